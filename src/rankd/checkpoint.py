@@ -1,0 +1,131 @@
+"""A model's folder: what it is, and whether rankd can serve it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from rankd.errors import BadModel
+
+BUILTIN = "builtin"
+CAUSAL = "Qwen3ForCausalLM"
+CLASSIFIER = "Qwen3ForSequenceClassification"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder that holds a Qwen3 reranker in Hugging Face's layout.
+
+    Attributes:
+        name: how people call it: `builtin`, the folder's name, or the hub id.
+        config: the parsed `config.json`.
+    """
+
+    path: Path
+    name: str
+    config: dict[str, Any]
+
+    @property
+    def is_classifier(self) -> bool:
+        """Converted: one `score` row instead of the language model's head."""
+        return CLASSIFIER in self.config["architectures"]
+
+    @property
+    def max_tokens(self) -> int:
+        return int(self.config.get("max_position_embeddings", 32768))
+
+    @cached_property
+    def weights(self) -> list[Path]:
+        """The safetensors files; more than one when the checkpoint is sharded."""
+        index = self.path / "model.safetensors.index.json"
+        if index.is_file():
+            names = sorted(set(orjson.loads(index.read_bytes())["weight_map"].values()))
+            return [self.path / name for name in names]
+        single = self.path / "model.safetensors"
+        return [single] if single.is_file() else []
+
+    @cached_property
+    def revision(self) -> str:
+        """Twelve hex digits that change with the configuration or any weights file's head."""
+        digest = hashlib.sha256((self.path / "config.json").read_bytes())
+        for file in self.weights:
+            digest.update(str(file.stat().st_size).encode())
+            with file.open("rb") as stream:
+                # Name, shape and place of every tensor, and the first weights.
+                digest.update(stream.read(1 << 20))
+        return digest.hexdigest()[:12]
+
+
+def locate(model: str, revision: str | None = None) -> Checkpoint:
+    """Find a model by what an operator typed.
+
+    Args:
+        model: `builtin`, a folder, or a hub id such as `Qwen/Qwen3-Reranker-0.6B`,
+            which is downloaded into the hub's cache when it is not there yet.
+
+    Raises:
+        BadModel: there is no such folder or id, files are missing, or the
+            architecture is not Qwen3's.
+    """
+    if model == BUILTIN:
+        return _inspect(Path(__file__).parent / "builtin", BUILTIN)
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return _inspect(folder, folder.resolve().name)
+    if model.count("/") == 1 and not model.startswith((".", "/", "~")):
+        return _inspect(_download(model, revision), model)
+    raise BadModel(
+        f"no model folder at {model!r}; MODEL is {BUILTIN!r}, a folder with a Qwen3-Reranker "
+        "checkpoint, or a hub id such as Qwen/Qwen3-Reranker-0.6B"
+    )
+
+
+def _download(model: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "merges.txt", "vocab.txt"]
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as problem:
+        reason = str(problem).strip().splitlines()[0]
+        raise BadModel(
+            f"{model!r} is no folder here and could not be fetched from the hub: {reason}"
+        ) from None
+
+
+def _inspect(path: Path, name: str) -> Checkpoint:
+    checkpoint = Checkpoint(path, name, _read_config(path))
+    architectures = checkpoint.config.get("architectures") or ["none named"]
+    if not {CAUSAL, CLASSIFIER} & set(architectures):
+        raise BadModel(
+            f"{path} is a {', '.join(architectures)}; rankd serves Qwen3-Reranker "
+            f"({CAUSAL}, or converted {CLASSIFIER})"
+        )
+    labels = checkpoint.config.get("num_labels", len(checkpoint.config.get("id2label", [0])))
+    if checkpoint.is_classifier and labels != 1:
+        raise BadModel(f"{path} has {labels} labels; a converted Qwen3-Reranker has one")
+    if not checkpoint.weights:
+        raise BadModel(f"{path} has no weights: no model.safetensors, whole or sharded")
+    for file in [*checkpoint.weights, path / "tokenizer.json"]:
+        if not file.is_file():
+            raise BadModel(f"{path} lacks {file.name}")
+    return checkpoint
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    file = path / "config.json"
+    if not file.is_file():
+        raise BadModel(f"{path} is no model folder: it has no config.json")
+    try:
+        config = orjson.loads(file.read_bytes())
+    except orjson.JSONDecodeError as problem:
+        raise BadModel(f"{file} is not valid JSON: {problem}") from None
+    if not isinstance(config, dict):
+        raise BadModel(f"{file} does not hold a JSON object")
+    return config

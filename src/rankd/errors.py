@@ -1,0 +1,117 @@
+"""Everything that can go wrong, drawn before it is written.
+
+    RankError                     answers a request
+    ├── InvalidRequest      400   the caller can mend it
+    │   ├── NotFound        404   ... no such path
+    │   ├── UnknownModel    404   ... by naming a model that is served
+    │   ├── WrongMethod     405   ... by another method
+    │   └── TooLarge        413   ... by sending less
+    ├── Overloaded          429   try again later
+    ├── ClientGone          499   nobody is listening any more
+    ├── InternalError       500   a bug of ours
+    ├── EngineDown          503   this server cannot score now
+    └── DeadlineExceeded    504   not ready in the time the caller gave
+    SetupError                    ends the start, with a sentence and no traceback
+    ├── BadSettings
+    ├── BadModel
+    ├── PortTaken
+    └── SelfCheckFailed
+
+A class fixes the status and the code; who raises it writes the sentence, with the
+numbers in it. Errors rise untouched until a dialect puts on its company's envelope.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RankError(Exception):
+    """A request that cannot be answered as it was meant."""
+
+    status: ClassVar[int] = 500
+    kind: ClassVar[str] = "internal_error"
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+class InvalidRequest(RankError):
+    status = 400
+    kind = "invalid_request_error"
+    code = "invalid_request"
+
+
+class NotFound(InvalidRequest):
+    status = 404
+    code = "not_found"
+
+
+class UnknownModel(InvalidRequest):
+    status = 404
+    code = "model_not_found"
+
+
+class WrongMethod(InvalidRequest):
+    status = 405
+    code = "method_not_allowed"
+
+
+class TooLarge(InvalidRequest):
+    status = 413
+    code = "request_too_large"
+
+
+class Overloaded(RankError):
+    status = 429
+    kind = "overloaded_error"
+    code = "overloaded"
+
+
+class ClientGone(RankError):
+    status = 499
+    kind = "client_error"
+    code = "client_closed_request"
+
+
+class InternalError(RankError):
+    pass
+
+
+class EngineDown(RankError):
+    """The engine cannot answer this call or any other."""
+
+    status = 503
+    kind = "service_unavailable_error"
+    code = "engine_down"
+
+
+class DeadlineExceeded(RankError):
+    status = 504
+    kind = "timeout_error"
+    code = "deadline_exceeded"
+
+
+class SetupError(Exception):
+    """The server cannot start; its text is the whole message an operator sees."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class BadSettings(SetupError):
+    exit_code = 2
+
+
+class BadModel(SetupError):
+    exit_code = 3
+
+
+class PortTaken(SetupError):
+    exit_code = 4
+
+
+class SelfCheckFailed(SetupError):
+    exit_code = 5

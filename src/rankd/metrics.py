@@ -1,0 +1,23 @@
+"""What operators count. One registry, names in Prometheus' manner."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Histogram
+
+REQUESTS = Counter(
+    "rankd_requests_total", "Requests answered, by route and status.", ["route", "status"]
+)
+SECONDS = Histogram(
+    "rankd_request_duration_seconds",
+    "Time from the first byte of a request to the last of its answer.",
+    ["route"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+)
+DOCUMENTS = Counter("rankd_documents_total", "Documents scored.")
+TOKENS = Counter("rankd_prompt_tokens_total", "Tokens of scored pairs, template included.")
+TRUNCATED = Counter("rankd_truncated_documents_total", "Documents that were cut to fit.")
+UNKNOWN_FIELDS = Counter(
+    "rankd_unknown_fields_total",
+    "Request fields that no dialect here knows, by dialect.",
+    ["dialect"],
+)

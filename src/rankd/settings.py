@@ -1,0 +1,151 @@
+"""Every knob once: name, type, default, unit, consequence.
+
+One line makes the flag (`--max-tokens`), the environment variable
+(`RANKD_MAX_TOKENS`) and the key of the TOML file (`max_tokens`). Flag beats
+environment beats file beats default. A name nobody knows is an error that
+names the nearest one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rankd.errors import BadSettings
+
+ENV_PREFIX = "RANKD_"
+
+# Kubernetes puts these into every container beside a Service called "rankd":
+# RANKD_SERVICE_HOST, RANKD_SERVICE_PORT_HTTP, RANKD_PORT_8000_TCP_ADDR, RANKD_PORT=tcp://...
+_SERVICE_LINK = re.compile(r"RANKD_(SERVICE_(HOST|PORT)|PORT_\d+_(TCP|UDP))")
+
+
+class Settings(BaseModel):
+    """What an operator can choose."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field("builtin", description="builtin, a folder, or a hub id.")
+    revision: str | None = Field(None, description="Hub revision; the default branch when absent.")
+    served_model_name: str | None = Field(
+        None, description="Name that clients send; the model's own name when absent."
+    )
+    engine: Literal["auto", "native", "fake"] = Field(
+        "auto", description="What scores; auto takes the best that is installed here."
+    )
+    device: Literal["auto", "cpu", "cuda", "npu"] = Field(
+        "auto", description="Where the native engine computes; auto takes an accelerator."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Arithmetic; auto is float32 on CPU (exact), else bfloat16."
+    )
+    max_tokens: int = Field(
+        8192, ge=64, description="Tokens of one pair, template included; documents are cut to fit."
+    )
+    batch_tokens: int = Field(
+        1024, ge=16, description="Tokens in one step of the native engine; more costs memory."
+    )
+    threads: int = Field(0, ge=0, description="CPU threads of the native engine; 0 takes all.")
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 opens it to all.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    max_documents: int = Field(1000, ge=1, description="Documents in one request; more is a 413.")
+    max_body_bytes: int = Field(
+        32 * 1024 * 1024, ge=1024, description="Bytes of one request body; more is a 413."
+    )
+    max_instruction_tokens: int = Field(
+        512, ge=16, description="Tokens of one instruction; more is a 400."
+    )
+    instruction: str = Field(
+        "Given a web search query, retrieve relevant passages that answer the query",
+        min_length=1,
+        description="What relevance means when the request does not say.",
+    )
+    self_check: Literal["strict", "warn", "off"] = Field(
+        "strict", description="Score known pairs at start; strict refuses to serve wrong scores."
+    )
+    drain_seconds: int = Field(
+        30, ge=0, description="Seconds to finish what was admitted after SIGTERM."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe message that is logged."
+    )
+    access_log: bool = Field(True, description="One log line for each request.")
+
+
+def load(
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str] | None = None,
+    config: Path | None = None,
+) -> Settings:
+    """Settings from flags, environment and file, in that order of precedence.
+
+    Args:
+        flags: only what was given on the command line, by field name.
+        environment: `os.environ` when absent.
+        config: a TOML file of top-level keys.
+
+    Raises:
+        BadSettings: an unknown name, or a value of the wrong kind.
+    """
+    environment = os.environ if environment is None else environment
+    values = _from_file(config) | _from_environment(environment) | dict(flags)
+    try:
+        return Settings(**values)
+    except ValidationError as problem:
+        raise BadSettings(_first_sentence(problem)) from None
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?`, or nothing when no known name is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _from_file(config: Path | None) -> dict[str, Any]:
+    if config is None:
+        return {}
+    try:
+        values = tomllib.loads(config.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise BadSettings(f"cannot read --config {config}: {problem.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise BadSettings(f"{config} is not valid TOML: {problem}") from None
+    for name in values:
+        if name not in Settings.model_fields:
+            hint = nearest(name, Settings.model_fields)
+            raise BadSettings(f"{config}: unknown setting {name}{hint}")
+    return values
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    values = {}
+    for variable, value in environment.items():
+        if not variable.startswith(ENV_PREFIX) or _is_service_link(variable, value):
+            continue
+        name = variable.removeprefix(ENV_PREFIX).lower()
+        if name not in Settings.model_fields:
+            known = [ENV_PREFIX + field.upper() for field in Settings.model_fields]
+            raise BadSettings(f"unknown setting {variable}{nearest(variable, known)}")
+        values[name] = value
+    return values
+
+
+def _is_service_link(variable: str, value: str) -> bool:
+    return bool(_SERVICE_LINK.match(variable)) or value.startswith(("tcp://", "udp://"))
+
+
+def _first_sentence(problem: ValidationError) -> str:
+    error = problem.errors()[0]
+    name = str(error["loc"][0])
+    if name not in Settings.model_fields:
+        return f"unknown setting {name}{nearest(name, Settings.model_fields)}"
+    reason = error["msg"][0].lower() + error["msg"][1:]
+    return f"{name} = {error['input']!r}: {reason}"

@@ -1,0 +1,95 @@
+"""The words that cross from one room to another; nothing that only one room uses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One question and the documents to judge by it, whatever dialect it came in.
+
+    Attributes:
+        documents: N >= 1, in the order of the request; verdicts refer to them by index.
+        instruction: what relevance means here; None takes the server's.
+        max_document_tokens: a document longer than this is cut at its end; None
+            cuts only what does not fit in the model.
+        priority: 0 is sooner than 1; the default of every dialect is 0.
+        deadline: `time.monotonic()` after which the answer is of no use; None waits.
+    """
+
+    query: str
+    documents: tuple[str, ...]
+    instruction: str | None = None
+    max_document_tokens: int | None = None
+    priority: int = 0
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A pair as token ids: what the model reads is `head + tail`.
+
+    Attributes:
+        head: template, instruction and query. The prompts of one request share
+            one head *object*, so an engine may compute it once.
+        tail: the document and the template's end; the score is read at its last id.
+    """
+
+    head: tuple[int, ...]
+    tail: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.head) + len(self.tail)
+
+
+class Answers(NamedTuple):
+    """The token ids of the two words the model chooses between."""
+
+    yes: int
+    no: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the model said of one document.
+
+    Attributes:
+        index: the document's place in the request, from 0.
+        logit: log p(yes) - log p(no), in nats; unbounded. Order is decided on it:
+            two scores can both round to 1.0.
+        tokens: tokens the model read for this pair, template included.
+        document_tokens: tokens of the whole document, before any cut.
+        kept_tokens: tokens of the document that the model read.
+    """
+
+    index: int
+    logit: float
+    tokens: int
+    document_tokens: int
+    kept_tokens: int
+
+    @property
+    def score(self) -> float:
+        """p(yes) / (p(yes) + p(no)), in [0, 1]: the model's official relevance score."""
+        return sigmoid(self.logit)
+
+    @property
+    def truncated(self) -> bool:
+        return self.kept_tokens < self.document_tokens
+
+
+def sigmoid(logit: float) -> float:
+    # Two branches, because exp() of a large positive number overflows.
+    if logit >= 0:
+        return 1.0 / (1.0 + math.exp(-logit))
+    odds = math.exp(logit)
+    return odds / (1.0 + odds)
+
+
+def best_first(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """Order by logit, highest first; equal logits keep the order of the request."""
+    return sorted(verdicts, key=lambda verdict: (-verdict.logit, verdict.index))
