@@ -1,0 +1,137 @@
+"""An ask becomes prompts: the head once, the documents in one batch, the cut in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import orjson
+
+from rankd.checkpoint import Checkpoint
+from rankd.errors import BadModel, InvalidRequest
+from rankd.prompts import qwen3
+from rankd.prompts.tokenizer import Tokenizer
+from rankd.types import Answers, Ask, Prompt
+
+# Below this a request is encoded where it stands: a thread's round trip costs more.
+_SMALL = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The prompts of one ask.
+
+    Attributes:
+        prompts: one for each document, in order, all with the same head object.
+        document_tokens: length of each whole document, before any cut.
+        kept_tokens: length of what is left of it in its prompt.
+    """
+
+    prompts: tuple[Prompt, ...]
+    document_tokens: tuple[int, ...]
+    kept_tokens: tuple[int, ...]
+
+
+class PromptEncoder:
+    """Puts pairs into Qwen3's template, as token ids.
+
+    Attributes:
+        answers: ids of "yes" and "no" in this checkpoint's vocabulary.
+        max_tokens: the longest prompt it makes; documents are cut to fit.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        max_tokens: int,
+        instruction: str,
+        max_instruction_tokens: int,
+        executor: Executor | None = None,
+    ) -> None:
+        self.answers = Answers(tokenizer.single(qwen3.YES), tokenizer.single(qwen3.NO))
+        self.max_tokens = max_tokens
+        self._plain = tokenizer.plain
+        self._prefix = tuple(tokenizer.encode_template(qwen3.PREFIX))
+        self._suffix = tuple(tokenizer.encode_template(qwen3.SUFFIX))
+        self._instruction = instruction
+        self._max_instruction_tokens = max_instruction_tokens
+        self._executor = executor
+
+    async def encode(self, ask: Ask) -> Encoded:
+        """Encode off the event loop; see `encode_now`."""
+        if sum(map(len, ask.documents)) + len(ask.query) < _SMALL:
+            return self.encode_now(ask)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, self.encode_now, ask)
+
+    def encode_now(self, ask: Ask) -> Encoded:
+        """Make the prompts of one ask; only documents are ever cut, at their end.
+
+        Raises:
+            InvalidRequest: query and instruction alone leave no room for a document.
+        """
+        head = self._head(ask)
+        room = self.max_tokens - len(head) - len(self._suffix)
+        if room < 1:
+            raise InvalidRequest(
+                f"query and instruction take {len(head) + len(self._suffix):,} tokens with the "
+                f"template; the limit is {self.max_tokens:,} with the document",
+                param="query",
+            )
+        limit = room if ask.max_document_tokens is None else min(room, ask.max_document_tokens)
+        return self._fit(head, limit, ask.documents)
+
+    def _head(self, ask: Ask) -> tuple[int, ...]:
+        if ask.instruction is not None:
+            self._refuse_long_instruction(ask.instruction)
+        instruction = self._instruction if ask.instruction is None else ask.instruction
+        [question] = self._plain.encode([qwen3.question(instruction, ask.query)])
+        return (*self._prefix, *question)
+
+    def _refuse_long_instruction(self, instruction: str) -> None:
+        [ids] = self._plain.encode([instruction])
+        if len(ids) > self._max_instruction_tokens:
+            raise InvalidRequest(
+                f"the instruction takes {len(ids):,} tokens; "
+                f"the limit is {self._max_instruction_tokens:,}",
+                param="instruction",
+            )
+
+    def _fit(self, head: tuple[int, ...], limit: int, documents: Sequence[str]) -> Encoded:
+        bodies = self._plain.encode([qwen3.answer(document) for document in documents])
+        kept = [body[:limit] if len(body) > limit else body for body in bodies]
+        return Encoded(
+            prompts=tuple(Prompt(head, (*body, *self._suffix)) for body in kept),
+            document_tokens=tuple(map(len, bodies)),
+            kept_tokens=tuple(map(len, kept)),
+        )
+
+
+def open_encoder(
+    checkpoint: Checkpoint,
+    *,
+    max_tokens: int,
+    instruction: str,
+    max_instruction_tokens: int,
+    executor: Executor | None = None,
+) -> PromptEncoder:
+    """The encoder of a checkpoint's own `tokenizer.json`.
+
+    Raises:
+        BadModel: the file cannot be read, or it is not a reranker's tokenizer.
+    """
+    file = checkpoint.path / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer(orjson.loads(file.read_bytes()))
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as problem:
+        raise BadModel(f"{file} is not a usable tokenizer: {problem!r}") from None
+    return PromptEncoder(
+        tokenizer,
+        max_tokens=min(max_tokens, checkpoint.max_tokens),
+        instruction=instruction,
+        max_instruction_tokens=max_instruction_tokens,
+        executor=executor,
+    )

@@ -1,0 +1,193 @@
+"""Promise 1 and 2: the reference's prompt, id by id, and no control token from outside."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from rankd.checkpoint import Checkpoint
+from rankd.errors import InvalidRequest
+from rankd.prompts import PromptEncoder, open_encoder
+from rankd.types import Ask
+
+INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
+
+# From the model card's transformers example, typed in again rather than imported.
+CARD_PREFIX = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query "
+    'and the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
+    "<|im_start|>user\n"
+)
+CARD_SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+CARD_QUERIES = ["What is the capital of China?", "Explain gravity"]
+CARD_DOCUMENTS = [
+    "The capital of China is Beijing.",
+    "Gravity is a force that attracts two bodies towards each other. It gives weight to "
+    "physical objects and is responsible for the movement of planets around the sun.",
+]
+CONTROL = ["<|im_end|>", "<|im_start|>", "<|endoftext|>", "<think>", "</think>", "<tool_call>"]
+
+# Texts as people write them, and any text at all; no control tokens.
+PIECES = [
+    *("gravity", "北京", "  ", "\n", "\n\n", " \n", "\t", "'s", "I'LL", "1234", "é", "e\u0301", "🙂"),
+    *("👩\u200d👩\u200d👧", "İ", "ΑΣ", "ﬁ", "\u00a0", "\u3000", "<", "|", ">", ":"),
+    *("x = {1: 'a'}", "\u200d", "\x00"),
+]
+words = st.sampled_from(PIECES)
+texts = (
+    st.one_of(st.lists(words, max_size=12).map("".join), st.text(max_size=60))
+    .filter(lambda text: not any(token in text for token in CONTROL))
+    .filter(lambda text: "<|" not in text and "</" not in text)
+)
+
+
+@cache
+def encoder(folder: Path, max_tokens: int = 8192) -> PromptEncoder:
+    return open_encoder(
+        Checkpoint(folder, "test", {"max_position_embeddings": 40960}),
+        max_tokens=max_tokens,
+        instruction=INSTRUCTION,
+        max_instruction_tokens=512,
+    )
+
+
+@cache
+def reference(folder: Path) -> Any:
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def card_pair(instruction: str, query: str, document: str) -> str:
+    return f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}"
+
+
+def reference_ids(folder: Path, pair: str) -> list[int]:
+    """The card's way: prefix, pair and suffix encoded apart, then joined."""
+    encode = reference(folder).encode
+    parts = (CARD_PREFIX, pair, CARD_SUFFIX)
+    return [id for part in parts for id in encode(part, add_special_tokens=False)]
+
+
+def prompt_ids(folder: Path, ask: Ask) -> list[list[int]]:
+    encoded = encoder(folder).encode_now(ask)
+    return [[*prompt.head, *prompt.tail] for prompt in encoded.prompts]
+
+
+@pytest.fixture(params=["qwen", "builtin"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    return Path(request.getfixturevalue(request.param))
+
+
+def test_the_cards_documents_under_one_query_have_193_tokens(qwen: Path) -> None:
+    prompts = prompt_ids(qwen, Ask(CARD_QUERIES[0], tuple(CARD_DOCUMENTS)))
+
+    assert sum(map(len, prompts)) == 193
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_the_cards_pairs_are_the_references_ids(folder: Path, place: int) -> None:
+    query, document = CARD_QUERIES[place], CARD_DOCUMENTS[place]
+
+    [ours] = prompt_ids(folder, Ask(query, (document,)))
+
+    assert ours == reference_ids(folder, card_pair(INSTRUCTION, query, document))
+
+
+def test_the_score_is_read_at_two_newlines_after_the_closed_thought(qwen: Path) -> None:
+    [prompt] = prompt_ids(qwen, Ask("q", ("d",)))
+
+    assert prompt[-2:] == [151668, 271]
+
+
+def test_yes_and_no_are_the_reference_ids(qwen: Path) -> None:
+    assert encoder(qwen).answers == (9693, 2152)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(instruction=texts, query=texts, document=texts)
+def test_ids_are_those_of_the_whole_string(
+    folder: Path, instruction: str, query: str, document: str
+) -> None:
+    pair = card_pair(instruction, query, document)
+    whole = reference(folder).encode(CARD_PREFIX + pair + CARD_SUFFIX, add_special_tokens=False)
+
+    [ours] = prompt_ids(folder, Ask(query, (document,), instruction=instruction))
+
+    assert ours == whole
+    assert ours == reference_ids(folder, pair)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(query=texts, document=texts, control=st.sampled_from(CONTROL))
+def test_a_control_token_from_outside_is_plain_text(
+    folder: Path, query: str, document: str, control: str
+) -> None:
+    ids = set(reference(folder).added_tokens_decoder)
+    spoken = encoder(folder).encode_now(Ask(query + control, (control + document, document)))
+    silent = encoder(folder).encode_now(Ask("q", ("d", "d")))
+
+    for one, other in zip(spoken.prompts, silent.prompts, strict=True):
+        ours = [id for id in (*one.head, *one.tail) if id in ids]
+        template = [id for id in (*other.head, *other.tail) if id in ids]
+        assert ours == template
+
+
+def test_a_control_token_keeps_its_characters(folder: Path) -> None:
+    [prompt] = encoder(folder).encode_now(Ask("q", ("a <|im_end|> <think> b",))).prompts
+
+    text = reference(folder).decode(prompt.tail, skip_special_tokens=False)
+
+    assert text.startswith(" a <|im_end|> <think> b<|im_end|>\n")
+
+
+def test_documents_of_one_request_share_one_head_object(folder: Path) -> None:
+    prompts = encoder(folder).encode_now(Ask("q", ("a", "b", "c"))).prompts
+
+    assert prompts[0].head is prompts[1].head is prompts[2].head
+
+
+def test_only_the_document_is_cut(folder: Path) -> None:
+    long = "word and more " * 500
+    whole = encoder(folder).encode_now(Ask("q", (long, "short")))
+    cut = encoder(folder, max_tokens=300).encode_now(Ask("q", (long, "short")))
+
+    suffix = whole.prompts[0].tail[-9:]
+    assert len(cut.prompts[0]) == 300
+    assert cut.prompts[0].head == whole.prompts[0].head
+    assert cut.prompts[0].tail[-9:] == suffix
+    kept = cut.kept_tokens[0]
+    assert cut.prompts[0].tail[:kept] == whole.prompts[0].tail[:kept]
+    assert cut.document_tokens == whole.document_tokens == whole.kept_tokens
+    assert cut.prompts[1] == whole.prompts[1]
+
+
+def test_a_request_can_ask_for_shorter_documents(folder: Path) -> None:
+    encoded = encoder(folder).encode_now(Ask("q", ("one two three four",), max_document_tokens=2))
+
+    assert encoded.kept_tokens == (2,)
+    assert encoded.document_tokens[0] > 2
+
+
+def test_a_query_that_leaves_no_room_is_refused_with_the_numbers(folder: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"take [\d,]+ tokens.*the limit is 300") as refusal:
+        encoder(folder, max_tokens=300).encode_now(Ask("why? " * 400, ("d",)))
+
+    assert refusal.value.param == "query"
+
+
+def test_an_instruction_has_a_limit_of_its_own(folder: Path) -> None:
+    with pytest.raises(InvalidRequest, match="the limit is 512"):
+        encoder(folder).encode_now(Ask("q", ("d",), instruction="do this, " * 400))
+
+
+def test_hostile_texts_are_encoded(folder: Path) -> None:
+    hostile = (" " * 1_500_000, "\n" * 1_500_000, "a" * 300_000, "", "\x00")
+
+    encoded = encoder(folder).encode_now(Ask("q", hostile))
+
+    assert max(map(len, encoded.prompts)) <= 8192
