@@ -1,0 +1,54 @@
+"""Workshop 2: token ids become logits. One file or folder for each engine.
+
+Naming an engine here imports nothing; opening it imports that one only, so the
+CPU install needs no vLLM and the vLLM image none of the native engine's extras.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from contextlib import AbstractAsyncContextManager
+from typing import cast
+
+from rankd.checkpoint import Checkpoint
+from rankd.engines.base import Engine
+from rankd.errors import BadSettings
+from rankd.settings import Settings
+from rankd.types import Answers
+
+# Engine -> the module it cannot do without, and the extra that installs it.
+_NEEDS = {"native": ("torch", "native"), "fake": (None, None)}
+
+
+def choose(settings: Settings) -> str:
+    """The engine that will run: the one asked for, or the best installed.
+
+    Raises:
+        BadSettings: what it needs is not installed; the sentence says how to.
+    """
+    name = "native" if settings.engine == "auto" else settings.engine
+    module, extra = _NEEDS[name]
+    if module is not None and importlib.util.find_spec(module) is None:
+        raise BadSettings(
+            f"the {name} engine needs {module}, which is not installed: "
+            f"pip install 'rankd[{extra}]'"
+        )
+    return name
+
+
+def open_engine(
+    checkpoint: Checkpoint, answers: Answers, settings: Settings
+) -> AbstractAsyncContextManager[Engine]:
+    """Open the engine that the settings choose; entering it waits until it is ready.
+
+    Args:
+        answers: ids of the two words whose logits are compared.
+
+    Raises:
+        SetupError: the engine or its model cannot be used; says why.
+    """
+    module = importlib.import_module(f"rankd.engines.{choose(settings)}")
+    return cast(
+        AbstractAsyncContextManager[Engine], module.open_engine(checkpoint, answers, settings)
+    )

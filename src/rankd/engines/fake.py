@@ -1,0 +1,59 @@
+"""An engine without a model: instant, deterministic, for client authors and tests.
+
+Its logits follow the words that a document shares with the question, so answers
+look alive; they mean nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from rankd.checkpoint import Checkpoint
+from rankd.engines.base import EngineInfo
+from rankd.errors import DeadlineExceeded
+from rankd.settings import Settings
+from rankd.types import Answers, Prompt
+
+
+class FakeEngine:
+    def __init__(self, info: EngineInfo) -> None:
+        self.info = info
+
+    async def score(
+        self, prompts: Sequence[Prompt], *, priority: int = 0, deadline: float | None = None
+    ) -> list[float]:
+        logits = []
+        for place, prompt in enumerate(prompts):
+            if deadline is not None and time.monotonic() >= deadline:
+                raise DeadlineExceeded(f"scored {place} of {len(prompts)} documents in time")
+            logits.append(self._logit(prompt))
+            if place % 256 == 255:
+                await asyncio.sleep(0)  # A long request lets the others in, and can be cancelled.
+        return logits
+
+    async def check(self) -> None:
+        """Nothing here can break."""
+
+    def _logit(self, prompt: Prompt) -> float:
+        words = set(prompt.tail)
+        shared = len(words.intersection(prompt.head))
+        return 12.0 * shared / len(words) - 6.0
+
+
+@asynccontextmanager
+async def open_engine(
+    checkpoint: Checkpoint, answers: Answers, settings: Settings
+) -> AsyncIterator[FakeEngine]:
+    yield FakeEngine(
+        EngineInfo(
+            name="fake",
+            model=checkpoint.name,
+            revision="fake",
+            device="none",
+            dtype="none",
+            max_tokens=min(settings.max_tokens, checkpoint.max_tokens),
+        )
+    )
