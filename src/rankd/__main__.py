@@ -1,0 +1,174 @@
+"""The command line: `rankd serve`, `rankd rerank`, `rankd check`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn, get_args, get_origin
+
+from rankd import __version__
+from rankd.errors import RankError, SetupError
+from rankd.settings import Settings, load, nearest
+
+INTERRUPTED = 130  # What a shell reports of a command that Ctrl-C ended.
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options.command(options))
+    except SetupError as problem:
+        print(f"rankd: {problem}", file=sys.stderr)  # noqa: T201
+        return problem.exit_code
+    except RankError as problem:
+        print(f"rankd: {problem.message}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Who read our output has seen enough (`| head`).
+        sys.stderr.close()
+        return 0
+
+
+def _run(work: Coroutine[Any, Any, int]) -> int:
+    import uvloop
+
+    return uvloop.run(work)
+
+
+async def _serve(options: argparse.Namespace) -> int:
+    from rankd.server import serve
+
+    settings = _settings(options)
+    _configure_logging(settings)
+    return await serve(settings)
+
+
+async def _check(options: argparse.Namespace) -> int:
+    from rankd.offline import check
+
+    settings = _settings(options)
+    _configure_logging(settings)
+    return await check(settings)
+
+
+async def _rerank(options: argparse.Namespace) -> int:
+    from rankd.offline import rerank
+
+    settings = _settings(options)
+    _configure_logging(settings)
+    return await rerank(
+        settings,
+        query=options.query,
+        file=options.file,
+        top_n=options.top_n,
+        raw=options.raw_scores,
+    )
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    given = vars(options)
+    flags = {name: given[name] for name in Settings.model_fields if name in given}
+    return load(flags, config=options.config)
+
+
+def _configure_logging(settings: Settings) -> None:
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    # Connection chatter of the hub's client is of no use to an operator.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Names the nearest flag when one is misspelled, and says so in one line."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flags = [flag for action in _actions(self) for flag in action.option_strings]
+            word = unknown[0].split("=")[0]
+            hint = nearest(word, flags) if word.startswith("-") else ""
+            self.error(f"unknown argument {word}{hint}")
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        print(f"rankd: {message} (see `{self.prog} --help`)", file=sys.stderr)  # noqa: T201
+        raise SystemExit(2)
+
+
+def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    actions = list(parser._actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                actions += _actions(sub)
+    return actions
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="rankd",
+        description="A rerank server for Qwen3-Reranker that gives right scores without a flag.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"rankd {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = _command(commands, "serve", _serve, "answer rerank requests over HTTP")
+    _add_settings(serve)
+    check = _command(commands, "check", _check, "score known pairs: is this set-up right?")
+    _add_settings(check)
+    rerank = _command(commands, "rerank", _rerank, "score a file of documents, without a server")
+    rerank.add_argument("--query", required=True, help="the question")
+    rerank.add_argument(
+        "file",
+        metavar="FILE",
+        help="one document a line, as text, a JSON string or an object with `text`; - is stdin",
+    )
+    rerank.add_argument("--top-n", type=int, metavar="INT", help="print this many; all when absent")
+    rerank.add_argument("--raw-scores", action="store_true", help="print logits, in nats")
+    _add_settings(rerank, model_flag=True)
+    return parser
+
+
+def _command(commands: Any, name: str, command: Any, summary: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.set_defaults(command=command, top_n=None, raw_scores=False, config=None)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser, *, model_flag: bool = False) -> None:
+    """One flag for each setting, from the setting's own line."""
+    group = parser.add_argument_group("settings (also RANKD_<NAME>, or a key of --config)")
+    group.add_argument("--config", type=Path, metavar="FILE", help="a TOML file of settings")
+    for name, field in Settings.model_fields.items():
+        if name == "model" and not model_flag:
+            parser.add_argument("model", nargs="?", metavar="MODEL", help=field.description)
+            continue
+        help_text = f"{field.description} [{field.default}]".replace("%", "%%")
+        flag = f"--{name.replace('_', '-')}"
+        if field.annotation is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, help=help_text)
+        elif get_origin(field.annotation) is Literal:
+            choices = get_args(field.annotation)
+            group.add_argument(flag, metavar="|".join(choices), help=help_text)
+        else:
+            kind = "INT" if field.annotation is int else "TEXT"
+            group.add_argument(flag, metavar=kind, help=help_text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

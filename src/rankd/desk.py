@@ -1,0 +1,47 @@
+"""What a route asks for by type: the ranker, and the name it is served under."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from rankd.errors import UnknownModel
+from rankd.ranker import Ranker
+
+# What clients send when nobody chose a model.
+_NO_NAME = frozenset({"", "default", "default/not-specified"})
+
+
+@dataclass(frozen=True)
+class Desk:
+    """One served model.
+
+    Attributes:
+        name: what answers call it and clients send.
+        aliases: other names that mean it, such as the folder it was loaded from.
+    """
+
+    ranker: Ranker
+    name: str
+    aliases: frozenset[str] = frozenset()
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def accept_model(self, model: str | None) -> None:
+        """Raises `UnknownModel` when a request names a model that is not served here."""
+        if model is None or model in _NO_NAME or model == self.name or model in self.aliases:
+            return
+        raise UnknownModel(f"model {model!r} is not served here; use {self.name!r}", param="model")
+
+    def name_for(self, model: str | None) -> str:
+        """The model's name as this client knows it."""
+        return model or self.name
+
+
+def _desk(request: Request) -> Desk:
+    return cast(Desk, request.app.state.desk)
+
+
+DeskDep = Annotated[Desk, Depends(_desk)]

@@ -1,0 +1,75 @@
+"""A request's id, its line in the log and its place in the metrics."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rankd import metrics
+
+_log = logging.getLogger("rankd.access")
+
+# What a caller may name its request; anything else could forge lines of the log.
+_SAFE_ID = re.compile(rb"[\w.:-]{1,128}", re.ASCII)
+
+
+class AccessLog:
+    """Names each request, in `X-Request-Id` of the answer and in the log.
+
+    Args:
+        enabled: write the lines; ids and metrics are kept in any case.
+    """
+
+    def __init__(self, app: ASGIApp, *, enabled: bool) -> None:
+        self._app = app
+        self._enabled = enabled
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        request_id = _request_id(scope)
+        status = 499  # What remains when nothing was sent: the client left.
+
+        async def note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note)
+        finally:
+            self._write(scope, request_id, status, time.perf_counter() - began)
+
+    def _write(self, scope: Scope, request_id: bytes, status: int, seconds: float) -> None:
+        route = _route(scope)
+        metrics.REQUESTS.labels(route, str(status)).inc()
+        metrics.SECONDS.labels(route).observe(seconds)
+        if self._enabled:
+            _log.info(
+                "%s %s %d %.1fms %s",
+                scope["method"],
+                scope["path"].encode("ascii", "backslashreplace").decode(),
+                status,
+                seconds * 1000,
+                request_id.decode(),
+            )
+
+
+def _request_id(scope: Scope) -> bytes:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _SAFE_ID.fullmatch(value):
+            return bytes(value)
+    return uuid.uuid4().hex.encode()
+
+
+def _route(scope: Scope) -> str:
+    """The route's pattern, not its path: a path per scanner would never end."""
+    return getattr(scope.get("route"), "path", "unmatched")

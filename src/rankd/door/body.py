@@ -1,0 +1,93 @@
+"""Reads a body whole, within a limit, and drops the work of a client who left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rankd.errors import ClientGone, RankError, TooLarge
+
+Render = Callable[[RankError], Response]
+
+
+class WholeBody:
+    """FastAPI goes on with the request of a client who hung up; this cancels it.
+
+    Args:
+        limit: bytes of one body; more is a 413, before it is read when the client
+            says how long it is.
+        render: puts an error into the envelope that clients expect.
+    """
+
+    def __init__(self, app: ASGIApp, *, limit: int, render: Render) -> None:
+        self._app = app
+        self._limit = limit
+        self._render = render
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await self._read(scope, receive)
+        except ClientGone:
+            return
+        except TooLarge as problem:
+            await self._render(problem)(scope, receive, send)
+            return
+        await self._run_while_wanted(scope, body, receive, send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit():
+                self._refuse_beyond(int(value))
+        chunks, size = [], 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone("the client left while sending")
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            self._refuse_beyond(size)
+            if not message.get("more_body", False):
+                return b"".join(chunks)
+
+    def _refuse_beyond(self, size: int) -> None:
+        if size > self._limit:
+            raise TooLarge(f"the body has {size:,} bytes or more; the limit is {self._limit:,}")
+
+    async def _run_while_wanted(
+        self, scope: Scope, body: bytes, receive: Receive, send: Send
+    ) -> None:
+        work = asyncio.ensure_future(self._app(scope, _replay(body, receive), send))
+        gone = asyncio.ensure_future(_disconnect(receive))
+        try:
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            if not work.done():
+                work.cancel()
+        try:
+            await work
+        except asyncio.CancelledError:
+            # Ours, because the client left; one from above cancels this task as well.
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body once, and then what comes after it."""
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return replay
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

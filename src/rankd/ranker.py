@@ -1,0 +1,73 @@
+"""The desk: one verb. Asks in, verdicts out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+from rankd import metrics
+from rankd.engines.base import Engine
+from rankd.errors import InvalidRequest, TooLarge
+from rankd.prompts import Encoded, PromptEncoder
+from rankd.types import Ask, Verdict
+
+
+class Ranker:
+    """Decides how much is taken in, and turns logits into verdicts.
+
+    Attributes:
+        engine: what scores; it is ready.
+    """
+
+    def __init__(self, encoder: PromptEncoder, engine: Engine, *, max_documents: int) -> None:
+        self.engine = engine
+        self._encoder = encoder
+        self._max_documents = max_documents
+
+    async def rank(self, ask: Ask) -> list[Verdict]:
+        """One verdict for each document, in the order of the request.
+
+        Raises:
+            RankError: a limit is passed, the deadline too, or the engine is down.
+        """
+        [verdicts] = await self.rank_all([ask])
+        return verdicts
+
+    async def rank_all(self, asks: Sequence[Ask]) -> list[list[Verdict]]:
+        """Several asks of one request: taken together, or refused together."""
+        self._refuse_too_many(asks)
+        encoded = [await self._encoder.encode(ask) for ask in asks]
+        logits = await self.engine.score(
+            [prompt for one in encoded for prompt in one.prompts],
+            priority=min(ask.priority for ask in asks),
+            deadline=min((ask.deadline for ask in asks if ask.deadline is not None), default=None),
+        )
+        rest = iter(logits)
+        verdicts = [_verdicts(one, list(islice(rest, len(one.prompts)))) for one in encoded]
+        _count(verdicts)
+        return verdicts
+
+    def _refuse_too_many(self, asks: Sequence[Ask]) -> None:
+        documents = sum(len(ask.documents) for ask in asks)
+        if documents == 0:
+            raise InvalidRequest("documents must not be empty", param="documents")
+        if documents > self._max_documents:
+            raise TooLarge(
+                f"{documents:,} documents in one request; the limit is {self._max_documents:,}",
+                param="documents",
+            )
+
+
+def _verdicts(encoded: Encoded, logits: Sequence[float]) -> list[Verdict]:
+    rows = zip(logits, encoded.prompts, encoded.document_tokens, encoded.kept_tokens, strict=True)
+    return [
+        Verdict(index, logit, len(prompt), whole, kept)
+        for index, (logit, prompt, whole, kept) in enumerate(rows)
+    ]
+
+
+def _count(verdicts: Sequence[Sequence[Verdict]]) -> None:
+    every = [verdict for one in verdicts for verdict in one]
+    metrics.DOCUMENTS.inc(len(every))
+    metrics.TOKENS.inc(sum(verdict.tokens for verdict in every))
+    metrics.TRUNCATED.inc(sum(verdict.truncated for verdict in every))

@@ -1,0 +1,46 @@
+"""What many tests share: real tokenizers, a random checkpoint, a server without a model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from checkpoints import make_checkpoint, qwen_tokenizer
+from rankd.app import open_app
+from rankd.checkpoint import BUILTIN, locate
+from rankd.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the real Qwen tokenizer."""
+    folder = tmp_path_factory.mktemp("qwen")
+    qwen_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def builtin() -> Path:
+    """The folder of the model that ships with rankd."""
+    return locate(BUILTIN).path
+
+
+@pytest.fixture(scope="session")
+def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small checkpoint of random weights with the real Qwen tokenizer."""
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoints") / "random")
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[TestClient]:
+    """The whole app on the fake engine, with limits small enough to pass."""
+    settings = Settings(engine="fake", max_documents=20, max_body_bytes=100_000)
+    with asyncio.Runner() as runner:
+        context = open_app(settings)
+        app = runner.run(context.__aenter__())
+        yield TestClient(app, raise_server_exceptions=False)
+        runner.run(context.__aexit__(None, None, None))
