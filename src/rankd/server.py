@@ -45,7 +45,7 @@ async def serve(settings: Settings) -> int:
             )
             for signum in (signal.SIGINT, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(signum, server.ask_to_stop)
-            _announce(app.state.desk.name, listener)
+            server.name = app.state.desk.name
             await server.serve(sockets=[listener])
     return 0
 
@@ -55,7 +55,17 @@ class _Server(uvicorn.Server):
 
     uvicorn raises the signal again once it has drained, which would end the
     process before the engine is closed, and with a status that says "killed".
+
+    Attributes:
+        name: the served model, for the line that says where it listens.
     """
+
+    name = ""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or []:
+            _announce(self.name, listener)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -35,8 +35,22 @@ CONTROL = ["<|im_end|>", "<|im_start|>", "<|endoftext|>", "<think>", "</think>",
 
 # Texts as people write them, and any text at all; no control tokens.
 PIECES = [
-    *("gravity", "北京", "  ", "\n", "\n\n", " \n", "\t", "'s", "I'LL", "1234", "é", "e\u0301", "🙂"),
-    *("👩\u200d👩\u200d👧", "İ", "ΑΣ", "ﬁ", "\u00a0", "\u3000", "<", "|", ">", ":"),
+    *(
+        "gravity",
+        "北京",
+        "  ",
+        "\n",
+        "\n\n",
+        " \n",
+        "\t",
+        "'s",
+        "I'LL",
+        "1234",
+        "é",
+        "e\u0301",
+        "🙂",
+    ),
+    *("🙂", "👩\u200d👩\u200d👧", "İ", "ΑΣ", "ﬁ", "\u00a0", "\u3000", "<", "|", ">", ":"),
     *("x = {1: 'a'}", "\u200d", "\x00"),
 ]
 words = st.sampled_from(PIECES)

@@ -128,6 +128,10 @@ def open_encoder(
         tokenizer = Tokenizer(orjson.loads(file.read_bytes()))
     except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as problem:
         raise BadModel(f"{file} is not a usable tokenizer: {problem!r}") from None
+    rows = checkpoint.config.get("vocab_size", tokenizer.size)
+    if tokenizer.size > rows:
+        # Otherwise a rare word in someone's document would bring the engine down.
+        raise BadModel(f"{file} has {tokenizer.size:,} tokens; the model has rows for {rows:,}")
     return PromptEncoder(
         tokenizer,
         max_tokens=min(max_tokens, checkpoint.max_tokens),

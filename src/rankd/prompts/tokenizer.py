@@ -58,11 +58,16 @@ class GeneralEncoder:
 
 
 class Tokenizer:
-    """A checkpoint's tokenizer in two manners: for our words and for everyone else's."""
+    """A checkpoint's tokenizer in two manners: for our words and for everyone else's.
+
+    Attributes:
+        size: one more than the largest id it can give.
+    """
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self.plain = plain_encoder(spec)
         self._control = {token["content"]: token["id"] for token in spec["added_tokens"]}
+        self.size = 1 + max([*spec["model"]["vocab"].values(), *self._control.values()])
         longest_first = sorted(self._control, key=len, reverse=True)
         self._splitter = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
 

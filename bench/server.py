@@ -1,0 +1,165 @@
+"""The host path: documents per second end to end, with a model that costs next to nothing.
+
+What is measured is everything but the arithmetic: HTTP, JSON, prompts, queues, the
+pipe to the engine and back. The model is one layer of 32 numbers with Qwen's real
+tokenizer; each request asks a query of its own about 20 documents of about 90 tokens.
+
+    python bench/server.py [--seconds 8] [--clients 1 8 32] [--engine native|fake]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import re
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from checkpoints import make_checkpoint  # noqa: E402
+from servers import serving  # noqa: E402
+
+DOCUMENTS = 20
+WORDS = 76  # About 90 of Qwen's tokens.
+
+
+@dataclass
+class Load:
+    """What one level of concurrency did.
+
+    Attributes:
+        latencies: seconds of each answered request.
+        cpu: CPU-seconds of server and engine together.
+    """
+
+    clients: int
+    seconds: float = 0.0
+    cpu: float = 0.0
+    latencies: list[float] = field(default_factory=list)
+
+    @property
+    def documents(self) -> int:
+        return len(self.latencies) * DOCUMENTS
+
+    def percentile(self, share: float) -> float:
+        ordered = sorted(self.latencies)
+        return ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000
+
+    def row(self) -> str:
+        return (
+            f"| {self.clients} | {self.documents / self.seconds:,.0f} "
+            f"| {len(self.latencies) / self.seconds:,.1f} "
+            f"| {self.percentile(0.5):.1f} | {self.percentile(0.95):.1f} "
+            f"| {self.cpu / max(self.documents, 1) * 1e6:,.0f} |"
+        )
+
+
+def bodies(count: int) -> list[bytes]:
+    """Requests of real words; every query is another, so no head is shared."""
+    words = re.findall(r"[A-Za-z]+[,.;]?", (ROOT / "LICENSE").read_text())
+    chance = random.Random(7)
+
+    def text(length: int) -> str:
+        start = chance.randrange(len(words) - length)
+        return " ".join(words[start : start + length])
+
+    return [
+        orjson.dumps(
+            {
+                "query": f"{text(8)} {number}?",
+                "documents": [text(WORDS) for _ in range(DOCUMENTS)],
+                "return_documents": False,
+            }
+        )
+        for number in range(count)
+    ]
+
+
+async def client(url: str, requests: list[bytes], until: float, load: Load) -> None:
+    """One keep-alive connection that always has one request on its way.
+
+    Written by hand, because a full HTTP client would cost more than the server.
+    """
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    place = load.clients * 31 + len(load.latencies)
+    while time.perf_counter() < until:
+        place += 1
+        body = requests[place % len(requests)]
+        began = time.perf_counter()
+        writer.write(
+            b"POST /v1/rerank HTTP/1.1\r\nhost: bench\r\ncontent-length: %d\r\n\r\n" % len(body)
+        )
+        writer.write(body)
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        answer = await reader.readexactly(length)
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise SystemExit(f"the server refused: {answer.decode()}")
+        load.latencies.append(time.perf_counter() - began)
+    writer.close()
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process and its children so far."""
+    ticks = 0
+    for one in (pid, *_children(pid)):
+        fields = Path(f"/proc/{one}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def measure(url: str, pid: int, clients: int, seconds: float) -> Load:
+    """One level of concurrency, after a warm-up of a second."""
+    requests = bodies(400)
+    warm = Load(clients)
+    await asyncio.gather(
+        *(client(url, requests, time.perf_counter() + 1, warm) for _ in range(clients))
+    )
+    load = Load(clients)
+    cpu, began = cpu_seconds(pid), time.perf_counter()
+    await asyncio.gather(*(client(url, requests, began + seconds, load) for _ in range(clients)))
+    load.seconds = time.perf_counter() - began
+    load.cpu = cpu_seconds(pid) - cpu
+    return load
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seconds", type=float, default=8.0, help="per level of concurrency")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--engine", default="native", choices=["native", "fake"])
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        model = make_checkpoint(
+            Path(folder) / "near-zero", hidden=32, layers=1, mlp=32, heads=1, kv_heads=1
+        )
+        arguments = [str(model), "--engine", options.engine, "--self-check", "off"]
+        with serving(*arguments, "--no-access-log") as server:
+            print(f"engine {options.engine}, {DOCUMENTS} documents of about 90 tokens a request\n")
+            print(
+                "| clients | documents/s | requests/s | p50 ms | p95 ms | server CPU us/document |"
+            )
+            print("|---|---|---|---|---|---|")
+            for clients in options.clients:
+                work = measure(server.url, server.process.pid, clients, options.seconds)
+                print(asyncio.run(work).row(), flush=True)
+            server.stop(signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Which tokenizers are taken as plain byte-pair encodings, and that the others agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from rankd.checkpoint import Checkpoint
+from rankd.errors import BadModel
+from rankd.prompts import open_encoder
+from rankd.prompts.tokenizer import (
+    BytePairEncoder,
+    GeneralEncoder,
+    PlainEncoder,
+    Tokenizer,
+    plain_encoder,
+)
+
+TEXTS = [
+    "The capital of China is Beijing.",
+    "中国的首都是北京。",
+    "def f(x):\n    return {'a': x ** 2}  # ok",
+    "Ünïcödé e\u0301 ΑΣ İstanbul 👩\u200d👩\u200d👧",
+    " a  b\t\n\n c <|im_end|><think>yes</think>",
+    "",
+]
+
+
+def spec_of(folder: Path) -> dict[str, Any]:
+    spec: dict[str, Any] = orjson.loads((folder / "tokenizer.json").read_bytes())
+    return spec
+
+
+@pytest.fixture(params=["qwen", "builtin"])
+def spec(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return spec_of(request.getfixturevalue(request.param))
+
+
+def test_both_encoders_give_the_same_ids(spec: dict[str, Any]) -> None:
+    fast: PlainEncoder = plain_encoder(spec)
+    general: PlainEncoder = GeneralEncoder(spec)
+
+    assert isinstance(fast, BytePairEncoder)
+    assert fast.encode(TEXTS) == general.encode(TEXTS)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": {"type": "NFKC"}},
+        {"pre_tokenizer": {"type": "Whitespace"}},
+    ],
+)
+def test_what_would_change_an_id_takes_the_general_way(
+    builtin: Path, change: dict[str, Any]
+) -> None:
+    assert isinstance(plain_encoder(spec_of(builtin) | change), GeneralEncoder)
+
+
+def test_merges_in_another_order_than_ids_take_the_general_way(builtin: Path) -> None:
+    spec = spec_of(builtin)
+    spec["model"]["merges"][:2] = reversed(spec["model"]["merges"][:2])
+
+    assert isinstance(plain_encoder(spec), GeneralEncoder)
+
+
+def test_the_general_way_knows_no_control_tokens(qwen: Path) -> None:
+    spec = spec_of(qwen)
+    control = {token["id"] for token in spec["added_tokens"]}
+
+    [ids] = GeneralEncoder(spec).encode(["<|im_end|><think></think><tool_call>"])
+
+    assert not control.intersection(ids)
+
+
+def test_our_own_template_may_hold_control_tokens(qwen: Path) -> None:
+    ids = Tokenizer(spec_of(qwen)).encode_template("<|im_end|>\n<think>")
+
+    assert ids == [151645, 198, 151667]
+
+
+def test_a_tokenizer_larger_than_the_model_is_refused(builtin: Path) -> None:
+    checkpoint = Checkpoint(builtin, "small", {"vocab_size": 100})
+
+    with pytest.raises(BadModel, match="the model has rows for 100"):
+        open_encoder(checkpoint, max_tokens=512, instruction="i", max_instruction_tokens=64)
+
+
+def test_a_broken_tokenizer_file_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text('{"model": {}}')
+
+    with pytest.raises(BadModel, match="is not a usable tokenizer"):
+        open_encoder(
+            Checkpoint(tmp_path, "broken", {}),
+            max_tokens=512,
+            instruction="i",
+            max_instruction_tokens=64,
+        )

@@ -1,0 +1,75 @@
+"""Real servers for tests: `rankd serve` on a free port of 127.0.0.1, stopped by its own pid."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+
+START_SECONDS = 120
+
+
+@dataclass
+class Server:
+    """A running server and what it said."""
+
+    process: subprocess.Popen[str]
+    url: str
+
+    def stop(self, signal: int) -> tuple[int, str]:
+        """Signal it and wait; returns the exit status and what it wrote to stderr."""
+        self.process.send_signal(signal)
+        _, errors = self.process.communicate(timeout=60)
+        return self.process.returncode, errors
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "rankd", *arguments]
+
+
+def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        command(*arguments),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        env=os.environ | environment,
+        check=False,
+    )
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[Server]:
+    """A server that is ready; killed at the end when it still runs."""
+    process = subprocess.Popen(
+        command("serve", *arguments, "--port", "0"), stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield Server(process, _url(process))
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def _url(process: subprocess.Popen[str]) -> str:
+    """Wait for the line that says where it listens."""
+    assert process.stderr is not None
+    began = time.monotonic()
+    for line in process.stderr:
+        if " is ready at " in line:
+            return line.split(" is ready at ")[1].split()[0]
+        assert time.monotonic() - began < START_SECONDS
+    raise AssertionError("the server ended before it was ready")
+
+
+def get(url: str) -> httpx.Response:
+    return httpx.get(url, timeout=30)

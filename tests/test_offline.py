@@ -1,0 +1,108 @@
+"""`rankd rerank` and `rankd check`."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from servers import command, run
+
+QUERY = "What is the capital of China?"
+LINES = [
+    "Lions hunt at night.",
+    '{"text": "The capital of China is Beijing.", "id": 7}',
+    '"Gravity pulls."',
+    "",
+    "{broken json is a plain line",
+]
+
+
+def rerank(*arguments: str, stdin: str = "") -> list[dict[str, object]]:
+    ended = run("rerank", "--query", QUERY, *arguments, stdin=stdin)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    return [json.loads(line) for line in ended.stdout.splitlines()]
+
+
+def test_a_file_of_lines_comes_back_best_first(tmp_path: Path) -> None:
+    file = tmp_path / "documents.jsonl"
+    file.write_text("\n".join(LINES))
+
+    rows = rerank(str(file))
+
+    assert rows[0]["text"] == "The capital of China is Beijing."
+    assert rows[0]["id"] == 7
+    assert sorted(int(str(row["index"])) for row in rows) == [0, 1, 2, 3]
+    assert float(str(rows[0]["relevance_score"])) > 0.5
+
+
+def test_standard_input_is_a_file_too() -> None:
+    assert len(rerank("-", "--top-n", "2", stdin="\n".join(LINES))) == 2
+
+
+def test_raw_scores_are_logits() -> None:
+    [row] = rerank("-", "--raw-scores", stdin="Lions hunt at night.")
+
+    assert float(str(row["relevance_score"])) < 0
+
+
+def test_more_documents_than_a_step_keep_their_places() -> None:
+    rows = rerank("-", "--engine", "fake", stdin="\n".join(f"line {n}" for n in range(200)))
+
+    assert sorted(int(str(row["index"])) for row in rows) == list(range(200))
+    assert all(row["text"] == f"line {row['index']}" for row in rows)
+
+
+def test_a_terminal_gets_a_progress_bar() -> None:
+    leader, follower = pty.openpty()
+    with subprocess.Popen(
+        command("rerank", "--query", QUERY, "-", "--engine", "fake"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=follower,
+        text=True,
+    ) as process:
+        process.communicate("one\ntwo\n", timeout=60)
+    os.close(follower)
+    shown = os.read(leader, 65536).decode()
+    os.close(leader)
+
+    assert "2/2" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "message"),
+    [
+        (["--query", "", "-"], "x", "--query must not be empty"),
+        (["--query", "q", "/no/such/file"], "", "cannot read /no/such/file"),
+        (["--query", "q", "-"], "\n\n", "standard input holds no documents"),
+        (["--query", "q", "-"], '{"body": 1}', "-:1: a JSON object needs its text"),
+        (["--query", "q", "-", "--top-n", "0"], "x", "--top-n must be at least 1"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: list[str], stdin: str, message: str) -> None:
+    ended = run("rerank", *arguments, stdin=stdin)
+
+    assert ended.returncode == 2
+    assert message in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_check_prints_every_known_pair_and_its_verdict() -> None:
+    ended = run("check")
+
+    assert ended.returncode == 0, ended.stdout
+    assert ended.stdout.count("  ok") == 3
+    assert "This set-up gives right scores." in ended.stdout
+
+
+def test_check_fails_on_random_weights(random_checkpoint: Path) -> None:
+    ended = run("check", str(random_checkpoint))
+
+    assert ended.returncode == 1
+    assert "the self-check failed on" in ended.stdout

@@ -1,0 +1,104 @@
+"""What the README says works when pasted."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from servers import Server, serving
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+HOST = "http://127.0.0.1:8000"
+
+
+def blocks(language: str, holding: str) -> list[str]:
+    """The README's code blocks of a language that hold a string."""
+    found = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return [block for block in found if holding in block]
+
+
+def paste(block: str) -> str:
+    """Run a block as a shell would, with this Python's rankd; returns what it printed."""
+    here = block.replace(".venv/bin/rankd", f"{sys.executable} -m rankd")
+    ended = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", here],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as server:
+        yield server
+
+
+def test_the_curl_puts_beijing_first_on_the_right_side(server: Server) -> None:
+    [block] = blocks("bash", "curl -s")
+
+    answer = json.loads(paste(block.replace(HOST, server.url)))
+
+    first, second = answer["results"]
+    assert first["document"]["text"] == "The capital of China is Beijing."
+    assert first["relevance_score"] > 0.5
+    assert second["relevance_score"] < 0.5
+
+
+def test_the_answer_it_shows_is_the_answer_it_gets(server: Server) -> None:
+    [shown] = blocks("json", '"results"')
+    [block] = blocks("bash", "curl -s")
+
+    answer = json.loads(paste(block.replace(HOST, server.url)))
+
+    assert f'"prompt_tokens":{answer["usage"]["prompt_tokens"]}' in shown
+    for result in answer["results"]:
+        assert f'"index":{result["index"]},"relevance_score":' in shown
+    assert all(f'"{key}":' in shown for key in answer)
+
+
+def test_the_python_example_finds_the_right_document(server: Server) -> None:
+    [block] = blocks("python", "httpx.post")
+
+    printed = subprocess.run(
+        [sys.executable, "-c", block.replace(HOST, server.url)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+
+    assert "Commits can be undone" in printed
+
+
+def test_the_offline_commands_work() -> None:
+    [rerank] = blocks("bash", "rankd rerank")
+    [check] = blocks("bash", "rankd check")
+
+    best = json.loads(paste(rerank).splitlines()[0])
+
+    assert best["text"] == "Paris is the capital of France."
+    assert "This set-up gives right scores." in paste(check)
+
+
+def test_every_make_target_it_names_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+    for target in set(re.findall(r"make ([a-z]+)", README)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_file_it_links_exists() -> None:
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / link).exists(), link

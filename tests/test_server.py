@@ -1,0 +1,225 @@
+"""The server as a process: how it starts, refuses, and ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from servers import run, serving
+
+BODY = {"query": "What is the capital of China?", "documents": ["Beijing is the capital."]}
+
+
+def test_sigterm_answers_what_was_taken_and_exits_with_0() -> None:
+    with serving("--engine", "fake") as server:
+        assert httpx.post(f"{server.url}/v1/rerank", json=BODY).status_code == 200
+
+        status, errors = server.stop(signal.SIGTERM)
+
+    assert status == 0
+    assert "Traceback" not in errors
+
+
+def test_ctrl_c_ends_it_quietly() -> None:
+    with serving("--engine", "fake") as server:
+        status, errors = server.stop(signal.SIGINT)
+
+    assert status == 0
+    assert "Traceback" not in errors
+
+
+def test_a_stock_http_client_can_keep_its_connection() -> None:
+    with serving("--engine", "fake") as server, httpx.Client() as client:
+        replies = [client.post(f"{server.url}/v1/rerank", json=BODY) for _ in range(3)]
+
+    assert [reply.status_code for reply in replies] == [200, 200, 200]
+
+
+def test_one_request_is_one_line_of_the_log() -> None:
+    with serving("--engine", "fake") as server:
+        httpx.post(f"{server.url}/v1/rerank", json=BODY, headers={"X-Request-Id": "mine-7"})
+        _, errors = server.stop(signal.SIGTERM)
+
+    [line] = [line for line in errors.splitlines() if "rankd.access" in line]
+    assert "POST /v1/rerank 200" in line
+    assert line.endswith("mine-7")
+
+
+def test_a_client_that_leaves_does_not_stop_the_others(builtin: Path) -> None:
+    documents = [f"document {number} " + "and so on " * 200 for number in range(400)]
+    body = json.dumps({"query": "q", "documents": documents}).encode()
+    with serving("--self-check", "off", "--batch-tokens", "512") as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(
+                b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s"
+                % (len(body), body)
+            )
+            time.sleep(0.5)
+        reply = httpx.post(f"{server.url}/v1/rerank", json=BODY, timeout=30)
+        _, errors = server.stop(signal.SIGTERM)
+
+    assert reply.status_code == 200
+    assert "POST /v1/rerank 499" in errors
+    assert "Traceback" not in errors
+
+
+def test_the_server_never_imports_torch() -> None:
+    with serving("--self-check", "off") as server:
+        maps = Path(f"/proc/{server.process.pid}/maps").read_text()
+
+    assert "libtorch" not in maps
+
+
+def test_a_killed_engine_is_a_clear_503_and_not_ready() -> None:
+    with serving("--self-check", "off") as server:
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+        [worker] = map(int, children.read_text().split())
+        os.kill(worker, signal.SIGKILL)
+        _wait_until_dead(worker)
+
+        reply = httpx.post(f"{server.url}/v1/rerank", json=BODY)
+
+        assert reply.status_code == 503
+        assert reply.json()["error"]["code"] == "engine_down"
+        assert httpx.get(f"{server.url}/readyz").status_code == 503
+        assert httpx.get(f"{server.url}/livez").status_code == 200
+        status, _ = server.stop(signal.SIGTERM)
+
+    assert status == 0
+
+
+def _wait_until_dead(pid: int) -> None:
+    for _ in range(200):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except FileNotFoundError:
+            return
+        if state == "Z":
+            return
+        time.sleep(0.05)
+
+
+def test_many_clients_at_once_get_their_own_answers() -> None:
+    with serving("--self-check", "off") as server:
+        alone = {
+            word: httpx.post(f"{server.url}/v1/rerank", json=_ask(word)).json()["results"]
+            for word in ("fox", "whale", "gravity")
+        }
+        together: dict[str, list[object]] = {word: [] for word in alone}
+
+        def ask(word: str) -> None:
+            reply = httpx.post(f"{server.url}/v1/rerank", json=_ask(word), timeout=60)
+            together[word].append(reply.json()["results"])
+
+        threads = [threading.Thread(target=ask, args=(word,)) for word in alone for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    for word, answers in together.items():
+        assert len(answers) == 8
+        for results in answers:
+            assert [r["index"] for r in results] == [r["index"] for r in alone[word]]  # type: ignore[attr-defined,index]
+
+
+def _ask(word: str) -> dict[str, object]:
+    return {"query": f"what is a {word}?", "documents": ["A fox hunts.", "A whale sings.", word]}
+
+
+def test_a_port_in_use_is_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run("serve", "--engine", "fake", "--port", str(port))
+
+    assert ended.returncode == 4
+    assert (
+        ended.stderr == f"rankd: port {port} on 127.0.0.1 is in use; choose another with --port\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["serve", "/no/such/folder"], "no model folder at '/no/such/folder'"),
+        (["serve", "--prot", "1"], "unknown argument --prot; did you mean --port?"),
+        (["serve", "--port", "http"], "port = 'http'"),
+        (["serve", "--self-check", "perhaps"], "self_check = 'perhaps'"),
+        (["serve", "--host", "no.such.host.invalid"], "cannot listen on --host"),
+        (["serve", "--config", "/no/such.toml"], "cannot read --config /no/such.toml"),
+        (["serve", "--device", "cuda"], "cuda"),
+    ],
+)
+def test_a_newcomers_mistake_is_one_line(arguments: list[str], message: str) -> None:
+    ended = run(*arguments)
+
+    assert ended.returncode not in (0, 1)
+    assert message in ended.stderr
+    assert ended.stderr.startswith("rankd: ")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_misspelled_variable_is_one_line() -> None:
+    ended = run("serve", RANKD_MAX_DOCUMENT="3")
+
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "rankd: unknown setting RANKD_MAX_DOCUMENT; did you mean RANKD_MAX_DOCUMENTS?\n"
+    )
+
+
+def test_a_folder_that_is_no_reranker_is_one_line(tmp_path: Path) -> None:
+    empty, bare, other, many = (tmp_path / name for name in ("empty", "bare", "other", "many"))
+    for folder in (empty, bare, other, many):
+        folder.mkdir()
+    (bare / "config.json").write_text('{"architectures": ["Qwen3ForCausalLM"]}')
+    (other / "config.json").write_text('{"architectures": ["BertModel"]}')
+    (many / "config.json").write_text(
+        '{"architectures": ["Qwen3ForSequenceClassification"], "id2label": {"0": "a", "1": "b"}}'
+    )
+    expected = {
+        empty: "is no model folder: it has no config.json",
+        bare: "has no weights",
+        other: "is a BertModel; rankd serves Qwen3-Reranker",
+        many: "has 2 labels; a converted Qwen3-Reranker has one",
+    }
+    for folder, message in expected.items():
+        ended = run("serve", str(folder))
+        assert ended.returncode == 3
+        assert message in ended.stderr
+        assert ended.stderr.count("\n") == 1
+
+
+def test_random_weights_are_refused_and_served_only_when_told(random_checkpoint: Path) -> None:
+    refused = run("serve", str(random_checkpoint), "--port", "0")
+
+    assert refused.returncode == 5
+    assert "the self-check failed on" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    with serving(str(random_checkpoint), "--self-check", "warn") as server:
+        reply = httpx.post(f"{server.url}/v1/rerank", json=BODY)
+    assert reply.status_code == 200
+
+
+def test_the_cards_documents_cost_193_tokens_over_http(random_checkpoint: Path) -> None:
+    body = {
+        "query": "What is the capital of China?",
+        "documents": [
+            "The capital of China is Beijing.",
+            "Gravity is a force that attracts two bodies towards each other. It gives weight to "
+            "physical objects and is responsible for the movement of planets around the sun.",
+        ],
+    }
+    with serving(str(random_checkpoint), "--self-check", "off") as server:
+        answer = httpx.post(f"{server.url}/v1/rerank", json=body).json()
+
+    assert answer["usage"]["prompt_tokens"] == 193
