@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from checkpoints import make_checkpoint  # noqa: E402
-from servers import serving  # noqa: E402
+from servers import family, serving  # noqa: E402
 
 DOCUMENTS = 20
 WORDS = 76  # About 90 of Qwen's tokens.
@@ -113,14 +113,10 @@ async def client(url: str, requests: list[bytes], until: float, load: Load) -> N
 def cpu_seconds(pid: int) -> float:
     """CPU time of a process and its children so far."""
     ticks = 0
-    for one in (pid, *_children(pid)):
+    for one in family(pid):
         fields = Path(f"/proc/{one}/stat").read_text().rsplit(")", 1)[1].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _children(pid: int) -> list[int]:
-    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 async def measure(url: str, pid: int, clients: int, seconds: float) -> Load:

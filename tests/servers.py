@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
@@ -69,6 +70,12 @@ def _url(process: subprocess.Popen[str]) -> str:
             return line.split(" is ready at ")[1].split()[0]
         assert time.monotonic() - began < START_SECONDS
     raise AssertionError("the server ended before it was ready")
+
+
+def family(pid: int) -> list[int]:
+    """A process and its children, by pid."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [pid, *map(int, children.split())]
 
 
 def get(url: str) -> httpx.Response:

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from servers import run, serving
+from servers import family, get, run, serving
 
 BODY = {"query": "What is the capital of China?", "documents": ["Beijing is the capital."]}
 
@@ -65,10 +65,12 @@ def test_a_client_that_leaves_does_not_stop_the_others(builtin: Path) -> None:
             )
             time.sleep(0.5)
         reply = httpx.post(f"{server.url}/v1/rerank", json=BODY, timeout=30)
+        metrics = get(f"{server.url}/metrics").text
         _, errors = server.stop(signal.SIGTERM)
 
     assert reply.status_code == 200
     assert "POST /v1/rerank 499" in errors
+    assert "rankd_documents_total 1.0" in metrics  # The 400 were never finished.
     assert "Traceback" not in errors
 
 
@@ -81,8 +83,7 @@ def test_the_server_never_imports_torch() -> None:
 
 def test_a_killed_engine_is_a_clear_503_and_not_ready() -> None:
     with serving("--self-check", "off") as server:
-        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
-        [worker] = map(int, children.read_text().split())
+        [_, worker] = family(server.process.pid)
         os.kill(worker, signal.SIGKILL)
         _wait_until_dead(worker)
 

@@ -105,5 +105,6 @@ async def _render_http(request: Request, error: Exception) -> Response:
 
 
 async def _render_bug(request: Request, error: Exception) -> Response:
-    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    # The traceback follows: the server writes it when the error has passed us.
+    _log.error("%s %s failed: %r", request.method, request.url.path, error)
     return error_response(InternalError("an error inside rankd; it has been logged"))

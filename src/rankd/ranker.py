@@ -36,7 +36,7 @@ class Ranker:
     async def rank_all(self, asks: Sequence[Ask]) -> list[list[Verdict]]:
         """Several asks of one request: taken together, or refused together."""
         self._refuse_too_many(asks)
-        encoded = [await self._encoder.encode(ask) for ask in asks]
+        encoded = await self._encoder.encode(asks)
         logits = await self.engine.score(
             [prompt for one in encoded for prompt in one.prompts],
             priority=min(ask.priority for ask in asks),
