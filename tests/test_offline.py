@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import subprocess
+import termios
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,7 @@ def test_more_documents_than_a_step_keep_their_places() -> None:
 
 def test_a_terminal_gets_a_progress_bar() -> None:
     leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 80))
     with subprocess.Popen(
         command("rerank", "--query", QUERY, "-", "--engine", "fake"),
         stdin=subprocess.PIPE,
