@@ -1,0 +1,83 @@
+"""What crosses the pipe between server and worker.
+
+A frame is a length (4 bytes, little-endian, of what follows), a kind (1 byte) and a
+body. The worker says HELLO once (JSON), then answers each batch with LOGITS, in order.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rankd.types import Prompt
+
+LENGTH = struct.Struct("<I")
+HELLO, BATCH, LOGITS = b"H", b"B", b"L"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Distinct heads, and documents that name theirs by its place.
+
+    Attributes:
+        tails: (place of the head, ids of the document and the template's end).
+    """
+
+    heads: list[array[int]]
+    tails: list[tuple[int, array[int]]]
+
+
+def frame(kind: bytes, body: bytes) -> bytes:
+    return LENGTH.pack(1 + len(body)) + kind + body
+
+
+def pack_prompts(prompts: Sequence[Prompt]) -> bytes:
+    """Equal heads are sent once, even when they came with different calls."""
+    places: dict[tuple[int, ...], int] = {}
+    # Hashing a long head for each of its documents would cost more than sending them.
+    known: dict[int, int] = {}
+    table = array("i")
+    for prompt in prompts:
+        place = known.get(id(prompt.head))
+        if place is None:
+            place = known[id(prompt.head)] = places.setdefault(prompt.head, len(places))
+        table.append(place)
+        table.append(len(prompt.tail))
+    packed = array("i", (len(places), len(prompts)))
+    packed.extend(map(len, places))
+    packed.extend(table)
+    for ids in places:
+        packed.extend(ids)
+    for prompt in prompts:
+        packed.extend(prompt.tail)
+    return packed.tobytes()
+
+
+def unpack_prompts(body: bytes) -> Batch:
+    packed = array("i")
+    packed.frombytes(body)
+    count, documents = packed[0], packed[1]
+    lengths = packed[2 : 2 + count]
+    table = packed[2 + count : 2 + count + 2 * documents]
+    place = 2 + count + 2 * documents
+    heads = []
+    for length in lengths:
+        heads.append(packed[place : place + length])
+        place += length
+    tails = []
+    for head, length in zip(table[::2], table[1::2], strict=True):
+        tails.append((head, packed[place : place + length]))
+        place += length
+    return Batch(heads, tails)
+
+
+def pack_logits(logits: Iterable[float]) -> bytes:
+    return array("d", logits).tobytes()
+
+
+def unpack_logits(body: bytes) -> list[float]:
+    logits = array("d")
+    logits.frombytes(body)
+    return logits.tolist()

@@ -1,0 +1,157 @@
+"""The child process: loads the model, then answers batches until its stdin ends.
+
+Torch is imported only after the parent can be heard, so that a parent that dies while
+the model loads is noticed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, BinaryIO
+
+from rankd.engines.native import wire
+from rankd.engines.native.process import Job
+from rankd.errors import BadSettings, SetupError
+from rankd.types import Answers
+
+if TYPE_CHECKING:
+    import torch
+
+    from rankd.engines.native.model import Model
+
+
+def main() -> None:
+    # Ctrl-C and a supervisor's SIGTERM reach the whole group, but the parent decides
+    # when the engine ends: it may still be draining.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    replies = _private_stdout()
+    batches: SimpleQueue[bytes] = SimpleQueue()
+    threading.Thread(target=_hear, args=(batches,), daemon=True).start()
+    model = _open(Job(**json.loads(sys.argv[1])), replies)
+    while True:
+        batch = wire.unpack_prompts(batches.get())
+        _say(replies, wire.LOGITS, wire.pack_logits(model.score(batch)))
+
+
+def _private_stdout() -> BinaryIO:
+    """The pipe to the parent; a library that prints goes to stderr and cannot garble it."""
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return replies
+
+
+def _hear(batches: SimpleQueue[bytes]) -> None:
+    while prefix := _read(wire.LENGTH.size):
+        (length,) = wire.LENGTH.unpack(prefix)
+        batches.put(_read(length)[1:])
+    # The parent closed the pipe or is dead: whatever is being computed has no reader.
+    os._exit(0)
+
+
+def _read(size: int) -> bytes:
+    """So many bytes of stdin, or none at its end.
+
+    Not through `sys.stdin`: its lock, held by a waiting thread, aborts an exit.
+    """
+    content = bytearray()
+    while len(content) < size:
+        piece = os.read(0, size - len(content))
+        if not piece:
+            return b""
+        content += piece
+    return bytes(content)
+
+
+def _say(replies: BinaryIO, kind: bytes, body: bytes) -> None:
+    replies.write(wire.frame(kind, body))
+    replies.flush()
+
+
+def _open(job: Job, replies: BinaryIO) -> Model:
+    try:
+        model, ready = _load(job)
+    except SetupError as problem:
+        said = {"error": type(problem).__name__, "message": str(problem)}
+        _say(replies, wire.HELLO, json.dumps(said).encode())
+        sys.exit(problem.exit_code)
+    _say(replies, wire.HELLO, json.dumps(ready).encode())
+    return model
+
+
+def _load(job: Job) -> tuple[Model, dict[str, str]]:
+    try:
+        import torch
+
+        from rankd.engines.native.model import Model
+        from rankd.engines.native.weights import load
+    except ImportError as problem:
+        raise SetupError(
+            f"the native engine cannot start ({problem}): pip install 'rankd[native]'"
+        ) from None
+    from rankd.engines.native.shape import read_shape
+
+    torch.set_num_threads(job.threads or _cores())
+    shape = read_shape(json.loads((Path(job.folder) / "config.json").read_bytes()))
+    device = _device(job.device)
+    dtype = _dtype(job.dtype, device)
+    try:
+        weights = load(
+            [Path(file) for file in job.weights], shape, Answers(job.yes, job.no), device, dtype
+        )
+        return Model(weights, shape), {"device": str(device), "dtype": str(dtype).split(".")[1]}
+    except (MemoryError, RuntimeError) as problem:
+        # Torch reports a lack of memory, on any device, as a RuntimeError.
+        reason = str(problem).strip().splitlines()[0]
+        raise SetupError(f"the model does not load on {device}: {reason}") from None
+
+
+def _device(asked: str) -> torch.device:
+    import torch
+
+    present = {"cuda": torch.cuda.is_available(), "npu": _has_npu(), "cpu": True}
+    name = next(name for name in present if present[name]) if asked == "auto" else asked
+    if not present[name]:
+        raise BadSettings(f"device = {name!r}, but torch {torch.__version__} finds no such device")
+    return torch.device(name)
+
+
+def _has_npu() -> bool:
+    import torch
+
+    try:
+        import torch_npu  # type: ignore[import-not-found]  # noqa: F401  (adds torch.npu)
+    except ImportError:
+        return False
+    return bool(torch.npu.is_available())  # type: ignore[attr-defined]
+
+
+def _dtype(asked: str, device: torch.device) -> torch.dtype:
+    import torch
+
+    if asked == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    dtype: torch.dtype = getattr(torch, asked)
+    return dtype
+
+
+def _cores() -> int:
+    """Cores that this process may use: affinity, and the quota of a container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores or 1
+    if quota == "max":
+        return cores or 1
+    return max(1, min(cores or 1, -(-int(quota) // int(period))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Who is next, without a model, a clock or an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rankd.engines.native.queue import Call, Queue
+from rankd.types import Prompt
+
+
+def _call(*lengths: int, priority: int = 0, head: int = 0) -> Call:
+    shared = (1,) * head
+    return Call([Prompt(shared, (2,) * length) for length in lengths], priority)
+
+
+def _queue(*calls: Call) -> Queue:
+    queue = Queue()
+    for call in calls:
+        queue.add(call)
+    return queue
+
+
+def _names(batch: Iterable[tuple[Call, int]], **calls: Call) -> str:
+    names = {call: name for name, call in calls.items()}
+    return "".join(names[call] for call, _ in batch)
+
+
+def test_a_call_gives_its_prompts_in_order() -> None:
+    call = _call(3, 1, 2)
+
+    assert _queue(call).take(100) == [(call, 0), (call, 1), (call, 2)]
+
+
+def test_an_empty_queue_gives_an_empty_batch() -> None:
+    assert _queue().take(100) == []
+
+
+def test_a_batch_stays_within_its_budget_but_is_never_empty() -> None:
+    queue = _queue(_call(40, 40, 40, 500, 10))
+
+    assert [len(queue.take(100)) for _ in range(4)] == [2, 1, 1, 1]
+    assert queue.take(100) == []
+
+
+def test_a_new_head_counts_and_a_known_one_does_not() -> None:
+    queue = _queue(_call(*[10] * 12, head=50))
+
+    assert [len(queue.take(100)) for _ in range(2)] == [5, 7]
+
+
+def test_lower_priority_goes_first() -> None:
+    late, soon = _call(1, 1, priority=5), _call(1, 1, priority=-1)
+
+    assert _names(_queue(late, soon).take(100), l=late, s=soon) == "ssll"
+
+
+def test_calls_take_turns() -> None:
+    a, b, c = _call(1, 1, 1), _call(1, 1), _call(1)
+
+    assert _names(_queue(a, b, c).take(100), a=a, b=b, c=c) == "abcaba"
+
+
+def test_turns_are_of_tokens_not_of_prompts() -> None:
+    long, short = _call(30, 30, 30), _call(10, 10, 10, 10, 10)
+
+    order = _names(_queue(long, short).take(1000), L=long, s=short)
+
+    assert order == "LsssLssL"
+
+
+def test_a_late_call_neither_jumps_ahead_for_long_nor_waits_for_the_large_one() -> None:
+    large = _call(*[10] * 1000)
+    queue = _queue(large)
+    queue.take(5000)
+    small = _call(10, 10, 10)
+    queue.add(small)
+
+    batch = _names(queue.take(100), L=large, s=small)
+
+    assert batch.count("s") == 3
+    assert batch.count("L") == 7
+    assert "ss" not in batch
+
+
+def test_a_dropped_call_leaves_nothing_behind() -> None:
+    gone, kept = _call(10, 10), _call(10, 10)
+    queue = _queue(gone, kept)
+
+    queue.drop(gone)
+
+    assert queue.tokens == 20
+    assert _names(queue.take(100), k=kept) == "kk"
+    assert queue.tokens == 0
+    assert queue.take(100) == []
+
+
+def test_dropping_twice_or_after_the_end_changes_nothing() -> None:
+    call = _call(10, 10)
+    queue = _queue(call)
+    queue.take(15)
+
+    queue.drop(call)
+    queue.drop(call)
+
+    assert queue.tokens == 0
+    assert queue.take(100) == []
+
+
+@given(
+    calls=st.lists(
+        st.tuples(st.lists(st.integers(1, 50), min_size=1, max_size=8), st.integers(-2, 2)),
+        max_size=8,
+    ),
+    budget=st.integers(1, 120),
+)
+def test_every_prompt_is_handed_out_once(calls: list[tuple[list[int], int]], budget: int) -> None:
+    waiting = [_call(*lengths, priority=priority) for lengths, priority in calls]
+    queue = _queue(*waiting)
+
+    seen = []
+    while batch := queue.take(budget):
+        sizes = [len(call.prompts[place].tail) for call, place in batch]
+        assert sum(sizes) <= budget or len(batch) == 1
+        seen += batch
+
+    expected = [(call, place) for call in waiting for place in range(len(call.prompts))]
+    assert sorted(seen, key=expected.index) == expected
+    assert queue.tokens == 0
