@@ -96,6 +96,15 @@ def test_a_bug_is_a_plain_500_that_tells_nothing(client: TestClient) -> None:
     assert reply.json()["error"]["code"] == "internal_error"
 
 
+def test_a_model_that_overflows_is_a_500_and_never_a_score(client: TestClient) -> None:
+    desk = client.app.state.desk  # type: ignore[attr-defined]
+    with mock.patch.object(desk.ranker.engine, "score", return_value=[float("nan")]):
+        reply = client.post("/v1/rerank", json={"query": "q", "documents": ["d"]})
+
+    assert reply.status_code == 500
+    assert "--dtype bfloat16" in reply.json()["error"]["message"]
+
+
 def test_two_dialects_on_one_path_refuse_to_start() -> None:
     routers = [APIRouter(), APIRouter()]
     for router in routers:

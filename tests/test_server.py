@@ -130,7 +130,7 @@ def test_many_clients_at_once_get_their_own_answers() -> None:
     for word, answers in together.items():
         assert len(answers) == 8
         for results in answers:
-            assert [r["index"] for r in results] == [r["index"] for r in alone[word]]  # type: ignore[attr-defined,index]
+            assert [r["index"] for r in results] == [r["index"] for r in alone[word]]  # type: ignore[attr-defined]
 
 
 def _ask(word: str) -> dict[str, object]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import islice
 
 from rankd import metrics
 from rankd.engines.base import Engine
-from rankd.errors import InvalidRequest, TooLarge
+from rankd.errors import InternalError, InvalidRequest, TooLarge
 from rankd.prompts import Encoded, PromptEncoder
 from rankd.types import Ask, Verdict
 
@@ -42,6 +43,7 @@ class Ranker:
             priority=min(ask.priority for ask in asks),
             deadline=min((ask.deadline for ask in asks if ask.deadline is not None), default=None),
         )
+        _refuse_nonsense(logits)
         rest = iter(logits)
         verdicts = [_verdicts(one, list(islice(rest, len(one.prompts)))) for one in encoded]
         _count(verdicts)
@@ -56,6 +58,14 @@ class Ranker:
                 f"{documents:,} documents in one request; the limit is {self._max_documents:,}",
                 param="documents",
             )
+
+
+def _refuse_nonsense(logits: Sequence[float]) -> None:
+    """An overflow in half precision must not be sorted and served as a score."""
+    if not all(map(math.isfinite, logits)):
+        raise InternalError(
+            "the model gave no number for a document; float16 overflows, --dtype bfloat16 does not"
+        )
 
 
 def _verdicts(encoded: Encoded, logits: Sequence[float]) -> list[Verdict]:
