@@ -157,7 +157,6 @@ def test_a_port_in_use_is_one_sentence() -> None:
         (["serve", "--self-check", "perhaps"], "self_check = 'perhaps'"),
         (["serve", "--host", "no.such.host.invalid"], "cannot listen on --host"),
         (["serve", "--config", "/no/such.toml"], "cannot read --config /no/such.toml"),
-        (["serve", "--device", "cuda"], "cuda"),
     ],
 )
 def test_a_newcomers_mistake_is_one_line(arguments: list[str], message: str) -> None:
@@ -167,6 +166,14 @@ def test_a_newcomers_mistake_is_one_line(arguments: list[str], message: str) -> 
     assert message in ended.stderr
     assert ended.stderr.startswith("rankd: ")
     assert ended.stderr.count("\n") == 1
+
+
+def test_a_device_that_is_not_there_is_a_sentence() -> None:
+    ended = run("serve", "--device", "cuda")
+
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].startswith("rankd: device = 'cuda', but torch ")
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_misspelled_variable_is_one_line() -> None:

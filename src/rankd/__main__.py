@@ -53,7 +53,7 @@ async def _check(options: argparse.Namespace) -> int:
     from rankd.offline import check
 
     settings = _settings(options)
-    _configure_logging(settings)
+    _configure_logging(settings, quiet=True)
     return await check(settings)
 
 
@@ -61,7 +61,7 @@ async def _rerank(options: argparse.Namespace) -> int:
     from rankd.offline import rerank
 
     settings = _settings(options)
-    _configure_logging(settings)
+    _configure_logging(settings, quiet=True)
     return await rerank(
         settings,
         query=options.query,
@@ -77,9 +77,11 @@ def _settings(options: argparse.Namespace) -> Settings:
     return load(flags, config=options.config)
 
 
-def _configure_logging(settings: Settings) -> None:
+def _configure_logging(settings: Settings, *, quiet: bool = False) -> None:
+    """Log to stderr; a quiet command says nothing of what goes well, unless asked to debug."""
+    least = "warning" if quiet and settings.log_level == "info" else settings.log_level
     logging.basicConfig(
-        level=settings.log_level.upper(),
+        level=least.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )

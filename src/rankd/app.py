@@ -36,6 +36,7 @@ async def open_ranker(settings: Settings) -> AsyncIterator[tuple[Checkpoint, Ran
         SetupError: the model or the engine cannot be used; says why.
     """
     checkpoint = await asyncio.to_thread(locate, settings.model, settings.revision)
+    _log.info("loading %s", checkpoint.name)
     with ThreadPoolExecutor(_ENCODING_THREADS, "encode") as executor:
         encoder = open_encoder(
             checkpoint,

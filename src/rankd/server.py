@@ -27,7 +27,6 @@ async def serve(settings: Settings) -> int:
     """
     # The port first: loading a model for minutes only to find it taken is cruel.
     with contextlib.closing(_bind(settings.host, settings.port)) as listener:
-        _log.info("loading %s", settings.model)
         async with open_app(settings) as app:
             server = _Server(
                 uvicorn.Config(
