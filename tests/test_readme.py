@@ -69,7 +69,7 @@ def test_the_answer_it_shows_is_the_answer_it_gets(server: Server) -> None:
 
 
 def test_the_python_example_finds_the_right_document(server: Server) -> None:
-    [block] = blocks("python", "httpx.post")
+    [block] = blocks("python", "requests.post")
 
     printed = subprocess.run(
         [sys.executable, "-c", block.replace(HOST, server.url)],

@@ -18,11 +18,12 @@ class Ranker:
 
     Attributes:
         engine: what scores; it is ready.
+        encoder: what makes its prompts.
     """
 
     def __init__(self, encoder: PromptEncoder, engine: Engine, *, max_documents: int) -> None:
         self.engine = engine
-        self._encoder = encoder
+        self.encoder = encoder
         self._max_documents = max_documents
 
     async def rank(self, ask: Ask) -> list[Verdict]:
@@ -37,7 +38,7 @@ class Ranker:
     async def rank_all(self, asks: Sequence[Ask]) -> list[list[Verdict]]:
         """Several asks of one request: taken together, or refused together."""
         self._refuse_too_many(asks)
-        encoded = await self._encoder.encode(asks)
+        encoded = await self.encoder.encode(asks)
         logits = await self.engine.score(
             [prompt for one in encoded for prompt in one.prompts],
             priority=min(ask.priority for ask in asks),

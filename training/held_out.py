@@ -1,0 +1,152 @@
+"""Known-item sets from sources that were never trained on: one right passage among twenty.
+
+Ten of the wrong ones are BM25's favourites, nine are drawn at random. The texts are under other
+licences (GFDL, PSF, each package's own), so they are made again and not kept here.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+
+from bm25 import Bm25
+from records import page, tidy
+from sources import DATA, UNPACKED
+
+QUESTIONS, HARD, STRANGERS = 150, 10, 9
+TRAINED_ON = {
+    "scipy",
+    "pandas",
+    "scikit-learn",
+    "jinja2",
+    "flask",
+    "werkzeug",
+    "scrapy",
+    "tornado",
+    "sphinx",
+    "sqlalchemy",
+    "babel",
+}
+READMES = Path("/usr/lib/node_modules")  # npm's own packages; wherever node keeps them
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question.
+
+    Attributes:
+        query: the question.
+        documents: the right passage, then ten that BM25 likes best, then nine at random.
+        bm25: its score of each.
+    """
+
+    query: str
+    documents: list[str]
+    bm25: list[float]
+
+
+def foldoc() -> Iterator[tuple[str, str]]:
+    """The dictionary of computing: "what is X?" and X's entry without its headword."""
+    path = UNPACKED / "dict-foldoc/usr/share/dictd/foldoc.dict.dz"
+    text = gzip.decompress(path.read_bytes()).decode("utf8", "replace")
+    for word, entry in re.findall(r"^(\S.{1,40})\n(?:\S.*\n)*\n((?:   .*\n|\n)+)", text, re.M):
+        told = re.sub(r"^<[^>]*>\s*", "", tidy(re.sub(r"[{}]|\(\d{4}-\d\d-\d\d\)\s*$", "", entry)))[
+            :700
+        ]
+        if len(told) > 80:
+            yield f"what is {word}?", told
+
+
+def readmes() -> Iterator[tuple[str, str]]:
+    """Heading to paragraph in the READMEs of installed packages."""
+    texts = [
+        d.metadata.get_payload() or d.metadata["Description"] or ""
+        for d in distributions()
+        if (d.name or "").lower() not in TRAINED_ON
+    ]
+    texts += [path.read_text("utf8", "ignore") for path in sorted(READMES.rglob("README.md"))]
+    for text in texts:
+        for heading, body in re.findall(r"^#+ +(.+)\n+((?:(?!#).*\n)*)", str(text), re.M):
+            plain = _plain(heading)
+            paragraphs = [
+                _plain(p) for p in re.split(r"\n\s*\n", re.sub(r"```.*?```", "", body, flags=re.S))
+            ]
+            good = [p for p in paragraphs if len(p) > 80]
+            if (
+                good
+                and 4 < len(plain) < 80
+                and not re.match(r"(?i)licen[sc]e|install|usage|contribut|table of", plain)
+            ):
+                yield plain, good[0][:700]
+
+
+def _plain(markdown: str) -> str:
+    text = re.sub(r"!\[[^\]]*\](?:\([^)]*\)|\[[^\]]*\])", "", markdown)  # pictures, badges
+    text = re.sub(r"\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])", r"\1", text)  # links
+    return tidy(re.sub(r"<[^>]+>|[`*#|>]", "", text))
+
+
+def python_docs() -> Iterator[tuple[str, str]]:
+    """Heading to paragraph in the Python documentation."""
+    for part in ("tutorial", "howto", "faq", "library", "using", "reference"):
+        for path in sorted(
+            (UNPACKED / "python3.11-doc").glob(f"usr/share/doc/python3*/html/{part}/*.html")
+        ):
+            for _, heading, paragraphs in page(path, 200):
+                if 4 < len(heading) < 100:
+                    yield heading, paragraphs[0][:700]
+
+
+SETS = {"foldoc": foldoc, "readme": readmes, "python-docs": python_docs}
+
+
+def items(name: str, seed: int) -> list[Item]:
+    found: dict[str, str] = {}
+    for query, passage in SETS[name]():
+        if passage not in found.values():
+            found.setdefault(query, passage)
+    queries, passages = list(found), list(found.values())
+    rng, index = random.Random(seed), Bm25(passages)
+    chosen = rng.sample(range(len(queries)), min(QUESTIONS, len(queries)))
+    return [_item(queries[place], place, passages, index, rng) for place in chosen]
+
+
+def _item(query: str, right: int, passages: list[str], index: Bm25, rng: random.Random) -> Item:
+    hard = [place for place in index.best(query, HARD + 1) if place != right][:HARD]
+    rest = [place for place in range(len(passages)) if place != right and place not in hard]
+    places = [right, *hard, *rng.sample(rest, STRANGERS)]
+    return Item(query, [passages[p] for p in places], [index.score(query, p) for p in places])
+
+
+# The fresh set is scored for the card, the other one while designing.
+SEEDS = {"fresh": 11, "design": 3}
+
+
+def folder(kind: str) -> Path:
+    return DATA / "held-out" / kind
+
+
+def write(kind: str) -> None:
+    folder(kind).mkdir(parents=True, exist_ok=True)
+    for name in SETS:
+        made = items(name, SEEDS[kind])
+        (folder(kind) / f"{name}.json").write_text(
+            json.dumps([asdict(item) for item in made], ensure_ascii=False)
+        )
+        print(name, len(made), file=sys.stderr)
+
+
+def load(name: str, kind: str) -> list[Item]:
+    return [Item(**item) for item in json.loads((folder(kind) / f"{name}.json").read_text("utf8"))]
+
+
+if __name__ == "__main__":
+    for kind_of_set in SEEDS:
+        write(kind_of_set)
