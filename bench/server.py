@@ -4,7 +4,7 @@ What is measured is everything but the arithmetic: HTTP, JSON, prompts, queues, 
 pipe to the engine and back. The model is one layer of 32 numbers with Qwen's real
 tokenizer; each request asks a query of its own about 20 documents of about 90 tokens.
 
-    python bench/server.py [--seconds 8] [--clients 1 8 32] [--engine native|fake]
+    python bench/server.py [--seconds 8] [--clients 1 8 32] [--engine native|fake] [--model MODEL]
 """
 
 from __future__ import annotations
@@ -134,17 +134,20 @@ async def measure(url: str, pid: int, clients: int, seconds: float) -> Load:
     return load
 
 
+def _near_zero(folder: Path) -> Path:
+    return make_checkpoint(folder / "model", hidden=32, layers=1, mlp=32, heads=1, kv_heads=1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=8.0, help="per level of concurrency")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--engine", default="native", choices=["native", "fake"])
+    parser.add_argument("--model", help="instead of the one that costs next to nothing")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        model = make_checkpoint(
-            Path(folder) / "near-zero", hidden=32, layers=1, mlp=32, heads=1, kv_heads=1
-        )
-        arguments = [str(model), "--engine", options.engine, "--self-check", "off"]
+        model = options.model or str(_near_zero(Path(folder)))
+        arguments = [model, "--engine", options.engine, "--self-check", "off"]
         with serving(*arguments, "--no-access-log") as server:
             print(f"engine {options.engine}, {DOCUMENTS} documents of about 90 tokens a request\n")
             print(
