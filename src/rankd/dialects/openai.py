@@ -100,12 +100,7 @@ class RerankResponse(BaseModel):
     "/v1/rerank",
     response_model=None,
     responses={200: {"model": RerankResponse}},
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": RerankRequest.model_json_schema()}},
-        }
-    },
+    openapi_extra=wire.body_of(RerankRequest),
 )
 @router.post("/rerank", include_in_schema=False)
 @router.post("/v2/rerank", include_in_schema=False)

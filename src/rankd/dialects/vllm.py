@@ -123,12 +123,7 @@ class ScoreResponse(BaseModel):
     "/v1/score",
     response_model=None,
     responses={200: {"model": ScoreResponse}},
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": ScoreRequest.model_json_schema()}},
-        }
-    },
+    openapi_extra=wire.body_of(ScoreRequest),
 )
 @router.post("/score", include_in_schema=False)
 async def score(http: Request, desk: DeskDep) -> Response:

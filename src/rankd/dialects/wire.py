@@ -39,6 +39,12 @@ async def read(request: Request, model: type[Model]) -> Model:
         raise _complaint(problem) from None
 
 
+def body_of(model: type[BaseModel]) -> dict[str, Any]:
+    """What /docs shows of a body that a route reads by itself."""
+    schema = model.model_json_schema()
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
 def unknown_fields(request: BaseModel, dialect: str) -> list[str]:
     """Warnings that name the fields nobody here knows; they are counted, too."""
     names = sorted(request.model_extra or {})
