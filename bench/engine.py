@@ -49,7 +49,7 @@ def main() -> None:
     options = _options()
     _wait_passively()
     with tempfile.TemporaryDirectory(prefix="rankd-bench-") as folder:
-        checkpoint = locate(options.model or _make(Path(folder) / "qwen3-0.6b-random"))
+        checkpoint = locate(options.model or make_random(Path(folder) / "qwen3-0.6b-random"))
         asyncio.run(_bench(checkpoint, options))
 
 
@@ -74,7 +74,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _make(folder: Path) -> str:
+def make_random(folder: Path) -> str:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from checkpoints import make_checkpoint
 
@@ -88,23 +88,22 @@ def _make(folder: Path) -> str:
         head_dim=128,
         mlp=3072,
         dtype="bfloat16",
-        tokenizer=False,
     )
     return str(folder)
 
 
 async def _bench(checkpoint: Checkpoint, options: argparse.Namespace) -> None:
-    prompts = _prompts(options.documents, options.tokens)
+    prompts = make_prompts(options.documents, options.tokens)
     threads = options.threads or len(os.sched_getaffinity(0))
     model = _reference(checkpoint, threads)
     settings = Settings(threads=threads, device="cpu", dtype="float32")
     runs: dict[str, list[Run]] = {}
     async with open_engine(checkpoint, ANSWERS, settings) as engine:
-        await engine.score(_prompts(2, 8))
+        await engine.score(make_prompts(2, 8))
         for round_ in range(options.rounds):
             print(f"round {round_ + 1} of {options.rounds} ...", file=sys.stderr)
             # Another head each time: the engine keeps heads, and shall not profit here.
-            prompts = _prompts(options.documents, options.tokens, seed=round_)
+            prompts = make_prompts(options.documents, options.tokens, seed=round_)
             tutorial = _measure(partial(_tutorial, model, prompts))
             last = _measure(partial(_tutorial, model, prompts, logits_to_keep=1))
             native = await _measure_native(engine, prompts)
@@ -114,7 +113,7 @@ async def _bench(checkpoint: Checkpoint, options: argparse.Namespace) -> None:
     _report(runs, prompts, threads)
 
 
-def _prompts(count: int, tokens: int, seed: int = 99) -> list[Prompt]:
+def make_prompts(count: int, tokens: int, seed: int = 99) -> list[Prompt]:
     """Random ids; lengths spread like real paragraphs, by a third around the mean."""
     dice = random.Random(seed)
     lengths = [max(4, round(dice.gauss(tokens, tokens / 3))) for _ in range(count)]

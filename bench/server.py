@@ -98,7 +98,8 @@ async def client(url: str, requests: list[bytes], until: float, load: Load) -> N
         body = requests[place % len(requests)]
         began = time.perf_counter()
         writer.write(
-            b"POST /v1/rerank HTTP/1.1\r\nhost: bench\r\ncontent-length: %d\r\n\r\n" % len(body)
+            b"POST /v1/rerank HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\n\r\n" % len(body)
         )
         writer.write(body)
         head = await reader.readuntil(b"\r\n\r\n")

@@ -73,9 +73,9 @@ def _url(process: subprocess.Popen[str]) -> str:
 
 
 def family(pid: int) -> list[int]:
-    """A process and its children, by pid."""
+    """A process and all that descend from it, by pid, parents first."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [pid, *map(int, children.split())]
+    return [pid, *(one for child in children.split() for one in family(int(child)))]
 
 
 def get(url: str) -> httpx.Response:

@@ -61,3 +61,21 @@ def test_what_kubernetes_adds_for_a_service_named_rankd_is_not_ours() -> None:
 @pytest.mark.parametrize("file", sorted(Path("configs").glob("*.toml")), ids=lambda f: f.name)
 def test_every_config_that_ships_loads(file: Path) -> None:
     assert isinstance(load({}, {}, file), Settings)
+
+
+def test_arguments_of_vllm_come_as_json_or_as_a_table(tmp_path: Path) -> None:
+    file = tmp_path / "rankd.toml"
+    file.write_text("[vllm]\nmax_num_seqs = 7\n")
+
+    for settings in (
+        load({}, {}, file),
+        load({"vllm_args": '{"max_num_seqs": 7}'}, {}),
+        load({}, {"RANKD_VLLM_ARGS": '{"max_num_seqs": 7}'}),
+    ):
+        assert settings.vllm_args == {"max_num_seqs": 7}
+
+
+@pytest.mark.parametrize("text", ["max_num_seqs=7", "[1]"])
+def test_arguments_of_vllm_that_are_no_object_are_a_sentence(text: str) -> None:
+    with pytest.raises(BadSettings, match="vllm_args = "):
+        load({"vllm_args": text}, {})

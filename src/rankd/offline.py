@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import orjson
 from tqdm import tqdm
 
-from rankd import selfcheck
+from rankd import __version__, selfcheck
 from rankd.app import open_ranker
 from rankd.errors import BadSettings
 from rankd.ranker import Ranker
@@ -29,10 +29,14 @@ async def check(settings: Settings) -> int:
         info = ranker.engine.info
         outcomes = await selfcheck.judge(ranker)
     _say(f"model   {checkpoint.name}, revision {info.revision}")
-    _say(f"engine  {info.name} on {info.device}, {info.dtype}, {info.max_tokens} tokens a pair\n")
+    name = f"{info.name} {info.version}".rstrip()
+    _say(f"engine  {name} on {info.device}, {info.dtype}, {info.max_tokens} tokens a pair")
+    _say(f"rankd   {__version__}\n")
     _say(selfcheck.table(outcomes))
     complaint = selfcheck.complaint(outcomes)
     _say("\n" + (complaint or "This set-up gives right scores."))
+    if info.device == "npu":
+        _say("rankd is configuration-tested on Ascend, not run on it: please report these lines.")
     return 1 if complaint else 0
 
 

@@ -8,19 +8,33 @@ import errno
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 
 import uvicorn
 
 from rankd.app import open_app
-from rankd.errors import PortTaken
+from rankd.engines.base import Engine
+from rankd.errors import EngineDown, PortTaken
 from rankd.settings import Settings
 
 _log = logging.getLogger("rankd")
 
+# Engines whose death ends the server, so that whoever started it starts it again.
+_ENDS_WITH = frozenset({"vllm"})
+ENGINE_DIED = 6
+
+# Seconds between two looks at the engine, and of 503s before the server ends: probes
+# and clients learn why instead of finding a closed port.
+_LOOK_EVERY = 1.0
+_LAST_WORDS = 2.0
+
 
 async def serve(settings: Settings) -> int:
     """Serve until a signal; answers what was admitted before it returns.
+
+    Returns:
+        The exit status: 0, or 6 when an engine died that cannot be started again here.
 
     Raises:
         SetupError: the port is taken, or as `open_app`.
@@ -46,8 +60,43 @@ async def serve(settings: Settings) -> int:
             for signum in (signal.SIGINT, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(signum, server.ask_to_stop)
             server.name = app.state.desk.name
-            await server.serve(sockets=[listener])
-    return 0
+            async with _watching(app.state.desk.ranker.engine, server) as watch:
+                await server.serve(sockets=[listener])
+    return ENGINE_DIED if watch.died else 0
+
+
+@dataclass
+class _Watch:
+    """Whether the engine died before anyone asked the server to stop."""
+
+    died: bool = False
+
+    async def until_it_dies(self, engine: Engine, server: _Server) -> None:
+        try:
+            while True:
+                await asyncio.sleep(_LOOK_EVERY)
+                await engine.check()
+        except EngineDown as problem:
+            if server.should_exit:
+                return
+            self.died = True
+            _log.error("stopping: %s", problem.message)
+        await asyncio.sleep(_LAST_WORDS)
+        server.ask_to_stop()
+
+
+@contextlib.asynccontextmanager
+async def _watching(engine: Engine, server: _Server) -> AsyncIterator[_Watch]:
+    watch = _Watch()
+    if engine.info.name not in _ENDS_WITH:
+        yield watch
+        return
+    watching = asyncio.create_task(watch.until_it_dies(engine, server))
+    try:
+        yield watch
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])
 
 
 class _Server(uvicorn.Server):

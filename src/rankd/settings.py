@@ -9,6 +9,7 @@ names the nearest one.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 import tomllib
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from rankd.errors import BadSettings
 
@@ -37,11 +38,11 @@ class Settings(BaseModel):
     served_model_name: str | None = Field(
         None, description="Name that clients send; the model's own name when absent."
     )
-    engine: Literal["auto", "native", "fake"] = Field(
-        "auto", description="What scores; auto takes the best that is installed here."
+    engine: Literal["auto", "native", "vllm", "fake"] = Field(
+        "auto", description="What scores; auto takes vLLM beside an accelerator, else native."
     )
     device: Literal["auto", "cpu", "cuda", "npu"] = Field(
-        "auto", description="Where the native engine computes; auto takes an accelerator."
+        "auto", description="Where the engine computes; auto takes an accelerator."
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Arithmetic; auto is float32 on CPU (exact), else bfloat16."
@@ -53,6 +54,24 @@ class Settings(BaseModel):
         1024, ge=16, description="Tokens in one step of the native engine; more costs memory."
     )
     threads: int = Field(0, ge=0, description="CPU threads of the native engine; 0 takes all.")
+    tensor_parallel: int = Field(
+        1,
+        ge=1,
+        description="Devices that share one vLLM model, 1, 2, 4 or 8; for what fits on none.",
+    )
+    data_parallel: int = Field(
+        1, ge=1, description="Copies of the model in vLLM, each on devices of its own, for speed."
+    )
+    gpu_memory_utilization: float = Field(
+        0.85, gt=0, le=1, description="Share of a device's memory that vLLM takes."
+    )
+    quantization: str | None = Field(
+        None,
+        description="What vLLM makes of 16-bit weights, such as fp8: faster, less exact.",
+    )
+    vllm_args: dict[str, Any] = Field(
+        {}, description="Further arguments of vLLM as a JSON object; [vllm] in the file."
+    )
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 opens it to all.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -79,6 +98,17 @@ class Settings(BaseModel):
     )
     access_log: bool = Field(True, description="One log line for each request.")
 
+    @field_validator("vllm_args", mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        """Flags and variables are text."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError as problem:
+            raise ValueError(f"not a JSON object: {problem}") from None
+
 
 def load(
     flags: Mapping[str, Any],
@@ -90,7 +120,7 @@ def load(
     Args:
         flags: only what was given on the command line, by field name.
         environment: `os.environ` when absent.
-        config: a TOML file of top-level keys.
+        config: a TOML file of top-level keys, and `[vllm]` for `vllm_args`.
 
     Raises:
         BadSettings: an unknown name, or a value of the wrong kind.
@@ -118,6 +148,8 @@ def _from_file(config: Path | None) -> dict[str, Any]:
         raise BadSettings(f"cannot read --config {config}: {problem.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise BadSettings(f"{config} is not valid TOML: {problem}") from None
+    if "vllm" in values:
+        values["vllm_args"] = values.pop("vllm")
     for name in values:
         if name not in Settings.model_fields:
             hint = nearest(name, Settings.model_fields)

@@ -13,12 +13,13 @@ from typing import cast
 
 from rankd.checkpoint import Checkpoint
 from rankd.engines.base import Engine
+from rankd.engines.devices import accelerator
 from rankd.errors import BadSettings
 from rankd.settings import Settings
 from rankd.types import Answers
 
 # Engine -> the module it cannot do without, and the extra that installs it.
-_NEEDS = {"native": ("torch", "native"), "fake": (None, None)}
+_NEEDS = {"native": ("torch", "native"), "vllm": ("vllm", "vllm"), "fake": (None, None)}
 
 
 def choose(settings: Settings) -> str:
@@ -27,14 +28,24 @@ def choose(settings: Settings) -> str:
     Raises:
         BadSettings: what it needs is not installed; the sentence says how to.
     """
-    name = "native" if settings.engine == "auto" else settings.engine
+    name = _best(settings) if settings.engine == "auto" else settings.engine
     module, extra = _NEEDS[name]
-    if module is not None and importlib.util.find_spec(module) is None:
+    if module is not None and not _is_installed(module):
         raise BadSettings(
             f"the {name} engine needs {module}, which is not installed: "
             f"pip install 'rankd[{extra}]'"
         )
     return name
+
+
+def _best(settings: Settings) -> str:
+    """vLLM is worth its minute of starting only where there is an accelerator."""
+    wanted = settings.device != "cpu" and accelerator() is not None
+    return "vllm" if wanted and _is_installed("vllm") else "native"
+
+
+def _is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def open_engine(

@@ -15,6 +15,7 @@ class EngineInfo:
 
     Attributes:
         max_tokens: longest prompt it takes, head and tail together.
+        version: of the library that computes, where one can be another's.
     """
 
     name: str
@@ -23,6 +24,7 @@ class EngineInfo:
     device: str
     dtype: str
     max_tokens: int
+    version: str = ""
 
 
 class Engine(Protocol):

@@ -1,0 +1,30 @@
+# rankd in vllm-ascend's own image, for Ascend NPUs. Configuration-tested, not run on hardware.
+#   docker build -f docker/ascend.Dockerfile -t rankd:ascend .
+# Atlas A3: --build-arg IMAGE=quay.io/ascend/vllm-ascend:v0.23.0-a3, 310P: …-310p, A5: …-a5.
+
+ARG IMAGE=quay.io/ascend/vllm-ascend:v0.23.0
+FROM python:3.12-slim-bookworm AS build
+WORKDIR /build
+COPY pyproject.toml README.md LICENSE ./
+COPY src src
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+
+# hadolint ignore=DL3006
+FROM ${IMAGE}
+COPY --from=build /wheels /wheels
+COPY docker/ascend-constraints.txt /wheels/constraints.txt
+COPY --chmod=755 docker/ascend-entrypoint.sh /usr/local/bin/rankd-entrypoint
+# The wheel without dependencies, then only what the image lacks, and nothing that would
+# move torch, transformers or fastapi away from what torch-npu was built against.
+RUN python3 -m pip install --no-cache-dir --no-deps /wheels/*.whl \
+    && python3 -m pip install --no-cache-dir -c /wheels/constraints.txt \
+        'httptools>=0.6.3' 'orjson>=3.10,<4' 'tiktoken>=0.9,<1' 'tqdm>=4.66,<5' 'uvloop>=0.21' \
+    && python3 -c "import fastapi, huggingface_hub, prometheus_client, pydantic, tokenizers, uvicorn" \
+    && rankd --version
+ENV RANKD_HOST=0.0.0.0 RANKD_ENGINE=vllm
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=900s --retries=3 \
+    CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+# The devices belong to root on most hosts, so the image's own user stays.
+ENTRYPOINT ["rankd-entrypoint"]
+CMD ["serve"]

@@ -1,0 +1,30 @@
+# rankd in vLLM's own image, for CUDA GPUs. Configuration-tested, not run on hardware.
+#   docker build -f docker/cuda.Dockerfile -t rankd:cuda .
+#   docker run --rm --gpus all --ipc=host -p 8000:8000 \
+#     -v ~/.cache/huggingface:/home/rankd/.cache/huggingface rankd:cuda serve Qwen/Qwen3-Reranker-4B
+
+FROM python:3.12-slim-bookworm AS build
+WORKDIR /build
+COPY pyproject.toml README.md LICENSE ./
+COPY src src
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+
+# Any release from 0.26 to 0.33.
+FROM vllm/vllm-openai:v0.32.0
+COPY --from=build /wheels /wheels
+# Without dependencies: the image's torch, transformers and fastapi are vLLM's business.
+# Starting the command shows at build time that nothing else is missing.
+RUN python3 -m pip install --no-cache-dir --no-deps /wheels/*.whl \
+    && python3 -c "import fastapi, httptools, orjson, prometheus_client, tiktoken, tqdm, uvicorn, uvloop" \
+    && rankd --version \
+    && useradd --create-home --uid 10001 rankd \
+    && install -d -o rankd /home/rankd/.cache/huggingface
+USER 10001
+WORKDIR /home/rankd
+ENV RANKD_HOST=0.0.0.0 RANKD_ENGINE=vllm
+EXPOSE 8000
+# Loading 8B weights from a slow disk and compiling take minutes.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=900s --retries=3 \
+    CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+ENTRYPOINT ["rankd"]
+CMD ["serve"]

@@ -1,0 +1,144 @@
+"""The arguments of vLLM's engine. Nothing is left to its defaults, which change with the device."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from rankd.checkpoint import CLASSIFIER, Checkpoint
+from rankd.engines.vllm.profiles import Profile, cache_bytes
+from rankd.engines.vllm.versions import Release
+from rankd.errors import BadSettings, SetupError
+from rankd.settings import Settings, nearest
+
+# What makes a reranker of it; settings of ours say the same in another word.
+OWN = {
+    "model": "MODEL",
+    "tokenizer": "MODEL",
+    "served_model_name": "served_model_name",
+    "runner": "nothing: a reranker is always pooling",
+    "convert": "nothing: a reranker is always classify",
+    "hf_overrides": "nothing: they make the checkpoint a reranker",
+    "scheduling_policy": "nothing: priorities and fairness need it",
+    "max_model_len": "max_tokens",
+    "dtype": "dtype",
+    "quantization": "quantization",
+    "tensor_parallel_size": "tensor_parallel",
+    "data_parallel_size": "data_parallel",
+    "gpu_memory_utilization": "gpu_memory_utilization",
+}
+
+# Without one of these the scores would be wrong, or not there.
+REQUIRED = frozenset(
+    {
+        "model",
+        "runner",
+        "convert",
+        "hf_overrides",
+        "dtype",
+        "max_model_len",
+        "max_num_batched_tokens",
+        "enable_prefix_caching",
+        "enable_chunked_prefill",
+        "tensor_parallel_size",
+        "scheduling_policy",
+    }
+)
+
+
+def engine_args(
+    checkpoint: Checkpoint, settings: Settings, profile: Profile, release: Release
+) -> dict[str, Any]:
+    """Everything we tell vLLM, the operator's own arguments included.
+
+    Raises:
+        BadSettings: an argument that rankd sets by another name.
+    """
+    for name in settings.vllm_args:
+        if name in OWN:
+            raise BadSettings(f"vllm_args: {name} is rankd's to set; use {OWN[name]}")
+    args = _common(checkpoint, settings) | _by_device(checkpoint, settings, profile, release)
+    return args | settings.vllm_args
+
+
+def accepted(
+    args: Mapping[str, Any], fields: Collection[str], asked: Collection[str]
+) -> dict[str, Any]:
+    """Only what this release's argument class has.
+
+    Args:
+        fields: names of its fields.
+        asked: names that the operator typed, which are never dropped in silence.
+
+    Raises:
+        SetupError: it lacks one that scores depend on.
+        BadSettings: it lacks one that the operator asked for.
+    """
+    for name in asked:
+        if name not in fields:
+            raise BadSettings(f"vllm_args: vLLM has no argument {name}{nearest(name, fields)}")
+    missing = sorted(REQUIRED - set(fields))
+    if missing:
+        raise SetupError(f"this vLLM has no argument {', '.join(missing)}; rankd cannot use it")
+    return {name: value for name, value in args.items() if name in fields}
+
+
+def _common(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
+    return {
+        "model": str(checkpoint.path),
+        "tokenizer": str(checkpoint.path),
+        "served_model_name": [settings.served_model_name or checkpoint.name],
+        "runner": "pooling",
+        "convert": "classify",
+        "hf_overrides": _overrides(checkpoint),
+        "max_model_len": min(settings.max_tokens, checkpoint.max_tokens),
+        "quantization": settings.quantization,
+        "tensor_parallel_size": settings.tensor_parallel,
+        "data_parallel_size": settings.data_parallel,
+        "gpu_memory_utilization": settings.gpu_memory_utilization,
+        "scheduling_policy": "priority",
+        # On by default for rerankers in 0.18 and 0.19, where it races (vllm#31584).
+        "async_scheduling": False,
+        # A second clock and a histogram for every document; see configs/ to have them.
+        "disable_log_stats": True,
+        "enable_log_requests": False,
+    }
+
+
+def _by_device(
+    checkpoint: Checkpoint, settings: Settings, profile: Profile, release: Release
+) -> dict[str, Any]:
+    longest = min(settings.max_tokens, checkpoint.max_tokens)
+    step = max(profile.batch_tokens, longest)
+    args: dict[str, Any] = {
+        "dtype": _dtype(checkpoint, settings, profile),
+        "max_num_batched_tokens": step,
+        "max_num_seqs": profile.batch_pairs,
+        "enable_prefix_caching": profile.prefix_caching,
+        "enable_chunked_prefill": profile.chunked_prefill and release.chunked_prefill_is_right,
+        "enforce_eager": profile.eager,
+    }
+    if profile.block_size is not None:
+        args["block_size"] = profile.block_size
+    if profile.device == "cpu":
+        # One step, and as much again for heads that come back.
+        args["kv_cache_memory_bytes"] = cache_bytes(checkpoint, 2 * step, bytes_each=4)
+    return args
+
+
+def _overrides(checkpoint: Checkpoint) -> dict[str, Any]:
+    """How the original checkpoint becomes a classifier; a converted one is one already."""
+    if checkpoint.is_classifier:
+        return {}
+    return {
+        "architectures": [CLASSIFIER],
+        "classifier_from_token": ["no", "yes"],
+        "is_original_qwen3_reranker": True,
+    }
+
+
+def _dtype(checkpoint: Checkpoint, settings: Settings, profile: Profile) -> str:
+    if settings.dtype != "auto":
+        return settings.dtype
+    # Kernels of quantized weights want the type they were made for.
+    return "auto" if "quantization_config" in checkpoint.config else profile.dtype

@@ -1,0 +1,46 @@
+"""Stand-ins for what only a machine with CANN has; Python imports this at every start.
+
+vllm-ascend cannot be imported without torch_npu, which needs the driver's libraries. Its
+configuration code only passes these objects around, so mocks are enough for the probe.
+As `sitecustomize` it reaches the process in which vLLM inspects the model, too.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from unittest.mock import MagicMock
+
+_ABSENT = ("torch_npu", "acl")
+
+
+class _Mocks(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name.split(".")[0] not in _ABSENT:
+            return None
+        return importlib.machinery.ModuleSpec(name, self, is_package=True)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        mock: ModuleType = MagicMock(name=spec.name, __path__=[], __version__="2.10.0")
+        return mock
+
+    def exec_module(self, module: ModuleType) -> None:
+        """A mock is whole as it is."""
+
+
+sys.meta_path.insert(0, _Mocks())
+
+import torch  # noqa: E402
+import torch.distributed  # noqa: E402
+import torch_npu.npu  # type: ignore[import-not-found]  # noqa: E402
+
+# What importing torch_npu would do to torch.
+torch.utils.rename_privateuse1_backend("npu")  # type: ignore[attr-defined]
+torch.npu = torch_npu.npu  # type: ignore[attr-defined]
+torch.distributed.is_hccl_available = lambda: True  # type: ignore[attr-defined]
+torch.distributed.ProcessGroupHCCL = MagicMock()  # type: ignore[attr-defined]

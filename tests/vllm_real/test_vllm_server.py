@@ -1,0 +1,126 @@
+"""`rankd serve --engine vllm` as a process: the same answers, and a clear end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from servers import Server, family, run, serving
+
+pytestmark = pytest.mark.vllm
+
+CARD = {
+    "query": "What is the capital of China?",
+    "documents": [
+        "Gravity is a force that attracts two bodies towards each other.",
+        "The capital of China is Beijing.",
+        "Beijing is a city in the north of China.",
+    ],
+    "raw_scores": True,
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """The built-in model on the real vLLM; the self-check has passed."""
+    with serving("builtin", "--engine", "vllm", "--max-tokens", "2048") as server:
+        yield server
+
+
+def _results(url: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    reply = httpx.post(f"{url}/v1/rerank", json=body, timeout=120)
+    assert reply.status_code == 200, reply.text
+    found: list[dict[str, Any]] = reply.json()["results"]
+    return found
+
+
+def test_the_same_request_through_both_engines_is_the_same_answer(server: Server) -> None:
+    ours = _results(server.url, CARD)
+    with serving("builtin", "--engine", "native") as native:
+        expected = _results(native.url, CARD)
+
+    assert [r["index"] for r in ours] == [r["index"] for r in expected]
+    for one, other in zip(ours, expected, strict=True):
+        assert one["relevance_score"] == pytest.approx(other["relevance_score"], abs=1e-3)
+
+
+def test_it_says_what_it_is(server: Server) -> None:
+    version = httpx.get(f"{server.url}/version").json()
+
+    assert version["engine"] == "vllm"
+    assert (version["device"], version["dtype"]) == ("cpu", "float32")
+
+
+def test_a_client_that_leaves_does_not_stop_the_others(server: Server) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server.url}/v1/rerank", json=_long(400), timeout=1)
+    began = time.monotonic()
+
+    results = _results(server.url, CARD)
+
+    assert results[0]["index"] == 1
+    assert time.monotonic() - began < 5  # The 400 would take far longer.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--vllm-args", '{"max_num_seq": 4}'], "vLLM has no argument max_num_seq; did you mean"),
+        (["--vllm-args", '{"runner": "generate"}'], "vllm_args: runner is rankd's to set"),
+        (["--device", "cuda"], "device = 'cuda': the installed vLLM 0.32.0 is for cpu"),
+        (["--tensor-parallel", "3"], "tensor_parallel = 3: must be 1, 2, 4 or 8"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(arguments: list[str], message: str) -> None:
+    ended = run("serve", "builtin", "--engine", "vllm", "--port", "0", *arguments)
+
+    assert ended.returncode == 2
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_killed_engine_core_is_a_503_for_all_and_ends_the_server(server: Server) -> None:
+    """Last, because nothing lives after it."""
+    [core] = [pid for pid in family(server.process.pid) if _name(pid).startswith("VLLM::Engine")]
+    workers = family(core)[1:]
+    in_flight: list[httpx.Response] = []
+    request = threading.Thread(
+        target=lambda: in_flight.append(
+            httpx.post(f"{server.url}/v1/rerank", json=_long(400), timeout=60)
+        )
+    )
+    request.start()
+    time.sleep(1)
+
+    os.kill(core, signal.SIGKILL)
+    time.sleep(0.3)
+    ready = httpx.get(f"{server.url}/readyz")
+    late = httpx.post(f"{server.url}/v1/rerank", json=CARD)
+    request.join()
+    _, errors = server.process.communicate(timeout=30)
+
+    assert ready.status_code == 503
+    for reply in (late, *in_flight):
+        assert reply.status_code == 503
+        assert reply.json()["error"]["code"] == "engine_down"
+    assert len(in_flight) == 1
+    assert server.process.returncode == 6
+    assert "stopping: the vLLM engine has died" in errors
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+def _long(documents: int) -> dict[str, Any]:
+    texts = [f"document {number} " + "and so on " * 300 for number in range(documents)]
+    return {"query": "q", "documents": texts}
+
+
+def _name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
