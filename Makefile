@@ -43,6 +43,8 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python bench/engine.py $(ARGS)
 	$(BIN)/python bench/server.py $(ARGS)
+	$(BIN)/python bench/server.py --model builtin $(ARGS)
+	$(BIN)/python bench/start.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(VLLM_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -19,7 +19,7 @@ LINES = [
     '{"text": "The capital of China is Beijing.", "id": 7}',
     '"Gravity pulls."',
     "",
-    "{broken json is a plain line",
+    '"Quoted," he said, and went on in plain text',
 ]
 
 
@@ -44,6 +44,29 @@ def test_a_file_of_lines_comes_back_best_first(tmp_path: Path) -> None:
 
 def test_standard_input_is_a_file_too() -> None:
     assert len(rerank("-", "--top-n", "2", stdin="\n".join(LINES))) == 2
+
+
+def test_a_byte_order_mark_and_windows_lines_change_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "windows.jsonl"
+    file.write_bytes('\ufeff{"text": "a fox \\ud83d"}\r\na fox\r\na fox\r\n'.encode())
+
+    rows = rerank(str(file), "--engine", "fake")
+
+    assert {str(row["text"]) for row in rows} == {"a fox \ufffd", "a fox"}
+    assert [row["index"] for row in rows if row["text"] == "a fox"] == [1, 2]
+
+
+def test_bytes_that_are_no_text_are_one_line() -> None:
+    ended = subprocess.run(
+        command("rerank", "--query", "q", "-"),
+        input=b"\xff\xfe\x00\x80",
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ended.returncode == 2
+    assert ended.stderr == b"rankd: - is not UTF-8 text\n"
 
 
 def test_raw_scores_are_logits() -> None:
@@ -80,6 +103,7 @@ def test_a_terminal_gets_a_progress_bar() -> None:
 @pytest.mark.parametrize(
     ("arguments", "stdin", "message"),
     [
+        (["--query", "q", "-"], '{"text": "unclosed"', "-:1 begins like a JSON object"),
         (["--query", "", "-"], "x", "--query must not be empty"),
         (["--query", "q", "/no/such/file"], "", "cannot read /no/such/file"),
         (["--query", "q", "-"], "\n\n", "standard input holds no documents"),

@@ -92,6 +92,8 @@ def test_a_bug_is_a_plain_500_that_tells_nothing(client: TestClient) -> None:
         reply = client.post("/v1/rerank", json={"query": "q", "documents": ["d"]})
 
     assert reply.status_code == 500
+    assert reply.headers["x-request-id"]
+    assert 'route="/v1/rerank",status="500"' in client.get("/metrics").text
     assert "secret" not in reply.text
     assert reply.json()["error"]["code"] == "internal_error"
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from servers import family, get, run, serving
+from servers import command, family, get, run, serving
 
 BODY = {"query": "What is the capital of China?", "documents": ["Beijing is the capital."]}
 
@@ -93,9 +94,10 @@ def test_a_killed_engine_is_a_clear_503_and_not_ready() -> None:
         assert reply.json()["error"]["code"] == "engine_down"
         assert httpx.get(f"{server.url}/readyz").status_code == 503
         assert httpx.get(f"{server.url}/livez").status_code == 200
-        status, _ = server.stop(signal.SIGTERM)
+        _, errors = server.process.communicate(timeout=30)
 
-    assert status == 0
+    assert server.process.returncode == 6  # Whoever started it can start it again.
+    assert "stopping: the native engine" in errors
 
 
 def _wait_until_dead(pid: int) -> None:
@@ -135,6 +137,71 @@ def test_many_clients_at_once_get_their_own_answers() -> None:
 
 def _ask(word: str) -> dict[str, object]:
     return {"query": f"what is a {word}?", "documents": ["A fox hunts.", "A whale sings.", word]}
+
+
+def test_what_is_in_flight_at_sigterm_is_answered() -> None:
+    replies: list[httpx.Response] = []
+    with serving("--self-check", "off") as server:
+        thread = threading.Thread(
+            target=lambda: replies.append(
+                httpx.post(f"{server.url}/v1/rerank", json=_long(100), timeout=60)
+            )
+        )
+        thread.start()
+        time.sleep(0.5)
+        status, errors = server.stop(signal.SIGTERM)
+        thread.join()
+
+    assert [reply.status_code for reply in replies] == [200]
+    assert status == 0
+    assert "Traceback" not in errors
+
+
+def test_what_cannot_be_finished_in_time_is_a_clear_503() -> None:
+    replies: list[httpx.Response] = []
+    with serving("--self-check", "off", "--drain-seconds", "1") as server:
+        thread = threading.Thread(
+            target=lambda: replies.append(
+                httpx.post(f"{server.url}/v1/rerank", json=_long(1000), timeout=60)
+            )
+        )
+        thread.start()
+        time.sleep(1)
+        status, errors = server.stop(signal.SIGTERM)
+        thread.join()
+
+    assert [reply.status_code for reply in replies] == [503]
+    assert replies[0].json()["error"]["code"] == "shutting_down"
+    assert status == 0
+    assert "Traceback" not in errors
+
+
+def _long(documents: int) -> dict[str, object]:
+    texts = [f"document {number} " + "and so on " * 100 for number in range(documents)]
+    return {"query": "q", "documents": texts}
+
+
+def test_sigterm_while_the_model_loads_ends_it_at_once() -> None:
+    process = subprocess.Popen(command("serve", "--port", "0"), stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert "loading" in process.stderr.readline()
+    process.terminate()
+    _, errors = process.communicate(timeout=30)
+
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+
+
+def test_equal_documents_keep_the_order_of_the_request() -> None:
+    body = {"query": "fox", "documents": ["a fox", "a whale", "a fox"] * 30, "raw_scores": True}
+    with serving("--self-check", "off", "--batch-tokens", "200") as server:
+        results = httpx.post(f"{server.url}/v1/rerank", json=body, timeout=60).json()["results"]
+
+    order = [result["index"] for result in results]
+    foxes = [index for index in order if index % 3 != 1]
+    assert order[:60] == foxes
+    assert foxes == sorted(foxes)
+    assert len({result["relevance_score"] for result in results}) == 2
 
 
 def test_a_port_in_use_is_one_sentence() -> None:

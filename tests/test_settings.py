@@ -29,7 +29,7 @@ def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None
         ({"RANKD_PORT": "http"}, "", "port = 'http'"),
         ({"RANKD_SELF_CHECK": "maybe"}, "", "self_check = 'maybe'.*'strict', 'warn' or 'off'"),
         ({}, "port = 1\nport = 2", "is not valid TOML"),
-        ({}, "max_tokens = 1", "max_tokens = 1: input should be greater than or equal to 64"),
+        ({}, "max_tokens = 1", "max_tokens = 1: input should be greater than or equal to 128"),
     ],
 )
 def test_a_wrong_setting_is_named(
@@ -40,6 +40,13 @@ def test_a_wrong_setting_is_named(
 
     with pytest.raises(BadSettings, match=message):
         load({}, environment, config)
+
+
+def test_a_container_names_its_file_by_variable(tmp_path: Path) -> None:
+    file = tmp_path / "rankd.toml"
+    file.write_text("port = 5")
+
+    assert load({}, {"RANKD_CONFIG": str(file)}).port == 5
 
 
 def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:

@@ -95,24 +95,15 @@ class _Parser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         options, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            flags = [flag for action in _actions(self) for flag in action.option_strings]
+            flags = [flag for action in options.parser._actions for flag in action.option_strings]
             word = unknown[0].split("=")[0]
             hint = nearest(word, flags) if word.startswith("-") else ""
-            self.error(f"unknown argument {word}{hint}")
+            options.parser.error(f"unknown argument {word}{hint}")
         return options
 
     def error(self, message: str) -> NoReturn:
         print(f"rankd: {message} (see `{self.prog} --help`)", file=sys.stderr)  # noqa: T201
         raise SystemExit(2)
-
-
-def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    actions = list(parser._actions)
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for sub in action.choices.values():
-                actions += _actions(sub)
-    return actions
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -124,9 +115,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"rankd {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = _command(commands, "serve", _serve, "answer rerank requests over HTTP")
-    _add_settings(serve)
+    _add_settings(serve, positional=True)
     check = _command(commands, "check", _check, "score known pairs: is this set-up right?")
-    _add_settings(check)
+    _add_settings(check, positional=True)
     rerank = _command(commands, "rerank", _rerank, "score a file of documents, without a server")
     rerank.add_argument("--query", required=True, help="the question")
     rerank.add_argument(
@@ -136,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     rerank.add_argument("--top-n", type=int, metavar="INT", help="print this many; all when absent")
     rerank.add_argument("--raw-scores", action="store_true", help="print logits, in nats")
-    _add_settings(rerank, model_flag=True)
+    _add_settings(rerank, positional=False)
     return parser
 
 
@@ -148,18 +139,21 @@ def _command(commands: Any, name: str, command: Any, summary: str) -> argparse.A
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    parser.set_defaults(command=command, top_n=None, raw_scores=False, config=None)
+    parser.set_defaults(command=command, parser=parser, top_n=None, raw_scores=False, config=None)
     return parser
 
 
-def _add_settings(parser: argparse.ArgumentParser, *, model_flag: bool = False) -> None:
-    """One flag for each setting, from the setting's own line."""
+def _add_settings(parser: argparse.ArgumentParser, *, positional: bool) -> None:
+    """One flag for each setting, from the setting's own line.
+
+    Args:
+        positional: MODEL may also stand by itself.
+    """
     group = parser.add_argument_group("settings (also RANKD_<NAME>, or a key of --config)")
     group.add_argument("--config", type=Path, metavar="FILE", help="a TOML file of settings")
     for name, field in Settings.model_fields.items():
-        if name == "model" and not model_flag:
+        if name == "model" and positional:
             parser.add_argument("model", nargs="?", metavar="MODEL", help=field.description)
-            continue
         help_text = f"{field.description} [{field.default}]".replace("%", "%%")
         flag = f"--{name.replace('_', '-')}"
         if field.annotation is bool:

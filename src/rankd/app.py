@@ -24,6 +24,8 @@ from rankd.settings import Settings
 
 _log = logging.getLogger("rankd")
 
+_ABOUT = "Reranking with Qwen3-Reranker: right scores without a flag."
+
 # Two: one long request does not hold up the tokens of the next.
 _ENCODING_THREADS = 2
 
@@ -37,7 +39,8 @@ async def open_ranker(settings: Settings) -> AsyncIterator[tuple[Checkpoint, Ran
     """
     checkpoint = await asyncio.to_thread(locate, settings.model, settings.revision)
     _log.info("loading %s", checkpoint.name)
-    with ThreadPoolExecutor(_ENCODING_THREADS, "encode") as executor:
+    executor = ThreadPoolExecutor(_ENCODING_THREADS, "encode")
+    try:
         encoder = open_encoder(
             checkpoint,
             max_tokens=settings.max_tokens,
@@ -47,6 +50,9 @@ async def open_ranker(settings: Settings) -> AsyncIterator[tuple[Checkpoint, Ran
         )
         async with open_engine(checkpoint, encoder.answers, settings) as engine:
             yield checkpoint, Ranker(encoder, engine, max_documents=settings.max_documents)
+    finally:
+        # Whoever leaves does not wait for the encoding of what nobody will read.
+        executor.shutdown(wait=False, cancel_futures=True)
 
 
 @asynccontextmanager
@@ -65,16 +71,15 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
 
 def build(desk: Desk, settings: Settings) -> FastAPI:
     """Put the rooms together around a desk that is ready."""
-    app = FastAPI(title="rankd", version=__version__, description=__doc__)
+    app = FastAPI(title="rankd", version=__version__, description=_ABOUT)
     app.state.desk = desk
     app.include_router(ops.router)
     for router in dialects.routers():
         app.include_router(router)
     app.add_middleware(WholeBody, limit=settings.max_body_bytes, render=error_response)
-    app.add_middleware(AccessLog, enabled=settings.access_log)
+    app.add_middleware(AccessLog, enabled=settings.access_log, render=_bug)
     app.add_exception_handler(RankError, _render)
     app.add_exception_handler(HTTPException, _render_http)
-    app.add_exception_handler(Exception, _render_bug)
     return app
 
 
@@ -105,7 +110,5 @@ async def _render_http(request: Request, error: Exception) -> Response:
     return error_response(NotFound(f"nothing is served at {request.url.path}; see /docs"))
 
 
-async def _render_bug(request: Request, error: Exception) -> Response:
-    # The traceback follows: the server writes it when the error has passed us.
-    _log.error("%s %s failed: %r", request.method, request.url.path, error)
+def _bug(error: Exception) -> Response:
     return error_response(InternalError("an error inside rankd; it has been logged"))

@@ -44,8 +44,7 @@ class Checkpoint:
         """The safetensors files; more than one when the checkpoint is sharded."""
         index = self.path / "model.safetensors.index.json"
         if index.is_file():
-            names = sorted(set(orjson.loads(index.read_bytes())["weight_map"].values()))
-            return [self.path / name for name in names]
+            return [self.path / name for name in _shards(index)]
         single = self.path / "model.safetensors"
         return [single] if single.is_file() else []
 
@@ -93,7 +92,7 @@ def _download(model: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as problem:
-        reason = str(problem).strip().splitlines()[0]
+        reason = next(iter(str(problem).strip().splitlines()), repr(problem))
         raise BadModel(
             f"{model!r} is no folder here and could not be fetched from the hub: {reason}"
         ) from None
@@ -101,13 +100,14 @@ def _download(model: str, revision: str | None) -> Path:
 
 def _inspect(path: Path, name: str) -> Checkpoint:
     checkpoint = Checkpoint(path, name, _read_config(path))
-    architectures = checkpoint.config.get("architectures") or ["none named"]
+    architectures = checkpoint.config["architectures"]
     if not {CAUSAL, CLASSIFIER} & set(architectures):
         raise BadModel(
             f"{path} is a {', '.join(architectures)}; rankd serves Qwen3-Reranker "
             f"({CAUSAL}, or converted {CLASSIFIER})"
         )
-    labels = checkpoint.config.get("num_labels", len(checkpoint.config.get("id2label", [0])))
+    named = checkpoint.config.get("id2label") or [0]
+    labels = checkpoint.config.get("num_labels", len(named))
     if checkpoint.is_classifier and labels != 1:
         raise BadModel(f"{path} has {labels} labels; a converted Qwen3-Reranker has one")
     if not checkpoint.weights:
@@ -116,6 +116,13 @@ def _inspect(path: Path, name: str) -> Checkpoint:
         if not file.is_file():
             raise BadModel(f"{path} lacks {file.name}")
     return checkpoint
+
+
+def _shards(index: Path) -> list[str]:
+    try:
+        return sorted(set(orjson.loads(index.read_bytes())["weight_map"].values()))
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as problem:
+        raise BadModel(f"{index} does not say which file holds what: {problem!r}") from None
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -128,4 +135,12 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise BadModel(f"{file} is not valid JSON: {problem}") from None
     if not isinstance(config, dict):
         raise BadModel(f"{file} does not hold a JSON object")
+    architectures = config.setdefault("architectures", None) or ["none named"]
+    if not isinstance(architectures, list) or not all(isinstance(a, str) for a in architectures):
+        raise BadModel(f"{file}: architectures must be a list of names, not {architectures!r}")
+    config["architectures"] = architectures
+    for name in ("max_position_embeddings", "vocab_size"):
+        value = config.get(name, 1)
+        if not isinstance(value, int) or value < 1:
+            raise BadModel(f"{file}: {name} must be a positive integer, not {value!r}")
     return config

@@ -10,6 +10,7 @@
     ├── ClientGone          499   nobody is listening any more
     ├── InternalError       500   a bug of ours
     ├── EngineDown          503   this server cannot score now
+    ├── ShuttingDown        503   it ends; another may answer
     └── DeadlineExceeded    504   not ready in the time the caller gave
     SetupError                    ends the start, with a sentence and no traceback
     ├── BadSettings
@@ -87,6 +88,12 @@ class EngineDown(RankError):
     status = 503
     kind = "service_unavailable_error"
     code = "engine_down"
+
+
+class ShuttingDown(RankError):
+    status = 503
+    kind = "service_unavailable_error"
+    code = "shutting_down"
 
 
 class DeadlineExceeded(RankError):

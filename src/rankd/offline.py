@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,7 +15,8 @@ from tqdm import tqdm
 
 from rankd import __version__, selfcheck
 from rankd.app import open_ranker
-from rankd.errors import BadSettings
+from rankd.dialects.wire import parse
+from rankd.errors import BadSettings, InvalidRequest
 from rankd.ranker import Ranker
 from rankd.settings import Settings
 from rankd.types import Ask, Verdict, best_first
@@ -52,6 +54,8 @@ async def rerank(settings: Settings, *, query: str, file: str, top_n: int | None
     """
     if not query.strip():
         raise BadSettings("--query must not be empty")
+    if any("\ud800" <= character <= "\udfff" for character in query):
+        raise BadSettings("--query is not UTF-8 text")
     if top_n is not None and top_n < 1:
         raise BadSettings(f"--top-n must be at least 1, not {top_n}")
     documents = list(_documents(file))
@@ -68,8 +72,9 @@ async def _rank(ranker: Ranker, query: str, texts: Sequence[str]) -> list[Verdic
     """All verdicts, in steps, with a bar where a person watches."""
     verdicts: list[Verdict] = []
     with tqdm(total=len(texts), unit="doc", disable=not sys.stderr.isatty()) as bar:
-        for start in range(0, len(texts), _STEP):
-            part = tuple(texts[start : start + _STEP])
+        step = min(_STEP, ranker.max_documents)
+        for start in range(0, len(texts), step):
+            part = tuple(texts[start : start + step])
             for verdict in await ranker.rank(Ask(query, part)):
                 verdicts.append(replace(verdict, index=start + verdict.index))
             bar.update(len(part))
@@ -81,8 +86,8 @@ def _documents(file: str) -> Iterator[dict[str, Any]]:
     try:
         with _open(file) as stream:
             for number, line in enumerate(stream, 1):
-                if line.strip():
-                    yield _document(line.strip(), f"{file}:{number}")
+                if line := line.strip().removeprefix("\ufeff"):
+                    yield _document(line, f"{file}:{number}")
     except OSError as problem:
         raise BadSettings(f"cannot read {file}: {problem.strerror}") from None
     except UnicodeDecodeError:
@@ -91,7 +96,8 @@ def _documents(file: str) -> Iterator[dict[str, Any]]:
 
 def _open(file: str) -> AbstractContextManager[TextIO]:
     if file == "-":
-        return nullcontext(sys.stdin)
+        # Whatever the locale says: it is plain ASCII in most containers.
+        return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8")
     return Path(file).open(encoding="utf-8")
 
 
@@ -100,9 +106,11 @@ def _document(line: str, place: str) -> dict[str, Any]:
     if line[0] not in '{"':
         return {"text": line}
     try:
-        value = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return {"text": line}
+        value = parse(line.encode())
+    except InvalidRequest:
+        if line[0] == '"':
+            return {"text": line}  # A line that begins with a quotation.
+        raise BadSettings(f"{place} begins like a JSON object, but is none") from None
     match value:
         case str(text):
             return {"text": text}

@@ -10,7 +10,7 @@ from rankd import metrics
 from rankd.engines.base import Engine
 from rankd.errors import InternalError, InvalidRequest, TooLarge
 from rankd.prompts import Encoded, PromptEncoder
-from rankd.types import Ask, Verdict
+from rankd.types import Ask, Prompt, Verdict
 
 
 class Ranker:
@@ -19,12 +19,13 @@ class Ranker:
     Attributes:
         engine: what scores; it is ready.
         encoder: what makes its prompts.
+        max_documents: in one request.
     """
 
     def __init__(self, encoder: PromptEncoder, engine: Engine, *, max_documents: int) -> None:
         self.engine = engine
         self.encoder = encoder
-        self._max_documents = max_documents
+        self.max_documents = max_documents
 
     async def rank(self, ask: Ask) -> list[Verdict]:
         """One verdict for each document, in the order of the request.
@@ -39,13 +40,19 @@ class Ranker:
         """Several asks of one request: taken together, or refused together."""
         self._refuse_too_many(asks)
         encoded = await self.encoder.encode(asks)
-        logits = await self.engine.score(
-            [prompt for one in encoded for prompt in one.prompts],
+        # Equal pairs are scored once: it saves work, and only then are their logits the
+        # same to the last bit, so that they keep the order of the request.
+        places: dict[Prompt, int] = {}
+        order = [
+            places.setdefault(prompt, len(places)) for one in encoded for prompt in one.prompts
+        ]
+        scored = await self.engine.score(
+            list(places),
             priority=min(ask.priority for ask in asks),
             deadline=min((ask.deadline for ask in asks if ask.deadline is not None), default=None),
         )
-        _refuse_nonsense(logits)
-        rest = iter(logits)
+        _refuse_nonsense(scored)
+        rest = iter([scored[place] for place in order])
         verdicts = [_verdicts(one, list(islice(rest, len(one.prompts)))) for one in encoded]
         _count(verdicts)
         return verdicts
@@ -54,9 +61,9 @@ class Ranker:
         documents = sum(len(ask.documents) for ask in asks)
         if documents == 0:
             raise InvalidRequest("documents must not be empty", param="documents")
-        if documents > self._max_documents:
+        if documents > self.max_documents:
             raise TooLarge(
-                f"{documents:,} documents in one request; the limit is {self._max_documents:,}",
+                f"{documents:,} documents in one request; the limit is {self.max_documents:,}",
                 param="documents",
             )
 

@@ -20,8 +20,7 @@ from rankd.settings import Settings
 
 _log = logging.getLogger("rankd")
 
-# Engines whose death ends the server, so that whoever started it starts it again.
-_ENDS_WITH = frozenset({"vllm"})
+# An engine's death ends the server, so that whoever started it starts it again.
 ENGINE_DIED = 6
 
 # Seconds between two looks at the engine, and of 503s before the server ends: probes
@@ -41,27 +40,38 @@ async def serve(settings: Settings) -> int:
     """
     # The port first: loading a model for minutes only to find it taken is cruel.
     with contextlib.closing(_bind(settings.host, settings.port)) as listener:
-        async with open_app(settings) as app:
-            server = _Server(
-                uvicorn.Config(
-                    app,
-                    loop="none",
-                    http="httptools",
-                    ws="none",
-                    lifespan="off",
-                    access_log=False,
-                    log_config=None,
-                    log_level="warning",
-                    server_header=False,
-                    timeout_keep_alive=75,
-                    timeout_graceful_shutdown=settings.drain_seconds,
-                )
+        try:
+            return await _serve(settings, listener)
+        except asyncio.CancelledError:
+            return 0  # Asked to stop before anything was served.
+
+
+async def _serve(settings: Settings, listener: socket.socket) -> int:
+    loop = asyncio.get_running_loop()
+    if loading := asyncio.current_task():
+        loop.add_signal_handler(signal.SIGTERM, loading.cancel)
+    async with open_app(settings) as app:
+        server = _Server(
+            uvicorn.Config(
+                app,
+                loop="none",
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                log_level="warning",
+                server_header=False,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=settings.drain_seconds,
             )
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(signum, server.ask_to_stop)
-            server.name = app.state.desk.name
-            async with _watching(app.state.desk.ranker.engine, server) as watch:
-                await server.serve(sockets=[listener])
+        )
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signum, server.ask_to_stop)
+        server.name = app.state.desk.name
+        _listen(listener)
+        async with _watching(app.state.desk.ranker.engine, server) as watch:
+            await server.serve(sockets=[listener])
     return ENGINE_DIED if watch.died else 0
 
 
@@ -88,9 +98,6 @@ class _Watch:
 @contextlib.asynccontextmanager
 async def _watching(engine: Engine, server: _Server) -> AsyncIterator[_Watch]:
     watch = _Watch()
-    if engine.info.name not in _ENDS_WITH:
-        yield watch
-        return
     watching = asyncio.create_task(watch.until_it_dies(engine, server))
     try:
         yield watch
@@ -131,20 +138,31 @@ def _bind(host: str, port: int) -> socket.socket:
         family, kind, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except socket.gaierror as problem:
-        raise PortTaken(f"cannot listen on --host {host}: {problem.strerror}") from None
+    except (socket.gaierror, UnicodeError) as problem:
+        raise PortTaken(f"cannot listen on --host {host}: {problem}") from None
     listener = socket.socket(family, kind)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
     except OSError as problem:
         listener.close()
-        if problem.errno == errno.EADDRINUSE:
-            raise PortTaken(
-                f"port {port} on {host} is in use; choose another with --port"
-            ) from None
-        raise PortTaken(f"cannot listen on {host}:{port}: {problem.strerror}") from None
+        raise _taken(host, port, problem) from None
     return listener
+
+
+def _listen(listener: socket.socket) -> None:
+    """From here on connections are taken; two that are not yet listening may share a port."""
+    try:
+        listener.listen(2048)
+    except OSError as problem:
+        host, port = listener.getsockname()[:2]
+        raise _taken(host, port, problem) from None
+
+
+def _taken(host: str, port: int, problem: OSError) -> PortTaken:
+    if problem.errno == errno.EADDRINUSE:
+        return PortTaken(f"port {port} on {host} is in use; choose another with --port")
+    return PortTaken(f"cannot listen on {host}:{port}: {problem.strerror}")
 
 
 def _announce(name: str, listener: socket.socket) -> None:

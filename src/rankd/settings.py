@@ -13,7 +13,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from rankd.errors import BadSettings
 
 ENV_PREFIX = "RANKD_"
+CONFIG_VARIABLE = "RANKD_CONFIG"  # What --config is in a container.
 
 # Kubernetes puts these into every container beside a Service called "rankd":
 # RANKD_SERVICE_HOST, RANKD_SERVICE_PORT_HTTP, RANKD_PORT_8000_TCP_ADDR, RANKD_PORT=tcp://...
@@ -36,7 +37,9 @@ class Settings(BaseModel):
     model: str = Field("builtin", description="builtin, a folder, or a hub id.")
     revision: str | None = Field(None, description="Hub revision; the default branch when absent.")
     served_model_name: str | None = Field(
-        None, description="Name that clients send; the model's own name when absent."
+        None,
+        min_length=1,
+        description="Name that clients send; the model's own name when absent.",
     )
     engine: Literal["auto", "native", "vllm", "fake"] = Field(
         "auto", description="What scores; auto takes vLLM beside an accelerator, else native."
@@ -48,7 +51,7 @@ class Settings(BaseModel):
         "auto", description="Arithmetic; auto is float32 on CPU (exact), else bfloat16."
     )
     max_tokens: int = Field(
-        8192, ge=64, description="Tokens of one pair, template included; documents are cut to fit."
+        8192, ge=128, description="Tokens of one pair, template included; documents are cut to fit."
     )
     batch_tokens: int = Field(
         1024, ge=16, description="Tokens in one step of the native engine; more costs memory."
@@ -126,6 +129,8 @@ def load(
         BadSettings: an unknown name, or a value of the wrong kind.
     """
     environment = os.environ if environment is None else environment
+    if config is None and (named := environment.get(CONFIG_VARIABLE)):
+        config = Path(named)
     values = _from_file(config) | _from_environment(environment) | dict(flags)
     try:
         return Settings(**values)
@@ -133,10 +138,12 @@ def load(
         raise BadSettings(_first_sentence(problem)) from None
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(
+    name: str, known: Iterable[str], spelled: Callable[[str], str] = lambda name: name
+) -> str:
     """`; did you mean ...?`, or nothing when no known name is near."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""
+    return f"; did you mean {spelled(near[0])}?" if near else ""
 
 
 def _from_file(config: Path | None) -> dict[str, Any]:
@@ -160,12 +167,14 @@ def _from_file(config: Path | None) -> dict[str, Any]:
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     values = {}
     for variable, value in environment.items():
-        if not variable.startswith(ENV_PREFIX) or _is_service_link(variable, value):
+        if variable == CONFIG_VARIABLE or not variable.startswith(ENV_PREFIX):
+            continue
+        if _is_service_link(variable, value):
             continue
         name = variable.removeprefix(ENV_PREFIX).lower()
         if name not in Settings.model_fields:
-            known = [ENV_PREFIX + field.upper() for field in Settings.model_fields]
-            raise BadSettings(f"unknown setting {variable}{nearest(variable, known)}")
+            hint = nearest(name, Settings.model_fields, spelled=lambda it: ENV_PREFIX + it.upper())
+            raise BadSettings(f"unknown setting {variable}{hint}")
         values[name] = value
     return values
 

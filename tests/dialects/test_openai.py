@@ -210,6 +210,23 @@ def test_wrong_requests_get_a_sentence(
     assert set(answer["error"]) == {"message", "type", "param", "code"}
 
 
+def test_a_list_of_millions_is_refused_before_it_is_judged(client: TestClient) -> None:
+    wrong = client.post(
+        "/v1/rerank", content=b'{"query":"q","documents":[' + b"1," * 49_000 + b"1]}"
+    )
+    one = client.post("/v1/rerank", json={"query": "q", "documents": [1] * 20})
+
+    assert wrong.status_code == 413
+    assert wrong.json()["error"]["message"] == "49,001 documents in one request; the limit is 20"
+    assert one.json()["error"]["param"] == "documents[0]"
+
+
+def test_a_timeout_beyond_any_clock_is_a_400(client: TestClient) -> None:
+    for digits in (12, 400):
+        body = b'{"query":"q","documents":["d"],"timeout_ms":' + b"9" * digits + b"}"
+        assert client.post("/v1/rerank", content=body).status_code == 400
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -247,7 +264,8 @@ def test_a_query_beyond_the_model_is_a_400_with_the_numbers(client: TestClient) 
 
 
 def test_a_deadline_that_passes_is_a_504(client: TestClient) -> None:
-    body = {"query": "q", "documents": ["too long for a moment " * 200] * 20, "timeout_ms": 1}
+    documents = [f"{number} is too long for a moment " * 200 for number in range(20)]
+    body = {"query": "q", "documents": documents, "timeout_ms": 1}
 
     reply = client.post("/v1/rerank", json=body)
 

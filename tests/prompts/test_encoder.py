@@ -200,7 +200,8 @@ def test_an_instruction_has_a_limit_of_its_own(folder: Path) -> None:
 
 
 def test_hostile_texts_are_encoded(folder: Path) -> None:
-    hostile = (" " * 1_500_000, "\n" * 1_500_000, "a" * 300_000, "", "\x00")
+    marks = "a" + "\u0301" * 40_000 + "\u0323" * 40_000  # Quadratic in Python's own NFC.
+    hostile = (marks, " " * 1_500_000, "\n" * 1_500_000, "a" * 300_000, "", "\x00")
 
     encoded = encoder(folder).encode_now(Ask("q", hostile))
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from rankd.desk import DeskDep
 from rankd.dialects import wire
@@ -38,7 +38,9 @@ class RerankRequest(BaseModel):
     )
 
     query: Query = Field(description="The question, as a string or `{text}`.")
-    documents: list[Text] = Field(description="What to judge, as strings or `{text}`.")
+    documents: Annotated[list[Text], FailFast()] = Field(
+        description="What to judge, as strings or `{text}`."
+    )
     model: str | None = Field(None, description="The served model when absent.")
     top_n: int | None = Field(None, ge=0, description="Results to return; all when absent or 0.")
     return_documents: bool | None = Field(None, description="Repeat the texts; true when absent.")
@@ -51,7 +53,9 @@ class RerankRequest(BaseModel):
     use_activation: bool | None = Field(None, description="false: raw logits, in nats.")
     raw_scores: bool | None = Field(None, description="true: raw logits, in nats.")
     priority: int | None = Field(None, ge=0, le=999, description="Lower is sooner.")
-    timeout_ms: int | None = Field(None, ge=1, description="Milliseconds the answer is awaited.")
+    timeout_ms: int | None = Field(
+        None, ge=1, le=wire.LONGEST_MS, description="Milliseconds the answer is awaited."
+    )
     user: str | None = Field(None, description="Who asks on your side; noted, not judged.")
     # vLLM's benchmark sends it; documents are cut to fit here in any case.
     truncate_prompt_tokens: int | None = Field(None, description="Accepted; has no effect.")
@@ -106,7 +110,7 @@ class RerankResponse(BaseModel):
 @router.post("/v2/rerank", include_in_schema=False)
 async def rerank(http: Request, desk: DeskDep) -> Response:
     """Order documents by their relevance to a query, most relevant first."""
-    request = await wire.read(http, RerankRequest)
+    request = await wire.read(http, RerankRequest, desk.ranker.max_documents)
     desk.accept_model(request.model)
     verdicts = await desk.ranker.rank(request.ask())
     return wire.JSON(_answer(request, verdicts, desk.name_for(request.model)))

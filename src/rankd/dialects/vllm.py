@@ -56,10 +56,10 @@ class ScoreRequest(BaseModel):
     text_2: Any = Field(None, description="Another name of `documents`.")
     instruction: str | None = Field(None, description="What relevance means for this request.")
     instruct: str | None = Field(None, description="Another name of `instruction`.")
-    max_tokens_per_doc: int | None = Field(None, ge=0)
+    max_tokens_per_doc: int | None = Field(None, ge=1)
     use_activation: bool | None = Field(None, description="false: raw logits, in nats.")
     priority: int | None = Field(None, ge=0, le=999)
-    timeout_ms: int | None = Field(None, ge=1)
+    timeout_ms: int | None = Field(None, ge=1, le=wire.LONGEST_MS)
     user: str | None = None
     truncate_prompt_tokens: int | None = Field(None, description="Accepted; has no effect.")
 
@@ -98,7 +98,7 @@ class ScoreRequest(BaseModel):
             query=query,
             documents=tuple(documents),
             instruction=self.instruction or self.instruct,
-            max_document_tokens=self.max_tokens_per_doc or None,
+            max_document_tokens=self.max_tokens_per_doc,
             priority=self.priority or 0,
             deadline=wire.deadline(self.timeout_ms),
         )
@@ -128,7 +128,7 @@ class ScoreResponse(BaseModel):
 @router.post("/score", include_in_schema=False)
 async def score(http: Request, desk: DeskDep) -> Response:
     """Score texts against each other, in the order of the request."""
-    request = await wire.read(http, ScoreRequest)
+    request = await wire.read(http, ScoreRequest, desk.ranker.max_documents)
     desk.accept_model(request.model)
     groups = await desk.ranker.rank_all(request.asks())
     verdicts = _renumbered(verdict for group in groups for verdict in group)

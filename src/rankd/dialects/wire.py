@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from rankd import metrics
 from rankd.dialects.texts import kind, short
-from rankd.errors import InvalidRequest, RankError
+from rankd.errors import InvalidRequest, RankError, TooLarge
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -24,15 +24,30 @@ class JSON(Response):
         return orjson.dumps(content)
 
 
-async def read(request: Request, model: type[Model]) -> Model:
+# A day; beyond what any client waits, and within what a clock can add.
+LONGEST_MS = 86_400_000
+
+
+async def read(request: Request, model: type[Model], most: int) -> Model:
     """The body as a request of one dialect; the content type is not asked for.
+
+    Args:
+        most: items that any list may have. Looked at first, because judging millions of
+            them one by one would hold up everyone else.
 
     Raises:
         InvalidRequest: the body is not JSON, or not what the dialect expects.
+        TooLarge: a list is longer than `most`.
     """
-    body = _parse(await request.body())
+    body = parse(await request.body())
     if not isinstance(body, dict):
         raise InvalidRequest(f"the body must be a JSON object, not {kind(body)}")
+    for name, value in body.items():
+        if isinstance(value, list) and len(value) > most:
+            raise TooLarge(
+                f"{len(value):,} {short_name(name)} in one request; the limit is {most:,}",
+                param=short_name(name),
+            )
     try:
         return model.model_validate(body)
     except ValidationError as problem:
@@ -49,7 +64,11 @@ def unknown_fields(request: BaseModel, dialect: str) -> list[str]:
     """Warnings that name the fields nobody here knows; they are counted, too."""
     names = sorted(request.model_extra or {})
     metrics.UNKNOWN_FIELDS.labels(dialect).inc(len(names))
-    return [f"unknown field {name!r} was ignored" for name in names[:20]]
+    return [f"unknown field {short_name(name)!r} was ignored" for name in names[:20]]
+
+
+def short_name(name: str) -> str:
+    return name if len(name) <= 60 else name[:57] + "..."
 
 
 def rounded(number: float) -> float:
@@ -76,11 +95,15 @@ def error_response(error: RankError) -> Response:
         "message": error.message,
         "detail": error.message,
     }
-    headers = {"Retry-After": "1"} if error.status in (429, 503) else None
-    return JSON(content, error.status, headers)
+    return JSON(content, error.status)
 
 
-def _parse(body: bytes) -> Any:
+def parse(body: bytes) -> Any:
+    """JSON in UTF-8, half surrogate pairs mended.
+
+    Raises:
+        InvalidRequest: it is not JSON.
+    """
     if not body.strip():
         raise InvalidRequest("the body is empty; send a JSON object")
     try:
@@ -90,7 +113,7 @@ def _parse(body: bytes) -> Any:
     # orjson refuses half a surrogate pair ("\ud83d"), which JavaScript's splitters
     # send whenever they cut an emoji in two. The standard library takes it.
     try:
-        return _mend(json.loads(body))
+        return _mend(json.loads(body.decode()))
     except (ValueError, RecursionError):
         reason = first.msg[0].lower() + first.msg[1:]
         raise InvalidRequest(

@@ -6,7 +6,9 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rankd import metrics
@@ -22,11 +24,15 @@ class AccessLog:
 
     Args:
         enabled: write the lines; ids and metrics are kept in any case.
+        render: what a client is told of a bug.
     """
 
-    def __init__(self, app: ASGIApp, *, enabled: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, *, enabled: bool, render: Callable[[Exception], Response]
+    ) -> None:
         self._app = app
         self._enabled = enabled
+        self._render = render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -45,6 +51,12 @@ class AccessLog:
 
         try:
             await self._app(scope, receive, note)
+        except Exception as problem:
+            # Answered here and not by the framework, whose answer would pass by the log.
+            _log.exception("%s %s failed", scope["method"], _shown(scope["path"]))
+            if status != 499:
+                raise  # Too late for another answer.
+            await self._render(problem)(scope, receive, note)
         finally:
             self._write(scope, request_id, status, time.perf_counter() - began)
 
@@ -56,11 +68,16 @@ class AccessLog:
             _log.info(
                 "%s %s %d %.1fms %s",
                 scope["method"],
-                scope["path"].encode("ascii", "backslashreplace").decode(),
+                _shown(scope["path"]),
                 status,
                 seconds * 1000,
                 request_id.decode(),
             )
+
+
+def _shown(path: str) -> str:
+    """A path as one line of plain characters."""
+    return path.encode("ascii", "backslashreplace").decode()
 
 
 def _request_id(scope: Scope) -> bytes:

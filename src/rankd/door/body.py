@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rankd.errors import ClientGone, RankError, TooLarge
+from rankd.errors import ClientGone, RankError, ShuttingDown, TooLarge
 
 Render = Callable[[RankError], Response]
 
@@ -62,20 +63,30 @@ class WholeBody:
     async def _run_while_wanted(
         self, scope: Scope, body: bytes, receive: Receive, send: Send
     ) -> None:
-        work = asyncio.ensure_future(self._app(scope, _replay(body, receive), send))
+        began = False
+
+        async def note(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        work = asyncio.ensure_future(self._app(scope, _replay(body, receive), note))
         gone = asyncio.ensure_future(_disconnect(receive))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
-            if not work.done():
-                work.cancel()
-        try:
-            await work
         except asyncio.CancelledError:
-            # Ours, because the client left; one from above cancels this task as well.
-            if (task := asyncio.current_task()) and task.cancelling():
-                raise
+            # The server ends and has waited long enough; whoever still listens is told.
+            gone.cancel()
+            work.cancel()
+            if not began:
+                problem = ShuttingDown("the server is stopping and could not finish in time")
+                await self._render(problem)(scope, receive, send)
+            return
+        gone.cancel()
+        if not work.done():
+            work.cancel()
+        with suppress(asyncio.CancelledError):  # The client left.
+            await work
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

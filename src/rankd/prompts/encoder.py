@@ -133,7 +133,9 @@ def open_encoder(
     file = checkpoint.path / "tokenizer.json"
     try:
         tokenizer = Tokenizer(orjson.loads(file.read_bytes()))
-    except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as problem:
+    except BadModel:
+        raise
+    except Exception as problem:  # The library has one class for all that a file can lack.
         raise BadModel(f"{file} is not a usable tokenizer: {problem!r}") from None
     rows = checkpoint.config.get("vocab_size", tokenizer.size)
     if tokenizer.size > rows:

@@ -77,7 +77,8 @@ class Heads:
         """Keep a head that is computed; the ones unused for longest make room."""
         self._kept[head.ids.tobytes()] = head
         self._bytes += head.bytes
-        while self._bytes > self._limit:
+        # The newest stays, however large: the rest of its request needs it.
+        while self._bytes > self._limit and len(self._kept) > 1:
             _, oldest = self._kept.popitem(last=False)
             self._bytes -= oldest.bytes
 

@@ -38,8 +38,8 @@ def read_shape(config: dict[str, Any]) -> Shape:
     Raises:
         BadModel: one is missing, or it asks for something that is not computed here.
     """
-    _refuse(config)
     try:
+        _refuse(config)
         heads = int(config["num_attention_heads"])
         shape = Shape(
             vocabulary=int(config["vocab_size"]),
@@ -56,6 +56,11 @@ def read_shape(config: dict[str, Any]) -> Shape:
         )
     except KeyError as missing:
         raise BadModel(f"config.json lacks {missing.args[0]}") from None
+    except (ValueError, TypeError, AttributeError) as problem:
+        raise BadModel(f"config.json holds something of the wrong kind: {problem}") from None
+    for name in ("vocabulary", "hidden", "layers", "heads", "kv_heads", "head_dim", "mlp"):
+        if getattr(shape, name) < 1:
+            raise BadModel(f"config.json says {name} = {getattr(shape, name)}; it must be positive")
     if shape.heads % shape.kv_heads:
         raise BadModel(f"{shape.heads} query heads cannot share {shape.kv_heads} key-value heads")
     return shape

@@ -108,7 +108,7 @@ def _load(job: Job) -> tuple[Model, dict[str, str]]:
         return Model(weights, shape), {"device": str(device), "dtype": str(dtype).split(".")[1]}
     except (MemoryError, RuntimeError) as problem:
         # Torch reports a lack of memory, on any device, as a RuntimeError.
-        reason = str(problem).strip().splitlines()[0]
+        reason = next(iter(str(problem).strip().splitlines()), repr(problem))
         raise SetupError(f"the model does not load on {device}: {reason}") from None
 
 
