@@ -264,7 +264,7 @@ def test_a_query_beyond_the_model_is_a_400_with_the_numbers(client: TestClient) 
 
 
 def test_a_deadline_that_passes_is_a_504(client: TestClient) -> None:
-    documents = [f"{number} is too long for a moment " * 200 for number in range(20)]
+    documents = [f"{number} is too long for a moment " * 120 for number in range(20)]
     body = {"query": "q", "documents": documents, "timeout_ms": 1}
 
     reply = client.post("/v1/rerank", json=body)
