@@ -21,13 +21,13 @@ OTHER_INSTRUCTIONS = (
 )
 # How much of a passage is kept, in tokens, and how often. Short ones are cheap, and most lessons
 # are in them; without long ones the model never says yes to a long passage.
-KEPT = ((64, 0.5), (112, 0.3), (200, 0.2))
-SHARES = {"own": 0.05, "wordnet-base": 0.25, "zh": 0.16, "manuals": 0.54}
+KEPT = ((64, 0.25), (112, 0.4), (200, 0.35))
+SHARES = {"own": 0.05, "wordnet-base": 0.2, "zh": 0.15, "manuals": 0.6}
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A question with its documents, the right one first."""
+    """A question with its documents: the right one, hard ones, strangers."""
 
     question: list[int]
     documents: list[list[int]]
@@ -37,7 +37,8 @@ class Sampler:
     """An endless supply of batches of about the same cost.
 
     Args:
-        each: documents per question: 1 right, 2 or 3 hard, the rest of other questions.
+        each: documents per question: 1 right, 2 or 3 hard, the rest strangers of any length, half
+            of them from the same source: a match must win, not length, topic or style.
         budget: tokens in a batch, about.
         bare: share of batches without the constant head, which teaches little and costs attention.
     """
@@ -47,8 +48,8 @@ class Sampler:
         pairs: Pairs,
         tokenizer: Tokenizer,
         seed: int,
-        each: int = 6,
-        budget: int = 5000,
+        each: int = 8,
+        budget: int = 6000,
         bare: float = 0.5,
     ) -> None:
         self.pairs, self.each, self.budget, self.bare = pairs, each, budget, bare
@@ -59,6 +60,10 @@ class Sampler:
         self.by_kind: dict[str, list[Question]] = {kind: [] for kind in SHARES}
         for asked in pairs.questions:
             self.by_kind[_kind(pairs.sources[asked.right])].append(asked)
+        self.like: dict[str, list[int]] = {}  # passages of a source, and of a kind
+        for place, source in enumerate(pairs.sources):
+            self.like.setdefault(source, []).append(place)
+            self.like.setdefault(_kind(source), []).append(place)
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
@@ -67,11 +72,15 @@ class Sampler:
     def _group(self) -> Group:
         kind = self.rng.choices(list(SHARES), list(SHARES.values()))[0]
         asked = self.rng.choice(self.by_kind[kind])
+        source = self.pairs.sources[asked.right]
         hard = self.rng.sample(asked.hard, min(self.rng.choice((2, 3)), len(asked.hard)))
         kept = self.rng.choices([k for k, _ in KEPT], [share for _, share in KEPT])[0]
-        return Group(
-            asked.ids, [self.pairs.passages[place][:kept] for place in (asked.right, *hard)]
-        )
+        places = [asked.right, *hard]
+        while len(places) < self.each:
+            stranger = self.rng.choice(self.like[self.rng.choice((source, kind))])
+            if stranger not in places:
+                places.append(stranger)
+        return Group(asked.ids, [self.pairs.passages[place][:kept] for place in places])
 
     def _batches(self, groups: list[Group]) -> Iterator[Batch]:
         """Neighbours in length go together, so that little is padded."""
@@ -88,14 +97,7 @@ class Sampler:
     def _batch(self, groups: list[Group]) -> Batch:
         chosen = self.rng.choice(self.heads)
         chosen = chosen[-2:] if self.rng.random() < self.bare else chosen
-        documents = []
-        for group in groups:
-            others = [other for other in groups if other is not group]
-            strangers = [
-                self.rng.choice(self.rng.choice(others).documents)
-                for _ in range(self.each - len(group.documents))
-            ]
-            documents += [document + self.suffix for document in (*group.documents, *strangers)]
+        documents = [document + self.suffix for group in groups for document in group.documents]
         return batch(chosen, [group.question for group in groups], documents)
 
 
