@@ -63,6 +63,8 @@ def test_the_answer_it_shows_is_the_answer_it_gets(server: Server) -> None:
     answer = json.loads(paste(block.replace(HOST, server.url)))
 
     assert f'"prompt_tokens":{answer["usage"]["prompt_tokens"]}' in shown
+    scores = [float(score) for score in re.findall(r'"relevance_score":([\d.]+)', shown)]
+    assert scores == pytest.approx([r["relevance_score"] for r in answer["results"]], rel=1e-3)
     for result in answer["results"]:
         assert f'"index":{result["index"]},"relevance_score":' in shown
     assert all(f'"{key}":' in shown for key in answer)

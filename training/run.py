@@ -24,6 +24,9 @@ KEEP_MEMORY = {
 }
 
 
+CHECKPOINT = "data/checkpoint.pt"  # Where train.py leaves it.
+
+
 def python(*arguments: str) -> None:
     subprocess.run([sys.executable, *arguments], cwd=HERE, env=os.environ | KEEP_MEMORY, check=True)
 
@@ -41,6 +44,9 @@ STEPS: dict[str, Callable[[argparse.Namespace], None]] = {
     "pairs": lambda _: python("pairs.py"),
     "held-out": lambda _: python("held_out.py"),
     "train": lambda chosen: python("train.py", "--rate", "0.6", "--minutes", str(chosen.minutes)),
+    "further": lambda _: python(
+        "train.py", "--resume", CHECKPOINT, "--rate", "0.5", "--minutes", "10", "--seed", "21"
+    ),
     "export": lambda _: python("export.py"),
     "evaluate": lambda _: python("evaluate.py", "--checkpoint", "data/export"),
 }
