@@ -16,6 +16,7 @@ from rankd.errors import EngineDown, SetupError
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/health"])
 def test_a_live_server_says_so(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 200
+    assert client.head(path).status_code == 200
 
 
 def test_a_dead_engine_is_not_ready_but_alive(
@@ -43,7 +44,8 @@ def test_the_served_model_is_listed_and_found_by_name(client: TestClient) -> Non
 
     assert model["id"] == "builtin"
     assert client.get("/v1/models/builtin").json() == model
-    assert client.get("/v1/models/some/other").status_code == 404
+    missing = client.get("/v1/models/some/other")
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
 
 
 def test_metrics_count_documents_and_requests_by_route(client: TestClient) -> None:
@@ -64,9 +66,11 @@ def test_metrics_count_documents_and_requests_by_route(client: TestClient) -> No
 
 def test_an_unknown_path_and_a_wrong_method_get_the_envelope(client: TestClient) -> None:
     lost = client.get("/v1/nothing")
+    slash = client.post("/v1/rerank/", json={})
     wrong = client.get("/v1/rerank")
 
     assert (lost.status_code, lost.json()["error"]["code"]) == (404, "not_found")
+    assert (slash.status_code, slash.json()["error"]["code"]) == (404, "not_found")
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
     assert wrong.headers["allow"] == "POST"
 

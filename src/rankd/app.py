@@ -71,7 +71,7 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
 
 def build(desk: Desk, settings: Settings) -> FastAPI:
     """Put the rooms together around a desk that is ready."""
-    app = FastAPI(title="rankd", version=__version__, description=_ABOUT)
+    app = FastAPI(title="rankd", version=__version__, description=_ABOUT, redirect_slashes=False)
     app.state.desk = desk
     app.include_router(ops.router)
     for router in dialects.routers():

@@ -9,12 +9,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from rankd import __version__
 from rankd.desk import Desk, DeskDep
-from rankd.errors import NotFound
+from rankd.errors import UnknownModel
 
 router = APIRouter(tags=["operations"])
 
 
 @router.get("/livez")
+@router.head("/livez", include_in_schema=False)
 async def livez() -> dict[str, str]:
     """The process answers."""
     return {"status": "alive"}
@@ -22,6 +23,8 @@ async def livez() -> dict[str, str]:
 
 @router.get("/readyz")
 @router.get("/health", summary="Readyz, as other servers call it")
+@router.head("/readyz", include_in_schema=False)
+@router.head("/health", include_in_schema=False)
 async def readyz(desk: DeskDep) -> dict[str, str]:
     """Scores can be had: the self-check has passed and the engine is alive; else 503."""
     await desk.ranker.engine.check()
@@ -58,7 +61,7 @@ async def models(desk: DeskDep) -> dict[str, Any]:
 async def model(model: str, desk: DeskDep) -> dict[str, Any]:
     """One model, by its name; a name may hold slashes."""
     if model != desk.name and model not in desk.aliases:
-        raise NotFound(f"model {model!r} is not served here; use {desk.name!r}")
+        raise UnknownModel(f"model {model!r} is not served here; use {desk.name!r}", param="model")
     return _model(desk)
 
 
