@@ -14,7 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from servers import command, family, get, run, serving
+from rankd.errors import PortTaken
+from rankd.server import _bind, _listen
+from servers import Server, command, family, get, run, serving
 
 BODY = {"query": "What is the capital of China?", "documents": ["Beijing is the capital."]}
 
@@ -140,17 +142,8 @@ def _ask(word: str) -> dict[str, object]:
 
 
 def test_what_is_in_flight_at_sigterm_is_answered() -> None:
-    replies: list[httpx.Response] = []
     with serving("--self-check", "off") as server:
-        thread = threading.Thread(
-            target=lambda: replies.append(
-                httpx.post(f"{server.url}/v1/rerank", json=_long(100), timeout=60)
-            )
-        )
-        thread.start()
-        time.sleep(0.5)
-        status, errors = server.stop(signal.SIGTERM)
-        thread.join()
+        replies, status, errors = _stopped_during(server, _long(100))
 
     assert [reply.status_code for reply in replies] == [200]
     assert status == 0
@@ -158,22 +151,28 @@ def test_what_is_in_flight_at_sigterm_is_answered() -> None:
 
 
 def test_what_cannot_be_finished_in_time_is_a_clear_503() -> None:
-    replies: list[httpx.Response] = []
     with serving("--self-check", "off", "--drain-seconds", "1") as server:
-        thread = threading.Thread(
-            target=lambda: replies.append(
-                httpx.post(f"{server.url}/v1/rerank", json=_long(1000), timeout=60)
-            )
-        )
-        thread.start()
-        time.sleep(1)
-        status, errors = server.stop(signal.SIGTERM)
-        thread.join()
+        replies, status, errors = _stopped_during(server, _long(1000))
 
     assert [reply.status_code for reply in replies] == [503]
     assert replies[0].json()["error"]["code"] == "shutting_down"
     assert status == 0
     assert "Traceback" not in errors
+
+
+def _stopped_during(
+    server: Server, body: dict[str, object]
+) -> tuple[list[httpx.Response], int, str]:
+    """SIGTERM while a request runs: its reply, the exit status, what the server wrote."""
+    replies: list[httpx.Response] = []
+    thread = threading.Thread(
+        target=lambda: replies.append(httpx.post(f"{server.url}/v1/rerank", json=body, timeout=60))
+    )
+    thread.start()
+    time.sleep(1)
+    status, errors = server.stop(signal.SIGTERM)
+    thread.join()
+    return replies, status, errors
 
 
 def _long(documents: int) -> dict[str, object]:
@@ -202,6 +201,13 @@ def test_equal_documents_keep_the_order_of_the_request() -> None:
     assert order[:60] == foxes
     assert foxes == sorted(foxes)
     assert len({result["relevance_score"] for result in results}) == 2
+
+
+def test_of_two_starts_on_one_port_the_second_to_listen_is_refused() -> None:
+    with _bind("127.0.0.1", 0) as first, _bind("127.0.0.1", first.getsockname()[1]) as second:
+        _listen(first)
+        with pytest.raises(PortTaken, match="is in use; choose another"):
+            _listen(second)
 
 
 def test_a_port_in_use_is_one_sentence() -> None:

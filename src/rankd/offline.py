@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from rankd import __version__, selfcheck
 from rankd.app import open_ranker
-from rankd.dialects.wire import parse
+from rankd.dialects.wire import parse, rounded
 from rankd.errors import BadSettings, InvalidRequest
 from rankd.ranker import Ranker
 from rankd.settings import Settings
@@ -122,7 +122,7 @@ def _document(line: str, place: str) -> dict[str, Any]:
 def _line(verdict: Verdict, document: dict[str, Any], *, raw: bool) -> str:
     """The document's own fields, and what the model said of it."""
     number = verdict.logit if raw else verdict.score
-    found = {"index": verdict.index, "relevance_score": float(f"{number:.7g}")}
+    found = {"index": verdict.index, "relevance_score": rounded(number)}
     if verdict.truncated:
         found |= {"document_tokens": verdict.document_tokens, "kept_tokens": verdict.kept_tokens}
     return orjson.dumps({**document, **found}).decode()
