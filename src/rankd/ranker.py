@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from itertools import islice
 
@@ -10,7 +11,10 @@ from rankd import metrics
 from rankd.engines.base import Engine
 from rankd.errors import InternalError, InvalidRequest, TooLarge
 from rankd.prompts import Encoded, PromptEncoder
-from rankd.types import Ask, Prompt, Verdict
+from rankd.types import Ask, Prompt, Ranking, Verdict
+
+# Pieces of the documents of one request; Cohere's own limit.
+_MOST_PIECES = 10_000
 
 
 class Ranker:
@@ -38,24 +42,37 @@ class Ranker:
 
     async def rank_all(self, asks: Sequence[Ask]) -> list[list[Verdict]]:
         """Several asks of one request: taken together, or refused together."""
+        return (await self.timed(asks)).groups
+
+    async def timed(self, asks: Sequence[Ask]) -> Ranking:
+        """As `rank_all`, and how long its parts took."""
         self._refuse_too_many(asks)
+        began = time.perf_counter()
         encoded = await self.encoder.encode(asks)
-        # Equal pairs are scored once: it saves work, and only then are their logits the
-        # same to the last bit, so that they keep the order of the request.
+        _refuse_too_many_pieces(encoded)
+        ready = time.perf_counter()
+        logits = await self._score(asks, [prompt for one in encoded for prompt in one.prompts])
+        scored = time.perf_counter()
+        rest = iter(logits)
+        groups = [_verdicts(one, list(islice(rest, len(one.prompts)))) for one in encoded]
+        _count(groups)
+        return Ranking(groups, ready - began, scored - ready)
+
+    async def _score(self, asks: Sequence[Ask], prompts: Sequence[Prompt]) -> list[float]:
+        """A logit for each prompt, in order.
+
+        Equal pairs are scored once: it saves work, and only then are their logits the
+        same to the last bit, so that they keep the order of the request.
+        """
         places: dict[Prompt, int] = {}
-        order = [
-            places.setdefault(prompt, len(places)) for one in encoded for prompt in one.prompts
-        ]
+        order = [places.setdefault(prompt, len(places)) for prompt in prompts]
         scored = await self.engine.score(
             list(places),
             priority=min(ask.priority for ask in asks),
             deadline=min((ask.deadline for ask in asks if ask.deadline is not None), default=None),
         )
         _refuse_nonsense(scored)
-        rest = iter([scored[place] for place in order])
-        verdicts = [_verdicts(one, list(islice(rest, len(one.prompts)))) for one in encoded]
-        _count(verdicts)
-        return verdicts
+        return [scored[place] for place in order]
 
     def _refuse_too_many(self, asks: Sequence[Ask]) -> None:
         documents = sum(len(ask.documents) for ask in asks)
@@ -68,6 +85,16 @@ class Ranker:
             )
 
 
+def _refuse_too_many_pieces(encoded: Sequence[Encoded]) -> None:
+    pieces = sum(len(one.prompts) for one in encoded)
+    if pieces > _MOST_PIECES:
+        raise TooLarge(
+            f"the documents make {pieces:,} chunks; the limit is {_MOST_PIECES:,}: "
+            "lower max_chunks_per_doc",
+            param="max_chunks_per_doc",
+        )
+
+
 def _refuse_nonsense(logits: Sequence[float]) -> None:
     """An overflow in half precision must not be sorted and served as a score."""
     if not all(map(math.isfinite, logits)):
@@ -77,11 +104,18 @@ def _refuse_nonsense(logits: Sequence[float]) -> None:
 
 
 def _verdicts(encoded: Encoded, logits: Sequence[float]) -> list[Verdict]:
-    rows = zip(logits, encoded.prompts, encoded.document_tokens, encoded.kept_tokens, strict=True)
+    pairs = iter(zip(logits, encoded.prompts, strict=True))
+    rows = zip(encoded.pieces, encoded.document_tokens, encoded.kept_tokens, strict=True)
     return [
-        Verdict(index, logit, len(prompt), whole, kept)
-        for index, (logit, prompt, whole, kept) in enumerate(rows)
+        _verdict(index, list(islice(pairs, pieces)), whole, kept)
+        for index, (pieces, whole, kept) in enumerate(rows)
     ]
+
+
+def _verdict(index: int, pieces: Sequence[tuple[float, Prompt]], whole: int, kept: int) -> Verdict:
+    """Of a document that was read in pieces, the best piece counts."""
+    best = max(logit for logit, _ in pieces)
+    return Verdict(index, best, sum(len(prompt) for _, prompt in pieces), whole, kept)
 
 
 def _count(verdicts: Sequence[Sequence[Verdict]]) -> None:

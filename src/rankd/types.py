@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Truncation = Literal["end", "start", "refuse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +17,13 @@ class Ask:
     Attributes:
         documents: N >= 1, in the order of the request; verdicts refer to them by index.
         instruction: what relevance means here; None takes the server's.
-        max_document_tokens: a document longer than this is cut at its end; None
-            cuts only what does not fit in the model.
+        max_document_tokens: a document longer than this does not fit; None leaves that
+            to the model's own limit.
+        truncation: where a document that does not fit is cut: at its end, at its start,
+            or nowhere: then the request is refused.
+        max_chunks: a document that does not fit is read in up to so many pieces, and the
+            best of them counts; 1 cuts it.
+        overlap: tokens that two neighbouring pieces share.
         priority: 0 is sooner than 1; the default of every dialect is 0.
         deadline: `time.monotonic()` after which the answer is of no use; None waits.
     """
@@ -25,6 +32,9 @@ class Ask:
     documents: tuple[str, ...]
     instruction: str | None = None
     max_document_tokens: int | None = None
+    truncation: Truncation = "end"
+    max_chunks: int = 1
+    overlap: int = 0
     priority: int = 0
     deadline: float | None = None
 
@@ -61,9 +71,10 @@ class Verdict:
         index: the document's place in the request, from 0.
         logit: log p(yes) - log p(no), in nats; unbounded. Order is decided on it:
             two scores can both round to 1.0.
-        tokens: tokens the model read for this pair, template included.
+        tokens: tokens the model read for this pair, template included; of all its
+            pieces when the document was read in pieces.
         document_tokens: tokens of the whole document, before any cut.
-        kept_tokens: tokens of the document that the model read.
+        kept_tokens: tokens of the document that the model read, each once.
     """
 
     index: int
@@ -80,6 +91,20 @@ class Verdict:
     @property
     def truncated(self) -> bool:
         return self.kept_tokens < self.document_tokens
+
+
+class Ranking(NamedTuple):
+    """What became of the asks of one request.
+
+    Attributes:
+        groups: for each ask its verdicts, in the order of its documents.
+        encoding: seconds from text to token ids.
+        scoring: seconds from token ids to logits, waiting for the engine included.
+    """
+
+    groups: list[list[Verdict]]
+    encoding: float
+    scoring: float
 
 
 def sigmoid(logit: float) -> float:

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from rankd.checkpoint import Checkpoint
 from rankd.errors import InvalidRequest
 from rankd.prompts import PromptEncoder, open_encoder
-from rankd.types import Ask
+from rankd.types import Ask, Prompt
 
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 
@@ -206,3 +206,44 @@ def test_hostile_texts_are_encoded(folder: Path) -> None:
     encoded = encoder(folder).encode_now(Ask("q", hostile))
 
     assert max(map(len, encoded.prompts)) <= 8192
+
+
+@pytest.mark.parametrize(("limit", "overlap"), [(1, 0), (7, 0), (7, 3), (10, 9), (10, 50), (99, 0)])
+def test_chunks_cover_every_token_and_share_what_they_should(
+    folder: Path, limit: int, overlap: int
+) -> None:
+    text = " ".join(f"word{number}" for number in range(12))
+    ask = Ask("q", (text, "short"), max_document_tokens=limit, max_chunks=999, overlap=overlap)
+
+    encoded = encoder(folder).encode_now(ask)
+    whole = encoder(folder).encode_now(Ask("q", (text, "short")))
+
+    def body(prompt: Prompt) -> list[int]:
+        return list(prompt.tail[: len(prompt.tail) - suffix])
+
+    suffix = len(whole.prompts[1].tail) - whole.document_tokens[1]
+    count = encoded.pieces[0]
+    pieces = [body(prompt) for prompt in encoded.prompts[:count]]
+    step = max(limit - overlap, 1)
+    joined = [one for piece in pieces[:-1] for one in piece[:step]] + pieces[-1]
+    assert joined == body(whole.prompts[0])
+    assert all(len(piece) <= limit for piece in pieces)
+    assert encoded.kept_tokens == encoded.document_tokens == whole.document_tokens
+    assert len(encoded.prompts) == sum(encoded.pieces)
+
+
+def test_a_document_is_cut_at_its_start_when_asked_to(folder: Path) -> None:
+    whole = encoder(folder).encode_now(Ask("q", ("one two three four",))).prompts[0].tail
+    cut = encoder(folder).encode_now(
+        Ask("q", ("one two three four",), max_document_tokens=2, truncation="start")
+    )
+
+    assert cut.prompts[0].tail == whole[2:]
+    assert (cut.kept_tokens, cut.document_tokens) == ((2,), (4,))
+
+
+def test_documents_that_must_not_be_cut_are_refused_by_place_and_size(folder: Path) -> None:
+    ask = Ask("q", ("one", "one two three"), max_document_tokens=2, truncation="refuse")
+
+    with pytest.raises(InvalidRequest, match=r"1 of 2 documents exceed 2 .*: documents\[1\] \(3\)"):
+        encoder(folder).encode_now(ask)

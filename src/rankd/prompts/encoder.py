@@ -25,12 +25,15 @@ class Encoded:
     """The prompts of one ask.
 
     Attributes:
-        prompts: one for each document, in order, all with the same head object.
+        prompts: one for each piece of each document, in order, all with the same head
+            object. A document that fits is one piece.
+        pieces: how many prompts each document has.
         document_tokens: length of each whole document, before any cut.
-        kept_tokens: length of what is left of it in its prompt.
+        kept_tokens: length of what is left of it in its prompts, each token once.
     """
 
     prompts: tuple[Prompt, ...]
+    pieces: tuple[int, ...]
     document_tokens: tuple[int, ...]
     kept_tokens: tuple[int, ...]
 
@@ -70,11 +73,24 @@ class PromptEncoder:
             self._executor, lambda: [self.encode_now(ask) for ask in asks]
         )
 
+    async def tokenize(self, text: str) -> list[int]:
+        """The ids of a text by itself; no string in it becomes a control token."""
+        if len(text) < _SMALL:
+            return self._plain.encode([text])[0]
+        loop = asyncio.get_running_loop()
+        [ids] = await loop.run_in_executor(self._executor, self._plain.encode, [text])
+        return ids
+
+    def spell(self, ids: Sequence[int]) -> list[str]:
+        """Each id as text."""
+        return self._plain.spell(ids)
+
     def encode_now(self, ask: Ask) -> Encoded:
-        """Make the prompts of one ask; only documents are ever cut, at their end.
+        """Make the prompts of one ask; only documents are ever cut.
 
         Raises:
-            InvalidRequest: query and instruction alone leave no room for a document.
+            InvalidRequest: query and instruction alone leave no room for a document, or
+                one does not fit and must not be cut.
         """
         head = self._head(ask)
         room = self.max_tokens - len(head) - len(self._suffix)
@@ -85,7 +101,7 @@ class PromptEncoder:
                 param="query",
             )
         limit = room if ask.max_document_tokens is None else min(room, ask.max_document_tokens)
-        return self._fit(head, limit, ask.documents)
+        return self._fit(head, limit, ask)
 
     def _head(self, ask: Ask) -> tuple[int, ...]:
         if ask.instruction is not None:
@@ -103,13 +119,54 @@ class PromptEncoder:
                 param="instruction",
             )
 
-    def _fit(self, head: tuple[int, ...], limit: int, documents: Sequence[str]) -> Encoded:
-        bodies = self._plain.encode([qwen3.answer(document) for document in documents])
-        kept = [body[:limit] if len(body) > limit else body for body in bodies]
+    def _fit(self, head: tuple[int, ...], limit: int, ask: Ask) -> Encoded:
+        bodies = self._plain.encode([qwen3.answer(document) for document in ask.documents])
+        if ask.truncation == "refuse":
+            _refuse_long(bodies, limit)
+        cut = [_pieces(body, limit, ask) for body in bodies]
         return Encoded(
-            prompts=tuple(Prompt(head, (*body, *self._suffix)) for body in kept),
+            prompts=tuple(
+                Prompt(head, (*piece, *self._suffix)) for pieces in cut for piece in pieces
+            ),
+            pieces=tuple(map(len, cut)),
             document_tokens=tuple(map(len, bodies)),
-            kept_tokens=tuple(map(len, kept)),
+            kept_tokens=tuple(
+                _covered(body, pieces, ask) for body, pieces in zip(bodies, cut, strict=True)
+            ),
+        )
+
+
+def _pieces(body: Sequence[int], limit: int, ask: Ask) -> list[Sequence[int]]:
+    """What the model reads of a document, in pieces of at most `limit` tokens."""
+    if len(body) <= limit:
+        return [body]
+    if ask.truncation == "start":
+        return [body[-limit:]]
+    step = max(limit - ask.overlap, 1)
+    # No piece begins where the one before already reached the end.
+    starts = range(0, max(len(body) - limit, 0) + step, step)[: ask.max_chunks]
+    return [body[start : start + limit] for start in starts]
+
+
+def _covered(body: Sequence[int], pieces: Sequence[Sequence[int]], ask: Ask) -> int:
+    if len(pieces) == 1:
+        return len(pieces[0])
+    step = max(len(pieces[0]) - ask.overlap, 1)
+    return min(len(body), step * (len(pieces) - 1) + len(pieces[0]))
+
+
+def _refuse_long(bodies: Sequence[Sequence[int]], limit: int) -> None:
+    long = [
+        f"documents[{place}] ({len(body):,})"
+        for place, body in enumerate(bodies)
+        if len(body) > limit
+    ]
+    if long:
+        shown = ", ".join(long[:10]) + (f" and {len(long) - 10} more" if len(long) > 10 else "")
+        raise InvalidRequest(
+            f"{len(long)} of {len(bodies)} documents exceed {limit:,} tokens and truncation is "
+            f"off: {shown}",
+            param="documents",
         )
 
 

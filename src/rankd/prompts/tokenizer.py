@@ -30,16 +30,24 @@ class PlainEncoder(Protocol):
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]: ...
 
+    def spell(self, ids: Sequence[int]) -> list[str]:
+        """Each id as text; half a character becomes a replacement character."""
+        ...
+
 
 class BytePairEncoder:
     """`tiktoken` on the checkpoint's own vocabulary: the same ids, five times as fast."""
 
     def __init__(self, encoding: tiktoken.Encoding, normalize: Normalize) -> None:
         self._encode = encoding.encode_ordinary
+        self._spell = encoding.decode_single_token_bytes
         self._normalize = normalize
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [self._encode(self._normalize(_short_blanks(text))) for text in texts]
+
+    def spell(self, ids: Sequence[int]) -> list[str]:
+        return [self._spell(one).decode(errors="replace") for one in ids]
 
 
 class GeneralEncoder:
@@ -54,6 +62,9 @@ class GeneralEncoder:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         batch = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in batch]
+
+    def spell(self, ids: Sequence[int]) -> list[str]:
+        return [self._tokenizer.decode([one], skip_special_tokens=False) for one in ids]
 
 
 class Tokenizer:
