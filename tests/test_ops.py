@@ -44,8 +44,8 @@ def test_the_served_model_is_listed_and_found_by_name(client: TestClient) -> Non
 
     assert model["id"] == "builtin"
     assert client.get("/v1/models/builtin").json() == model
-    missing = client.get("/v1/models/some/other")
-    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
+    # Xinference's client looks a model up by the name it will send.
+    assert client.get("/v1/models/some/other").json()["model_type"] == "rerank"
 
 
 def test_metrics_count_documents_and_requests_by_route(client: TestClient) -> None:
@@ -66,11 +66,9 @@ def test_metrics_count_documents_and_requests_by_route(client: TestClient) -> No
 
 def test_an_unknown_path_and_a_wrong_method_get_the_envelope(client: TestClient) -> None:
     lost = client.get("/v1/nothing")
-    slash = client.post("/v1/rerank/", json={})
     wrong = client.get("/v1/rerank")
 
     assert (lost.status_code, lost.json()["error"]["code"]) == (404, "not_found")
-    assert (slash.status_code, slash.json()["error"]["code"]) == (404, "not_found")
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
     assert wrong.headers["allow"] == "POST"
 
@@ -78,8 +76,9 @@ def test_an_unknown_path_and_a_wrong_method_get_the_envelope(client: TestClient)
 def test_docs_show_the_request(client: TestClient) -> None:
     assert client.get("/docs").status_code == 200
     paths = client.get("/openapi.json").json()["paths"]
-    body = paths["/v1/rerank"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert set(body["required"]) == {"query", "documents"}
+    body = paths["/cohere/v2/rerank"]["post"]["requestBody"]["content"]["application/json"]
+    assert set(body["schema"]["required"]) == {"query", "documents"}
+    assert body["schema"]["properties"]["documents"]["maxItems"] == 20
 
 
 def test_a_request_keeps_the_id_it_came_with(client: TestClient) -> None:
@@ -117,7 +116,7 @@ def test_two_dialects_on_one_path_refuse_to_start() -> None:
         router.add_api_route("/rerank", lambda: None, methods=["POST"])
 
     with pytest.raises(SetupError, match="2 dialects answer POST /rerank"):
-        dialects.routers(routers)
+        dialects.refuse_shared_paths(routers)
 
 
 def test_one_callers_mistake_harms_nobody_else(client: TestClient) -> None:

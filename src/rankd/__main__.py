@@ -156,7 +156,11 @@ def _add_settings(parser: argparse.ArgumentParser, *, positional: bool) -> None:
             parser.add_argument("model", nargs="?", metavar="MODEL", help=field.description)
         help_text = f"{field.description} [{field.default}]".replace("%", "%%")
         flag = f"--{name.replace('_', '-')}"
-        if field.annotation is bool:
+        if name == "api_keys":
+            group.add_argument(
+                "--api-key", dest=name, action="append", metavar="KEY", help=help_text
+            )
+        elif field.annotation is bool:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, help=help_text)
         elif get_origin(field.annotation) is Literal:
             choices = get_args(field.annotation)

@@ -7,15 +7,18 @@ import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from rankd import __version__, dialects, ops, selfcheck
 from rankd.checkpoint import Checkpoint, locate
 from rankd.desk import Desk
-from rankd.dialects.wire import error_response
-from rankd.door import AccessLog, WholeBody
+from rankd.dialects.base import OpenAIFailure
+from rankd.dialects.schema import completed, failures
+from rankd.door import AccessLog, Keys, PlainPath, WholeBody
 from rankd.engines import open_engine
 from rankd.errors import InternalError, NotFound, RankError, SelfCheckFailed, WrongMethod
 from rankd.prompts import open_encoder
@@ -66,21 +69,59 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
         await _self_check(ranker, settings)
         name = settings.served_model_name or checkpoint.name
         aliases = frozenset({checkpoint.name, settings.model})
-        yield build(Desk(ranker, name, aliases), settings)
+        desk = Desk(
+            ranker,
+            name,
+            aliases,
+            strict=settings.strict_model,
+            needs_key=bool(settings.api_keys),
+        )
+        yield build(desk, settings)
 
 
 def build(desk: Desk, settings: Settings) -> FastAPI:
     """Put the rooms together around a desk that is ready."""
-    app = FastAPI(title="rankd", version=__version__, description=_ABOUT, redirect_slashes=False)
+    app = FastAPI(
+        title="rankd",
+        version=__version__,
+        description=_ABOUT,
+        redirect_slashes=False,
+        openapi_tags=dialects.tags(),
+    )
     app.state.desk = desk
-    app.include_router(ops.router)
     for router in dialects.routers():
         app.include_router(router)
-    app.add_middleware(WholeBody, limit=settings.max_body_bytes, render=error_response)
+    app.include_router(ops.router, responses=_OPS_FAILURES)
+    app.include_router(ops.shared, responses=_OPS_FAILURES)
+    for prefix in dialects.prefixes():
+        app.include_router(ops.shared, prefix=prefix, include_in_schema=False)
+    app.add_middleware(WholeBody, limit=settings.max_body_bytes, render=dialects.refusal)
+    app.add_middleware(Keys, keys=settings.api_keys, is_open=_is_open, render=dialects.refusal)
     app.add_middleware(AccessLog, enabled=settings.access_log, render=_bug)
+    app.add_middleware(PlainPath)
     app.add_exception_handler(RankError, _render)
     app.add_exception_handler(HTTPException, _render_http)
+    _describe(app, settings)
     return app
+
+
+_OPS_FAILURES = failures(OpenAIFailure, (401, 404, 500, 503))
+
+
+def _describe(app: FastAPI, settings: Settings) -> None:
+    """Let /openapi.json tell what FastAPI cannot know."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            completed(plain(), {"max_documents": settings.max_documents})
+        return plain()
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _is_open(path: str) -> bool:
+    return ops.is_open(dialects.without_prefix(path))
 
 
 async def _self_check(ranker: Ranker, settings: Settings) -> None:
@@ -96,19 +137,23 @@ async def _self_check(ranker: Ranker, settings: Settings) -> None:
 
 
 async def _render(request: Request, error: Exception) -> Response:
-    return error_response(error if isinstance(error, RankError) else InternalError(str(error)))
+    problem = error if isinstance(error, RankError) else InternalError(str(error))
+    return dialects.refusal(problem, request.scope)
 
 
 async def _render_http(request: Request, error: Exception) -> Response:
     """Starlette's own refusals: no such path, or not with this method."""
+    problem: RankError
+    path = request.url.path
     if getattr(error, "status_code", 404) == 405:
-        response = error_response(
-            WrongMethod(f"{request.method} is not understood at {request.url.path}")
-        )
-        response.headers.update(getattr(error, "headers", None) or {})
-        return response
-    return error_response(NotFound(f"nothing is served at {request.url.path}; see /docs"))
+        problem = WrongMethod(f"{request.method} is not understood at {path}")
+    else:
+        problem = NotFound(f"nothing is served at {path}; see /docs")
+    response = dialects.refusal(problem, request.scope)
+    response.headers.update(getattr(error, "headers", None) or {})
+    return response
 
 
-def _bug(error: Exception) -> Response:
-    return error_response(InternalError("an error inside rankd; it has been logged"))
+def _bug(error: Exception, scope: Scope) -> Response:
+    problem = InternalError("an error inside rankd; it has been logged")
+    return dialects.refusal(problem, scope)

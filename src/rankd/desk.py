@@ -22,18 +22,26 @@ class Desk:
     Attributes:
         name: what answers call it and clients send.
         aliases: other names that mean it, such as the folder it was loaded from.
+        strict: refuse requests that name another model. Otherwise it answers them all:
+            many clients have another vendor's name built in.
+        needs_key: whether requests must carry a key; some clients ask before they send it.
     """
 
     ranker: Ranker
     name: str
     aliases: frozenset[str] = frozenset()
+    strict: bool = False
+    needs_key: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
 
     def accept_model(self, model: str | None) -> None:
-        """Raises `UnknownModel` when a request names a model that is not served here."""
-        if model is None or model in _NO_NAME or model == self.name or model in self.aliases:
+        """Raises `UnknownModel` when a request names another model, and that matters here."""
+        if not self.strict or model is None or model in _NO_NAME or self.is_called(model):
             return
         raise UnknownModel(f"model {model!r} is not served here; use {self.name!r}", param="model")
+
+    def is_called(self, model: str) -> bool:
+        return model == self.name or model in self.aliases
 
     def name_for(self, model: str | None) -> str:
         """The model's name as this client knows it."""

@@ -2,10 +2,12 @@
 
     RankError                     answers a request
     ├── InvalidRequest      400   the caller can mend it
+    │   ├── Unauthorized    401   ... by sending a key
     │   ├── NotFound        404   ... no such path
     │   ├── UnknownModel    404   ... by naming a model that is served
     │   ├── WrongMethod     405   ... by another method
-    │   └── TooLarge        413   ... by sending less
+    │   ├── TooLarge        413   ... by sending less
+    │   └── UnsupportedMedia 415  ... by sending it plain
     ├── Overloaded          429   try again later
     ├── ClientGone          499   nobody is listening any more
     ├── InternalError       500   a bug of ours
@@ -28,11 +30,16 @@ from typing import ClassVar
 
 
 class RankError(Exception):
-    """A request that cannot be answered as it was meant."""
+    """A request that cannot be answered as it was meant.
+
+    Attributes:
+        retry_after: seconds after which it may be answered; None when waiting is no use.
+    """
 
     status: ClassVar[int] = 500
     kind: ClassVar[str] = "internal_error"
     code: ClassVar[str] = "internal_error"
+    retry_after: int | None = None
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -44,6 +51,12 @@ class InvalidRequest(RankError):
     status = 400
     kind = "invalid_request_error"
     code = "invalid_request"
+
+
+class Unauthorized(InvalidRequest):
+    status = 401
+    kind = "authentication_error"
+    code = "invalid_api_key"
 
 
 class NotFound(InvalidRequest):
@@ -66,10 +79,16 @@ class TooLarge(InvalidRequest):
     code = "request_too_large"
 
 
+class UnsupportedMedia(InvalidRequest):
+    status = 415
+    code = "unsupported_media_type"
+
+
 class Overloaded(RankError):
     status = 429
     kind = "overloaded_error"
     code = "overloaded"
+    retry_after = 1
 
 
 class ClientGone(RankError):

@@ -16,6 +16,9 @@ SECONDS = Histogram(
 DOCUMENTS = Counter("rankd_documents_total", "Documents scored.")
 TOKENS = Counter("rankd_prompt_tokens_total", "Tokens of scored pairs, template included.")
 TRUNCATED = Counter("rankd_truncated_documents_total", "Documents that were cut to fit.")
+DIALECTS = Counter(
+    "rankd_dialect_requests_total", "Rerank requests, by the dialect they were in.", ["dialect"]
+)
 UNKNOWN_FIELDS = Counter(
     "rankd_unknown_fields_total",
     "Request fields that no dialect here knows, by dialect.",

@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, Field
 
 from rankd import __version__
 from rankd.desk import Desk, DeskDep
 from rankd.errors import UnknownModel
 
 router = APIRouter(tags=["operations"])
+
+# What vendors' clients ask wherever their base URL points; under every prefix, too.
+shared = APIRouter(tags=["operations"])
+
+# What may be asked without a key: nothing of it says more than a probe or a client that
+# has not yet decided to send one must know. Under every prefix, too.
+OPEN_PATHS = frozenset(
+    {
+        "/livez",
+        "/readyz",
+        "/health",
+        "/",
+        "/ping",
+        "/info",
+        "/meta",
+        "/models",
+        "/v1/models",
+        "/v1/cluster/auth",
+        "/v1/health/live",
+        "/v1/health/ready",
+        "/.well-known/live",
+        "/.well-known/ready",
+    }
+)
+
+
+def is_open(path: str) -> bool:
+    """Whether a GET of it needs no key."""
+    return path in OPEN_PATHS or path.startswith(("/v1/models/", "/models/"))
 
 
 @router.get("/livez")
@@ -22,9 +51,10 @@ async def livez() -> dict[str, str]:
 
 
 @router.get("/readyz")
-@router.get("/health", summary="Readyz, as other servers call it")
 @router.head("/readyz", include_in_schema=False)
-@router.head("/health", include_in_schema=False)
+@router.get("/", include_in_schema=False)  # TEI's clients probe it here.
+@shared.get("/health", summary="Readyz, as other servers call it")
+@shared.head("/health", include_in_schema=False)
 async def readyz(desk: DeskDep) -> dict[str, str]:
     """Scores can be had: the self-check has passed and the engine is alive; else 503."""
     await desk.ranker.engine.check()
@@ -45,31 +75,50 @@ async def version(desk: DeskDep) -> dict[str, str]:
     }
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics() -> Response:
     """Prometheus' text format."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/v1/models")
-async def models(desk: DeskDep) -> dict[str, Any]:
+class Model(BaseModel):
+    id: str
+    name: str = Field(description="As `id`; where Jina's clients look.")
+    object: str = "model"
+    created: int
+    owned_by: str = "rankd"
+    max_model_len: int = Field(description="Tokens of one pair, template included.")
+    # What Xinference's client looks at before it ranks.
+    model_type: str = "rerank"
+    model_name: str
+
+
+class Models(BaseModel):
+    object: str = "list"
+    data: list[Model]
+
+
+@shared.get("/v1/models")
+@shared.get("/models", include_in_schema=False)
+async def models(desk: DeskDep) -> Models:
     """The served model, as OpenAI lists models."""
-    return {"object": "list", "data": [_model(desk)]}
+    return Models(data=[_model(desk, desk.name)])
 
 
-@router.get("/v1/models/{model:path}")
-async def model(model: str, desk: DeskDep) -> dict[str, Any]:
-    """One model, by its name; a name may hold slashes."""
-    if model != desk.name and model not in desk.aliases:
+@shared.get("/v1/models/{model:path}")
+@shared.get("/models/{model:path}", include_in_schema=False)
+async def model(model: str, desk: DeskDep) -> Model:
+    """One model, by any name that requests may use; a name may hold slashes."""
+    if desk.strict and not desk.is_called(model):
         raise UnknownModel(f"model {model!r} is not served here; use {desk.name!r}", param="model")
-    return _model(desk)
+    return _model(desk, model)
 
 
-def _model(desk: Desk) -> dict[str, Any]:
-    return {
-        "id": desk.name,
-        "object": "model",
-        "created": desk.created,
-        "owned_by": "rankd",
-        "max_model_len": desk.ranker.engine.info.max_tokens,
-    }
+def _model(desk: Desk, name: str) -> Model:
+    return Model(
+        id=name,
+        name=name,
+        created=desk.created,
+        max_model_len=desk.ranker.engine.info.max_tokens,
+        model_name=desk.name,
+    )

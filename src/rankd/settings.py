@@ -41,6 +41,12 @@ class Settings(BaseModel):
         min_length=1,
         description="Name that clients send; the model's own name when absent.",
     )
+    strict_model: bool = Field(
+        False, description="Refuse requests that name another model, instead of answering them."
+    )
+    api_keys: tuple[str, ...] = Field(
+        (), description="Keys of which requests must carry one; none lets everyone in."
+    )
     engine: Literal["auto", "native", "vllm", "fake"] = Field(
         "auto", description="What scores; auto takes vLLM beside an accelerator, else native."
     )
@@ -101,7 +107,14 @@ class Settings(BaseModel):
     )
     access_log: bool = Field(True, description="One log line for each request.")
 
-    @field_validator("vllm_args", mode="before")
+    @field_validator("api_keys")
+    @classmethod
+    def _refuse_empty_keys(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(key.strip() == key and key for key in keys):
+            raise ValueError("a key must not be empty, or begin or end with a blank")
+        return keys
+
+    @field_validator("vllm_args", "api_keys", mode="before")
     @classmethod
     def _parse(cls, value: Any) -> Any:
         """Flags and variables are text."""
@@ -110,7 +123,7 @@ class Settings(BaseModel):
         try:
             return json.loads(value)
         except json.JSONDecodeError as problem:
-            raise ValueError(f"not a JSON object: {problem}") from None
+            raise ValueError(f"not JSON: {problem}") from None
 
 
 def load(
@@ -189,4 +202,6 @@ def _first_sentence(problem: ValidationError) -> str:
     if name not in Settings.model_fields:
         return f"unknown setting {name}{nearest(name, Settings.model_fields)}"
     reason = error["msg"][0].lower() + error["msg"][1:]
+    if name == "api_keys":
+        return f"{name}: {reason}"  # Never the keys themselves.
     return f"{name} = {error['input']!r}: {reason}"

@@ -62,7 +62,8 @@ def test_raw_logits_are_given_when_asked_for(client: TestClient) -> None:
         ({"text_1": "", "text_2": "d"}, "text_1", "text_1 must not be empty"),
         ({"text_1": ["a", "b"], "text_2": ["c"] * 3}, "text_1", "text_1 has 2 texts and text_2 3"),
         ({"text_1": "q", "text_2": ["a", 7]}, "text_2[1]", "text_2[1] must be a string or an obj"),
-        ({"queries": "q", "items": {"t": 1}}, "items", "items must hold its text as a string"),
+        ({"queries": "q", "items": {"text": 1}}, "items", "items must hold its text as a string"),
+        ({"text_1": "q", "text_2": "d", "items": "e", "queries": "f"}, "text_2", "queries with"),
     ],
 )
 def test_wrong_requests_get_a_sentence(

@@ -1,166 +1,199 @@
 """Our own manner, `POST /v1/rerank`: what Cohere, Jina and vLLM clients send, and more.
 
 The answer is the superset that all of them can read: vLLM's fields, Cohere's
-`meta`, Jina's `usage`. Absent is absent, never null.
+`meta`, Jina's `usage`. Absent is absent, never null, and `results[]` holds nothing
+that a strict reader (Elasticsearch) would refuse.
 """
 
 from __future__ import annotations
 
+import json
 import time
-import uuid
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic import AliasChoices, BaseModel, Field
 
-from rankd.desk import DeskDep
-from rankd.dialects import wire
-from rankd.dialects.texts import Query, Text
-from rankd.types import Ask, Verdict, best_first
+from rankd.dialects.base import (
+    Claim,
+    Dialect,
+    Fit,
+    Listing,
+    OpenAIFailure,
+    Reply,
+    Result,
+    Usage,
+    agreed,
+    example,
+    openai_error,
+    results,
+    usage,
+)
+from rankd.dialects.texts import Count, kind
+from rankd.errors import InvalidRequest, RankError
 
-router = APIRouter(tags=["rerank"])
 
-
-class RerankRequest(BaseModel):
-    # Unknown fields are kept, so that the answer can name them.
-    model_config = ConfigDict(
-        extra="allow",
-        json_schema_extra={
-            "example": {
-                "query": "What is the capital of China?",
-                "documents": [
-                    "The capital of China is Beijing.",
-                    "Gravity is a force that attracts two bodies towards each other.",
-                ],
-            }
-        },
+class RerankRequest(Listing):
+    model_config = example(
+        {
+            "query": "What is the capital of China?",
+            "documents": [
+                "The capital of China is Beijing.",
+                "Gravity is a force that attracts two bodies towards each other.",
+            ],
+        }
     )
 
-    query: Query = Field(description="The question, as a string or `{text}`.")
-    documents: Annotated[list[Text], FailFast()] = Field(
-        description="What to judge, as strings or `{text}`."
+    return_documents: bool | None = Field(
+        None, description="Whether results repeat their documents; true when absent."
     )
-    model: str | None = Field(None, description="The served model when absent.")
-    top_n: int | None = Field(None, ge=0, description="Results to return; all when absent or 0.")
-    return_documents: bool | None = Field(None, description="Repeat the texts; true when absent.")
-    instruction: str | None = Field(None, description="What relevance means for this request.")
-    instruct: str | None = Field(None, description="Another name of `instruction`.")
-    task: str | None = Field(None, description="Another name of `instruction`.")
-    max_tokens_per_doc: int | None = Field(
-        None, ge=1, description="Tokens of a document that are read; the rest is cut."
+    rank_fields: list[str] | None = Field(
+        None,
+        description="Fields of object documents that are read, in this order; `text`, or else all, "
+        "when absent.",
     )
-    use_activation: bool | None = Field(None, description="false: raw logits, in nats.")
-    raw_scores: bool | None = Field(None, description="true: raw logits, in nats.")
-    priority: int | None = Field(None, ge=0, le=999, description="Lower is sooner.")
-    timeout_ms: int | None = Field(
-        None, ge=1, le=wire.LONGEST_MS, description="Milliseconds the answer is awaited."
+    max_tokens_per_doc: Count | None = Field(
+        None, ge=0, description="Tokens of a document that fit; what the model allows when absent."
     )
-    user: str | None = Field(None, description="Who asks on your side; noted, not judged.")
-    # vLLM's benchmark sends it; documents are cut to fit here in any case.
+    max_chunks_per_doc: Count | None = Field(
+        None,
+        ge=1,
+        description="A document that does not fit is read in up to so many chunks, of which the "
+        "best counts; when absent it is cut.",
+    )
+    overlap_tokens: Count | None = Field(
+        None, ge=0, description="Tokens that two neighbouring chunks share; 0 when absent."
+    )
+    use_activation: bool | None = Field(
+        None, description="false: raw logits, in nats; true when absent."
+    )
+    raw_scores: bool | None = Field(
+        None, description="true: raw logits, in nats; false when absent."
+    )
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="Of it only `instruction` is read; none when absent."
+    )
+    kwargs_: str | dict[str, Any] | None = Field(
+        None,
+        validation_alias=AliasChoices("kwargs"),
+        description="Xinference's, as JSON text; of it only `instruction` is read; {} when absent.",
+    )
+    user: str | None = Field(None, description="Accepted; has no effect.")
+    # Sent by clients that mean no harm: the benchmark of vLLM, Xinference's client.
     truncate_prompt_tokens: int | None = Field(None, description="Accepted; has no effect.")
+    return_len: bool | None = Field(None, description="Accepted; token counts always come.")
 
-    def ask(self) -> Ask:
-        return Ask(
-            query=self.query,
-            documents=tuple(self.documents),
-            instruction=self.instruction or self.instruct or self.task,
-            max_document_tokens=self.max_tokens_per_doc,
-            priority=self.priority or 0,
-            deadline=wire.deadline(self.timeout_ms),
+    def fields(self) -> Sequence[str]:
+        return self.rank_fields or ()
+
+    def echoes(self) -> bool:
+        return self.return_documents is not False
+
+    def fit(self) -> Fit:
+        return Fit(
+            tokens=self.max_tokens_per_doc or None,
+            chunks=self.max_chunks_per_doc or 1,
+            overlap=self.overlap_tokens or 0,
         )
 
-    @property
     def wants_logits(self) -> bool:
-        return self.use_activation is False or self.raw_scores is True
+        return bool(
+            agreed(
+                use_activation=None if self.use_activation is None else not self.use_activation,
+                raw_scores=self.raw_scores,
+            )
+        )
+
+    def instructions(self) -> dict[str, str | None]:
+        return {
+            **super().instructions(),
+            **instruction_in("chat_template_kwargs", self.chat_template_kwargs),
+            **instruction_in("kwargs", self.kwargs_),
+        }
 
 
-class Document(BaseModel):
-    text: str
+def instruction_in(name: str, container: str | dict[str, Any] | None) -> dict[str, str | None]:
+    """The instruction in one of the objects where frameworks hide it, by its path.
+
+    Raises:
+        InvalidRequest: the container is no JSON object, or its instruction is no string.
+    """
+    path = f"{name}.instruction"
+    if isinstance(container, str):
+        container = _object(container, name)
+    instruction = (container or {}).get("instruction")
+    if instruction is not None and not isinstance(instruction, str):
+        raise InvalidRequest(f"{path} must be a string, not {kind(instruction)}", param=path)
+    return {path: instruction}
 
 
-class Result(BaseModel):
-    index: int = Field(description="Place of the document in the request, from 0.")
-    relevance_score: float = Field(description="In [0, 1], or a logit when asked for.")
-    document: Document | None = None
+def _object(text: str, name: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text) if text.strip() else None
+    except (ValueError, RecursionError):
+        value = text
+    if value is None or isinstance(value, dict):
+        return value
+    raise InvalidRequest(f"{name} must be an object as JSON text", param=name)
 
 
-class Usage(BaseModel):
-    prompt_tokens: int = Field(description="Tokens of every pair, template included.")
-    total_tokens: int
+class Tokens(BaseModel):
+    input_tokens: int
+    output_tokens: int
+
+
+class Meta(BaseModel):
+    api_version: dict[str, str]
+    billed_units: dict[str, int] = Field(description="`search_units`: 100 documents make one.")
+    tokens: Tokens
+    warnings: list[str] | None = Field(
+        None, description="Unknown fields, documents that were cut; absent when there are none."
+    )
 
 
 class RerankResponse(BaseModel):
     id: str
     object: str
     created: int
-    model: str
+    model: str = Field(description="As the request named it, or the served name.")
     results: list[Result] = Field(description="Most relevant first.")
-    meta: dict[str, Any]
+    meta: Meta
     usage: Usage
 
 
-@router.post(
-    "/v1/rerank",
-    response_model=None,
-    responses={200: {"model": RerankResponse}},
-    openapi_extra=wire.body_of(RerankRequest),
-)
-@router.post("/rerank", include_in_schema=False)
-@router.post("/v2/rerank", include_in_schema=False)
-async def rerank(http: Request, desk: DeskDep) -> Response:
-    """Order documents by their relevance to a query, most relevant first."""
-    request = await wire.read(http, RerankRequest, desk.ranker.max_documents)
-    desk.accept_model(request.model)
-    verdicts = await desk.ranker.rank(request.ask())
-    return wire.JSON(_answer(request, verdicts, desk.name_for(request.model)))
+class OpenAI(Dialect):
+    name = "openai"
+    about = "rankd's own manner: the superset of Cohere, Jina and vLLM."
+    Request = RerankRequest
+    response = RerankResponse
+    failure = OpenAIFailure
+    claims = (Claim.on(documents="any"),)
 
-
-def _answer(request: RerankRequest, verdicts: Sequence[Verdict], model: str) -> dict[str, Any]:
-    tokens = sum(verdict.tokens for verdict in verdicts)
-    return {
-        "id": f"rerank-{uuid.uuid4().hex}",
-        "object": "rerank",
-        "created": int(time.time()),
-        "model": model,
-        "results": _results(request, verdicts),
-        "meta": _meta(request, verdicts, tokens),
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-    }
-
-
-def _results(request: RerankRequest, verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
-    results = []
-    for verdict in best_first(verdicts)[: request.top_n or None]:
-        number = verdict.logit if request.wants_logits else verdict.score
-        result: dict[str, Any] = {
-            "index": verdict.index,
-            "relevance_score": wire.rounded(number),
+    def render(self, reply: Reply) -> dict[str, Any]:
+        return {
+            "id": reply.id,
+            "object": "rerank",
+            "created": int(time.time()),
+            "model": reply.model,
+            "results": results(reply),
+            "meta": meta(reply, "1" if reply.path.endswith("/v1/rerank") else "2"),
+            "usage": usage(reply),
         }
-        if request.return_documents is not False:
-            result["document"] = {"text": request.documents[verdict.index]}
-        results.append(result)
-    return results
+
+    def error(self, problem: RankError) -> dict[str, Any]:
+        return openai_error(problem)
 
 
-def _meta(request: RerankRequest, verdicts: Sequence[Verdict], tokens: int) -> dict[str, Any]:
-    meta: dict[str, Any] = {
-        "api_version": {"version": "2"},
-        # Cohere's unit: a query with up to a hundred documents.
-        "billed_units": {"search_units": -(-len(verdicts) // 100)},
-        "tokens": {"input_tokens": tokens, "output_tokens": 0},
+def meta(reply: Reply, version: str) -> dict[str, Any]:
+    """Cohere's place for counts and warnings."""
+    said: dict[str, Any] = {
+        "api_version": {"version": version},
+        "billed_units": {"search_units": reply.search_units},
+        "tokens": {"input_tokens": reply.tokens, "output_tokens": 0},
     }
-    warnings = wire.unknown_fields(request, "openai") + truncations(verdicts)
-    if warnings:
-        meta["warnings"] = warnings
-    return meta
+    if reply.warnings:
+        said["warnings"] = list(reply.warnings)
+    return said
 
 
-def truncations(verdicts: Sequence[Verdict]) -> list[str]:
-    """Which documents were cut, and by how much."""
-    return [
-        f"document {verdict.index} was cut from {verdict.document_tokens} "
-        f"to {verdict.kept_tokens} tokens"
-        for verdict in verdicts
-        if verdict.truncated
-    ]
+dialect = OpenAI()

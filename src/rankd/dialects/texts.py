@@ -1,26 +1,41 @@
-"""What clients send where a text is meant."""
+"""What clients send where a text is meant, and what they mean by true and by three."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
+
+from rankd.errors import InvalidRequest
 
 
-def text_of(value: Any) -> str:
-    """A text, or an object that holds one.
+def text_of(value: Any, fields: Sequence[str] = ()) -> str:
+    """A text, or what an object holds of one.
+
+    Args:
+        fields: of an object only these, in this order. Otherwise its `text`, or its
+            `content` as chat messages have it, or all of it.
 
     Raises:
-        ValueError: it is neither; the message continues a sentence about the field.
+        ValueError: there is no text in it; the message continues a sentence about the field.
     """
     match value:
         case str():
             return value
+        case dict() if fields:
+            return _chosen(value, fields)
         case {"text": str(text)}:
             return text
+        case {"text": other}:
+            raise ValueError(f"must hold its text as a string in `text`, not {kind(other)}")
+        case {"content": content}:
+            return _content(content)
+        case dict() if value:
+            return _lines(value, value)
         case dict():
-            raise ValueError("must hold its text as a string in `text`")
+            raise ValueError("must not be an empty object")
     raise ValueError(f"must be a string or an object with `text`, not {kind(value)}")
 
 
@@ -32,8 +47,129 @@ def query_of(value: Any) -> str:
     return text
 
 
-Text = Annotated[str, BeforeValidator(text_of)]
-Query = Annotated[str, BeforeValidator(query_of)]
+def texts_of(values: Sequence[Any], name: str, fields: Sequence[str] = ()) -> tuple[str, ...]:
+    """Every value's text; nearly always they are strings already.
+
+    Raises:
+        InvalidRequest: one has no text, or there are none; names the place under `name`.
+    """
+    if not values:
+        raise InvalidRequest(f"{name} must not be empty", param=name)
+    return tuple(
+        value if type(value) is str else _text_at(value, name, place, fields)
+        for place, value in enumerate(values)
+    )
+
+
+def echo(value: Any, text: str) -> dict[str, Any]:
+    """A document as answers repeat it: an object that has `text`."""
+    return {**value, "text": text} if isinstance(value, dict) else {"text": text}
+
+
+def _text_at(value: Any, name: str, place: int, fields: Sequence[str]) -> str:
+    try:
+        return text_of(value, fields)
+    except ValueError as problem:
+        path = f"{name}[{place}]"
+        raise InvalidRequest(f"{path} {problem}", param=path) from None
+
+
+def _chosen(value: dict[str, Any], fields: Sequence[str]) -> str:
+    present = [field for field in fields if value.get(field) is not None]
+    if not present:
+        raise ValueError(f"has none of the rank_fields {', '.join(map(repr, fields))}")
+    if len(fields) == 1:
+        return _plain(value[present[0]])
+    return _lines(value, present)
+
+
+def _lines(value: dict[str, Any], fields: Iterable[str]) -> str:
+    """As Cohere documents it: YAML, a field a line, in the order given."""
+    return "\n".join(f"{field}: {_plain(value[field])}" for field in fields)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _content(content: Any) -> str:
+    """A chat message's content: a string, or blocks of which each must be text."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list) or not content:
+        raise ValueError(f"must hold blocks in `content`, not {kind(content)}")
+    texts = []
+    for block in content:
+        match block:
+            case {"type": "text", "text": str(text)}:
+                texts.append(text)
+            case {"type": str(other)} if other != "text":
+                raise ValueError(f"has a block of type {other!r}; this model reads text only")
+            case _:
+                raise ValueError("must hold its text in blocks of type 'text'")
+    return "\n".join(texts)
+
+
+def _not_a_boolean(value: Any) -> Any:
+    # Pydantic would read true as 1.
+    if isinstance(value, bool):
+        raise ValueError(f"must be an integer, not {kind(value)}")
+    return value
+
+
+TEXT: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "object",
+            "minProperties": 1,
+            "properties": {
+                "text": {
+                    "type": "string",
+                    "description": "What is read; the other fields, or `content`, when absent.",
+                }
+            },
+        },
+    ]
+}
+LIST: dict[str, Any] = {"type": "array", "items": TEXT, "minItems": 1, "x-limit": "max_documents"}
+
+SAYING: dict[str, Any] = {
+    "type": "string",
+    "minLength": 1,
+    "pattern": r"\S",
+    "description": "A text that is not blank.",
+}
+
+Query = Annotated[
+    str,
+    BeforeValidator(query_of),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                SAYING,
+                {"type": "object", "properties": {"text": SAYING}, "required": ["text"]},
+            ]
+        }
+    ),
+]
+
+# Kept as they came, because some answers repeat them; `texts_of` reads them.
+# The limit is the server's: `schema.py` puts it in.
+Documents = Annotated[list[Any], WithJsonSchema(LIST)]
+
+# One text or many, as they came.
+Side = Annotated[Any, WithJsonSchema({"anyOf": [*TEXT["anyOf"], LIST]})]
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+# One text may stand for an array of one.
+OneOrMore = Annotated[Documents, BeforeValidator(_listed)]
+
+Count = Annotated[int, BeforeValidator(_not_a_boolean)]
 
 
 def kind(value: Any) -> str:

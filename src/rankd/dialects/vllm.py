@@ -1,30 +1,41 @@
-"""vLLM's score request, `POST /v1/score`, in all four spellings.
+"""vLLM's scoring API: `/score` in all four spellings, `/rerank`, `/tokenize`, `/invocations`.
 
-One side against the other: 1:1, 1:N and N:N. Scores come back in the order of
-the request. Source: vLLM 0.32, `entrypoints/pooling/scoring/protocol.py`.
+A score request puts one side against the other: 1:1, 1:N and N:N; scores come back in
+the order of the request. Its rerank body is what `openai.py` answers at the root; exactly
+vLLM's answer is under `/vllm`.
+Source: vLLM 0.32, `entrypoints/pooling/scoring/protocol.py`.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankd.desk import DeskDep
 from rankd.dialects import wire
-from rankd.dialects.openai import Usage, truncations
-from rankd.dialects.texts import query_of, text_of
-from rankd.errors import InvalidRequest
+from rankd.dialects.base import (
+    Asking,
+    Dialect,
+    Fit,
+    Listing,
+    Reply,
+    Usage,
+    agreed_text,
+    example,
+    usage,
+)
+from rankd.dialects.openai import instruction_in
+from rankd.dialects.texts import Count, Side, query_of, text_of
+from rankd.errors import InvalidRequest, RankError
 from rankd.types import Ask, Verdict
-
-router = APIRouter(tags=["score"])
 
 # (queries, documents) as the four spellings name them.
 _SPELLINGS = (
@@ -35,33 +46,155 @@ _SPELLINGS = (
 )
 
 
-class ScoreRequest(BaseModel):
-    model_config = ConfigDict(
-        extra="allow",
-        json_schema_extra={
-            "example": {
-                "text_1": "What is the capital of China?",
-                "text_2": ["The capital of China is Beijing.", "Lions live in Africa."],
-            }
-        },
+class RerankRequest(Listing):
+    model_config = example(
+        {
+            "model": "BAAI/bge-reranker-base",
+            "query": "What is the capital of France?",
+            "documents": [
+                "The capital of Brazil is Brasilia.",
+                "The capital of France is Paris.",
+            ],
+        }
     )
 
-    model: str | None = None
-    queries: Any = Field(None, description="One query or as many as documents.")
-    documents: Any = Field(None, description="One document or many.")
-    items: Any = Field(None, description="Another name of `documents`.")
-    data_1: Any = Field(None, description="Another name of `queries`.")
-    data_2: Any = Field(None, description="Another name of `documents`.")
-    text_1: Any = Field(None, description="Another name of `queries`.")
-    text_2: Any = Field(None, description="Another name of `documents`.")
-    instruction: str | None = Field(None, description="What relevance means for this request.")
-    instruct: str | None = Field(None, description="Another name of `instruction`.")
-    max_tokens_per_doc: int | None = Field(None, ge=1)
-    use_activation: bool | None = Field(None, description="false: raw logits, in nats.")
-    priority: int | None = Field(None, ge=0, le=999)
-    timeout_ms: int | None = Field(None, ge=1, le=wire.LONGEST_MS)
-    user: str | None = None
-    truncate_prompt_tokens: int | None = Field(None, description="Accepted; has no effect.")
+    return_documents: bool | None = Field(
+        None, description="Accepted; vLLM always repeats the documents."
+    )
+    max_tokens_per_doc: Count | None = Field(
+        None, ge=0, description="Tokens of a document that are read; all that fit when 0 or absent."
+    )
+    use_activation: bool | None = Field(
+        None, description="false: raw logits, in nats; true when absent."
+    )
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="Of it only `instruction` is read; none when absent."
+    )
+    request_id: str | None = Field(None, description="Accepted; has no effect.")
+    user: str | None = Field(None, description="Accepted; has no effect.")
+    truncate_prompt_tokens: int | None = Field(
+        None, description="Accepted; documents are cut to fit in any case."
+    )
+
+    def echoes(self) -> bool:
+        return True
+
+    def wants_logits(self) -> bool:
+        return self.use_activation is False
+
+    def fit(self) -> Fit:
+        return Fit(self.max_tokens_per_doc or None)
+
+    def instructions(self) -> dict[str, str | None]:
+        hidden = instruction_in("chat_template_kwargs", self.chat_template_kwargs)
+        return {**super().instructions(), **hidden}
+
+
+class VllmDocument(BaseModel):
+    text: str
+    multi_modal: None
+
+
+class VllmResult(BaseModel):
+    index: int
+    document: VllmDocument
+    relevance_score: float
+
+
+class RerankResponse(BaseModel):
+    id: str
+    model: str
+    usage: Usage
+    results: list[VllmResult] = Field(description="Most relevant first.")
+
+
+class VllmError(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: int
+
+
+class VllmFailure(BaseModel):
+    error: VllmError
+    message: str
+    detail: str
+
+
+_TYPES = {400: "BadRequestError", 404: "NotFoundError", 500: "InternalServerError"}
+
+
+class Vllm(Dialect):
+    name = "vllm"
+    about = "vLLM's scoring API."
+    Request = RerankRequest
+    response = RerankResponse
+    failure = VllmFailure
+
+    def render(self, reply: Reply) -> dict[str, Any]:
+        return {
+            "id": f"rerank-{reply.id}",
+            "model": reply.model,
+            "usage": usage(reply),
+            "results": [
+                {
+                    "index": verdict.index,
+                    "document": {"text": reply.text(verdict), "multi_modal": None},
+                    "relevance_score": reply.number(verdict),
+                }
+                for verdict in reply.best
+            ],
+        }
+
+    def error(self, problem: RankError) -> dict[str, Any]:
+        return {
+            "error": {
+                "message": problem.message,
+                "type": _TYPES.get(problem.status, problem.kind),
+                "param": problem.param,
+                "code": problem.status,
+            },
+            "message": problem.message,
+            "detail": problem.message,
+        }
+
+
+class ScoreRequest(Asking):
+    model_config = example(
+        {
+            "text_1": "What is the capital of China?",
+            "text_2": ["The capital of China is Beijing.", "Lions live in Africa."],
+        }
+    )
+
+    queries: Side | None = Field(
+        None, description="One query, or as many as documents; absent in another spelling."
+    )
+    documents: Side | None = Field(
+        None, description="One document or many; absent in another spelling."
+    )
+    items: Side | None = Field(None, description="Another name of `documents`.")
+    data_1: Side | None = Field(None, description="Another name of `queries`.")
+    data_2: Side | None = Field(None, description="Another name of `documents`.")
+    text_1: Side | None = Field(None, description="Another name of `queries`.")
+    text_2: Side | None = Field(None, description="Another name of `documents`.")
+    max_tokens_per_doc: Count | None = Field(
+        None, ge=0, description="Tokens of a document that are read; all that fit when 0 or absent."
+    )
+    use_activation: bool | None = Field(
+        None, description="false: raw logits, in nats; true when absent."
+    )
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="Of it only `instruction` is read; none when absent."
+    )
+    user: str | None = Field(None, description="Accepted; has no effect.")
+    truncate_prompt_tokens: int | None = Field(
+        None, description="Accepted; documents are cut to fit in any case."
+    )
+
+    def instructions(self) -> dict[str, str | None]:
+        hidden = instruction_in("chat_template_kwargs", self.chat_template_kwargs)
+        return {**super().instructions(), **hidden}
 
     def asks(self) -> list[Ask]:
         """One ask for each run of documents that share a query."""
@@ -87,9 +220,16 @@ class ScoreRequest(BaseModel):
         return queries, documents
 
     def _spelling(self) -> tuple[str, str]:
-        for left, right in _SPELLINGS:
-            if getattr(self, left) is not None and getattr(self, right) is not None:
-                return left, right
+        given = [
+            (left, right)
+            for left, right in _SPELLINGS
+            if getattr(self, left) is not None and getattr(self, right) is not None
+        ]
+        if len(given) == 1:
+            return given[0]
+        if given:
+            both = " and ".join(" with ".join(pair) for pair in given)
+            raise InvalidRequest(f"{both}: send one pair", param=given[1][1])
         pairs = ", ".join(f"{left} and {right}" for left, right in _SPELLINGS)
         raise InvalidRequest(f"send two sides to compare: {pairs}")
 
@@ -97,8 +237,8 @@ class ScoreRequest(BaseModel):
         return Ask(
             query=query,
             documents=tuple(documents),
-            instruction=self.instruction or self.instruct,
-            max_document_tokens=self.max_tokens_per_doc,
+            instruction=agreed_text(**self.instructions()),
+            max_document_tokens=self.max_tokens_per_doc or None,
             priority=self.priority or 0,
             deadline=wire.deadline(self.timeout_ms),
         )
@@ -117,25 +257,79 @@ class ScoreResponse(BaseModel):
     model: str
     data: list[Score] = Field(description="In the order of the request.")
     usage: Usage
+    meta: dict[str, list[str]] | None = Field(
+        None, description="`warnings`, when there are any; else absent."
+    )
 
 
-@router.post(
-    "/v1/score",
-    response_model=None,
-    responses={200: {"model": ScoreResponse}},
-    openapi_extra=wire.body_of(ScoreRequest),
-)
-@router.post("/score", include_in_schema=False)
+def is_score(body: Mapping[str, Any]) -> bool:
+    """Whether a body holds two sides, rather than a query and documents."""
+    return any(name in body for pair in _SPELLINGS for name in pair if name != "documents")
+
+
 async def score(http: Request, desk: DeskDep) -> Response:
     """Score texts against each other, in the order of the request."""
-    request = await wire.read(http, ScoreRequest, desk.ranker.max_documents)
+    body = wire.fields_of(await http.body(), desk.ranker.max_documents)
+    return await score_body(body, desk)
+
+
+async def score_body(body: Mapping[str, Any], desk: DeskDep) -> Response:
+    request = wire.validated(ScoreRequest, body)
     desk.accept_model(request.model)
     groups = await desk.ranker.rank_all(request.asks())
     verdicts = _renumbered(verdict for group in groups for verdict in group)
-    return wire.JSON(_answer(request, verdicts, desk.name_for(request.model)))
+    warnings = [*wire.unknown_fields(request, dialect.name), *wire.truncations(verdicts)]
+    answer = _answer(request, verdicts, desk.name_for(request.model), warnings)
+    return wire.JSON(answer, headers=wire.warning_header(warnings))
 
 
-def _answer(request: ScoreRequest, verdicts: Sequence[Verdict], model: str) -> dict[str, Any]:
+class TokenizeRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="allow", json_schema_extra={"example": {"prompt": "The capital of China"}}
+    )
+
+    model: str | None = Field(
+        None,
+        description="Any name is answered by the served model, unless --strict-model; that model "
+        "when absent.",
+    )
+    prompt: str = Field(description="The text; control tokens in it are text here, too.")
+    add_special_tokens: bool | None = Field(
+        None, description="Accepted; this model's tokenizer adds none."
+    )
+    return_token_strs: bool | None = Field(
+        None, description="Whether to spell the tokens; false when absent."
+    )
+
+
+class TokenizeResponse(BaseModel):
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None
+
+
+async def tokenize(http: Request, desk: DeskDep) -> Response:
+    """The token ids of a text, as documents are read: without the template."""
+    request = wire.validated(
+        TokenizeRequest, wire.fields_of(await http.body(), desk.ranker.max_documents)
+    )
+    desk.accept_model(request.model)
+    encoder = desk.ranker.encoder
+    ids = await encoder.tokenize(request.prompt)
+    return wire.JSON(
+        {
+            "count": len(ids),
+            "max_model_len": encoder.max_tokens,
+            "tokens": ids,
+            "token_strs": encoder.spell(ids) if request.return_token_strs else None,
+        }
+    )
+
+
+def _answer(
+    request: ScoreRequest, verdicts: Sequence[Verdict], model: str, warnings: Sequence[str]
+) -> dict[str, Any]:
     tokens = sum(verdict.tokens for verdict in verdicts)
     raw = request.use_activation is False
     answer: dict[str, Any] = {
@@ -153,9 +347,8 @@ def _answer(request: ScoreRequest, verdicts: Sequence[Verdict], model: str) -> d
         ],
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
-    warnings = wire.unknown_fields(request, "vllm") + truncations(verdicts)
     if warnings:
-        answer["meta"] = {"warnings": warnings}
+        answer["meta"] = {"warnings": list(warnings)}
     return answer
 
 
@@ -177,3 +370,6 @@ def _texts(value: Any, name: str, read: Callable[[Any], str]) -> list[str]:
         except ValueError as problem:
             raise InvalidRequest(f"{path} {problem}", param=path) from None
     return texts
+
+
+dialect = Vllm()

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import orjson
-from fastapi import Request, Response
+from fastapi import Response
 from pydantic import BaseModel, ValidationError
 
 from rankd import metrics
 from rankd.dialects.texts import kind, short
-from rankd.errors import InvalidRequest, RankError, TooLarge
+from rankd.errors import InvalidRequest, TooLarge, UnsupportedMedia
+from rankd.types import Verdict
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -24,47 +28,114 @@ class JSON(Response):
         return orjson.dumps(content)
 
 
+_GZIP = b"\x1f\x8b"
+
 # A day; beyond what any client waits, and within what a clock can add.
 LONGEST_MS = 86_400_000
 
 
-async def read(request: Request, model: type[Model], most: int) -> Model:
-    """The body as a request of one dialect; the content type is not asked for.
+def fields_of(body: bytes, most: int) -> dict[str, Any]:
+    """The body as a JSON object; the content type is not asked for.
 
     Args:
         most: items that any list may have. Looked at first, because judging millions of
             them one by one would hold up everyone else.
 
     Raises:
-        InvalidRequest: the body is not JSON, or not what the dialect expects.
+        InvalidRequest: the body is not a JSON object.
         TooLarge: a list is longer than `most`.
     """
-    body = parse(await request.body())
-    if not isinstance(body, dict):
-        raise InvalidRequest(f"the body must be a JSON object, not {kind(body)}")
+    value = parse(body)
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"the body must be a JSON object, not {kind(value)}")
+    _refuse_long_lists(value, most)
+    _refuse_duplicates(value, body)
+    return value
+
+
+def _refuse_long_lists(body: dict[str, Any], most: int, path: str = "") -> None:
     for name, value in body.items():
         if isinstance(value, list) and len(value) > most:
+            field = path + short_name(name)
             raise TooLarge(
-                f"{len(value):,} {short_name(name)} in one request; the limit is {most:,}",
-                param=short_name(name),
+                f"{len(value):,} {field} in one request; the limit is {most:,}", param=field
             )
+        if isinstance(value, dict) and not path:
+            _refuse_long_lists(value, most, f"{short_name(name)}.")
+
+
+# What may be the name of a field: one pass over the bytes, from quote to quote. Bounded, so
+# that long texts without a space are not read twice; no dialect has a longer name.
+_NAMES = re.compile(rb'"([\w\x80-\xff]{1,64})"\s*:')
+
+
+def _refuse_duplicates(body: dict[str, Any], raw: bytes) -> None:
+    """A field that stands twice would be half ignored; nobody can say which half was meant."""
+    # A name that stands once in the bytes stands once as a field. Otherwise it may be a
+    # field of a document, or look like one in a text, so the slow way has the last word.
+    counts = Counter(_NAMES.findall(raw))
+    if any(counts[name.encode()] > 1 for name in body if name.isidentifier()):
+        json.loads(raw, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        name = next(name for name in fields if names.count(name) > 1)
+        raise InvalidRequest(f"{short_name(name)} stands twice in one object", param=name)
+    return fields
+
+
+def validated(model: type[Model], body: Mapping[str, Any]) -> Model:
+    """The fields as a request of one dialect.
+
+    Raises:
+        InvalidRequest: they are not what the dialect expects; names the field.
+    """
     try:
         return model.model_validate(body)
     except ValidationError as problem:
         raise _complaint(problem) from None
 
 
-def body_of(model: type[BaseModel]) -> dict[str, Any]:
-    """What /docs shows of a body that a route reads by itself."""
-    schema = model.model_json_schema()
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
 def unknown_fields(request: BaseModel, dialect: str) -> list[str]:
     """Warnings that name the fields nobody here knows; they are counted, too."""
-    names = sorted(request.model_extra or {})
-    metrics.UNKNOWN_FIELDS.labels(dialect).inc(len(names))
+    names = sorted(_extras(request))
+    if names:
+        metrics.UNKNOWN_FIELDS.labels(dialect).inc(len(names))
     return [f"unknown field {short_name(name)!r} was ignored" for name in names[:20]]
+
+
+def _extras(model: BaseModel, path: str = "") -> Iterator[str]:
+    for name in model.model_extra or ():
+        yield path + name
+    for name, value in model:
+        if isinstance(value, BaseModel):
+            yield from _extras(value, f"{path}{name}.")
+
+
+def truncations(verdicts: Iterable[Verdict]) -> list[str]:
+    """Which documents were cut, and by how much."""
+    return [
+        f"document {verdict.index} was cut from {verdict.document_tokens} "
+        f"to {verdict.kept_tokens} tokens"
+        for verdict in verdicts
+        if verdict.truncated
+    ]
+
+
+# Warnings in a header: as many as any proxy lets through.
+_SHOWN = 5
+
+
+def warning_header(warnings: Sequence[str]) -> dict[str, str]:
+    """The warnings as a header, for answers that have no place for them."""
+    if not warnings:
+        return {}
+    more = [f"and {len(warnings) - _SHOWN} more"] if len(warnings) > _SHOWN else []
+    said = "; ".join([*warnings[:_SHOWN], *more])
+    return {"x-rankd-warnings": said.encode("ascii", "backslashreplace").decode()}
 
 
 def short_name(name: str) -> str:
@@ -83,21 +154,6 @@ def deadline(timeout_ms: int | None) -> float | None:
     return None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
 
 
-def error_response(error: RankError) -> Response:
-    """OpenAI's envelope, with the fields beside it that other SDKs read a reason from."""
-    content = {
-        "error": {
-            "message": error.message,
-            "type": error.kind,
-            "param": error.param,
-            "code": error.code,
-        },
-        "message": error.message,
-        "detail": error.message,
-    }
-    return JSON(content, error.status)
-
-
 def parse(body: bytes) -> Any:
     """JSON in UTF-8, half surrogate pairs mended.
 
@@ -106,6 +162,8 @@ def parse(body: bytes) -> Any:
     """
     if not body.strip():
         raise InvalidRequest("the body is empty; send a JSON object")
+    if body.startswith(_GZIP):
+        raise UnsupportedMedia("the body is compressed; send plain JSON")
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as problem:
@@ -113,12 +171,16 @@ def parse(body: bytes) -> Any:
     # orjson refuses half a surrogate pair ("\ud83d"), which JavaScript's splitters
     # send whenever they cut an emoji in two. The standard library takes it.
     try:
-        return _mend(json.loads(body.decode()))
+        return _mend(json.loads(body.decode(), parse_constant=_refuse_constant))
     except (ValueError, RecursionError):
         reason = first.msg[0].lower() + first.msg[1:]
         raise InvalidRequest(
             f"the body is not valid JSON: {reason} (line {first.lineno}, column {first.colno})"
         ) from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)  # NaN and Infinity are Python's, not JSON's.
 
 
 def _mend(value: Any) -> Any:
@@ -148,7 +210,7 @@ def _complaint(problem: ValidationError) -> InvalidRequest:
             sentence = f"{path} must be an array, not {kind(got)}"
         case "bool_type" | "bool_parsing":
             sentence = f"{path} must be true or false, not {kind(got)}"
-        case "int_type" | "int_parsing" | "int_from_float":
+        case "int_type" | "int_parsing" | "int_from_float" | "int_parsing_size":
             sentence = f"{path} must be an integer, not {kind(got)}"
         case _:
             sentence = f"{path}: {error['msg'][0].lower()}{error['msg'][1:]}, got {short(got)}"
@@ -156,6 +218,7 @@ def _complaint(problem: ValidationError) -> InvalidRequest:
 
 
 def _path(location: tuple[int | str, ...]) -> str:
+    """`documents[3].text`; without the names that pydantic gives to the sides of a union."""
     return "".join(
         f"[{part}]" if isinstance(part, int) else f".{part}" for part in location
     ).removeprefix(".")

@@ -28,7 +28,7 @@ class AccessLog:
     """
 
     def __init__(
-        self, app: ASGIApp, *, enabled: bool, render: Callable[[Exception], Response]
+        self, app: ASGIApp, *, enabled: bool, render: Callable[[Exception, Scope], Response]
     ) -> None:
         self._app = app
         self._enabled = enabled
@@ -56,7 +56,7 @@ class AccessLog:
             _log.exception("%s %s failed", scope["method"], _shown(scope["path"]))
             if status != 499:
                 raise  # Too late for another answer.
-            await self._render(problem)(scope, receive, note)
+            await self._render(problem, scope)(scope, receive, note)
         finally:
             self._write(scope, request_id, status, time.perf_counter() - began)
 

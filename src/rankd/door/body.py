@@ -9,9 +9,9 @@ from contextlib import suppress
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rankd.errors import ClientGone, RankError, ShuttingDown, TooLarge
+from rankd.errors import ClientGone, RankError, ShuttingDown, TooLarge, UnsupportedMedia
 
-Render = Callable[[RankError], Response]
+Render = Callable[[RankError, Scope], Response]
 
 
 class WholeBody:
@@ -36,8 +36,8 @@ class WholeBody:
             body = await self._read(scope, receive)
         except ClientGone:
             return
-        except TooLarge as problem:
-            await self._render(problem)(scope, receive, send)
+        except (TooLarge, UnsupportedMedia) as problem:
+            await self._render(problem, scope)(scope, receive, send)
             return
         await self._run_while_wanted(scope, body, receive, send)
 
@@ -45,6 +45,10 @@ class WholeBody:
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit():
                 self._refuse_beyond(int(value))
+            if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+                raise UnsupportedMedia(
+                    f"content-encoding {value.decode('latin-1')!r} is not read; send plain JSON"
+                )
         chunks, size = [], 0
         while True:
             message = await receive()
@@ -80,7 +84,7 @@ class WholeBody:
             work.cancel()
             if not began:
                 problem = ShuttingDown("the server is stopping and could not finish in time")
-                await self._render(problem)(scope, receive, send)
+                await self._render(problem, scope)(scope, receive, send)
             return
         gone.cancel()
         if not work.done():

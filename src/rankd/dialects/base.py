@@ -1,0 +1,406 @@
+"""What every dialect is: a way to read a request, to render verdicts and to render errors."""
+
+from __future__ import annotations
+
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rankd.dialects import wire
+from rankd.dialects.texts import Count, OneOrMore, Query, echo, texts_of
+from rankd.errors import InvalidRequest, RankError
+from rankd.types import Ask, Ranking, Truncation, Verdict, best_first
+
+# Where clients ask for a ranking whatever their base URL holds: they drop and add
+# `/v1` and `/v2` as they like, so all of these mean the same.
+RERANK_PATHS = (
+    "/v1/rerank",
+    "/rerank",
+    "/v2/rerank",
+    "/v1/reranking",
+    "/reranking",
+    "/v1/reranks",
+    "/reranks",
+)
+
+
+class Asking(BaseModel):
+    """What rankd takes in every dialect, beside the vendor's own fields."""
+
+    # Unknown fields are kept, so that the answer can name them.
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+    model: str | None = Field(
+        None,
+        description="Any name is answered by the served model, unless --strict-model; that model "
+        "when absent.",
+    )
+    instruction: str | None = Field(
+        None, description="What relevance means for this request; the server's when absent."
+    )
+    instruct: str | None = Field(None, description="Another name of `instruction`.")
+    task: str | None = Field(None, description="Another name of `instruction`.")
+    priority: Count | None = Field(
+        None, ge=0, le=999, description="Lower is sooner; 0 when absent."
+    )
+    timeout_ms: Count | None = Field(
+        None,
+        ge=1,
+        le=wire.LONGEST_MS,
+        description="Milliseconds the answer is awaited; no limit when absent.",
+    )
+
+    # What a dialect's own fields say; each overrides what it has a field for.
+
+    def question(self) -> str:
+        raise NotImplementedError
+
+    def texts(self) -> tuple[str, ...]:
+        """The documents' texts, in the order of the request."""
+        raise NotImplementedError
+
+    def most(self) -> int | None:
+        """How many results are wanted; None and 0 are all."""
+        return None
+
+    def echoes(self) -> bool:
+        """Whether results repeat their documents."""
+        return False
+
+    def echo(self, index: int, text: str) -> dict[str, Any]:
+        """A document as answers repeat it: an object with `text`, other fields kept."""
+        return {"text": text}
+
+    def wants_logits(self) -> bool:
+        return False
+
+    def fit(self) -> Fit:
+        """What happens to documents that do not fit."""
+        return Fit()
+
+    def ask(self) -> Ask:
+        fit = self.fit()
+        return Ask(
+            query=self.question(),
+            documents=self.texts(),
+            instruction=agreed_text(**self.instructions()),
+            max_document_tokens=fit.tokens,
+            truncation=fit.truncation,
+            max_chunks=fit.chunks,
+            overlap=fit.overlap,
+            priority=self.priority or 0,
+            deadline=wire.deadline(self.timeout_ms),
+        )
+
+    def instructions(self) -> dict[str, str | None]:
+        """The instruction in every spelling, by its path."""
+        return {"instruction": self.instruction, "instruct": self.instruct, "task": self.task}
+
+
+def agreed(**spellings: Any) -> Any:
+    """The one value that several spellings of a field have.
+
+    Raises:
+        InvalidRequest: they differ; one of them would be ignored, silently.
+    """
+    given = {name: value for name, value in spellings.items() if value is not None}
+    values = list(given.values())
+    if any(value != values[0] for value in values):
+        names = " and ".join(given)
+        raise InvalidRequest(f"{names} say different things; send one", param=list(given)[-1])
+    return values[0] if values else None
+
+
+def agreed_text(**spellings: str | None) -> str | None:
+    """As `agreed`, of texts, of which an empty one says nothing."""
+    text: str | None = agreed(**{name: text or None for name, text in spellings.items()})
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What happens to documents that do not fit; the fields are those of `Ask`."""
+
+    tokens: int | None = None
+    truncation: Truncation = "end"
+    chunks: int = 1
+    overlap: int = 0
+
+
+def example(body: dict[str, Any]) -> ConfigDict:
+    """A request's configuration: the body that /docs shows, and that tests send."""
+    return ConfigDict(json_schema_extra={"example": body})
+
+
+class Listing(Asking):
+    """`query`, `documents`, `top_n`: what most vendors took over from Cohere."""
+
+    query: Query = Field(description="The question; a string, or an object with `text`.")
+    documents: OneOrMore = Field(
+        description="What to judge: strings, or objects with `text` (or other fields); a string "
+        "by itself is one document."
+    )
+    top_n: Count | None = Field(
+        None, ge=0, description="Results to return; all when absent, 0 or above their number."
+    )
+    return_documents: bool | None = Field(
+        None, description="Whether results repeat their documents."
+    )
+
+    def question(self) -> str:
+        return self.query
+
+    def texts(self) -> tuple[str, ...]:
+        return texts_of(self.documents, "documents", self.fields())
+
+    def fields(self) -> Sequence[str]:
+        """Of object documents, the fields to read; none reads what `text_of` says."""
+        return ()
+
+    def most(self) -> int | None:
+        return self.top_n
+
+    def echoes(self) -> bool:
+        return bool(self.return_documents)
+
+    def echo(self, index: int, text: str) -> dict[str, Any]:
+        return echo(self.documents[index], text)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a dialect has to render an answer from.
+
+    Attributes:
+        texts: of the documents, in the order of the request.
+        verdicts: one for each of them, in the same order.
+        model: as the client named it, or the served name.
+        warnings: what the caller should know: unknown fields, documents that were cut.
+        device: where it was computed.
+    """
+
+    request: Asking
+    path: str
+    model: str
+    texts: Sequence[str]
+    ranking: Ranking
+    warnings: Sequence[str]
+    device: str = ""
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        return self.ranking.groups[0]
+
+    @cached_property
+    def best(self) -> list[Verdict]:
+        """As many as wanted, most relevant first."""
+        return best_first(self.verdicts)[: self.request.most() or None]
+
+    @cached_property
+    def tokens(self) -> int:
+        """Tokens of every pair, template included."""
+        return sum(verdict.tokens for verdict in self.verdicts)
+
+    @property
+    def search_units(self) -> int:
+        """Cohere's unit: a query with up to a hundred documents."""
+        return -(-len(self.texts) // 100)
+
+    def number(self, verdict: Verdict) -> float:
+        """The score as it goes on the wire, in [0, 1], or the logit when asked for."""
+        return wire.rounded(verdict.logit if self._logits else verdict.score)
+
+    @cached_property
+    def _logits(self) -> bool:
+        return self.request.wants_logits()
+
+    def text(self, verdict: Verdict) -> str:
+        return self.texts[verdict.index]
+
+    def document(self, verdict: Verdict) -> dict[str, Any]:
+        """The document as an object with `text`, other fields kept."""
+        return self.request.echo(verdict.index, self.text(verdict))
+
+
+class Dialect(ABC):
+    """One company's whole wire.
+
+    Attributes:
+        name: in metrics, in /docs, and as the prefix that forces it (`/name`).
+        about: a line for /docs.
+        Request: what its body holds.
+        response: what its answer holds, for /docs and the tests that hold us to it.
+        failure: what its errors hold, likewise.
+        claims: bodies that are meant for it wherever they arrive, by the fields they
+            have; several are alternatives. See `union.py`.
+        paths: this vendor's own, beside `RERANK_PATHS`; they speak it without a prefix, too.
+        mounted: paths that stand under the prefix.
+    """
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    Request: ClassVar[type[Asking]]
+    response: ClassVar[Any]
+    failure: ClassVar[type[BaseModel]]
+    claims: ClassVar[tuple[Claim, ...]] = ()
+    paths: ClassVar[tuple[str, ...]] = ()
+    mounted: ClassVar[tuple[str, ...]] = RERANK_PATHS
+
+    @property
+    def prefix(self) -> str:
+        return f"/{self.name}"
+
+    def of(self, body: Mapping[str, Any]) -> Dialect:
+        """The dialect of a body under this one's prefix."""
+        return self
+
+    def speakers(self) -> tuple[Dialect, ...]:
+        """All that `of` may return, for /docs."""
+        return (self,)
+
+    @abstractmethod
+    def render(self, reply: Reply) -> Any:
+        """The answer's JSON."""
+
+    @abstractmethod
+    def error(self, problem: RankError) -> dict[str, Any]:
+        """An error's JSON; always with `message`, `detail` and `error`, which clients of
+        other vendors look for."""
+
+    def headers(self, reply: Reply) -> Mapping[str, str]:
+        return {}
+
+
+# "any" is a value, "present" may be null, too.
+Kind = Literal["any", "present", "array", "object"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Fields by which a body is recognised, each with the JSON type it must have."""
+
+    fields: frozenset[tuple[str, Kind]]
+
+    @staticmethod
+    def on(**fields: Kind) -> Claim:
+        return Claim(frozenset(fields.items()))
+
+    def covers(self, body: Mapping[str, Any]) -> bool:
+        return all(name in body and _is(body[name], kind) for name, kind in self.fields)
+
+    def hides(self, other: Claim) -> bool:
+        """Whether every body that `other` covers is covered by this one, too."""
+        wanted = dict(other.fields)
+        return all(name in wanted and _implies(wanted[name], kind) for name, kind in self.fields)
+
+    def __str__(self) -> str:
+        return " + ".join(
+            f"{name} ({kind})" if kind in ("array", "object") else name
+            for name, kind in sorted(self.fields)
+        )
+
+
+def _implies(kind: Kind, other: Kind) -> bool:
+    return other in (kind, "present") or (other == "any" and kind in ("array", "object"))
+
+
+def _is(value: Any, kind: Kind) -> bool:
+    match kind:
+        case "present":
+            return True
+        case "array":
+            return isinstance(value, list)
+        case "object":
+            return isinstance(value, dict)
+    # A null is as good as absent.
+    return value is not None
+
+
+class ErrorObject(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class OpenAIFailure(BaseModel):
+    """OpenAI's envelope, and the fields in which other SDKs look for a reason."""
+
+    error: ErrorObject
+    message: str
+    detail: str
+
+
+class StringFailure(BaseModel):
+    """For clients that read `error` as a string."""
+
+    error: str
+    error_type: str
+    message: str
+    detail: str
+
+
+def openai_error(problem: RankError) -> dict[str, Any]:
+    """OpenAI's envelope, with the fields beside it that other SDKs read a reason from."""
+    return {
+        "error": {
+            "message": problem.message,
+            "type": problem.kind,
+            "param": problem.param,
+            "code": problem.code,
+        },
+        "message": problem.message,
+        "detail": problem.message,
+    }
+
+
+def string_error(problem: RankError, error_type: str) -> dict[str, Any]:
+    """The envelope of those whose clients read `error` as a string."""
+    return {
+        "error": problem.message,
+        "error_type": error_type,
+        "message": problem.message,
+        "detail": problem.message,
+    }
+
+
+class Document(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    text: str
+
+
+class Result(BaseModel):
+    index: int = Field(description="Place of the document in the request, from 0.")
+    relevance_score: float = Field(description="In [0, 1], or a logit when asked for.")
+    document: Document | None = Field(None, description="Absent when not wanted.")
+
+
+class Usage(BaseModel):
+    prompt_tokens: int = Field(description="Tokens of every pair, template included.")
+    total_tokens: int
+
+
+def usage(reply: Reply) -> dict[str, int]:
+    return {"prompt_tokens": reply.tokens, "total_tokens": reply.tokens}
+
+
+def results(reply: Reply) -> list[dict[str, Any]]:
+    """Best first; `document` is an object or absent, never null."""
+    found = []
+    echoes = reply.request.echoes()
+    for verdict in reply.best:
+        result: dict[str, Any] = {
+            "index": verdict.index,
+            "relevance_score": reply.number(verdict),
+        }
+        if echoes:
+            result["document"] = reply.document(verdict)
+        found.append(result)
+    return found

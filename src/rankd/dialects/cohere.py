@@ -1,0 +1,140 @@
+"""Cohere's Rerank API, versions 1 and 2, under `/cohere`.
+
+At the root the same bodies are answered by `openai.py`, whose answer is a superset.
+Source: cohere-ai/cohere-developer-experience, cohere-openapi.yaml.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from rankd.dialects.base import (
+    RERANK_PATHS,
+    Dialect,
+    ErrorObject,
+    Fit,
+    Listing,
+    Reply,
+    Result,
+    example,
+    openai_error,
+    results,
+)
+from rankd.dialects.openai import Meta, meta
+from rankd.dialects.texts import Count, Documents, Query
+from rankd.errors import RankError
+
+_V2 = "/v2/rerank"
+
+
+class V1Request(Listing):
+    model_config = example(
+        {
+            "model": "rerank-english-v3.0",
+            "query": "What is the capital of the United States?",
+            "documents": [
+                {"text": "Carson City is the capital city of Nevada.", "state": "Nevada"},
+                {"text": "Washington, D.C. is the capital of the United States."},
+            ],
+            "return_documents": True,
+            "rank_fields": ["text"],
+            "max_chunks_per_doc": 10,
+        }
+    )
+
+    top_n: Count | None = Field(None, ge=0, description="Results to return; all when absent.")
+    rank_fields: list[str] | None = Field(
+        None, description="Fields of object documents that are read; `text` when absent."
+    )
+    return_documents: bool | None = Field(
+        None, description="Whether results repeat their documents; false when absent."
+    )
+    max_chunks_per_doc: Count | None = Field(
+        None,
+        ge=1,
+        description="Chunks in which a long document is read, the best counts; 10 when absent.",
+    )
+
+    def fields(self) -> Sequence[str]:
+        return self.rank_fields or ()
+
+    def fit(self) -> Fit:
+        return Fit(chunks=self.max_chunks_per_doc or 10)
+
+
+class V2Request(Listing):
+    model_config = example(
+        {
+            "model": "rerank-v4.0-pro",
+            "query": "What is the capital of the United States?",
+            "documents": [
+                "Carson City is the capital city of Nevada.",
+                "Washington, D.C. is the capital of the United States.",
+            ],
+            "top_n": 2,
+            "max_tokens_per_doc": 4096,
+        }
+    )
+
+    query: Query = Field(description="The search query.")
+    documents: Documents = Field(description="Texts; structured data as YAML strings.")
+    return_documents: bool | None = Field(
+        None,
+        description="Whether results repeat their documents; false when absent. Version 2 has no "
+        "such field, but clients send it.",
+    )
+    max_tokens_per_doc: Count | None = Field(
+        None, ge=1, description="Longer documents are cut at their end; 4096 when absent."
+    )
+
+    def fit(self) -> Fit:
+        return Fit(tokens=self.max_tokens_per_doc or 4096)
+
+
+class CohereResponse(BaseModel):
+    id: str
+    results: list[Result] = Field(description="Most relevant first.")
+    meta: Meta
+
+
+class CohereFailure(BaseModel):
+    """Cohere's `id` and `message`, and where other SDKs look for a reason."""
+
+    id: str
+    message: str
+    detail: str
+    error: ErrorObject
+
+
+class _Cohere(Dialect):
+    name = "cohere"
+    response = CohereResponse
+    failure = CohereFailure
+    version = "1"
+
+    def render(self, reply: Reply) -> dict[str, Any]:
+        return {"id": reply.id, "results": results(reply), "meta": meta(reply, self.version)}
+
+    def error(self, problem: RankError) -> dict[str, Any]:
+        return {"id": str(uuid.uuid4()), **openai_error(problem)}
+
+
+class CohereV1(_Cohere):
+    about = "Cohere's Rerank API, version 1."
+    Request = V1Request
+    mounted = tuple(path for path in RERANK_PATHS if path != _V2)
+
+
+class CohereV2(_Cohere):
+    about = "Cohere's Rerank API, version 2."
+    Request = V2Request
+    mounted = (_V2,)
+    version = "2"
+
+
+v1 = CohereV1()
+v2 = CohereV2()

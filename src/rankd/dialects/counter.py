@@ -1,0 +1,75 @@
+"""From a request to an answer, whatever the dialect: read, rank, render."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastapi import Request, Response
+
+from rankd import metrics
+from rankd.desk import Desk, DeskDep
+from rankd.dialects import wire
+from rankd.dialects.base import Asking, Dialect, Reply
+from rankd.errors import RankError
+from rankd.types import Ask, Ranking
+
+# Where a request's dialect is noted, for whoever has to render an error later.
+SPOKEN = "rankd.dialect"
+
+Choice = Callable[[Mapping[str, Any]], Dialect]
+
+
+def endpoint(choose: Choice) -> Callable[..., Any]:
+    """A route that ranks.
+
+    Args:
+        choose: whose dialect a body is in.
+    """
+
+    async def rank(http: Request, desk: DeskDep) -> Response:
+        body = wire.fields_of(await http.body(), desk.ranker.max_documents)
+        return await answer(http, desk, choose(body), body)
+
+    return rank
+
+
+async def answer(http: Request, desk: Desk, dialect: Dialect, body: dict[str, Any]) -> Response:
+    """Rank what a body asks for, in its own dialect."""
+    http.scope[SPOKEN] = dialect
+    metrics.DIALECTS.labels(dialect.name).inc()
+    if named := http.path_params.get("model"):
+        body.setdefault("model", named)
+    request = wire.validated(dialect.Request, body)
+    desk.accept_model(request.model)
+    ask = request.ask()
+    ranking = await desk.ranker.timed([ask])
+    return rendered(dialect, reply_to(request, ask, ranking, desk, http.scope["path"]))
+
+
+def reply_to(request: Asking, ask: Ask, ranking: Ranking, desk: Desk, path: str) -> Reply:
+    warnings = wire.unknown_fields(request, "rerank") + wire.truncations(ranking.groups[0])
+    return Reply(
+        request=request,
+        path=path,
+        model=desk.name_for(request.model),
+        texts=ask.documents,
+        ranking=ranking,
+        warnings=warnings,
+        device=desk.ranker.engine.info.device,
+    )
+
+
+def rendered(dialect: Dialect, reply: Reply) -> Response:
+    headers = {**wire.warning_header(reply.warnings), **dialect.headers(reply)}
+    return wire.JSON(dialect.render(reply), headers=headers)
+
+
+def refusal(problem: RankError, dialect: Dialect) -> Response:
+    """An error in a dialect's own envelope."""
+    response = wire.JSON(dialect.error(problem), problem.status)
+    if problem.retry_after is not None:
+        response.headers["retry-after"] = str(problem.retry_after)
+    if problem.status == 401:
+        response.headers["www-authenticate"] = "Bearer"
+    return response

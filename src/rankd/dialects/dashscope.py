@@ -1,0 +1,209 @@
+"""DashScope's hosted qwen3-rerank: the native path, and the compatible one.
+
+Source: help.aliyun.com, text rerank API; dashscope 2.0, rerank/text_rerank.py.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rankd.dialects.base import (
+    Asking,
+    Claim,
+    Dialect,
+    ErrorObject,
+    Listing,
+    OpenAIFailure,
+    Reply,
+    Result,
+    example,
+    openai_error,
+    results,
+)
+from rankd.dialects.texts import Count, Documents, Query, echo, texts_of
+from rankd.errors import RankError
+
+
+class Input(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    query: Query = Field(description="The question.")
+    documents: Documents = Field(description="What to judge.")
+
+
+class Parameters(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    top_n: Count | None = Field(None, ge=0, description="Results to return; all when absent.")
+    return_documents: bool | None = Field(
+        None, description="Whether results repeat their documents; false when absent."
+    )
+    instruct: str | None = Field(None, description="Another name of `instruction`.")
+
+
+class NativeRequest(Asking):
+    model_config = example(
+        {
+            "model": "qwen3-rerank",
+            "input": {
+                "query": "什么是文本排序模型",
+                "documents": [
+                    "文本排序模型广泛用于搜索引擎和推荐系统中",
+                    "量子计算是计算科学的一个前沿领域",
+                ],
+            },
+            "parameters": {"return_documents": True, "top_n": 2},
+        }
+    )
+
+    input: Input = Field(description="The question and what to judge.")
+    parameters: Parameters | None = Field(
+        None, description="How to answer; the defaults when absent."
+    )
+
+    def question(self) -> str:
+        return self.input.query
+
+    def texts(self) -> tuple[str, ...]:
+        return texts_of(self.input.documents, "input.documents")
+
+    def most(self) -> int | None:
+        return self.parameters.top_n if self.parameters else None
+
+    def echoes(self) -> bool:
+        return bool(self.parameters and self.parameters.return_documents)
+
+    def echo(self, index: int, text: str) -> dict[str, Any]:
+        return echo(self.input.documents[index], text)
+
+    def instructions(self) -> dict[str, str | None]:
+        return {
+            **super().instructions(),
+            "parameters.instruct": self.parameters.instruct if self.parameters else None,
+        }
+
+
+class TotalTokens(BaseModel):
+    total_tokens: int = Field(description="Tokens of every pair, template included.")
+
+
+class Output(BaseModel):
+    results: list[Result] = Field(description="Most relevant first.")
+
+
+class NativeResponse(BaseModel):
+    output: Output
+    usage: TotalTokens
+    request_id: str
+
+
+class NativeFailure(BaseModel):
+    """DashScope's code, message and request_id, and where other SDKs look for a reason."""
+
+    code: str
+    message: str
+    request_id: str
+    detail: str
+    error: ErrorObject
+
+
+_CODES = {
+    400: "InvalidParameter",
+    401: "InvalidApiKey",
+    404: "ModelNotFound",
+    405: "MethodNotAllowed",
+    413: "InvalidParameter",
+    429: "Throttling.RateQuota",
+    503: "ServiceUnavailable",
+    504: "RequestTimeOut",
+}
+
+
+class Native(Dialect):
+    name = "dashscope"
+    about = "DashScope's text rerank."
+    Request = NativeRequest
+    response = NativeResponse
+    failure = NativeFailure
+    claims = (Claim.on(input="object"),)
+    paths = ("/api/v1/services/rerank/text-rerank/text-rerank",)
+
+    def of(self, body: Mapping[str, Any]) -> Dialect:
+        return self if "input" in body else compatible
+
+    def speakers(self) -> tuple[Dialect, ...]:
+        return (self, compatible)
+
+    def render(self, reply: Reply) -> dict[str, Any]:
+        return {
+            "output": {"results": results(reply)},
+            "usage": {"total_tokens": reply.tokens},
+            "request_id": reply.id,
+        }
+
+    def error(self, problem: RankError) -> dict[str, Any]:
+        return {
+            "code": _CODES.get(problem.status, "InternalError"),
+            "request_id": str(uuid.uuid4()),
+            **openai_error(problem),
+        }
+
+
+class CompatibleRequest(Listing):
+    model_config = example(
+        {
+            "model": "qwen3-rerank",
+            "query": "什么是文本排序模型",
+            "documents": [
+                "文本排序模型广泛用于搜索引擎和推荐系统中",
+                "量子计算是计算科学的一个前沿领域",
+            ],
+            "top_n": 2,
+            "instruct": "Given a web search query, retrieve relevant passages.",
+        }
+    )
+
+    return_documents: bool | None = Field(
+        None, description="Whether results repeat their documents; true when absent."
+    )
+
+    def echoes(self) -> bool:
+        return self.return_documents is not False
+
+
+class CompatibleResponse(BaseModel):
+    id: str
+    object: str
+    model: str
+    results: list[Result] = Field(description="Most relevant first.")
+    usage: TotalTokens
+
+
+class Compatible(Dialect):
+    name = "dashscope"
+    about = "DashScope's rerank, the compatible path."
+    Request = CompatibleRequest
+    response = CompatibleResponse
+    failure = OpenAIFailure
+    paths = ("/compatible-api/v1/reranks",)
+    mounted = ()
+
+    def render(self, reply: Reply) -> dict[str, Any]:
+        return {
+            "id": reply.id,
+            "object": "list",
+            "model": reply.model,
+            "results": results(reply),
+            "usage": {"total_tokens": reply.tokens},
+        }
+
+    def error(self, problem: RankError) -> dict[str, Any]:
+        return openai_error(problem)
+
+
+native = Native()
+compatible = Compatible()

@@ -1,0 +1,117 @@
+"""Elastic's inference API for reranking, `/_inference/rerank/{id}`.
+
+What Elasticsearch itself sends to a reranker is Cohere's or Jina's body, which
+`openai.py` answers. Source: elastic.co, inference API.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rankd.dialects.base import Asking, Dialect, Reply, example, openai_error
+from rankd.dialects.texts import Count, OneOrMore, Query, texts_of
+from rankd.errors import RankError
+
+
+class TaskSettings(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    top_n: Count | None = Field(None, ge=0, description="Results to return; all when absent.")
+    return_documents: bool | None = Field(
+        None, description="Whether results repeat their texts; false when absent."
+    )
+
+
+class ElasticRequest(Asking):
+    model_config = example(
+        {
+            "input": ["luke", "like", "leia", "chewy", "r2d2", "star", "wars"],
+            "query": "star wars main character",
+        }
+    )
+
+    query: Query = Field(description="The question.")
+    input: OneOrMore = Field(description="What to judge; a single string is one text.")
+    top_n: Count | None = Field(None, ge=0, description="Results to return; all when absent.")
+    return_documents: bool | None = Field(
+        None, description="Whether results repeat their texts; false when absent."
+    )
+    task_settings: TaskSettings | None = Field(
+        None, description="`top_n` and `return_documents`, where those beside it are absent."
+    )
+
+    def question(self) -> str:
+        return self.query
+
+    def texts(self) -> tuple[str, ...]:
+        return texts_of(self.input, "input")
+
+    def most(self) -> int | None:
+        if self.top_n is None and self.task_settings:
+            return self.task_settings.top_n
+        return self.top_n
+
+    def echoes(self) -> bool:
+        if self.return_documents is None and self.task_settings:
+            return bool(self.task_settings.return_documents)
+        return bool(self.return_documents)
+
+
+class ElasticResult(BaseModel):
+    index: int
+    relevance_score: float
+    text: str | None = Field(None, description="Absent when not wanted.")
+
+
+class ElasticResponse(BaseModel):
+    rerank: list[ElasticResult] = Field(description="Most relevant first.")
+
+
+class Cause(BaseModel):
+    type: str
+    reason: str
+
+
+class ElasticError(Cause):
+    root_cause: list[Cause]
+
+
+class ElasticFailure(BaseModel):
+    error: ElasticError
+    status: int
+    message: str
+    detail: str
+
+
+class Elastic(Dialect):
+    name = "elastic"
+    about = "Elastic's inference API for reranking."
+    Request = ElasticRequest
+    response = ElasticResponse
+    failure = ElasticFailure
+    paths = ("/_inference/rerank/{model:path}",)
+    mounted = ()
+
+    def render(self, reply: Reply) -> dict[str, Any]:
+        return {"rerank": [self._result(reply, verdict) for verdict in reply.best]}
+
+    def _result(self, reply: Reply, verdict: Any) -> dict[str, Any]:
+        result: dict[str, Any] = {
+            "index": verdict.index,
+            "relevance_score": reply.number(verdict),
+        }
+        if reply.request.echoes():
+            result["text"] = reply.text(verdict)
+        return result
+
+    def error(self, problem: RankError) -> dict[str, Any]:
+        cause = {"type": problem.code, "reason": problem.message}
+        return openai_error(problem) | {
+            "error": {"root_cause": [cause], **cause},
+            "status": problem.status,
+        }
+
+
+dialect = Elastic()

@@ -1,0 +1,98 @@
+"""Infinity's rerank, under `/infinity`: documents come back as strings.
+
+Source: michaelfeil/infinity 0.0.77, fastapi_schemas/pymodels.py.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from rankd.dialects.base import (
+    Dialect,
+    Listing,
+    OpenAIFailure,
+    Reply,
+    Usage,
+    example,
+    openai_error,
+    usage,
+)
+from rankd.errors import RankError
+
+
+class InfinityRequest(Listing):
+    model_config = example(
+        {
+            "model": "default/not-specified",
+            "query": "Where is Munich?",
+            "documents": ["Munich is in Germany.", "The sky is blue."],
+            "return_documents": False,
+            "raw_scores": False,
+        }
+    )
+
+    return_documents: bool | None = Field(
+        None, description="Whether results repeat their documents; false when absent."
+    )
+    raw_scores: bool | None = Field(
+        None, description="true: raw logits, in nats; false when absent."
+    )
+
+    def wants_logits(self) -> bool:
+        return bool(self.raw_scores)
+
+
+class InfinityResult(BaseModel):
+    relevance_score: float
+    index: int
+    document: str | None = Field(None, description="Absent when not wanted.")
+
+
+class InfinityResponse(BaseModel):
+    object: str
+    results: list[InfinityResult] = Field(description="Most relevant first.")
+    model: str
+    usage: Usage
+    id: str
+    created: int
+
+
+class Infinity(Dialect):
+    name = "infinity"
+    about = "Infinity's rerank."
+    Request = InfinityRequest
+    response = InfinityResponse
+    failure = OpenAIFailure
+
+    def render(self, reply: Reply) -> dict[str, Any]:
+        return {
+            "object": "rerank",
+            "results": string_results(reply),
+            "model": reply.model,
+            "usage": usage(reply),
+            "id": f"infinity-{reply.id}",
+            "created": int(time.time()),
+        }
+
+    def error(self, problem: RankError) -> dict[str, Any]:
+        return openai_error(problem)
+
+
+def string_results(reply: Reply) -> list[dict[str, Any]]:
+    """Best first; `document` is a string or absent."""
+    found = []
+    for verdict in reply.best:
+        result: dict[str, Any] = {
+            "relevance_score": reply.number(verdict),
+            "index": verdict.index,
+        }
+        if reply.request.echoes():
+            result["document"] = reply.text(verdict)
+        found.append(result)
+    return found
+
+
+dialect = Infinity()

@@ -1,0 +1,90 @@
+"""llama.cpp's rerank, under `/llamacpp`: Jina's body, or TEI's when it has `texts`.
+
+Source: ggml-org/llama.cpp, tools/server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from rankd.dialects import tei
+from rankd.dialects.base import Dialect, Listing, Reply, Usage, example, usage
+from rankd.errors import RankError
+
+
+class LlamaCppRequest(Listing):
+    model_config = example(
+        {
+            "model": "some-model",
+            "query": "What is panda?",
+            "documents": ["hi", "it is a bear", "The giant panda is a bear of China."],
+            "top_n": 3,
+        }
+    )
+
+    return_documents: bool | None = Field(None, description="Accepted; has no effect.")
+
+    def echoes(self) -> bool:
+        return False
+
+
+class LlamaCppResult(BaseModel):
+    index: int
+    relevance_score: float
+
+
+class LlamaCppResponse(BaseModel):
+    model: str
+    object: str
+    usage: Usage
+    results: list[LlamaCppResult] = Field(description="Most relevant first.")
+
+
+class LlamaCppError(BaseModel):
+    code: int
+    message: str
+    type: str
+
+
+class LlamaCppFailure(BaseModel):
+    error: LlamaCppError
+    message: str
+    detail: str
+
+
+class LlamaCpp(Dialect):
+    name = "llamacpp"
+    about = "llama.cpp's rerank."
+    Request = LlamaCppRequest
+    response = LlamaCppResponse
+    failure = LlamaCppFailure
+
+    def of(self, body: Mapping[str, Any]) -> Dialect:
+        return tei.dialect if "texts" in body else self
+
+    def speakers(self) -> tuple[Dialect, ...]:
+        return (self, tei.dialect)
+
+    def render(self, reply: Reply) -> dict[str, Any]:
+        return {
+            "model": reply.model,
+            "object": "list",
+            "usage": usage(reply),
+            "results": [
+                {"index": verdict.index, "relevance_score": reply.number(verdict)}
+                for verdict in reply.best
+            ],
+        }
+
+    def error(self, problem: RankError) -> dict[str, Any]:
+        return {
+            "error": {"code": problem.status, "message": problem.message, "type": problem.kind},
+            "message": problem.message,
+            "detail": problem.message,
+        }
+
+
+dialect = LlamaCpp()

@@ -1,0 +1,126 @@
+"""NVIDIA NIM's ranking: `query.text`, `passages[].text`, and raw logits.
+
+Source: docs.nvidia.com, NeMo Retriever reranking NIM; langchain-nvidia-ai-endpoints 1.5.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from rankd.desk import DeskDep
+from rankd.dialects.base import (
+    Asking,
+    Claim,
+    Dialect,
+    Fit,
+    Reply,
+    StringFailure,
+    Usage,
+    example,
+    string_error,
+    usage,
+)
+from rankd.dialects.texts import Count, Documents, Query, texts_of
+from rankd.dialects.wire import rounded
+from rankd.errors import RankError
+
+
+class NimRequest(Asking):
+    model_config = example(
+        {
+            "model": "nvidia/llama-nemotron-rerank-1b-v2",
+            "query": {"text": "which way did the traveler go?"},
+            "passages": [
+                {"text": "two roads diverged in a yellow wood, and sorry I was"},
+                {"text": "then took the other, as just as fair"},
+            ],
+            "truncate": "END",
+        }
+    )
+
+    query: Query = Field(description="The question, as `{text}` or a string.")
+    passages: Documents = Field(description="What to judge, as `{text}` or strings.")
+    truncate: Literal["NONE", "END", "START"] | None = Field(
+        None,
+        description="What happens to passages that do not fit: NONE refuses the request, END "
+        "(when absent) and START cut the passage there.",
+    )
+    top_k: Count | None = Field(None, ge=0, description="Rankings to return; all when absent.")
+    top_n: Count | None = Field(None, ge=0, description="Another name of `top_k`.")
+
+    def question(self) -> str:
+        return self.query
+
+    def texts(self) -> tuple[str, ...]:
+        return texts_of(self.passages, "passages")
+
+    def most(self) -> int | None:
+        return self.top_k if self.top_k is not None else self.top_n
+
+    def fit(self) -> Fit:
+        match self.truncate:
+            case "NONE":
+                return Fit(truncation="refuse")
+            case "START":
+                return Fit(truncation="start")
+        # NIM's own default is NONE. But its clients that say nothing would fail a whole
+        # search for one long passage; cutting it is said in a header.
+        return Fit(truncation="end")
+
+
+class Ranking(BaseModel):
+    index: int
+    logit: float = Field(description="log p(yes) - log p(no), in nats.")
+
+
+class NimResponse(BaseModel):
+    rankings: list[Ranking] = Field(description="Most relevant first.")
+    usage: Usage
+
+
+class Nim(Dialect):
+    name = "nim"
+    about = "NVIDIA NIM's ranking."
+    Request = NimRequest
+    response = NimResponse
+    failure = StringFailure
+    claims = (Claim.on(passages="any"),)
+    paths = ("/v1/ranking", "/ranking", "/v1/retrieval/{model:path}/reranking")
+
+    def render(self, reply: Reply) -> dict[str, Any]:
+        return {
+            "rankings": [
+                {"index": verdict.index, "logit": rounded(verdict.logit)} for verdict in reply.best
+            ],
+            "usage": usage(reply),
+        }
+
+    def error(self, problem: RankError) -> dict[str, Any]:
+        return string_error(problem, problem.kind) | {"object": "error", "type": problem.kind}
+
+
+router = APIRouter(tags=["nim"])
+
+
+class Health(BaseModel):
+    object: str = "health.response"
+    message: str
+
+
+@router.get("/v1/health/live")
+async def live() -> Health:
+    """The process answers."""
+    return Health(message="Service is live.")
+
+
+@router.get("/v1/health/ready")
+async def ready(desk: DeskDep) -> Health:
+    """Scores can be had; else 503."""
+    await desk.ranker.engine.check()
+    return Health(message="Service is ready.")
+
+
+dialect = Nim()

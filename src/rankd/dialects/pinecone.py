@@ -1,0 +1,133 @@
+"""Pinecone's rerank, under `/pinecone`: documents are objects, and come back as they were.
+
+Only under its prefix: at the root its body cannot be told from Cohere's.
+Source: pinecone-io/pinecone-api, inference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from rankd.dialects.base import Dialect, Fit, Listing, Reply, example, openai_error
+from rankd.errors import InvalidRequest, RankError
+
+
+class PineconeRequest(Listing):
+    model_config = example(
+        {
+            "model": "bge-reranker-v2-m3",
+            "query": "What is the capital of France?",
+            "documents": [
+                {"id": "1", "text": "Paris is the capital of France."},
+                {"id": "2", "text": "Bread is made of flour."},
+            ],
+            "top_n": 1,
+            "return_documents": True,
+            "parameters": {"truncate": "END"},
+        }
+    )
+
+    return_documents: bool | None = Field(
+        None, description="Whether results repeat their documents; true when absent."
+    )
+    rank_fields: list[str] | None = Field(
+        None, description="Fields of the documents that are read; `text` when absent."
+    )
+    parameters: dict[str, Any] | None = Field(
+        None, description="`truncate`: END (when absent) cuts long documents, NONE refuses them."
+    )
+
+    def fields(self) -> Sequence[str]:
+        return self.rank_fields or ()
+
+    def echoes(self) -> bool:
+        return self.return_documents is not False
+
+    def echo(self, index: int, text: str) -> dict[str, Any]:
+        document = self.documents[index]
+        return document if isinstance(document, dict) else {"text": text}
+
+    def fit(self) -> Fit:
+        match (self.parameters or {}).get("truncate"):
+            case None | "END":
+                return Fit()
+            case "NONE":
+                return Fit(truncation="refuse")
+        raise InvalidRequest(
+            "parameters.truncate must be 'END' or 'NONE'", param="parameters.truncate"
+        )
+
+
+class PineconeResult(BaseModel):
+    index: int
+    score: float
+    document: dict[str, Any] | None = Field(None, description="As sent; absent when not wanted.")
+
+
+class PineconeUsage(BaseModel):
+    rerank_units: int = Field(description="A query with up to 100 documents is one.")
+
+
+class PineconeResponse(BaseModel):
+    model: str
+    data: list[PineconeResult] = Field(description="Most relevant first.")
+    usage: PineconeUsage
+
+
+class PineconeError(BaseModel):
+    code: str
+    message: str
+
+
+class PineconeFailure(BaseModel):
+    error: PineconeError
+    status: int
+    message: str
+    detail: str
+
+
+_CODES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    404: "NOT_FOUND",
+    405: "UNIMPLEMENTED",
+    413: "INVALID_ARGUMENT",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+
+class Pinecone(Dialect):
+    name = "pinecone"
+    about = "Pinecone's rerank."
+    Request = PineconeRequest
+    response = PineconeResponse
+    failure = PineconeFailure
+
+    def render(self, reply: Reply) -> dict[str, Any]:
+        return {
+            "model": reply.model,
+            "data": [self._result(reply, verdict) for verdict in reply.best],
+            "usage": {"rerank_units": reply.search_units},
+        }
+
+    def _result(self, reply: Reply, verdict: Any) -> dict[str, Any]:
+        result = {"index": verdict.index, "score": reply.number(verdict)}
+        if reply.request.echoes():
+            result["document"] = reply.document(verdict)
+        return result
+
+    def error(self, problem: RankError) -> dict[str, Any]:
+        code = _CODES.get(problem.status, "UNKNOWN")
+        return {
+            **openai_error(problem),
+            "error": {"code": code, "message": problem.message},
+            "status": problem.status,
+        }
+
+
+dialect = Pinecone()

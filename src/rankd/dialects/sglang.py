@@ -1,0 +1,85 @@
+"""SGLang's rerank, under `/sglang`: a bare array.
+
+Only under its prefix: at the root its body cannot be told from Cohere's.
+Source: sgl-project/sglang, srt/entrypoints/openai/serving_rerank.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from rankd.dialects.base import Dialect, ErrorObject, Listing, Reply, example, openai_error
+from rankd.errors import RankError
+
+
+class SGLangRequest(Listing):
+    model_config = example(
+        {
+            "query": "What is the capital of France?",
+            "documents": ["Paris is the capital of France.", "Bread is made of flour."],
+            "instruct": "Find the passage that answers the question.",
+            "top_n": 1,
+        }
+    )
+
+    return_documents: bool | None = Field(
+        None, description="Whether results repeat their documents; true when absent."
+    )
+
+    def echoes(self) -> bool:
+        return self.return_documents is not False
+
+
+class MetaInfo(BaseModel):
+    id: str
+    prompt_tokens: int = Field(description="Tokens of this pair, template included.")
+
+
+class SGLangResult(BaseModel):
+    score: float
+    document: str | None = Field(None, description="Absent when not wanted.")
+    index: int
+    meta_info: MetaInfo
+
+
+class SGLangFailure(BaseModel):
+    object: str
+    message: str
+    type: str
+    param: str | None
+    code: int
+    detail: str
+    error: ErrorObject
+
+
+class SGLang(Dialect):
+    name = "sglang"
+    about = "SGLang's rerank: a bare array."
+    Request = SGLangRequest
+    response = list[SGLangResult]
+    failure = SGLangFailure
+
+    def render(self, reply: Reply) -> list[dict[str, Any]]:
+        return [self._result(reply, verdict) for verdict in reply.best]
+
+    def _result(self, reply: Reply, verdict: Any) -> dict[str, Any]:
+        result: dict[str, Any] = {"score": reply.number(verdict)}
+        if reply.request.echoes():
+            result["document"] = reply.text(verdict)
+        result["index"] = verdict.index
+        result["meta_info"] = {"id": reply.id, "prompt_tokens": verdict.tokens}
+        return result
+
+    def error(self, problem: RankError) -> dict[str, Any]:
+        return {
+            "object": "error",
+            "type": problem.kind,
+            "param": problem.param,
+            "code": problem.status,
+            **openai_error(problem),
+        }
+
+
+dialect = SGLang()

@@ -1,0 +1,100 @@
+"""SiliconFlow's rerank, under `/siliconflow`; at the root `openai.py` answers its clients.
+
+Source: api-docs.siliconflow.cn, create-rerank.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from rankd.dialects.base import (
+    Dialect,
+    ErrorObject,
+    Fit,
+    Listing,
+    Reply,
+    Result,
+    example,
+    openai_error,
+    results,
+)
+from rankd.dialects.openai import Meta, Tokens, meta
+from rankd.dialects.texts import Count
+from rankd.errors import RankError
+
+
+class SiliconFlowRequest(Listing):
+    model_config = example(
+        {
+            "model": "Qwen/Qwen3-Reranker-8B",
+            "query": "Apple",
+            "documents": ["apple", "banana", "fruit", "vegetable"],
+            "instruction": "Please rerank the documents based on the query.",
+            "top_n": 4,
+            "return_documents": True,
+            "max_chunks_per_doc": 123,
+            "overlap_tokens": 79,
+        }
+    )
+
+    return_documents: bool | None = Field(
+        None, description="Whether results repeat their documents; false when absent."
+    )
+    max_chunks_per_doc: Count | None = Field(
+        None, ge=1, description="Chunks in which a long document is read; 1024 when absent."
+    )
+    overlap_tokens: Count | None = Field(
+        None, ge=0, description="Tokens that two neighbouring chunks share; 0 when absent."
+    )
+
+    def fit(self) -> Fit:
+        return Fit(chunks=self.max_chunks_per_doc or 1024, overlap=self.overlap_tokens or 0)
+
+
+class SiliconFlowResponse(BaseModel):
+    id: str
+    results: list[Result] = Field(description="Most relevant first.")
+    tokens: Tokens
+    meta: Meta
+
+
+class SiliconFlowFailure(BaseModel):
+    """SiliconFlow's code, message and data, and where other SDKs look for a reason."""
+
+    code: int
+    message: str
+    data: None
+    detail: str
+    error: ErrorObject
+
+
+# Its codes for what a caller can mend, by status; 50000 and more are its own troubles.
+_CODES = {400: 20015, 401: 20001, 404: 20012, 413: 20015, 429: 50603, 503: 50505, 504: 50504}
+
+
+class SiliconFlow(Dialect):
+    name = "siliconflow"
+    about = "SiliconFlow's rerank."
+    Request = SiliconFlowRequest
+    response = SiliconFlowResponse
+    failure = SiliconFlowFailure
+
+    def render(self, reply: Reply) -> dict[str, Any]:
+        return {
+            "id": reply.id,
+            "results": results(reply),
+            "tokens": {"input_tokens": reply.tokens, "output_tokens": 0},
+            "meta": meta(reply, "1"),
+        }
+
+    def error(self, problem: RankError) -> dict[str, Any]:
+        return {
+            "code": _CODES.get(problem.status, 50000),
+            "data": None,
+            **openai_error(problem),
+        }
+
+
+dialect = SiliconFlow()

@@ -1,0 +1,203 @@
+"""Hugging Face text-embeddings-inference: `texts` in, a bare array out.
+
+Source: huggingface/text-embeddings-inference, router/src/http/types.rs and
+docs/openapi.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from rankd import __version__
+from rankd.desk import DeskDep
+from rankd.dialects.base import (
+    Asking,
+    Claim,
+    Dialect,
+    Fit,
+    Reply,
+    StringFailure,
+    example,
+    string_error,
+)
+from rankd.dialects.texts import Count, Documents, Query, texts_of
+from rankd.errors import RankError
+
+
+class TeiRequest(Asking):
+    model_config = example(
+        {
+            "query": "What is Deep Learning?",
+            "texts": ["Deep Learning is ...", "Cheese is made of milk."],
+            "raw_scores": False,
+            "return_text": False,
+            "truncate": False,
+            "truncation_direction": "Right",
+        }
+    )
+
+    query: Query = Field(description="The question.")
+    texts_: Documents = Field(alias="texts", description="What to judge.")
+    raw_scores: bool | None = Field(
+        None, description="true: raw logits, in nats; false when absent."
+    )
+    return_text: bool | None = Field(
+        None, description="Whether results repeat their texts; false when absent."
+    )
+    truncate: bool | None = Field(
+        None, description="false: texts that do not fit are refused; true when absent."
+    )
+    truncation_direction: Literal["Right", "Left", "right", "left"] | None = Field(
+        None, description="Where a long text is cut: Right (when absent) is its end."
+    )
+    top_n: Count | None = Field(None, ge=0, description="Results to return; all when absent.")
+
+    def question(self) -> str:
+        return self.query
+
+    def texts(self) -> tuple[str, ...]:
+        return texts_of(self.texts_, "texts")
+
+    def most(self) -> int | None:
+        return self.top_n
+
+    def echoes(self) -> bool:
+        return bool(self.return_text)
+
+    def wants_logits(self) -> bool:
+        return bool(self.raw_scores)
+
+    def fit(self) -> Fit:
+        if self.truncate is False:
+            return Fit(truncation="refuse")
+        left = (self.truncation_direction or "Right").lower() == "left"
+        return Fit(truncation="start" if left else "end")
+
+
+class Rank(BaseModel):
+    index: int
+    text: str | None = Field(None, description="Absent when not wanted.")
+    score: float
+
+
+# TEI's words for what went wrong, by our status.
+_TYPES = {
+    400: "Validation",
+    404: "Validation",
+    405: "Validation",
+    413: "Validation",
+    429: "Overloaded",
+    503: "Unhealthy",
+}
+
+
+class Tei(Dialect):
+    name = "tei"
+    about = "Hugging Face text-embeddings-inference."
+    Request = TeiRequest
+    response = list[Rank]
+    failure = StringFailure
+    claims = (Claim.on(texts="any"),)
+    paths = ("/",)
+
+    def render(self, reply: Reply) -> list[dict[str, Any]]:
+        return [self._rank(reply, verdict) for verdict in reply.best]
+
+    def _rank(self, reply: Reply, verdict: Any) -> dict[str, Any]:
+        rank: dict[str, Any] = {"index": verdict.index}
+        if reply.request.echoes():
+            rank["text"] = reply.text(verdict)
+        rank["score"] = reply.number(verdict)
+        return rank
+
+    def headers(self, reply: Reply) -> Mapping[str, str]:
+        """Milliseconds, characters and tokens, where TEI puts them.
+
+        Waiting for the engine is part of its inference time here, so the time in the
+        queue is always 0.
+        """
+        encoding, scoring = (
+            round(seconds * 1000) for seconds in (reply.ranking.encoding, reply.ranking.scoring)
+        )
+        total = str(encoding + scoring)
+        return {
+            "x-compute-type": reply.device,
+            "x-compute-time": total,
+            "x-compute-characters": str(sum(map(len, reply.texts))),
+            "x-compute-tokens": str(reply.tokens),
+            "x-total-time": total,
+            "x-tokenization-time": str(encoding),
+            "x-queue-time": "0",
+            "x-inference-time": str(scoring),
+        }
+
+    def error(self, problem: RankError) -> dict[str, Any]:
+        return string_error(problem, _TYPES.get(problem.status, "Backend"))
+
+
+router = APIRouter(tags=["tei"])
+
+
+class Labels(BaseModel):
+    id2label: dict[str, str]
+    label2id: dict[str, int]
+
+
+class ModelType(BaseModel):
+    reranker: Labels
+
+
+class Info(BaseModel):
+    model_id: str
+    model_sha: str | None
+    model_dtype: str
+    model_type: ModelType
+    max_concurrent_requests: int
+    max_input_length: int = Field(description="Tokens of one pair, template included.")
+    max_batch_tokens: int
+    max_batch_requests: int | None
+    max_client_batch_size: int = Field(description="Texts in one request.")
+    auto_truncate: bool
+    tokenization_workers: int
+    version: str
+    sha: str | None
+    docker_label: str | None
+
+
+# TEI wants numbers where rankd has no limit of that kind.
+_UNLIMITED = 2**31 - 1
+
+
+@router.get("/info")
+async def info(desk: DeskDep) -> Info:
+    """The served model, as TEI's clients ask for it."""
+    engine = desk.ranker.engine.info
+    return Info(
+        model_id=desk.name,
+        model_sha=engine.revision or None,
+        model_dtype=engine.dtype,
+        model_type=ModelType(reranker=Labels(id2label={"0": "LABEL_0"}, label2id={"LABEL_0": 0})),
+        max_concurrent_requests=_UNLIMITED,
+        max_input_length=desk.ranker.encoder.max_tokens,
+        max_batch_tokens=_UNLIMITED,
+        max_batch_requests=None,
+        max_client_batch_size=desk.ranker.max_documents,
+        auto_truncate=True,
+        tokenization_workers=2,
+        version=__version__,
+        sha=None,
+        docker_label=None,
+    )
+
+
+@router.get("/ping")
+async def ping(desk: DeskDep) -> None:
+    """Scores can be had; else 503."""
+    await desk.ranker.engine.check()
+
+
+dialect = Tei()

@@ -1,0 +1,208 @@
+"""The two shapes that tutorials for Qwen3-Reranker publish, under `/simple` and `/plain`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Request, Response
+from pydantic import BaseModel, Field
+
+from rankd.desk import DeskDep
+from rankd.dialects import wire
+from rankd.dialects.base import (
+    Asking,
+    Dialect,
+    Listing,
+    OpenAIFailure,
+    Reply,
+    agreed_text,
+    example,
+    openai_error,
+)
+from rankd.dialects.infinity import string_results
+from rankd.dialects.texts import LIST, SAYING, TEXT, Count, Documents, Query, query_of, texts_of
+from rankd.errors import InvalidRequest, RankError
+from rankd.types import Ask, Verdict, best_first
+
+_EXAMPLE: dict[str, Any] = {
+    "query": "What is the capital of China?",
+    "documents": ["Gravity attracts two bodies.", "The capital of China is Beijing."],
+}
+
+
+class SimpleRequest(Asking):
+    model_config = example({**_EXAMPLE, "top_k": 1})
+
+    query: Query = Field(description="The question.")
+    documents: Documents = Field(description="What to judge.")
+    top_k: Count | None = Field(
+        None, ge=0, description="Documents in `ranked_documents`; all when absent."
+    )
+
+    def question(self) -> str:
+        return self.query
+
+    def texts(self) -> tuple[str, ...]:
+        return texts_of(self.documents, "documents")
+
+    def most(self) -> int | None:
+        return self.top_k
+
+
+class SimpleResponse(BaseModel):
+    scores: list[float] = Field(description="In the order of the request.")
+    ranked_documents: list[str] = Field(description="Most relevant first.")
+    ranked_scores: list[float] = Field(description="Of the ranked documents.")
+
+
+class Simple(Dialect):
+    name = "simple"
+    about = "Scores in the order of the request, and the documents in the order of relevance."
+    Request = SimpleRequest
+    response = SimpleResponse
+    failure = OpenAIFailure
+
+    def render(self, reply: Reply) -> dict[str, Any]:
+        return _ranked(reply.verdicts, reply.texts, reply.request.most())
+
+    def error(self, problem: RankError) -> dict[str, Any]:
+        return openai_error(problem)
+
+
+def _ranked(verdicts: list[Verdict], texts: Any, most: int | None) -> dict[str, Any]:
+    best = best_first(verdicts)[: most or None]
+    return {
+        "scores": [wire.rounded(verdict.score) for verdict in verdicts],
+        "ranked_documents": [texts[verdict.index] for verdict in best],
+        "ranked_scores": [wire.rounded(verdict.score) for verdict in best],
+    }
+
+
+class PlainRequest(Listing):
+    model_config = example({**_EXAMPLE, "top_n": 1})
+
+    return_documents: bool | None = Field(
+        None, description="Whether results repeat their documents; true when absent."
+    )
+
+    def echoes(self) -> bool:
+        return self.return_documents is not False
+
+
+class PlainResult(BaseModel):
+    index: int
+    relevance_score: float
+    document: str | None = Field(None, description="Absent when not wanted.")
+
+
+class PlainResponse(BaseModel):
+    results: list[PlainResult] = Field(description="Most relevant first.")
+
+
+class Plain(Dialect):
+    name = "plain"
+    about = "Results with their documents as strings."
+    Request = PlainRequest
+    response = PlainResponse
+    failure = OpenAIFailure
+
+    def render(self, reply: Reply) -> dict[str, Any]:
+        return {"results": string_results(reply)}
+
+    def error(self, problem: RankError) -> dict[str, Any]:
+        return openai_error(problem)
+
+
+class BatchRequest(Asking):
+    model_config = example(
+        {
+            "queries": ["What is the capital of China?", "What is gravity?"],
+            "documents": [
+                ["The capital of China is Beijing.", "Lions live in Africa."],
+                ["Gravity attracts two bodies."],
+            ],
+        }
+    )
+
+    queries: list[Any] = Field(
+        description="The questions.",
+        json_schema_extra={"items": SAYING, "minItems": 1, "x-limit": "max_documents"},
+    )
+    documents: list[Any] = Field(
+        description="For each question its documents, or one array for all questions.",
+        json_schema_extra={
+            "items": {"anyOf": [LIST, *TEXT["anyOf"]]},
+            "minItems": 1,
+            "x-limit": "max_documents",
+        },
+    )
+    top_k: Count | None = Field(
+        None, ge=0, description="Ranked documents of each question; all when absent."
+    )
+
+    def asks(self) -> list[Ask]:
+        """One for each question; together they are taken or refused."""
+        queries = [_query(query, place) for place, query in enumerate(self.queries)]
+        if not queries:
+            raise InvalidRequest("queries must not be empty", param="queries")
+        return [
+            Ask(
+                query,
+                documents,
+                instruction=agreed_text(**self.instructions()),
+                priority=self.priority or 0,
+                deadline=wire.deadline(self.timeout_ms),
+            )
+            for query, documents in zip(queries, self._lists(len(queries)), strict=True)
+        ]
+
+    def _lists(self, count: int) -> list[tuple[str, ...]]:
+        if not any(isinstance(one, list) for one in self.documents):
+            return [texts_of(self.documents, "documents")] * count
+        if len(self.documents) != count:
+            raise InvalidRequest(
+                f"{count} queries and {len(self.documents)} arrays of documents; send as many",
+                param="documents",
+            )
+        return [_list(one, place) for place, one in enumerate(self.documents)]
+
+
+def _query(value: Any, place: int) -> str:
+    try:
+        return query_of(value)
+    except ValueError as problem:
+        path = f"queries[{place}]"
+        raise InvalidRequest(f"{path} {problem}", param=path) from None
+
+
+def _list(value: Any, place: int) -> tuple[str, ...]:
+    path = f"documents[{place}]"
+    if not isinstance(value, list) or not value:
+        raise InvalidRequest(f"{path} must be an array that is not empty", param=path)
+    return texts_of(value, path)
+
+
+class BatchResponse(BaseModel):
+    results: list[SimpleResponse] = Field(description="In the order of the queries.")
+
+
+async def batch_rerank(http: Request, desk: DeskDep) -> Response:
+    """Several questions in one request; taken together, or refused together."""
+    request = wire.validated(
+        BatchRequest, wire.fields_of(await http.body(), desk.ranker.max_documents)
+    )
+    desk.accept_model(request.model)
+    asks = request.asks()
+    groups = await desk.ranker.rank_all(asks)
+    return wire.JSON(
+        {
+            "results": [
+                _ranked(verdicts, ask.documents, request.top_k)
+                for ask, verdicts in zip(asks, groups, strict=True)
+            ]
+        }
+    )
+
+
+simple = Simple()
+plain = Plain()

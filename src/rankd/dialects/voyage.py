@@ -1,0 +1,104 @@
+"""Voyage's rerank: `top_k`, `truncation`, and `data[]` with documents as strings.
+
+A body with neither field looks like Cohere's; `/voyage/v1` as base URL decides it.
+Source: docs.voyageai.com, reranker API; voyageai 0.5.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from rankd.dialects.base import (
+    Claim,
+    Dialect,
+    Fit,
+    Listing,
+    Reply,
+    StringFailure,
+    example,
+    string_error,
+)
+from rankd.dialects.infinity import string_results
+from rankd.dialects.texts import Count
+from rankd.errors import RankError
+
+
+class VoyageRequest(Listing):
+    model_config = example(
+        {
+            "query": "Sample query",
+            "documents": ["Sample document 1", "Sample document 2"],
+            "model": "rerank-2.5",
+            "top_k": 2,
+        }
+    )
+
+    top_k: Count | None = Field(
+        None, ge=0, description="Results to return; all when absent, 0 or above their number."
+    )
+    top_n: Count | None = Field(None, ge=0, description="Another name of `top_k`.")
+    return_documents: bool | None = Field(
+        None,
+        description="Whether results repeat their documents; false when absent, but true in a "
+        "body that has neither `top_k` nor `truncation`.",
+    )
+    truncation: bool | None = Field(
+        None, description="false: documents that do not fit are refused; true when absent."
+    )
+
+    def most(self) -> int | None:
+        return self.top_k if self.top_k is not None else self.top_n
+
+    def echoes(self) -> bool:
+        if self.return_documents is None:
+            # Continue sends Cohere's body to Voyage's path, and insists on documents.
+            return not self.model_fields_set & {"top_k", "truncation"}
+        return self.return_documents
+
+    def fit(self) -> Fit:
+        return Fit(truncation="refuse" if self.truncation is False else "end")
+
+
+class VoyageResult(BaseModel):
+    relevance_score: float
+    index: int
+    document: str | None = Field(None, description="Absent when not wanted.")
+
+
+class VoyageUsage(BaseModel):
+    total_tokens: int = Field(description="Tokens of every pair, template included.")
+
+
+class VoyageResponse(BaseModel):
+    object: str
+    data: list[VoyageResult] = Field(description="Most relevant first.")
+    model: str
+    usage: VoyageUsage
+
+
+class Voyage(Dialect):
+    name = "voyage"
+    about = "Voyage's rerank."
+    Request = VoyageRequest
+    response = VoyageResponse
+    failure = StringFailure
+    claims = (
+        Claim.on(documents="any", top_k="present"),
+        Claim.on(documents="any", truncation="present"),
+    )
+
+    def render(self, reply: Reply) -> dict[str, Any]:
+        return {
+            "object": "list",
+            "data": string_results(reply),
+            "model": reply.model,
+            "usage": {"total_tokens": reply.tokens},
+        }
+
+    def error(self, problem: RankError) -> dict[str, Any]:
+        return string_error(problem, problem.kind)
+
+
+dialect = Voyage()

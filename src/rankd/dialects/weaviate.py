@@ -1,0 +1,115 @@
+"""Weaviate's reranker container (`reranker-transformers`): scores in the order of the request.
+
+Source: weaviate/reranker-transformers, app.py; weaviate, modules/reranker-transformers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+
+from rankd.desk import DeskDep
+from rankd.dialects.base import Asking, Claim, Dialect, Reply, StringFailure, example, string_error
+from rankd.dialects.texts import Documents, Query, texts_of
+from rankd.errors import InvalidRequest, RankError
+
+
+class WeaviateRequest(Asking):
+    model_config = example(
+        {
+            "query": "Where do I work?",
+            "documents": ["I work at Weaviate.", "The sky is blue."],
+            "property": "",
+        }
+    )
+
+    query: Query = Field(description="The question.")
+    documents: Documents | None = Field(None, description="What to judge; `property` when absent.")
+    property: str | None = Field(
+        None, description="The one text to judge when `documents` are absent."
+    )
+
+    def question(self) -> str:
+        return self.query
+
+    def texts(self) -> tuple[str, ...]:
+        if self.documents is not None:
+            return texts_of(self.documents, "documents")
+        if self.property is None:
+            raise InvalidRequest("documents is missing", param="documents")
+        return (self.property,)
+
+
+class WeaviateScore(BaseModel):
+    document: str
+    score: float
+
+
+class WeaviateResponse(BaseModel):
+    query: str
+    scores: list[WeaviateScore] | None = Field(
+        description="In the order of the request; null when `property` was judged."
+    )
+    property: str | None
+    score: float | None = Field(description="Of `property`; null when documents were judged.")
+
+
+class Weaviate(Dialect):
+    name = "weaviate"
+    about = "Weaviate's reranker container."
+    Request = WeaviateRequest
+    response = WeaviateResponse
+    failure = StringFailure
+    claims = (
+        Claim.on(documents="any", property="present"),
+        Claim.on(query="any", property="any"),
+    )
+
+    def render(self, reply: Reply) -> dict[str, Any]:
+        request = reply.request
+        assert isinstance(request, WeaviateRequest)
+        # The container sends the nulls, too.
+        answer: dict[str, Any] = {
+            "query": request.query,
+            "scores": None,
+            "property": None,
+            "score": None,
+        }
+        if request.documents is None:
+            [verdict] = reply.verdicts
+            return answer | {"property": request.property, "score": reply.number(verdict)}
+        return answer | {
+            "scores": [
+                {"document": reply.text(verdict), "score": reply.number(verdict)}
+                for verdict in reply.verdicts
+            ]
+        }
+
+    def error(self, problem: RankError) -> dict[str, Any]:
+        return string_error(problem, problem.kind)
+
+
+router = APIRouter(tags=["weaviate"])
+
+
+@router.get("/.well-known/live", status_code=204, response_class=Response)
+async def live() -> None:
+    """The process answers."""
+
+
+@router.get("/.well-known/ready", status_code=204, response_class=Response)
+async def ready(desk: DeskDep) -> None:
+    """Scores can be had; else 503. Weaviate does not start without it."""
+    await desk.ranker.engine.check()
+
+
+@router.get("/meta")
+async def meta(desk: DeskDep) -> dict[str, Any]:
+    """What Weaviate notes of the model."""
+    info = desk.ranker.engine.info
+    return {"model": desk.name, "revision": info.revision, "max_tokens": info.max_tokens}
+
+
+dialect = Weaviate()

@@ -1,0 +1,114 @@
+"""Xinference's rerank, under `/xinference`, and what its client asks before it ranks.
+
+Source: xorbitsai/inference, xinference/api/restful_api.py; xinference-client 4.1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import AliasChoices, BaseModel, Field
+
+from rankd.desk import DeskDep
+from rankd.dialects.base import (
+    Dialect,
+    Fit,
+    Listing,
+    OpenAIFailure,
+    Reply,
+    Result,
+    example,
+    openai_error,
+    results,
+)
+from rankd.dialects.openai import Tokens, instruction_in
+from rankd.dialects.texts import Count
+from rankd.errors import RankError
+
+
+class XinferenceRequest(Listing):
+    model_config = example(
+        {
+            "model": "bge-reranker-base",
+            "query": "A man is eating pasta.",
+            "documents": ["A man is eating food.", "A woman is playing violin."],
+            "return_documents": True,
+            "kwargs": "{}",
+        }
+    )
+
+    return_documents: bool | None = Field(
+        None, description="Whether results repeat their documents; false when absent."
+    )
+    return_len: bool | None = Field(None, description="Accepted; token counts always come.")
+    max_chunks_per_doc: Count | None = Field(
+        None, ge=1, description="Chunks in which a long document is read; 1 (a cut) when absent."
+    )
+    kwargs_: str | dict[str, Any] | None = Field(
+        None,
+        validation_alias=AliasChoices("kwargs"),
+        description="An object as JSON text; of it only `instruction` is read; none when absent.",
+    )
+
+    def fit(self) -> Fit:
+        return Fit(chunks=self.max_chunks_per_doc or 1)
+
+    def instructions(self) -> dict[str, str | None]:
+        return {
+            **super().instructions(),
+            **instruction_in("kwargs", self.kwargs_),
+        }
+
+
+class XinferenceMeta(BaseModel):
+    api_version: None
+    billed_units: None
+    tokens: Tokens
+    warnings: list[str] | None
+
+
+class XinferenceResponse(BaseModel):
+    id: str
+    results: list[Result] = Field(description="Most relevant first.")
+    meta: XinferenceMeta
+
+
+class Xinference(Dialect):
+    name = "xinference"
+    about = "Xinference's rerank."
+    Request = XinferenceRequest
+    response = XinferenceResponse
+    failure = OpenAIFailure
+
+    def render(self, reply: Reply) -> dict[str, Any]:
+        return {
+            "id": reply.id,
+            "results": results(reply),
+            # Xinference sends the nulls, too.
+            "meta": {
+                "api_version": None,
+                "billed_units": None,
+                "tokens": {"input_tokens": reply.tokens, "output_tokens": 0},
+                "warnings": list(reply.warnings) or None,
+            },
+        }
+
+    def error(self, problem: RankError) -> dict[str, Any]:
+        return openai_error(problem)
+
+
+router = APIRouter(tags=["xinference"])
+
+
+class Auth(BaseModel):
+    auth: bool = Field(description="Whether a key is needed; without it the client sends none.")
+
+
+@router.get("/v1/cluster/auth")
+async def cluster_auth(desk: DeskDep) -> Auth:
+    """Whether a key is needed; asked without one."""
+    return Auth(auth=desk.needs_key)
+
+
+dialect = Xinference()
