@@ -14,13 +14,14 @@ HOUSE = Path(rankd.__file__).parent
 # From the street to the foundation. A room may import what stands in a lower row,
 # or its own parts; never its neighbours in the same row.
 FLOORS: list[dict[str, set[str]]] = [
-    {"command line": {"__main__", "server", "offline"}},
+    {"command line": {"__main__", "server", "http11", "offline"}},
     {"app": {"app"}},
     {"door": {"door"}, "ops": {"ops"}, "dialects": {"dialects"}},
     {"ranker": {"ranker", "desk", "selfcheck"}},
     {"engines": {"engines"}, "prompts": {"prompts"}},
     {"settings": {"settings", "checkpoint"}},
-    {"foundation": {"metrics", "errors", "types", "__init__"}},
+    {"foundation": {"metrics", "errors", "types"}, "client": {"client"}},
+    {"version": {"__init__"}},
 ]
 ROOMS = {part: room for floor in FLOORS for room, parts in floor.items() for part in parts}
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
@@ -32,6 +33,7 @@ HEAVY = {
     "numpy": "engines/native",
     "transformers": "",
     "vllm": "engines/vllm",
+    "httpx": "client",
 }
 
 

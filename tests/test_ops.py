@@ -6,10 +6,10 @@ import asyncio
 from unittest import mock
 
 import pytest
-from fastapi import APIRouter
 from fastapi.testclient import TestClient
 
 from rankd import __version__, dialects
+from rankd.dialects import nim, paths, vendors
 from rankd.errors import EngineDown, SetupError
 
 
@@ -111,12 +111,16 @@ def test_a_model_that_overflows_is_a_500_and_never_a_score(client: TestClient) -
 
 
 def test_two_dialects_on_one_path_refuse_to_start() -> None:
-    routers = [APIRouter(), APIRouter()]
-    for router in routers:
-        router.add_api_route("/rerank", lambda: None, methods=["POST"])
+    class Rival(nim.Nim):
+        name = "rival"
 
-    with pytest.raises(SetupError, match="2 dialects answer POST /rerank"):
-        dialects.refuse_shared_paths(routers)
+    rivals = (*vendors.DIALECTS, Rival())
+    with (
+        mock.patch.object(paths, "DIALECTS", rivals),
+        pytest.raises(SetupError, match="2 dialects answer POST /v1/ranking"),
+    ):
+        dialects.check()
+    dialects.check()
 
 
 def test_one_callers_mistake_harms_nobody_else(client: TestClient) -> None:

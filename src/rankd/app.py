@@ -15,7 +15,7 @@ from starlette.types import Scope
 
 from rankd import __version__, dialects, ops, selfcheck
 from rankd.checkpoint import Checkpoint, locate
-from rankd.desk import Desk
+from rankd.desk import PREFIX, Desk
 from rankd.dialects.base import OpenAIFailure
 from rankd.dialects.schema import completed, failures
 from rankd.door import AccessLog, Keys, PlainPath, WholeBody
@@ -81,6 +81,7 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
 
 def build(desk: Desk, settings: Settings) -> FastAPI:
     """Put the rooms together around a desk that is ready."""
+    dialects.check()
     app = FastAPI(
         title="rankd",
         version=__version__,
@@ -89,16 +90,13 @@ def build(desk: Desk, settings: Settings) -> FastAPI:
         openapi_tags=dialects.tags(),
     )
     app.state.desk = desk
-    for router in dialects.routers():
+    app.router.routes.extend(dialects.routes())
+    for router in (*dialects.BESIDES.values(), ops.router, ops.shared):
         app.include_router(router)
-    app.include_router(ops.router, responses=_OPS_FAILURES)
-    app.include_router(ops.shared, responses=_OPS_FAILURES)
-    for prefix in dialects.prefixes():
-        app.include_router(ops.shared, prefix=prefix, include_in_schema=False)
     app.add_middleware(WholeBody, limit=settings.max_body_bytes, render=dialects.refusal)
-    app.add_middleware(Keys, keys=settings.api_keys, is_open=_is_open, render=dialects.refusal)
+    app.add_middleware(Keys, keys=settings.api_keys, is_open=ops.is_open, render=dialects.refusal)
+    app.add_middleware(PlainPath, prefixes=dialects.PREFIXES, note=PREFIX)
     app.add_middleware(AccessLog, enabled=settings.access_log, render=_bug)
-    app.add_middleware(PlainPath)
     app.add_exception_handler(RankError, _render)
     app.add_exception_handler(HTTPException, _render_http)
     _describe(app, settings)
@@ -109,19 +107,25 @@ _OPS_FAILURES = failures(OpenAIFailure, (401, 404, 500, 503))
 
 
 def _describe(app: FastAPI, settings: Settings) -> None:
-    """Let /openapi.json tell what FastAPI cannot know."""
-    plain = app.openapi
+    """Let /openapi.json tell of the routes that FastAPI does not know.
+
+    It is made when first asked for: that takes longer than the rest of the start.
+    """
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            completed(plain(), {"max_documents": settings.max_documents})
-        return plain()
+            book = FastAPI(title=app.title, version=app.version, openapi_tags=app.openapi_tags)
+            book.description = app.description
+            for router in dialects.documented():
+                book.include_router(router)
+            for router in (ops.router, ops.shared):
+                book.include_router(router, responses=_OPS_FAILURES)
+            app.openapi_schema = completed(
+                book.openapi(), {"max_documents": settings.max_documents}
+            )
+        return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
-
-
-def _is_open(path: str) -> bool:
-    return ops.is_open(dialects.without_prefix(path))
 
 
 async def _self_check(ranker: Ranker, settings: Settings) -> None:

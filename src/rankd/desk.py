@@ -48,8 +48,12 @@ class Desk:
         return model or self.name
 
 
-def _desk(request: Request) -> Desk:
+# Where the door notes the prefix that forces a dialect.
+PREFIX = "rankd.prefix"
+
+
+def desk_of(request: Request) -> Desk:
     return cast(Desk, request.app.state.desk)
 
 
-DeskDep = Annotated[Desk, Depends(_desk)]
+DeskDep = Annotated[Desk, Depends(desk_of)]

@@ -90,13 +90,21 @@ def test_a_401_wears_the_dialects_envelope(guarded: TestClient, path: str, field
 
 def test_every_path_but_the_open_ones_needs_a_key(guarded: TestClient) -> None:
     routes = [route for route in guarded.app.routes if isinstance(route, Route)]  # type: ignore[attr-defined]
-    assert len(routes) > 100
-    for route in routes:
-        path = route.path.replace("{model:path}", "some/model")
-        for method in route.methods or ():
-            status = guarded.request(method, path).status_code
-            is_open = method in ("GET", "HEAD") and ops.is_open(dialects.without_prefix(path))
-            assert (status != 401) is is_open, f"{method} {path}: {status}"
+    served = {(method, route.path) for route in routes for method in route.methods or ()}
+    served |= {("POST", offer.path) for offer in dialects.offers()}
+    prefixed = {
+        (method, f"/{prefix}{path}") for method, path in served for prefix in dialects.PREFIXES
+    }
+    assert len(served) > 100
+    for method, path in served | prefixed:
+        status = guarded.request(method, path.replace("{model:path}", "some/model")).status_code
+        is_open = method in ("GET", "HEAD") and ops.is_open(without_prefix(path))
+        assert (status != 401) is is_open, f"{method} {path}: {status}"
+
+
+def without_prefix(path: str) -> str:
+    first, _, rest = path[1:].partition("/")
+    return f"/{rest}" if first in dialects.PREFIXES else path
 
 
 def test_the_open_paths_are_all_served(guarded: TestClient) -> None:

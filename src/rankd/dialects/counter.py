@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import Request, Response
+from starlette.types import Scope
 
 from rankd import metrics
-from rankd.desk import Desk, DeskDep
+from rankd.desk import Desk, desk_of
 from rankd.dialects import wire
 from rankd.dialects.base import Asking, Dialect, Reply
 from rankd.errors import RankError
@@ -17,19 +18,17 @@ from rankd.types import Ask, Ranking
 # Where a request's dialect is noted, for whoever has to render an error later.
 SPOKEN = "rankd.dialect"
 
-Choice = Callable[[Mapping[str, Any]], Dialect]
+# Whose dialect a body is in, that came to a path.
+Choice = Callable[[Scope, Mapping[str, Any]], Dialect]
 
 
-def endpoint(choose: Choice) -> Callable[..., Any]:
-    """A route that ranks.
+def endpoint(choose: Choice) -> Callable[[Request], Awaitable[Response]]:
+    """A route that ranks."""
 
-    Args:
-        choose: whose dialect a body is in.
-    """
-
-    async def rank(http: Request, desk: DeskDep) -> Response:
+    async def rank(http: Request) -> Response:
+        desk = desk_of(http)
         body = wire.fields_of(await http.body(), desk.ranker.max_documents)
-        return await answer(http, desk, choose(body), body)
+        return await answer(http, desk, choose(http.scope, body), body)
 
     return rank
 

@@ -81,12 +81,17 @@ class NimResponse(BaseModel):
     usage: Usage
 
 
+class NimFailure(StringFailure):
+    object: str
+    type: str
+
+
 class Nim(Dialect):
     name = "nim"
     about = "NVIDIA NIM's ranking."
     Request = NimRequest
     response = NimResponse
-    failure = StringFailure
+    failure = NimFailure
     claims = (Claim.on(passages="any"),)
     paths = ("/v1/ranking", "/ranking", "/v1/retrieval/{model:path}/reranking")
 

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
-from rankd.desk import DeskDep
+from rankd.desk import desk_of
 from rankd.dialects import wire
 from rankd.dialects.base import (
     Asking,
@@ -186,8 +186,9 @@ class BatchResponse(BaseModel):
     results: list[SimpleResponse] = Field(description="In the order of the queries.")
 
 
-async def batch_rerank(http: Request, desk: DeskDep) -> Response:
+async def batch_rerank(http: Request) -> Response:
     """Several questions in one request; taken together, or refused together."""
+    desk = desk_of(http)
     request = wire.validated(
         BatchRequest, wire.fields_of(await http.body(), desk.ranker.max_documents)
     )

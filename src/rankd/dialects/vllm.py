@@ -19,7 +19,7 @@ from typing import Any
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankd.desk import DeskDep
+from rankd.desk import Desk, desk_of
 from rankd.dialects import wire
 from rankd.dialects.base import (
     Asking,
@@ -267,13 +267,14 @@ def is_score(body: Mapping[str, Any]) -> bool:
     return any(name in body for pair in _SPELLINGS for name in pair if name != "documents")
 
 
-async def score(http: Request, desk: DeskDep) -> Response:
+async def score(http: Request) -> Response:
     """Score texts against each other, in the order of the request."""
+    desk = desk_of(http)
     body = wire.fields_of(await http.body(), desk.ranker.max_documents)
     return await score_body(body, desk)
 
 
-async def score_body(body: Mapping[str, Any], desk: DeskDep) -> Response:
+async def score_body(body: Mapping[str, Any], desk: Desk) -> Response:
     request = wire.validated(ScoreRequest, body)
     desk.accept_model(request.model)
     groups = await desk.ranker.rank_all(request.asks())
@@ -309,8 +310,9 @@ class TokenizeResponse(BaseModel):
     token_strs: list[str] | None
 
 
-async def tokenize(http: Request, desk: DeskDep) -> Response:
+async def tokenize(http: Request) -> Response:
     """The token ids of a text, as documents are read: without the template."""
+    desk = desk_of(http)
     request = wire.validated(
         TokenizeRequest, wire.fields_of(await http.body(), desk.ranker.max_documents)
     )

@@ -39,6 +39,7 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
+        path = scope["path"]  # As it came; the rooms behind may change it.
         request_id = _request_id(scope)
         status = 499  # What remains when nothing was sent: the client left.
 
@@ -53,14 +54,16 @@ class AccessLog:
             await self._app(scope, receive, note)
         except Exception as problem:
             # Answered here and not by the framework, whose answer would pass by the log.
-            _log.exception("%s %s failed", scope["method"], _shown(scope["path"]))
+            _log.exception("%s %s failed", scope["method"], _shown(path))
             if status != 499:
                 raise  # Too late for another answer.
             await self._render(problem, scope)(scope, receive, note)
         finally:
-            self._write(scope, request_id, status, time.perf_counter() - began)
+            self._write(scope, path, request_id, status, time.perf_counter() - began)
 
-    def _write(self, scope: Scope, request_id: bytes, status: int, seconds: float) -> None:
+    def _write(
+        self, scope: Scope, path: str, request_id: bytes, status: int, seconds: float
+    ) -> None:
         route = _route(scope)
         metrics.REQUESTS.labels(route, str(status)).inc()
         metrics.SECONDS.labels(route).observe(seconds)
@@ -68,7 +71,7 @@ class AccessLog:
             _log.info(
                 "%s %s %d %.1fms %s",
                 scope["method"],
-                _shown(scope["path"]),
+                _shown(path),
                 status,
                 seconds * 1000,
                 request_id.decode(),

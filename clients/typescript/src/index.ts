@@ -1,0 +1,28 @@
+/** Ask a rankd server: see the class `Rankd`. */
+
+export { Rankd, type BatchOptions, type RankdOptions } from "./client.js";
+export {
+  BadAnswer,
+  BadRequest,
+  ConnectionFailed,
+  ConnectionLost,
+  Overloaded,
+  RankdError,
+  ServerFault,
+  TimedOut,
+  Unauthorized,
+  Unavailable,
+  type ErrorDetails,
+} from "./errors.js";
+export type {
+  CallOptions,
+  Model,
+  RerankOptions,
+  RerankRequest,
+  RerankResponse,
+  Result,
+  ScoreOptions,
+  ScoreResponse,
+  Text,
+  Usage,
+} from "./wire.js";

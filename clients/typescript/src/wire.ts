@@ -1,0 +1,191 @@
+/** What is asked and what is answered: camelCase for the caller, snake_case for the server. */
+
+/** A document: its text, or an object that holds it as `text` or in the `rankFields`. */
+export type Text = string | { readonly [field: string]: unknown };
+
+/** What any call may ask of the client. */
+export interface CallOptions {
+  /** Milliseconds for the call, retries included. */
+  timeout?: number | undefined;
+  /** Aborting it abandons the call, here and on the server; the call throws the signal's reason. */
+  signal?: AbortSignal | undefined;
+}
+
+/** What any call for scores may ask; absent takes the server's default. */
+export interface ScoreOptions extends CallOptions {
+  /** The client's `model` when absent. */
+  model?: string | undefined;
+  /** What relevance means here. */
+  instruction?: string | undefined;
+  /** Longer documents are cut at their end. */
+  maxTokensPerDoc?: number | undefined;
+  /** Logits, in nats, instead of scores in [0, 1]. */
+  rawScores?: boolean | undefined;
+  /** 0 to 999; lower is sooner. */
+  priority?: number | undefined;
+  /** Who asks, for the server's notes. */
+  user?: string | undefined;
+  /** The server gives up after so many milliseconds. */
+  timeoutMs?: number | undefined;
+}
+
+/** What `rerank` may ask besides. */
+export interface RerankOptions extends ScoreOptions {
+  /** Results to return, best first; all when absent. */
+  topN?: number | undefined;
+  /** False leaves out the texts. */
+  returnDocuments?: boolean | undefined;
+  /** Fields of objects that are read, in this order. */
+  rankFields?: readonly string[] | undefined;
+  /** A longer document is read in up to so many chunks; the best counts. */
+  maxChunksPerDoc?: number | undefined;
+  /** Tokens that neighbouring chunks share. */
+  overlapTokens?: number | undefined;
+}
+
+/** One call of `rerank`, as `batch` takes them. */
+export interface RerankRequest extends RerankOptions {
+  query: string;
+  documents: Iterable<Text>;
+}
+
+/** Tokens of every pair, template included. */
+export interface Usage {
+  readonly promptTokens: number;
+  readonly totalTokens: number;
+}
+
+/** One document's relevance. */
+export interface Result {
+  /** The document's place in the request, from 0. */
+  readonly index: number;
+  /** In [0, 1], or a logit where `rawScores` was asked for. */
+  readonly relevanceScore: number;
+  /** Its text; undefined where `returnDocuments` was false. */
+  readonly document: string | undefined;
+}
+
+interface About {
+  readonly model: string;
+  readonly id: string;
+  readonly usage: Usage;
+  /** Which documents were cut, and what the server did not understand. */
+  readonly warnings: readonly string[];
+}
+
+export interface RerankResponse extends About {
+  /** Best first. */
+  readonly results: readonly Result[];
+}
+
+export interface ScoreResponse extends About {
+  /** In the order of the documents. */
+  readonly scores: readonly number[];
+}
+
+/** A served model. */
+export interface Model {
+  readonly id: string;
+  /** Tokens of one pair. */
+  readonly maxModelLen: number;
+}
+
+export function rerankBody(request: RerankRequest, model: string | undefined): object {
+  return {
+    ...shared(request, model),
+    query: request.query,
+    documents: texts(request.documents, request.rankFields !== undefined),
+    top_n: request.topN,
+    return_documents: request.returnDocuments,
+    rank_fields: request.rankFields,
+    max_chunks_per_doc: request.maxChunksPerDoc,
+    overlap_tokens: request.overlapTokens,
+    raw_scores: request.rawScores,
+  };
+}
+
+export function scoreBody(
+  queries: string | Iterable<string>,
+  documents: Text | Iterable<Text>,
+  options: ScoreOptions,
+  model: string | undefined,
+): object {
+  const one = typeof documents === "string" || !isIterable(documents);
+  return {
+    ...shared(options, model),
+    queries: typeof queries === "string" ? queries : [...queries],
+    documents: texts(one ? [documents] : documents),
+    // This is vLLM's request, which has its own word for raw scores.
+    use_activation: options.rawScores === undefined ? undefined : !options.rawScores,
+  };
+}
+
+/** JSON leaves out what is undefined. */
+function shared(options: ScoreOptions, model: string | undefined): object {
+  return {
+    model: options.model ?? model,
+    instruction: options.instruction,
+    max_tokens_per_doc: options.maxTokensPerDoc,
+    priority: options.priority,
+    user: options.user,
+    timeout_ms: options.timeoutMs,
+  };
+}
+
+/** Documents as they are sent; of an object with a text nothing but it, unless `whole`. */
+function texts(documents: Iterable<Text>, whole = false): Text[] {
+  if (typeof documents === "string") {
+    throw new TypeError("documents is one document; give an array of them");
+  }
+  return Array.from(documents, (one) =>
+    typeof one === "string" || whole || !("text" in one) ? one : { text: one["text"] },
+  );
+}
+
+function isIterable(value: object): value is Iterable<Text> {
+  return Symbol.iterator in value;
+}
+
+/** The readers throw a TypeError where the answer is not what rankd says. */
+export function rerankResponse(answer: any): RerankResponse {
+  const results = answer.results.map((result: any) => ({
+    index: number(result.index),
+    relevanceScore: number(result.relevance_score),
+    document: result.document?.text,
+  }));
+  return { results, ...about(answer) };
+}
+
+export function scoreResponse(answer: any): ScoreResponse {
+  return { scores: answer.data.map((one: any) => number(one.score)), ...about(answer) };
+}
+
+export function modelList(answer: any): Model[] {
+  return answer.data.map((one: any) => ({
+    id: one.id,
+    maxModelLen: number(one.max_model_len),
+  }));
+}
+
+export function ready(answer: any): boolean {
+  return answer.status === "ready";
+}
+
+function about(answer: any): About {
+  return {
+    model: answer.model,
+    id: answer.id,
+    usage: {
+      promptTokens: number(answer.usage.prompt_tokens),
+      totalTokens: number(answer.usage.total_tokens),
+    },
+    warnings: answer.meta?.warnings ?? [],
+  };
+}
+
+function number(value: unknown): number {
+  if (typeof value !== "number") {
+    throw new TypeError("not a number");
+  }
+  return value;
+}

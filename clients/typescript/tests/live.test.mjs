@@ -1,0 +1,172 @@
+/** Against a running rankd, whose address is in RANKD_URL; without one these are skipped. */
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { spawnSync } from "node:child_process";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+import { BadRequest, Rankd, TimedOut } from "rankd";
+
+const url = process.env.RANKD_URL;
+const live = { skip: url ? false : "RANKD_URL is not set" };
+
+const QUERY = "What is the capital of China?";
+const DOCUMENTS = [
+  "Gravity is a force that attracts two bodies towards each other.",
+  "What is the capital of China? Beijing is the capital of China.",
+];
+
+const rankd = new Rankd({ baseUrl: url });
+
+test("the best document comes first with its text", live, async () => {
+  const answer = await rankd.rerank(QUERY, DOCUMENTS);
+
+  assert.deepEqual(answer.results.map((result) => result.index), [1, 0]);
+  assert.equal(answer.results[0].document, DOCUMENTS[1]);
+  assert.ok(answer.results[0].relevanceScore > answer.results[1].relevanceScore);
+  assert.ok(answer.usage.promptTokens > 0);
+  assert.ok(answer.id);
+  assert.deepEqual(answer.warnings, []);
+});
+
+test("documents may be any iterable, of texts or of objects", live, async () => {
+  const documents = new Set(DOCUMENTS.map((text) => ({ text, more: 1n })));
+
+  const answer = await rankd.rerank(QUERY, documents);
+
+  assert.equal(answer.results[0].document, DOCUMENTS[1]);
+});
+
+test("options reach the server", live, async () => {
+  const answer = await rankd.rerank(QUERY, [...DOCUMENTS, "one two three four five six seven"], {
+    topN: 2,
+    returnDocuments: false,
+    maxTokensPerDoc: 4,
+    rawScores: true,
+    instruction: "Judge.",
+    priority: 3,
+    timeoutMs: 60_000,
+    user: "me",
+    model: "default",
+  });
+
+  assert.equal(answer.results.length, 2);
+  assert.equal(answer.results[0].document, undefined);
+  assert.ok(answer.results[1].relevanceScore < 0);
+  assert.ok(answer.warnings.some((warning) => warning.includes("was cut")));
+  assert.ok(!answer.warnings.some((warning) => warning.includes("unknown field")));
+  assert.equal(answer.model, "default");
+});
+
+test("fields of objects are read", live, async () => {
+  const documents = DOCUMENTS.map((title) => ({ title, body: "Nothing." }));
+
+  const every = await rankd.rerank(QUERY, documents);
+  const titles = await rankd.rerank(QUERY, documents, { rankFields: ["title"] });
+
+  assert.equal(titles.results[0].document, DOCUMENTS[1]);
+  assert.match(every.results[0].document, /Nothing\./);
+});
+
+test("a long document is read in chunks", live, async () => {
+  const long = "and so on ".repeat(3000) + DOCUMENTS[1];
+  const maxTokensPerDoc = 200;
+
+  const chunks = { maxTokensPerDoc, maxChunksPerDoc: 99, overlapTokens: 20 };
+  const best = await rankd.rerank(QUERY, [long], chunks);
+  const cut = await rankd.rerank(QUERY, [long], { maxTokensPerDoc });
+
+  assert.ok(best.results[0].relevanceScore > cut.results[0].relevanceScore);
+  assert.ok(!best.warnings.some((warning) => warning.includes("unknown field")));
+});
+
+test("score keeps the order and agrees with rerank", live, async () => {
+  const { scores } = await rankd.score(QUERY, DOCUMENTS);
+  const { results } = await rankd.rerank(QUERY, DOCUMENTS);
+
+  assert.deepEqual(scores, [results[1].relevanceScore, results[0].relevanceScore]);
+});
+
+test("score takes pairs and a single document", live, async () => {
+  const pairs = await rankd.score(["a fox", "a whale"], ["a fox", "a fox"]);
+  const single = await rankd.score("a fox", { text: "a fox" });
+  const logit = await rankd.score("a fox", "a fox", { rawScores: true });
+
+  assert.ok(pairs.scores[0] > pairs.scores[1]);
+  assert.equal(single.scores[0], pairs.scores[0]);
+  assert.ok(Math.abs(1 / (1 + Math.exp(-logit.scores[0])) - single.scores[0]) < 1e-5);
+  assert.deepEqual(logit.warnings, []);
+});
+
+test("a batch keeps the order and gives each its own failure", live, async () => {
+  const requests = Array.from({ length: 20 }, (_, number) => ({
+    query: number === 7 ? " " : `question ${number}`,
+    documents: [`document ${number}`],
+  }));
+
+  const answers = await rankd.batch(requests.values(), { concurrency: 4 });
+
+  assert.equal(answers.length, 20);
+  answers.forEach((answer, number) => {
+    if (number === 7) {
+      assert.ok(answer instanceof BadRequest);
+      assert.equal(answer.param, "query");
+    } else {
+      assert.equal(answer.results[0].document, `document ${number}`);
+    }
+  });
+});
+
+test("models and health", live, async () => {
+  const [model] = await rankd.models();
+
+  assert.ok(model.id);
+  assert.ok(model.maxModelLen > 0);
+  assert.equal(await rankd.health(), true);
+  assert.equal(await new Rankd({ baseUrl: `${url}/v1/` }).health(), true);
+});
+
+test("an error says what the server said", live, async () => {
+  await assert.rejects(rankd.rerank(QUERY, DOCUMENTS, { priority: 1000 }), (problem) => {
+    assert.ok(problem instanceof BadRequest);
+    assert.equal(problem.name, "BadRequest");
+    assert.equal(problem.status, 400);
+    assert.equal(problem.code, "invalid_request");
+    assert.equal(problem.param, "priority");
+    assert.match(problem.message, /priority/);
+    assert.ok(problem.requestId);
+    return true;
+  });
+  await assert.rejects(rankd.rerank(QUERY, []), /documents must not be empty/);
+});
+
+test("half a surrogate pair is sent and mended", live, async () => {
+  const answer = await rankd.rerank(QUERY, ["half an emoji: \ud83d"]);
+
+  assert.equal(answer.results[0].document, "half an emoji: \ufffd");
+});
+
+test("the server's own deadline is a timeout", live, async () => {
+  const documents = Array.from({ length: 500 }, (_, n) => `document ${n} ${"and so on ".repeat(100)}`);
+
+  await assert.rejects(
+    rankd.rerank(QUERY, documents, { timeoutMs: 1 }),
+    (problem) => problem instanceof TimedOut && problem.status === 504,
+  );
+});
+
+test("the example of the README works when pasted", live, async () => {
+  const readme = await readFile(new URL("../README.md", import.meta.url), "utf8");
+  const [, example] = readme.match(/```ts\n(import[^]*?)```/);
+
+  const ended = spawnSync(
+    process.execPath,
+    ["--input-type=module", "--eval", example.replace("http://127.0.0.1:8000", url)],
+    { encoding: "utf8", cwd: fileURLToPath(new URL("..", import.meta.url)) },
+  );
+
+  assert.equal(ended.stderr, "");
+  // Which one depends on the model; rankd's fake engine has no opinion.
+  assert.match(ended.stdout, /^(Commits can be undone|A blue whale).* \d\.\d+\n$/);
+});

@@ -1,0 +1,298 @@
+"""The two clients: the same calls, with and without asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self, TypeVar, Unpack, cast
+
+import httpx
+
+from rankd import __version__
+from rankd.client import wire
+from rankd.client.call import Call
+from rankd.client.errors import ConnectionFailed, RankdError, TimedOut, Unavailable
+from rankd.client.wire import (
+    Model,
+    RerankOptions,
+    RerankRequest,
+    RerankResponse,
+    ScoreOptions,
+    ScoreResponse,
+    Text,
+)
+
+T = TypeVar("T")
+
+# The server keeps idle connections for 75 seconds; whoever closes first should be us.
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=30.0)
+
+# What `health` means by no.
+_NOT_READY = (Unavailable, TimedOut, ConnectionFailed)
+
+
+class _Shared:
+    """Everything but input and output: what calls say, and how their answers read."""
+
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8000",
+        *,
+        api_key: str | None = None,
+        timeout: float = 60.0,
+        retries: int = 2,
+        model: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Nothing is sent before the first call.
+
+        Args:
+            base_url: may hold a path; a final `/v1` is not needed.
+            api_key: sent as `Authorization: Bearer`.
+            timeout: seconds for one call, retries included.
+            retries: further attempts where one may help.
+            model: the name to send; the served model when absent.
+            headers: sent with every request.
+        """
+        self._base = _address(base_url)
+        self._timeout = timeout
+        self._retries = retries
+        self._model = model
+        key = {"Authorization": f"Bearer {api_key.strip()}"} if api_key else {}
+        agent = {"User-Agent": f"rankd-python/{__version__}"}
+        self._open({**agent, **key, **(headers or {})})
+
+    def _open(self, headers: Mapping[str, str]) -> None:
+        raise NotImplementedError
+
+    def _rerank(self, request: RerankRequest) -> Call[RerankResponse]:
+        wire.refuse_unknown(request, RerankRequest)
+        whole = request.get("rank_fields") is not None
+        body = {**request, "documents": wire.texts(request["documents"], whole=whole)}
+        return self._post("/v1/rerank", body, wire.rerank_response)
+
+    def _score(
+        self,
+        queries: str | Iterable[str],
+        documents: Text | Iterable[Text],
+        options: ScoreOptions,
+    ) -> Call[ScoreResponse]:
+        wire.refuse_unknown(options, ScoreOptions)
+        one = isinstance(documents, str | Mapping)
+        raw = options.get("raw_scores")
+        body = {
+            **options,
+            "queries": queries if isinstance(queries, str) else list(queries),
+            "documents": wire.texts(cast(Iterable[Text], [documents] if one else documents)),
+            # This is vLLM's request, which has its own word for it.
+            "raw_scores": None,
+            "use_activation": None if raw is None else not raw,
+        }
+        return self._post("/v1/score", body, wire.score_response)
+
+    def _models(self) -> Call[tuple[Model, ...]]:
+        url = f"{self._base}/v1/models"
+        return Call("GET", url, None, wire.model_list, self._timeout, self._retries)
+
+    def _health(self) -> Call[bool]:
+        return Call("GET", f"{self._base}/readyz", None, wire.ready, self._timeout, retries=0)
+
+    def _post(self, path: str, body: dict[str, Any], read: Callable[[Any], T]) -> Call[T]:
+        timeout = body.pop("timeout", None)
+        body["model"] = body.get("model") or self._model
+        return Call(
+            "POST",
+            self._base + path,
+            wire.encoded({name: value for name, value in body.items() if value is not None}),
+            read,
+            self._timeout if timeout is None else timeout,
+            self._retries,
+        )
+
+
+class Client(_Shared):
+    """A rankd server. Threads may share a client; its connections are kept and used again."""
+
+    def _open(self, headers: Mapping[str, str]) -> None:
+        self._http = httpx.Client(headers=headers, limits=_LIMITS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; nothing can be asked afterwards."""
+        self._http.close()
+
+    def rerank(
+        self, query: str, documents: Iterable[Text], **options: Unpack[RerankOptions]
+    ) -> RerankResponse:
+        """Order documents by their relevance to a query, best first.
+
+        Raises:
+            RankdError: there is no answer; errors.py draws the tree.
+        """
+        return self._ask(self._rerank({"query": query, "documents": documents, **options}))
+
+    def score(
+        self,
+        queries: str | Iterable[str],
+        documents: Text | Iterable[Text],
+        **options: Unpack[ScoreOptions],
+    ) -> ScoreResponse:
+        """Score documents against one query, or against as many queries as documents.
+
+        Raises:
+            RankdError: as `rerank`.
+        """
+        return self._ask(self._score(queries, documents, options))
+
+    def batch(
+        self, requests: Iterable[RerankRequest], *, concurrency: int = 8
+    ) -> list[RerankResponse | RankdError]:
+        """Rerank many, some at a time; in the order of the requests, each with its own error."""
+
+        def outcome(request: RerankRequest) -> RerankResponse | RankdError:
+            try:
+                return self._ask(self._rerank(request))
+            except RankdError as problem:
+                return problem
+
+        with ThreadPoolExecutor(_at_least_one(concurrency), "rankd-batch") as pool:
+            return list(pool.map(outcome, requests))
+
+    def models(self) -> tuple[Model, ...]:
+        """What is served."""
+        return self._ask(self._models())
+
+    def health(self) -> bool:
+        """Whether scores can be had now; asks once."""
+        try:
+            return self._ask(self._health())
+        except _NOT_READY:
+            return False
+
+    def _ask(self, call: Call[T]) -> T:
+        while True:
+            try:
+                return self._attempt(call)
+            except RankdError as problem:
+                pause = call.pause(problem)
+            time.sleep(pause)
+
+    def _attempt(self, call: Call[T]) -> T:
+        with (
+            call.translated_errors(),
+            self._http.stream(
+                call.method, call.url, content=call.content, timeout=call.left()
+            ) as reply,
+        ):
+            body = bytearray()
+            for piece in reply.iter_bytes():
+                call.left()  # httpx' timeout is for each piece; an answer may drip for ever.
+                body += piece
+            return call.answer(reply, bytes(body))
+
+
+class AsyncClient(_Shared):
+    """A rankd server, asked from asyncio; connections are kept and used again."""
+
+    def _open(self, headers: Mapping[str, str]) -> None:
+        self._http = httpx.AsyncClient(headers=headers, limits=_LIMITS)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *problem: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections; nothing can be asked afterwards."""
+        await self._http.aclose()
+
+    async def rerank(
+        self, query: str, documents: Iterable[Text], **options: Unpack[RerankOptions]
+    ) -> RerankResponse:
+        """As `Client.rerank`; cancelling it abandons the request here and on the server."""
+        return await self._ask(self._rerank({"query": query, "documents": documents, **options}))
+
+    async def score(
+        self,
+        queries: str | Iterable[str],
+        documents: Text | Iterable[Text],
+        **options: Unpack[ScoreOptions],
+    ) -> ScoreResponse:
+        """As `Client.score`."""
+        return await self._ask(self._score(queries, documents, options))
+
+    async def batch(
+        self, requests: Iterable[RerankRequest], *, concurrency: int = 8
+    ) -> list[RerankResponse | RankdError]:
+        """As `Client.batch`; requests are taken one by one, so they may be many."""
+        waiting = enumerate(requests)
+        outcomes: dict[int, RerankResponse | RankdError] = {}
+
+        async def work() -> None:
+            for place, request in waiting:
+                try:
+                    answer = await self._ask(self._rerank(request))
+                except RankdError as problem:
+                    outcomes[place] = problem
+                else:
+                    outcomes[place] = answer
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(_at_least_one(concurrency)):
+                    group.create_task(work())
+        except ExceptionGroup as problems:
+            raise problems.exceptions[0] from None  # A mistake in a request, as Client raises it.
+        return [outcomes[place] for place in sorted(outcomes)]
+
+    async def models(self) -> tuple[Model, ...]:
+        """As `Client.models`."""
+        return await self._ask(self._models())
+
+    async def health(self) -> bool:
+        """As `Client.health`."""
+        try:
+            return await self._ask(self._health())
+        except _NOT_READY:
+            return False
+
+    async def _ask(self, call: Call[T]) -> T:
+        while True:
+            try:
+                return await self._attempt(call)
+            except RankdError as problem:
+                pause = call.pause(problem)
+            await asyncio.sleep(pause)
+
+    async def _attempt(self, call: Call[T]) -> T:
+        left = call.left()
+        with call.translated_errors():
+            async with asyncio.timeout(left):
+                reply = await self._http.request(
+                    call.method, call.url, content=call.content, timeout=left
+                )
+        return call.answer(reply, reply.content)
+
+
+def _address(base_url: str) -> str:
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL as problem:
+        raise ValueError(f"base_url {base_url!r}: {problem}") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ValueError(f"base_url must look like http://127.0.0.1:8000, not {base_url!r}")
+    return base_url.rstrip("/").removesuffix("/v1")
+
+
+def _at_least_one(concurrency: int) -> int:
+    if concurrency < 1:
+        raise ValueError(f"concurrency must be at least 1, not {concurrency}")
+    return concurrency

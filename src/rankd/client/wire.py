@@ -1,0 +1,175 @@
+"""What is asked and what is answered: typed for the caller, JSON for the server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Required, TypedDict
+
+Text = str | Mapping[str, Any]
+"""A document: its text, or a mapping that holds it as `text` or in the `rank_fields`."""
+
+
+class ScoreOptions(TypedDict, total=False):
+    """What any call for scores may ask; None and absent take the server's default.
+
+    Attributes:
+        model: the client's `model` when absent.
+        instruction: what relevance means here.
+        max_tokens_per_doc: longer documents are cut at their end.
+        raw_scores: logits, in nats, instead of scores in [0, 1].
+        priority: 0 to 999; lower is sooner.
+        user: who asks, for the server's notes.
+        timeout_ms: the server gives up after so many milliseconds.
+        timeout: this side gives up after so many seconds, retries included.
+    """
+
+    model: str | None
+    instruction: str | None
+    max_tokens_per_doc: int | None
+    raw_scores: bool | None
+    priority: int | None
+    user: str | None
+    timeout_ms: int | None
+    timeout: float | None
+
+
+class RerankOptions(ScoreOptions, total=False):
+    """What `rerank` may ask besides.
+
+    Attributes:
+        top_n: results to return, best first; all when absent.
+        return_documents: False leaves out the texts.
+        rank_fields: fields of mappings that are read, in this order.
+        max_chunks_per_doc: a longer document is read in up to so many; the best counts.
+        overlap_tokens: what neighbouring chunks share.
+    """
+
+    top_n: int | None
+    return_documents: bool | None
+    rank_fields: Sequence[str] | None
+    max_chunks_per_doc: int | None
+    overlap_tokens: int | None
+
+
+class RerankRequest(RerankOptions, total=False):
+    """One call of `rerank`, as `batch` takes them."""
+
+    query: Required[str]
+    documents: Required[Iterable[Text]]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of every pair, template included."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One document's relevance.
+
+    Attributes:
+        index: its place in the request, from 0.
+        relevance_score: in [0, 1], or a logit where `raw_scores` was asked for.
+        document: its text; None where `return_documents` was False.
+    """
+
+    index: int
+    relevance_score: float
+    document: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RerankResponse:
+    """Results, best first; `warnings` say which documents were cut."""
+
+    results: tuple[Result, ...]
+    model: str
+    id: str
+    usage: Usage
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreResponse:
+    """Scores in the order of the documents."""
+
+    scores: tuple[float, ...]
+    model: str
+    id: str
+    usage: Usage
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A served model; `max_model_len` is in tokens of one pair."""
+
+    id: str
+    max_model_len: int
+
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair, left by whoever cut an emoji in two; escaped, the server mends it.
+        return json.dumps(body, separators=(",", ":")).encode()
+
+
+def texts(documents: Iterable[Text], *, whole: bool = False) -> list[str | dict[str, Any]]:
+    """Documents as they are sent; of a mapping with a text nothing but it, unless `whole`."""
+    if isinstance(documents, str | Mapping):
+        raise TypeError("documents is one document; give a list of them")
+    return [one if isinstance(one, str) else _object(one, whole) for one in documents]
+
+
+def _object(document: Mapping[str, Any], whole: bool) -> dict[str, Any]:
+    return dict(document) if whole or "text" not in document else {"text": document["text"]}
+
+
+def refuse_unknown(options: Mapping[str, Any], known: type) -> None:
+    for name in options:
+        if name not in known.__annotations__:
+            raise TypeError(f"unknown option {name!r}")
+
+
+def rerank_response(answer: Any) -> RerankResponse:
+    return RerankResponse(
+        tuple(
+            Result(
+                int(result["index"]),
+                float(result["relevance_score"]),
+                (result.get("document") or {}).get("text"),
+            )
+            for result in answer["results"]
+        ),
+        **_about(answer),
+    )
+
+
+def score_response(answer: Any) -> ScoreResponse:
+    return ScoreResponse(tuple(float(one["score"]) for one in answer["data"]), **_about(answer))
+
+
+def _about(answer: Any) -> dict[str, Any]:
+    """What all answers with scores say."""
+    usage = answer["usage"]
+    return {
+        "model": answer["model"],
+        "id": answer["id"],
+        "usage": Usage(int(usage["prompt_tokens"]), int(usage["total_tokens"])),
+        "warnings": tuple(answer.get("meta", {}).get("warnings", ())),
+    }
+
+
+def model_list(answer: Any) -> tuple[Model, ...]:
+    return tuple(Model(one["id"], int(one["max_model_len"])) for one in answer["data"])
+
+
+def ready(answer: Any) -> bool:
+    return bool(answer["status"] == "ready")

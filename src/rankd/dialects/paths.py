@@ -1,0 +1,303 @@
+"""Every path that is served, by whom, and what is said of it.
+
+At the root the body decides on shared paths, and a vendor's own paths speak its
+dialect. A prefix (`/voyage/...`) forces a dialect: the door takes it off the path and
+notes it, so that one set of routes serves them all.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Union
+
+from fastapi import APIRouter, Request, Response
+from starlette.routing import Match, Route
+from starlette.types import Scope
+
+from rankd.desk import PREFIX, desk_of
+from rankd.dialects import counter, tutorials, union, vllm, voyage, wire
+from rankd.dialects.base import RERANK_PATHS, Dialect
+from rankd.dialects.schema import body_of, failures
+from rankd.dialects.vendors import BESIDES, DIALECTS
+from rankd.errors import NotFound, RankError, SetupError
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+# What forces a dialect.
+PREFIXES = frozenset(dialect.name for dialect in DIALECTS)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What is served at a path, and what /docs says of it.
+
+    Attributes:
+        path: as a caller sees it, prefix and all.
+        requests: what its body may be.
+        responses: what its answer may be.
+        failures: what its errors may be.
+        shown: whether it stands in /docs; the others are the same by another path.
+    """
+
+    path: str
+    tag: str
+    summary: str
+    requests: tuple[Any, ...]
+    responses: tuple[Any, ...]
+    failures: tuple[Any, ...]
+    shown: bool = True
+    about: str = ""
+
+
+class _Route(Route):
+    """As Starlette's, but the access log learns which one it was from every version of it."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, found = super().matches(scope)
+        if match is not Match.NONE:
+            found["route"] = self
+        return match, found
+
+
+def check() -> None:
+    """Raises `SetupError` when two dialects claim one path, or one body."""
+    union.refuse_shared_bodies()
+    refuse_shared_paths(offer.path for offer in offers())
+
+
+def refuse_shared_paths(paths: Iterable[str]) -> None:
+    """Raises `SetupError` when a path is served twice; the first would silently win."""
+    for path, count in Counter(paths).items():
+        if count > 1:
+            raise SetupError(f"{count} dialects answer POST {path}")
+
+
+def routes() -> list[Route]:
+    """What answers POSTs, without the prefixes, which the door takes off."""
+    served: dict[str, Endpoint] = {path: counter.endpoint(_on_shared) for path in RERANK_PATHS}
+    for dialect in DIALECTS:
+        for path in dialect.paths:
+            served[path] = counter.endpoint(_on_own(dialect))
+    served |= {
+        "/v1/score": vllm.score,
+        "/score": vllm.score,
+        "/tokenize": vllm.tokenize,
+        "/invocations": _invocations,
+        "/batch_rerank": _only_under("simple", tutorials.batch_rerank),
+        "/v1/batch_rerank": _only_under("simple", tutorials.batch_rerank),
+    }
+    return [_Route(path, endpoint, methods=["POST"]) for path, endpoint in served.items()]
+
+
+def refusal(problem: RankError, scope: Scope) -> Response:
+    """An error in the envelope of whoever asks."""
+    dialect = _spoken(scope)
+    if problem.status == 401 and PREFIX not in scope and scope["path"] in RERANK_PATHS:
+        # Nobody knows yet who asks; clients of Voyage and Weaviate stumble over an object
+        # where those of all others can do with a string.
+        dialect = voyage.dialect
+    return counter.refusal(problem, dialect)
+
+
+def _on_shared(scope: Scope, body: Mapping[str, Any]) -> Dialect:
+    """The prefix decides, else the body."""
+    forced = scope.get(PREFIX)
+    if forced is None:
+        return union.speaker(body)
+    for dialect in DIALECTS:
+        if dialect.name == forced and scope["path"] in dialect.mounted:
+            return dialect.of(body)
+    raise NotFound(f"nothing is served at {scope['path']} under /{forced}; see /docs")
+
+
+def _on_own(dialect: Dialect) -> counter.Choice:
+    def choose(scope: Scope, body: Mapping[str, Any]) -> Dialect:
+        if scope.get(PREFIX, dialect.name) != dialect.name:
+            raise NotFound(f"{scope['path']} is no path of {scope[PREFIX]}; see /docs")
+        return dialect.of(body)
+
+    return choose
+
+
+async def _invocations(http: Request) -> Response:
+    """SageMaker's one path: a score request, or a rerank request of any dialect."""
+    desk = desk_of(http)
+    body = wire.fields_of(await http.body(), desk.ranker.max_documents)
+    forced = http.scope.get(PREFIX)
+    if forced in (None, vllm.dialect.name) and vllm.is_score(body):
+        return await vllm.score_body(body, desk)
+    dialect = vllm.dialect if forced == vllm.dialect.name else union.speaker(body)
+    return await counter.answer(http, desk, dialect, body)
+
+
+def _only_under(prefix: str, endpoint: Endpoint) -> Endpoint:
+    async def serve(http: Request) -> Response:
+        if http.scope.get(PREFIX) != prefix:
+            raise NotFound(f"nothing is served at {http.url.path}; see /docs")
+        return await endpoint(http)
+
+    return serve
+
+
+def _spoken(scope: Scope) -> Dialect:
+    """Noted when the body was read, else told by the prefix or the path."""
+    if noted := scope.get(counter.SPOKEN):
+        told: Dialect = noted
+        return told
+    forced, path = scope.get(PREFIX), scope["path"]
+    for start, dialect in _starts():
+        if dialect.name == forced:
+            return dialect
+        if forced is None and (path == start or (start.endswith("/") and path.startswith(start))):
+            return dialect
+    return union.ORDER[-1]
+
+
+@cache
+def _starts() -> list[tuple[str, Dialect]]:
+    """Vendors' own paths, up to where a model's name begins, and whose they are."""
+    starts: list[tuple[str, Dialect]] = []
+    for dialect in DIALECTS:
+        own = [path.split("{")[0] for path in dialect.paths if path != "/"]
+        besides = BESIDES.get(dialect.name, APIRouter()).routes if dialect.paths else []
+        own += [route.path for route in besides if isinstance(route, Route)]
+        starts += [(path, dialect) for path in own or [dialect.prefix]]
+    return starts
+
+
+# What is said of all this.
+
+
+def tags() -> list[dict[str, str]]:
+    """The sections of /docs: the union, then each dialect."""
+    told = {"rerank": "The paths that clients of all vendors share."}
+    told |= {dialect.name: dialect.about for dialect in reversed(DIALECTS)}
+    return [{"name": name, "description": about} for name, about in told.items()]
+
+
+def documented() -> list[APIRouter]:
+    """Routes that serve nothing, but of which FastAPI makes the document."""
+    router = APIRouter()
+    for offer in offers():
+        if offer.shown:
+            _document(router, offer)
+    besides = APIRouter()
+    for dialect in DIALECTS:
+        if dialect.paths and dialect.name in BESIDES:
+            besides.include_router(
+                BESIDES[dialect.name], responses=failures(dialect.failure, (401, 500, 503))
+            )
+    return [router, besides]
+
+
+def offers() -> list[Offer]:
+    """Everything that takes a POST."""
+    return [*_union_offers(), *_own_offers(), *_forced_offers(), *_score_offers()]
+
+
+def _union_offers() -> list[Offer]:
+    return [
+        Offer(
+            path,
+            "rerank",
+            "Order documents by their relevance to a query",
+            tuple(dialect.Request for dialect in union.ORDER),
+            tuple(dialect.response for dialect in union.ORDER),
+            tuple(dialect.failure for dialect in union.ORDER),
+            shown=place == 0,
+            about=_UNION,
+        )
+        for place, path in enumerate(RERANK_PATHS)
+    ]
+
+
+_UNION = (
+    "The body decides whose dialect is spoken, in the order of docs/api.md; errors wear the "
+    f"envelope of that dialect. Also at {', '.join(RERANK_PATHS[1:])}."
+)
+
+
+def _own_offers() -> list[Offer]:
+    return [_offer(dialect, path) for dialect in DIALECTS for path in dialect.paths]
+
+
+def _forced_offers() -> list[Offer]:
+    return [
+        _offer(
+            dialect,
+            dialect.prefix + path.removesuffix("/"),
+            shown=dialect.mounted[:1] == (path,),
+        )
+        for dialect in DIALECTS
+        for path in (*dialect.mounted, *dialect.paths)
+    ]
+
+
+def _offer(dialect: Dialect, path: str, *, shown: bool = True) -> Offer:
+    speakers = dialect.speakers()
+    return Offer(
+        path,
+        dialect.name,
+        dialect.about,
+        tuple(one.Request for one in speakers),
+        tuple(one.response for one in speakers),
+        tuple(one.failure for one in speakers),
+        shown=shown,
+    )
+
+
+def _score_offers() -> list[Offer]:
+    ours, theirs = union.ORDER[-1].failure, vllm.dialect.failure
+    score = ((vllm.ScoreRequest,), (vllm.ScoreResponse,))
+    tokens = ((vllm.TokenizeRequest,), (vllm.TokenizeResponse,))
+    batch = ((tutorials.BatchRequest,), (tutorials.BatchResponse,))
+    invoked = (
+        (vllm.ScoreRequest, *(dialect.Request for dialect in union.ORDER)),
+        (vllm.ScoreResponse, *(dialect.response for dialect in union.ORDER)),
+        tuple(dialect.failure for dialect in union.ORDER),
+    )
+    both = ((vllm.ScoreRequest, vllm.RerankRequest), (vllm.ScoreResponse, vllm.RerankResponse))
+    scoring = "Score texts against each other, in the order of the request"
+    tokenizing = "The token ids of a text, as documents are read: without the template"
+    invoking = "SageMaker's one path: a score request, or a rerank request of any dialect"
+    batching = "Several questions in one request; taken together, or refused together"
+    return [
+        Offer("/v1/score", "vllm", scoring, *score, (ours,)),
+        Offer("/score", "vllm", scoring, *score, (ours,), shown=False),
+        Offer("/vllm/v1/score", "vllm", scoring, *score, (theirs,), shown=False),
+        Offer("/vllm/score", "vllm", scoring, *score, (theirs,), shown=False),
+        Offer("/tokenize", "vllm", tokenizing, *tokens, (ours,)),
+        Offer("/vllm/tokenize", "vllm", tokenizing, *tokens, (theirs,), shown=False),
+        Offer("/invocations", "vllm", invoking, *invoked),
+        Offer("/vllm/invocations", "vllm", invoking, *both, (theirs,), shown=False),
+        Offer("/simple/batch_rerank", "simple", batching, *batch, (ours,)),
+        Offer("/simple/v1/batch_rerank", "simple", batching, *batch, (ours,), shown=False),
+    ]
+
+
+def _document(router: APIRouter, offer: Offer) -> None:
+    def nothing() -> None:
+        """Only its place in the document counts."""
+
+    router.add_api_route(
+        offer.path,
+        nothing,
+        methods=["POST"],
+        name=offer.tag,
+        tags=[offer.tag],
+        summary=offer.summary,
+        description=offer.about or offer.summary,
+        response_model=None,
+        responses={
+            200: {"model": _either(offer.responses)},
+            **failures(_either(offer.failures)),
+        },
+        openapi_extra=body_of(*offer.requests),
+    )
+
+
+def _either(types: Iterable[Any]) -> Any:
+    return Union[tuple(dict.fromkeys(types))]  # noqa: UP007  # Its members are values here.
