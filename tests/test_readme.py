@@ -46,7 +46,7 @@ def server() -> Iterator[Server]:
 
 
 def test_the_curl_puts_beijing_first_on_the_right_side(server: Server) -> None:
-    [block] = blocks("bash", "curl -s")
+    [block] = blocks("bash", "/v1/rerank -d")
 
     answer = json.loads(paste(block.replace(HOST, server.url)))
 
@@ -58,7 +58,7 @@ def test_the_curl_puts_beijing_first_on_the_right_side(server: Server) -> None:
 
 def test_the_answer_it_shows_is_the_answer_it_gets(server: Server) -> None:
     [shown] = blocks("json", '"results"')
-    [block] = blocks("bash", "curl -s")
+    [block] = blocks("bash", "/v1/rerank -d")
 
     answer = json.loads(paste(block.replace(HOST, server.url)))
 
@@ -70,8 +70,19 @@ def test_the_answer_it_shows_is_the_answer_it_gets(server: Server) -> None:
     assert all(f'"{key}":' in shown for key in answer)
 
 
+def test_the_curl_in_teis_dialect_gets_teis_answer(server: Server) -> None:
+    [block] = blocks("bash", "/rerank -d '{\"query\"")
+    [shown] = blocks("json", '[{"index"')
+
+    answer = json.loads(paste(block.replace(HOST, server.url)))
+
+    assert [rank["index"] for rank in answer] == [1, 0]
+    assert [set(rank) for rank in answer] == [{"index", "score"}] * 2
+    assert re.findall(r'"index":(\d)', shown) == ["1", "0"]
+
+
 def test_the_python_example_finds_the_right_document(server: Server) -> None:
-    [block] = blocks("python", "requests.post")
+    [block] = blocks("python", "from rankd.client import Client")
 
     printed = subprocess.run(
         [sys.executable, "-c", block.replace(HOST, server.url)],
