@@ -16,6 +16,7 @@ import uvicorn
 from rankd.app import open_app
 from rankd.engines.base import Engine
 from rankd.errors import EngineDown, PortTaken
+from rankd.http11 import Http11
 from rankd.settings import Settings
 
 _log = logging.getLogger("rankd")
@@ -55,7 +56,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
             uvicorn.Config(
                 app,
                 loop="none",
-                http="httptools",
+                http=Http11,
                 ws="none",
                 lifespan="off",
                 access_log=False,
