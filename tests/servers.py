@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,12 +23,19 @@ class Server:
 
     process: subprocess.Popen[str]
     url: str
+    _said: list[str]
+    _listener: threading.Thread
 
     def stop(self, signal: int) -> tuple[int, str]:
         """Signal it and wait; returns the exit status and what it wrote to stderr."""
         self.process.send_signal(signal)
-        _, errors = self.process.communicate(timeout=60)
-        return self.process.returncode, errors
+        return self.ended()
+
+    def ended(self) -> tuple[int, str]:
+        """As `stop`, of a server that ends by itself."""
+        self.process.wait(timeout=60)
+        self._listener.join(timeout=10)
+        return self.process.returncode, "".join(self._said)
 
 
 def command(*arguments: str) -> list[str]:
@@ -54,11 +62,16 @@ def serving(*arguments: str) -> Iterator[Server]:
         command("serve", *arguments, "--port", "0"), stderr=subprocess.PIPE, text=True
     )
     try:
-        yield Server(process, _url(process))
+        url = _url(process)
+        said: list[str] = []
+        # A pipe that nobody reads fills up, and then the server waits.
+        listener = threading.Thread(target=_listen, args=(process, said), daemon=True)
+        listener.start()
+        yield Server(process, url, said, listener)
     finally:
         if process.poll() is None:
             process.kill()
-            process.communicate()
+            process.wait()
 
 
 def _url(process: subprocess.Popen[str]) -> str:
@@ -70,6 +83,12 @@ def _url(process: subprocess.Popen[str]) -> str:
             return line.split(" is ready at ")[1].split()[0]
         assert time.monotonic() - began < START_SECONDS
     raise AssertionError("the server ended before it was ready")
+
+
+def _listen(process: subprocess.Popen[str], said: list[str]) -> None:
+    assert process.stderr is not None
+    with process.stderr:
+        said.extend(process.stderr)
 
 
 def family(pid: int) -> list[int]:

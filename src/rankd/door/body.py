@@ -37,7 +37,10 @@ class WholeBody:
         except ClientGone:
             return
         except (TooLarge, UnsupportedMedia) as problem:
-            await self._render(problem, scope)(scope, receive, send)
+            response = self._render(problem, scope)
+            # The rest of the body is still to come, and must not be read as a request.
+            response.headers["connection"] = "close"
+            await response(scope, receive, send)
             return
         await self._run_while_wanted(scope, body, receive, send)
 
