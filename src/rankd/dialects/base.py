@@ -228,6 +228,30 @@ class Reply:
         return self.request.echo(verdict.index, self.text(verdict))
 
 
+class ErrorObject(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class OpenAIFailure(BaseModel):
+    """OpenAI's envelope, and the fields in which other SDKs look for a reason."""
+
+    error: ErrorObject
+    message: str
+    detail: str
+
+
+class StringFailure(BaseModel):
+    """For clients that read `error` as a string."""
+
+    error: str
+    error_type: str
+    message: str
+    detail: str
+
+
 class Dialect(ABC):
     """One company's whole wire.
 
@@ -247,7 +271,7 @@ class Dialect(ABC):
     about: ClassVar[str]
     Request: ClassVar[type[Asking]]
     response: ClassVar[Any]
-    failure: ClassVar[type[BaseModel]]
+    failure: ClassVar[type[BaseModel]] = OpenAIFailure
     claims: ClassVar[tuple[Claim, ...]] = ()
     paths: ClassVar[tuple[str, ...]] = ()
     mounted: ClassVar[tuple[str, ...]] = RERANK_PATHS
@@ -268,10 +292,10 @@ class Dialect(ABC):
     def render(self, reply: Reply) -> Any:
         """The answer's JSON."""
 
-    @abstractmethod
     def error(self, problem: RankError) -> dict[str, Any]:
         """An error's JSON; always with `message`, `detail` and `error`, which clients of
-        other vendors look for."""
+        other vendors look for. OpenAI's, unless a vendor has its own."""
+        return openai_error(problem)
 
     def headers(self, reply: Reply) -> Mapping[str, str]:
         return {}
@@ -320,30 +344,6 @@ def _is(value: Any, kind: Kind) -> bool:
             return isinstance(value, dict)
     # A null is as good as absent.
     return value is not None
-
-
-class ErrorObject(BaseModel):
-    message: str
-    type: str
-    param: str | None
-    code: str
-
-
-class OpenAIFailure(BaseModel):
-    """OpenAI's envelope, and the fields in which other SDKs look for a reason."""
-
-    error: ErrorObject
-    message: str
-    detail: str
-
-
-class StringFailure(BaseModel):
-    """For clients that read `error` as a string."""
-
-    error: str
-    error_type: str
-    message: str
-    detail: str
 
 
 def openai_error(problem: RankError) -> dict[str, Any]:

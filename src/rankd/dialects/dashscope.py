@@ -17,7 +17,6 @@ from rankd.dialects.base import (
     Dialect,
     ErrorObject,
     Listing,
-    OpenAIFailure,
     Reply,
     Result,
     example,
@@ -188,7 +187,6 @@ class Compatible(Dialect):
     about = "DashScope's rerank, the compatible path."
     Request = CompatibleRequest
     response = CompatibleResponse
-    failure = OpenAIFailure
     paths = ("/compatible-api/v1/reranks",)
     mounted = ()
 
@@ -200,9 +198,6 @@ class Compatible(Dialect):
             "results": results(reply),
             "usage": {"total_tokens": reply.tokens},
         }
-
-    def error(self, problem: RankError) -> dict[str, Any]:
-        return openai_error(problem)
 
 
 native = Native()

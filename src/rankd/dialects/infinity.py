@@ -13,14 +13,11 @@ from pydantic import BaseModel, Field
 from rankd.dialects.base import (
     Dialect,
     Listing,
-    OpenAIFailure,
     Reply,
     Usage,
     example,
-    openai_error,
     usage,
 )
-from rankd.errors import RankError
 
 
 class InfinityRequest(Listing):
@@ -65,7 +62,6 @@ class Infinity(Dialect):
     about = "Infinity's rerank."
     Request = InfinityRequest
     response = InfinityResponse
-    failure = OpenAIFailure
 
     def render(self, reply: Reply) -> dict[str, Any]:
         return {
@@ -76,9 +72,6 @@ class Infinity(Dialect):
             "id": f"infinity-{reply.id}",
             "created": int(time.time()),
         }
-
-    def error(self, problem: RankError) -> dict[str, Any]:
-        return openai_error(problem)
 
 
 def string_results(reply: Reply) -> list[dict[str, Any]]:

@@ -13,17 +13,14 @@ from rankd.dialects.base import (
     Dialect,
     Fit,
     Listing,
-    OpenAIFailure,
     Reply,
     Result,
     Usage,
     example,
-    openai_error,
     results,
     usage,
 )
 from rankd.dialects.texts import Count
-from rankd.errors import RankError
 
 
 class JinaRequest(Listing):
@@ -68,7 +65,6 @@ class Jina(Dialect):
     about = "Jina's reranker API."
     Request = JinaRequest
     response = JinaResponse
-    failure = OpenAIFailure
 
     def render(self, reply: Reply) -> dict[str, Any]:
         return {
@@ -77,9 +73,6 @@ class Jina(Dialect):
             "usage": usage(reply),
             "results": results(reply),
         }
-
-    def error(self, problem: RankError) -> dict[str, Any]:
-        return openai_error(problem)
 
 
 dialect = Jina()

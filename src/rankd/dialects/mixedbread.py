@@ -14,15 +14,12 @@ from rankd.dialects.base import (
     Asking,
     Claim,
     Dialect,
-    OpenAIFailure,
     Reply,
     Usage,
     example,
-    openai_error,
     usage,
 )
 from rankd.dialects.texts import Count, Documents, Query, texts_of
-from rankd.errors import RankError
 
 
 class MixedbreadRequest(Asking):
@@ -92,7 +89,6 @@ class Mixedbread(Dialect):
     about = "Mixedbread's reranking."
     Request = MixedbreadRequest
     response = MixedbreadResponse
-    failure = OpenAIFailure
     claims = (Claim.on(input="array"),)
 
     def render(self, reply: Reply) -> dict[str, Any]:
@@ -111,9 +107,6 @@ class Mixedbread(Dialect):
             result["input"] = reply.request.input[verdict.index]
         result["object"] = "rank_result"
         return result
-
-    def error(self, problem: RankError) -> dict[str, Any]:
-        return openai_error(problem)
 
 
 dialect = Mixedbread()

@@ -19,18 +19,16 @@ from rankd.dialects.base import (
     Dialect,
     Fit,
     Listing,
-    OpenAIFailure,
     Reply,
     Result,
     Usage,
     agreed,
     example,
-    openai_error,
     results,
     usage,
 )
 from rankd.dialects.texts import Count, kind
-from rankd.errors import InvalidRequest, RankError
+from rankd.errors import InvalidRequest
 
 
 class RerankRequest(Listing):
@@ -166,7 +164,6 @@ class OpenAI(Dialect):
     about = "rankd's own manner: the superset of Cohere, Jina and vLLM."
     Request = RerankRequest
     response = RerankResponse
-    failure = OpenAIFailure
     claims = (Claim.on(documents="any"),)
 
     def render(self, reply: Reply) -> dict[str, Any]:
@@ -179,9 +176,6 @@ class OpenAI(Dialect):
             "meta": meta(reply, "1" if reply.path.endswith("/v1/rerank") else "2"),
             "usage": usage(reply),
         }
-
-    def error(self, problem: RankError) -> dict[str, Any]:
-        return openai_error(problem)
 
 
 def meta(reply: Reply, version: str) -> dict[str, Any]:

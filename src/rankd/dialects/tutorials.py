@@ -13,15 +13,13 @@ from rankd.dialects.base import (
     Asking,
     Dialect,
     Listing,
-    OpenAIFailure,
     Reply,
     agreed_text,
     example,
-    openai_error,
 )
 from rankd.dialects.infinity import string_results
 from rankd.dialects.texts import LIST, SAYING, TEXT, Count, Documents, Query, query_of, texts_of
-from rankd.errors import InvalidRequest, RankError
+from rankd.errors import InvalidRequest
 from rankd.types import Ask, Verdict, best_first
 
 _EXAMPLE: dict[str, Any] = {
@@ -60,13 +58,9 @@ class Simple(Dialect):
     about = "Scores in the order of the request, and the documents in the order of relevance."
     Request = SimpleRequest
     response = SimpleResponse
-    failure = OpenAIFailure
 
     def render(self, reply: Reply) -> dict[str, Any]:
         return _ranked(reply.verdicts, reply.texts, reply.request.most())
-
-    def error(self, problem: RankError) -> dict[str, Any]:
-        return openai_error(problem)
 
 
 def _ranked(verdicts: list[Verdict], texts: Any, most: int | None) -> dict[str, Any]:
@@ -104,13 +98,9 @@ class Plain(Dialect):
     about = "Results with their documents as strings."
     Request = PlainRequest
     response = PlainResponse
-    failure = OpenAIFailure
 
     def render(self, reply: Reply) -> dict[str, Any]:
         return {"results": string_results(reply)}
-
-    def error(self, problem: RankError) -> dict[str, Any]:
-        return openai_error(problem)
 
 
 class BatchRequest(Asking):

@@ -15,16 +15,13 @@ from rankd.dialects.base import (
     Dialect,
     Fit,
     Listing,
-    OpenAIFailure,
     Reply,
     Result,
     example,
-    openai_error,
     results,
 )
 from rankd.dialects.openai import Tokens, instruction_in
 from rankd.dialects.texts import Count
-from rankd.errors import RankError
 
 
 class XinferenceRequest(Listing):
@@ -79,7 +76,6 @@ class Xinference(Dialect):
     about = "Xinference's rerank."
     Request = XinferenceRequest
     response = XinferenceResponse
-    failure = OpenAIFailure
 
     def render(self, reply: Reply) -> dict[str, Any]:
         return {
@@ -93,9 +89,6 @@ class Xinference(Dialect):
                 "warnings": list(reply.warnings) or None,
             },
         }
-
-    def error(self, problem: RankError) -> dict[str, Any]:
-        return openai_error(problem)
 
 
 router = APIRouter(tags=["xinference"])
