@@ -56,4 +56,9 @@ def desk_of(request: Request) -> Desk:
     return cast(Desk, request.app.state.desk)
 
 
-DeskDep = Annotated[Desk, Depends(desk_of)]
+async def _desk(request: Request) -> Desk:
+    # FastAPI runs what is not asynchronous in a thread.
+    return desk_of(request)
+
+
+DeskDep = Annotated[Desk, Depends(_desk)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -97,3 +98,20 @@ def test_a_wrong_document_is_named_by_its_place_and_field(client: TestClient) ->
         reply = client.post(path, json=body)
         assert reply.status_code == 400
         assert reply.json()["message"].startswith(param)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("the body", {str(n): 1 for n in range(9_999)} | {"query": "q", "documents": ["d"]}),
+        ("documents[1]", {"query": "q", "documents": ["d", {str(n): 1 for n in range(10_001)}]}),
+        ("input", {"input": {str(n): 1 for n in range(10_001)}}),
+    ],
+)
+def test_more_fields_than_anyone_means_are_refused(
+    client: TestClient, path: str, body: dict[str, Any]
+) -> None:
+    reply = client.post("/rerank", content=json.dumps(body, separators=(",", ":")))
+
+    assert reply.status_code == 413
+    assert reply.json()["message"] == f"{path} has 10,001 fields; the limit is 10,000"

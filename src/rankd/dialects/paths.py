@@ -148,12 +148,15 @@ def _spoken(scope: Scope) -> Dialect:
         told: Dialect = noted
         return told
     forced, path = scope.get(PREFIX), scope["path"]
+    named = [dialect for dialect in DIALECTS if forced in (None, dialect.name)]
     for start, dialect in _starts():
-        if dialect.name == forced:
+        if dialect in named and _begins(path, start):
             return dialect
-        if forced is None and (path == start or (start.endswith("/") and path.startswith(start))):
-            return dialect
-    return union.ORDER[-1]
+    return union.ORDER[-1] if forced is None else named[0]
+
+
+def _begins(path: str, start: str) -> bool:
+    return path == start or (start != "/" and start.endswith("/") and path.startswith(start))
 
 
 @cache
@@ -161,7 +164,7 @@ def _starts() -> list[tuple[str, Dialect]]:
     """Vendors' own paths, up to where a model's name begins, and whose they are."""
     starts: list[tuple[str, Dialect]] = []
     for dialect in DIALECTS:
-        own = [path.split("{")[0] for path in dialect.paths if path != "/"]
+        own = [path.split("{")[0] for path in dialect.paths]
         besides = BESIDES.get(dialect.name, APIRouter()).routes if dialect.paths else []
         own += [route.path for route in besides if isinstance(route, Route)]
         starts += [(path, dialect) for path in own or [dialect.prefix]]

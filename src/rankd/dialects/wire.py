@@ -14,7 +14,7 @@ from fastapi import Response
 from pydantic import BaseModel, ValidationError
 
 from rankd import metrics
-from rankd.dialects.texts import kind, short
+from rankd.dialects.texts import kind, refuse_many_fields, short
 from rankd.errors import InvalidRequest, TooLarge, UnsupportedMedia
 from rankd.types import Verdict
 
@@ -29,6 +29,13 @@ class JSON(Response):
 
 
 _GZIP = b"\x1f\x8b"
+
+# What Windows puts before a text in UTF-8.
+_MARK = b"\xef\xbb\xbf"
+
+# Levels of a body. orjson reads 1024 and writes 254, and an answer that repeats a document
+# may hold it deeper than the request did.
+_DEEPEST = 250
 
 # A day; beyond what any client waits, and within what a clock can add.
 LONGEST_MS = 86_400_000
@@ -48,6 +55,7 @@ def fields_of(body: bytes, most: int) -> dict[str, Any]:
     value = parse(body)
     if not isinstance(value, dict):
         raise InvalidRequest(f"the body must be a JSON object, not {kind(value)}")
+    refuse_many_fields(value, "the body")
     _refuse_long_lists(value, most)
     _refuse_duplicates(value, body)
     return value
@@ -61,6 +69,7 @@ def _refuse_long_lists(body: dict[str, Any], most: int, path: str = "") -> None:
                 f"{len(value):,} {field} in one request; the limit is {most:,}", param=field
             )
         if isinstance(value, dict) and not path:
+            refuse_many_fields(value, short_name(name))
             _refuse_long_lists(value, most, f"{short_name(name)}.")
 
 
@@ -75,7 +84,10 @@ def _refuse_duplicates(body: dict[str, Any], raw: bytes) -> None:
     # field of a document, or look like one in a text, so the slow way has the last word.
     counts = Counter(_NAMES.findall(raw))
     if any(counts[name.encode()] > 1 for name in body if name.isidentifier()):
-        json.loads(raw, object_pairs_hook=_once)
+        try:
+            json.loads(raw, object_pairs_hook=_once)
+        except RecursionError:  # In a value that a later one of its name hides.
+            raise _too_deep() from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -155,11 +167,30 @@ def deadline(timeout_ms: int | None) -> float | None:
 
 
 def parse(body: bytes) -> Any:
-    """JSON in UTF-8, half surrogate pairs mended.
+    """JSON in UTF-8 that an answer can repeat, half surrogate pairs mended.
 
     Raises:
-        InvalidRequest: it is not JSON.
+        InvalidRequest: it is not JSON, or nests too deep.
     """
+    value = _read(body.removeprefix(_MARK))
+    # Nearly no body has as many brackets, and where none has, nothing nests.
+    if body.count(b"[") + body.count(b"{") > _DEEPEST:
+        _refuse_depth(value)
+    return value
+
+
+def _refuse_depth(value: Any) -> None:
+    try:
+        orjson.dumps([[value]])
+    except orjson.JSONEncodeError:
+        raise _too_deep() from None
+
+
+def _too_deep() -> InvalidRequest:
+    return InvalidRequest(f"the body nests more than {_DEEPEST} levels deep")
+
+
+def _read(body: bytes) -> Any:
     if not body.strip():
         raise InvalidRequest("the body is empty; send a JSON object")
     if body.startswith(_GZIP):
@@ -171,12 +202,22 @@ def parse(body: bytes) -> Any:
     # orjson refuses half a surrogate pair ("\ud83d"), which JavaScript's splitters
     # send whenever they cut an emoji in two. The standard library takes it.
     try:
-        return _mend(json.loads(body.decode(), parse_constant=_refuse_constant))
+        return _mend(_loads(body.decode()))
     except (ValueError, RecursionError):
         reason = first.msg[0].lower() + first.msg[1:]
         raise InvalidRequest(
             f"the body is not valid JSON: {reason} (line {first.lineno}, column {first.colno})"
         ) from None
+
+
+def _loads(text: str) -> Any:
+    return json.loads(text, parse_constant=_refuse_constant, parse_int=_integer)
+
+
+def _integer(digits: str) -> int | float:
+    """As orjson reads it, which writes no longer ones."""
+    value = int(digits)
+    return value if -(2**63) <= value < 2**64 else float(digits)
 
 
 def _refuse_constant(name: str) -> None:
