@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
@@ -93,6 +94,10 @@ def build(desk: Desk, settings: Settings) -> FastAPI:
     app.router.routes.extend(dialects.routes())
     for router in (*dialects.BESIDES.values(), ops.router, ops.shared):
         app.include_router(router)
+    for route in app.routes:
+        # Whoever may GET may ask by HEAD; FastAPI's routes do not know.
+        if isinstance(route, APIRoute) and "GET" in route.methods:
+            route.methods.add("HEAD")
     app.add_middleware(WholeBody, limit=settings.max_body_bytes, render=dialects.refusal)
     app.add_middleware(Keys, keys=settings.api_keys, is_open=ops.is_open, render=dialects.refusal)
     app.add_middleware(PlainPath, prefixes=dialects.PREFIXES, note=PREFIX)
@@ -148,7 +153,7 @@ async def _render(request: Request, error: Exception) -> Response:
 async def _render_http(request: Request, error: Exception) -> Response:
     """Starlette's own refusals: no such path, or not with this method."""
     problem: RankError
-    path = request.url.path
+    path = request.scope.get("raw_path", b"").decode("latin-1") or request.url.path
     if getattr(error, "status_code", 404) == 405:
         problem = WrongMethod(f"{request.method} is not understood at {path}")
     else:

@@ -43,17 +43,14 @@ def is_open(path: str) -> bool:
 
 
 @router.get("/livez")
-@router.head("/livez", include_in_schema=False)
 async def livez() -> dict[str, str]:
     """The process answers."""
     return {"status": "alive"}
 
 
 @router.get("/readyz")
-@router.head("/readyz", include_in_schema=False)
 @router.get("/", include_in_schema=False)  # TEI's clients probe it here.
 @shared.get("/health", summary="Readyz, as other servers call it")
-@shared.head("/health", include_in_schema=False)
 async def readyz(desk: DeskDep) -> dict[str, str]:
     """Scores can be had: the self-check has passed and the engine is alive; else 503."""
     await desk.ranker.engine.check()

@@ -1,8 +1,9 @@
 """Every client of docs/clients.md, as its makers publish it, against a live server.
 
 `make test-clients` sets up the environments. Each driver and each block of the page runs in its
-client's own, as a process; nothing of the client is patched or subclassed. What they found out
-stands in a table at the end, and in `.venv-clients/report.md`.
+client's own, as a process; no code of a client is patched or subclassed (two have no place for a
+URL, and get theirs by an attribute). What they found out stands in a table at the end, and in
+`.venv-clients/report.md`.
 """
 
 from __future__ import annotations

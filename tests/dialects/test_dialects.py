@@ -298,6 +298,108 @@ def test_nested_unknown_fields_are_named_with_their_path(client: TestClient) -> 
     )
 
 
+def test_unknown_fields_are_counted_by_dialect(client: TestClient) -> None:
+    def count() -> float:
+        for line in client.get("/metrics").text.splitlines():
+            if line.startswith('rankd_unknown_fields_total{dialect="nim"}'):
+                return float(line.split()[1])
+        return 0
+
+    before = count()
+    post(client, "/rerank", {"query": "q", "passages": ["d"], "odd": 1, "odder": 2})
+
+    assert count() == before + 2
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/tokenize", {"prompt": "x", "odd": 1}, "unknown field 'odd' was ignored"),
+        (
+            "/simple/batch_rerank",
+            {"queries": ["q"], "documents": ["x " * 9000], "odd": 1},
+            "unknown field 'odd' was ignored; query 0: document 0 was cut from ",
+        ),
+    ],
+)
+def test_no_answer_is_silent_about_what_it_left_out(
+    client: TestClient, path: str, body: dict[str, Any], said: str
+) -> None:
+    assert client.post(path, json=body).headers["x-rankd-warnings"].startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/score", {"text_1": "q", "text_2": ["d"]}, "text_2"),
+        ("/score", {"text_1": ["q"], "text_2": ["d"]}, "text_1"),
+        ("/simple/batch_rerank", {"queries": ["q"], "documents": ["d"]}, "queries"),
+    ],
+)
+def test_an_object_of_very_many_fields_is_refused(
+    client: TestClient, path: str, body: dict[str, Any], field: str
+) -> None:
+    many = {f"{number:x}": 1 for number in range(10_001)}
+
+    answer = post(client, path, {**body, field: [many]}, 413)
+
+    assert answer["message"] == f"{field}[0] has 10,001 fields; the limit is 10,000"
+
+
+LONG = "x " * 9000
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"query": "q", "texts": ["a", LONG], "truncate": False}, "texts[1] (9,001)"),
+        ({"query": "q", "passages": [LONG], "truncate": "NONE"}, "passages[0] (9,001)"),
+    ],
+)
+def test_documents_that_do_not_fit_are_called_as_the_caller_calls_them(
+    client: TestClient, body: dict[str, Any], said: str
+) -> None:
+    assert post(client, "/rerank", body, 400)["message"].endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"input": {"query": LONG, "documents": ["d"]}}, "input.query"),
+        (
+            {
+                "input": {"query": "q", "documents": ["d"]},
+                "parameters": {"instruct": LONG},
+            },
+            "parameters.instruct",
+        ),
+        ({"query": "q", "documents": ["d"], "instruct": LONG}, "instruct"),
+        ({"query": LONG, "documents": ["d"]}, "query"),
+    ],
+)
+def test_what_is_too_long_is_called_as_the_caller_calls_it(
+    client: TestClient, body: dict[str, Any], param: str
+) -> None:
+    assert post(client, "/rerank", body, 400)["error"]["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "value"),
+    [
+        ("/tei/rerank", "error_type", "Validation"),
+        ("/dashscope/rerank", "code", "InvalidParameter"),
+        ("/siliconflow/rerank", "code", 20015),
+    ],
+)
+def test_a_compressed_body_is_the_callers_mistake_in_every_dialect(
+    client: TestClient, path: str, field: str, value: Any
+) -> None:
+    reply = client.post(path, content=b"x", headers={"content-encoding": "gzip"})
+
+    assert reply.status_code == 415
+    assert reply.json()[field] == value
+
+
 def test_requests_are_counted_by_dialect(client: TestClient) -> None:
     def count() -> float:
         for line in client.get("/metrics").text.splitlines():

@@ -107,4 +107,4 @@ def test_a_document_that_must_not_be_cut_is_refused_with_its_size(
 
     assert reply.status_code == 400
     assert reply.json()["message"].startswith("1 of 2 documents exceed 8,1")
-    assert "documents[1] (9,0" in reply.json()["message"]
+    assert f"{next(iter(body))}[1] (9,0" in reply.json()["message"]

@@ -23,7 +23,7 @@ def rerank(client: TestClient, **fields: Any) -> dict[str, Any]:
 def test_the_answer_has_every_field_that_clients_read(client: TestClient) -> None:
     answer = rerank(client)
 
-    assert set(answer) == {"id", "object", "created", "model", "results", "meta", "usage"}
+    assert set(answer) == {"id", "object", "created", "model", "results", "meta", "usage", "tokens"}
     assert answer["object"] == "rerank"
     assert answer["model"] == "builtin"
     assert set(answer["results"][0]) == {"index", "relevance_score", "document"}

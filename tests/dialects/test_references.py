@@ -755,7 +755,13 @@ def test_models_are_listed_as_nim_and_vllm_list_them(client: TestClient, path: s
 
 @pytest.mark.parametrize("path", ["/nim/v1/health/ready", "/nim/v1/health/live"])
 def test_nims_probes_answer(client: TestClient, path: str) -> None:
-    assert client.get(path).status_code == 200
+    reply = client.get(path)
+
+    assert reply.status_code == 200
+    holds(
+        reply.json(),
+        {"object": "health.response", "message": str, "status": path.rsplit("/", 1)[1]},
+    )
 
 
 @pytest.mark.parametrize("prefix", ["", "/xinference"])

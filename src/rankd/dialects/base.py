@@ -101,6 +101,20 @@ class Asking(BaseModel):
         """The instruction in every spelling, by its path."""
         return {"instruction": self.instruction, "instruct": self.instruct, "task": self.task}
 
+    # What a dialect calls the fields of an ask that have another name in it, by that of `Ask`.
+    spelled: ClassVar[Mapping[str, str]] = {}
+
+    def retold(self, problem: InvalidRequest) -> InvalidRequest:
+        """A complaint about a field of the ask, about the field that the caller sent."""
+        names = dict(self.spelled)
+        if told := [name for name, text in self.instructions().items() if text]:
+            names["instruction"] = told[0]
+        if problem.param not in names:
+            return problem
+        name = names[problem.param]
+        message = problem.message.replace(f"{problem.param}[", f"{name}[")
+        return type(problem)(message, param=name)
+
 
 def agreed(**spellings: Any) -> Any:
     """The one value that several spellings of a field have.

@@ -12,7 +12,7 @@ from rankd import metrics
 from rankd.desk import Desk, desk_of
 from rankd.dialects import wire
 from rankd.dialects.base import Asking, Dialect, Reply
-from rankd.errors import RankError
+from rankd.errors import InvalidRequest, RankError
 from rankd.types import Ask, Ranking
 
 # Where a request's dialect is noted, for whoever has to render an error later.
@@ -42,12 +42,17 @@ async def answer(http: Request, desk: Desk, dialect: Dialect, body: dict[str, An
     request = wire.validated(dialect.Request, body)
     desk.accept_model(request.model)
     ask = request.ask()
-    ranking = await desk.ranker.timed([ask])
-    return rendered(dialect, reply_to(request, ask, ranking, desk, http.scope["path"]))
+    try:
+        ranking = await desk.ranker.timed([ask])
+    except InvalidRequest as problem:
+        raise request.retold(problem) from None
+    return rendered(dialect, reply_to(dialect, request, ask, ranking, desk, http.scope["path"]))
 
 
-def reply_to(request: Asking, ask: Ask, ranking: Ranking, desk: Desk, path: str) -> Reply:
-    warnings = wire.unknown_fields(request, "rerank") + wire.truncations(ranking.groups[0])
+def reply_to(
+    dialect: Dialect, request: Asking, ask: Ask, ranking: Ranking, desk: Desk, path: str
+) -> Reply:
+    warnings = wire.unknown_fields(request, dialect.name) + wire.truncations(ranking.groups[0])
     return Reply(
         request=request,
         path=path,

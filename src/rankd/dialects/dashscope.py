@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -58,6 +58,8 @@ class NativeRequest(Asking):
             "parameters": {"return_documents": True, "top_n": 2},
         }
     )
+
+    spelled: ClassVar = {"query": "input.query", "documents": "input.documents"}
 
     input: Input = Field(description="The question and what to judge.")
     parameters: Parameters | None = Field(
@@ -116,6 +118,7 @@ _CODES = {
     404: "ModelNotFound",
     405: "MethodNotAllowed",
     413: "InvalidParameter",
+    415: "InvalidParameter",
     429: "Throttling.RateQuota",
     503: "ServiceUnavailable",
     504: "RequestTimeOut",

@@ -6,13 +6,14 @@ What Elasticsearch itself sends to a reranker is Cohere's or Jina's body, which
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankd.dialects.base import Asking, Dialect, Reply, example, openai_error
 from rankd.dialects.texts import Count, OneOrMore, Query, texts_of
 from rankd.errors import RankError
+from rankd.types import Verdict
 
 
 class TaskSettings(BaseModel):
@@ -31,6 +32,8 @@ class ElasticRequest(Asking):
             "query": "star wars main character",
         }
     )
+
+    spelled: ClassVar = {"documents": "input"}
 
     query: Query = Field(description="The question.")
     input: OneOrMore = Field(description="What to judge; a single string is one text.")
@@ -97,7 +100,7 @@ class Elastic(Dialect):
     def render(self, reply: Reply) -> dict[str, Any]:
         return {"rerank": [self._result(reply, verdict) for verdict in reply.best]}
 
-    def _result(self, reply: Reply, verdict: Any) -> dict[str, Any]:
+    def _result(self, reply: Reply, verdict: Verdict) -> dict[str, Any]:
         result: dict[str, Any] = {
             "index": verdict.index,
             "relevance_score": reply.number(verdict),

@@ -6,7 +6,7 @@ Source: mixedbread-ai/mixedbread-python, types of 0.54.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
 
@@ -16,10 +16,12 @@ from rankd.dialects.base import (
     Dialect,
     Reply,
     Usage,
+    agreed,
     example,
     usage,
 )
 from rankd.dialects.texts import Count, Documents, Query, texts_of
+from rankd.types import Verdict
 
 
 class MixedbreadRequest(Asking):
@@ -35,6 +37,8 @@ class MixedbreadRequest(Asking):
             "return_input": True,
         }
     )
+
+    spelled: ClassVar = {"documents": "input"}
 
     query: Query = Field(description="The question.")
     input: Documents = Field(description="What to judge: strings or objects.")
@@ -61,7 +65,7 @@ class MixedbreadRequest(Asking):
         return self.rank_fields or ()
 
     def most(self) -> int | None:
-        wanted = self.top_k if self.top_k is not None else self.top_n
+        wanted: int | None = agreed(top_k=self.top_k, top_n=self.top_n)
         return None if wanted == -1 else wanted
 
     def echoes(self) -> bool:
@@ -101,9 +105,10 @@ class Mixedbread(Dialect):
             "return_input": reply.request.echoes(),
         }
 
-    def _result(self, reply: Reply, verdict: Any) -> dict[str, Any]:
+    def _result(self, reply: Reply, verdict: Verdict) -> dict[str, Any]:
         result: dict[str, Any] = {"index": verdict.index, "score": reply.number(verdict)}
-        if isinstance(reply.request, MixedbreadRequest) and reply.request.echoes():
+        if reply.request.echoes():
+            assert isinstance(reply.request, MixedbreadRequest)
             result["input"] = reply.request.input[verdict.index]
         result["object"] = "rank_result"
         return result

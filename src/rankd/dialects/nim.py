@@ -5,7 +5,7 @@ Source: docs.nvidia.com, NeMo Retriever reranking NIM; langchain-nvidia-ai-endpo
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -19,6 +19,7 @@ from rankd.dialects.base import (
     Reply,
     StringFailure,
     Usage,
+    agreed,
     example,
     string_error,
     usage,
@@ -41,6 +42,8 @@ class NimRequest(Asking):
         }
     )
 
+    spelled: ClassVar = {"documents": "passages"}
+
     query: Query = Field(description="The question, as `{text}` or a string.")
     passages: Documents = Field(description="What to judge, as `{text}` or strings.")
     truncate: Literal["NONE", "END", "START"] | None = Field(
@@ -58,7 +61,8 @@ class NimRequest(Asking):
         return texts_of(self.passages, "passages")
 
     def most(self) -> int | None:
-        return self.top_k if self.top_k is not None else self.top_n
+        wanted: int | None = agreed(top_k=self.top_k, top_n=self.top_n)
+        return wanted
 
     def fit(self) -> Fit:
         match self.truncate:
@@ -113,19 +117,20 @@ router = APIRouter(tags=["nim"])
 class Health(BaseModel):
     object: str = "health.response"
     message: str
+    status: str
 
 
 @router.get("/v1/health/live")
 async def live() -> Health:
     """The process answers."""
-    return Health(message="Service is live.")
+    return Health(message="Service is live.", status="live")
 
 
 @router.get("/v1/health/ready")
 async def ready(desk: DeskDep) -> Health:
     """Scores can be had; else 503."""
     await desk.ranker.engine.check()
-    return Health(message="Service is ready.")
+    return Health(message="Service is ready.", status="ready")
 
 
 dialect = Nim()

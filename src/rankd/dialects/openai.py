@@ -125,7 +125,15 @@ def instruction_in(name: str, container: str | dict[str, Any] | None) -> dict[st
     return {path: instruction}
 
 
+# Characters of an object that came as text; nobody hides more than an instruction in it.
+_LONGEST_OBJECT = 100_000
+
+
 def _object(text: str, name: str) -> dict[str, Any] | None:
+    if len(text) > _LONGEST_OBJECT:
+        raise InvalidRequest(
+            f"{name} has {len(text):,} characters; the limit is {_LONGEST_OBJECT:,}", param=name
+        )
     try:
         value = json.loads(text) if text.strip() else None
     except (ValueError, RecursionError):
@@ -157,6 +165,7 @@ class RerankResponse(BaseModel):
     results: list[Result] = Field(description="Most relevant first.")
     meta: Meta
     usage: Usage
+    tokens: Tokens = Field(description="As in `meta`, where SiliconFlow's clients look.")
 
 
 class OpenAI(Dialect):
@@ -175,6 +184,7 @@ class OpenAI(Dialect):
             "results": results(reply),
             "meta": meta(reply, "1" if reply.path.endswith("/v1/rerank") else "2"),
             "usage": usage(reply),
+            "tokens": {"input_tokens": reply.tokens, "output_tokens": 0},
         }
 
 

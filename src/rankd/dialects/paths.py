@@ -8,7 +8,7 @@ notes it, so that one set of routes serves them all.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Union
@@ -82,12 +82,12 @@ def routes() -> list[Route]:
         for path in dialect.paths:
             served[path] = counter.endpoint(_on_own(dialect))
     served |= {
-        "/v1/score": vllm.score,
-        "/score": vllm.score,
-        "/tokenize": vllm.tokenize,
-        "/invocations": _invocations,
-        "/batch_rerank": _only_under("simple", tutorials.batch_rerank),
-        "/v1/batch_rerank": _only_under("simple", tutorials.batch_rerank),
+        "/v1/score": _only_under((None, "openai", "vllm"), vllm.score),
+        "/score": _only_under((None, "openai", "vllm"), vllm.score),
+        "/tokenize": _only_under((None, "openai", "vllm"), vllm.tokenize),
+        "/invocations": _only_under((None, "vllm"), _invocations),
+        "/batch_rerank": _only_under(("simple",), tutorials.batch_rerank),
+        "/v1/batch_rerank": _only_under(("simple",), tutorials.batch_rerank),
     }
     return [_Route(path, endpoint, methods=["POST"]) for path, endpoint in served.items()]
 
@@ -127,16 +127,15 @@ async def _invocations(http: Request) -> Response:
     desk = desk_of(http)
     body = wire.fields_of(await http.body(), desk.ranker.max_documents)
     forced = http.scope.get(PREFIX)
-    if forced in (None, vllm.dialect.name) and vllm.is_score(body):
+    if vllm.is_score(body):
         return await vllm.score_body(body, desk)
-    dialect = vllm.dialect if forced == vllm.dialect.name else union.speaker(body)
-    return await counter.answer(http, desk, dialect, body)
+    return await counter.answer(http, desk, vllm.dialect if forced else union.speaker(body), body)
 
 
-def _only_under(prefix: str, endpoint: Endpoint) -> Endpoint:
+def _only_under(prefixes: Collection[str | None], endpoint: Endpoint) -> Endpoint:
     async def serve(http: Request) -> Response:
-        if http.scope.get(PREFIX) != prefix:
-            raise NotFound(f"nothing is served at {http.url.path}; see /docs")
+        if http.scope.get(PREFIX) not in prefixes:
+            raise NotFound(f"nothing is served at {http.scope['path']} there; see /docs")
         return await endpoint(http)
 
     return serve

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from rankd.dialects.base import Dialect, Fit, Listing, Reply, example, openai_error
 from rankd.errors import InvalidRequest, RankError
+from rankd.types import Verdict
 
 
 class PineconeRequest(Listing):
@@ -95,6 +96,7 @@ _CODES = {
     404: "NOT_FOUND",
     405: "UNIMPLEMENTED",
     413: "INVALID_ARGUMENT",
+    415: "INVALID_ARGUMENT",
     429: "RESOURCE_EXHAUSTED",
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
@@ -115,8 +117,8 @@ class Pinecone(Dialect):
             "usage": {"rerank_units": reply.search_units},
         }
 
-    def _result(self, reply: Reply, verdict: Any) -> dict[str, Any]:
-        result = {"index": verdict.index, "score": reply.number(verdict)}
+    def _result(self, reply: Reply, verdict: Verdict) -> dict[str, Any]:
+        result: dict[str, Any] = {"index": verdict.index, "score": reply.number(verdict)}
         if reply.request.echoes():
             result["document"] = reply.document(verdict)
         return result

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from rankd.dialects.base import Dialect, ErrorObject, Listing, Reply, example, openai_error
 from rankd.errors import RankError
+from rankd.types import Verdict
 
 
 class SGLangRequest(Listing):
@@ -64,7 +65,7 @@ class SGLang(Dialect):
     def render(self, reply: Reply) -> list[dict[str, Any]]:
         return [self._result(reply, verdict) for verdict in reply.best]
 
-    def _result(self, reply: Reply, verdict: Any) -> dict[str, Any]:
+    def _result(self, reply: Reply, verdict: Verdict) -> dict[str, Any]:
         result: dict[str, Any] = {"score": reply.number(verdict)}
         if reply.request.echoes():
             result["document"] = reply.text(verdict)

@@ -71,7 +71,17 @@ class SiliconFlowFailure(BaseModel):
 
 
 # Its codes for what a caller can mend, by status; 50000 and more are its own troubles.
-_CODES = {400: 20015, 401: 20001, 404: 20012, 413: 20015, 429: 50603, 503: 50505, 504: 50504}
+_CODES = {
+    400: 20015,
+    401: 20001,
+    404: 20012,
+    405: 20015,
+    413: 20015,
+    415: 20015,
+    429: 50603,
+    503: 50505,
+    504: 50504,
+}
 
 
 class SiliconFlow(Dialect):

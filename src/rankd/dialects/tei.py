@@ -7,7 +7,7 @@ docs/openapi.json.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -26,6 +26,7 @@ from rankd.dialects.base import (
 )
 from rankd.dialects.texts import Count, Documents, Query, texts_of
 from rankd.errors import RankError
+from rankd.types import Verdict
 
 
 class TeiRequest(Asking):
@@ -39,6 +40,8 @@ class TeiRequest(Asking):
             "truncation_direction": "Right",
         }
     )
+
+    spelled: ClassVar = {"documents": "texts"}
 
     query: Query = Field(description="The question.")
     texts_: Documents = Field(alias="texts", description="What to judge.")
@@ -87,9 +90,11 @@ class Rank(BaseModel):
 # TEI's words for what went wrong, by our status.
 _TYPES = {
     400: "Validation",
+    401: "Validation",
     404: "Validation",
     405: "Validation",
     413: "Validation",
+    415: "Validation",
     429: "Overloaded",
     503: "Unhealthy",
 }
@@ -107,7 +112,7 @@ class Tei(Dialect):
     def render(self, reply: Reply) -> list[dict[str, Any]]:
         return [self._rank(reply, verdict) for verdict in reply.best]
 
-    def _rank(self, reply: Reply, verdict: Any) -> dict[str, Any]:
+    def _rank(self, reply: Reply, verdict: Verdict) -> dict[str, Any]:
         rank: dict[str, Any] = {"index": verdict.index}
         if reply.request.echoes():
             rank["text"] = reply.text(verdict)

@@ -112,6 +112,8 @@ def _content(content: Any) -> str:
         return content
     if not isinstance(content, list) or not content:
         raise ValueError(f"must hold blocks in `content`, not {kind(content)}")
+    if len(content) > _MOST_FIELDS:
+        raise ValueError(f"has {len(content):,} blocks; the limit is {_MOST_FIELDS:,}")
     texts = []
     for block in content:
         match block:

@@ -18,7 +18,17 @@ from rankd.dialects.base import (
     example,
 )
 from rankd.dialects.infinity import string_results
-from rankd.dialects.texts import LIST, SAYING, TEXT, Count, Documents, Query, query_of, texts_of
+from rankd.dialects.texts import (
+    LIST,
+    SAYING,
+    TEXT,
+    Count,
+    Documents,
+    Query,
+    query_of,
+    refuse_many_fields,
+    texts_of,
+)
 from rankd.errors import InvalidRequest
 from rankd.types import Ask, Verdict, best_first
 
@@ -158,10 +168,11 @@ class BatchRequest(Asking):
 
 
 def _query(value: Any, place: int) -> str:
+    path = f"queries[{place}]"
+    refuse_many_fields(value, path)
     try:
         return query_of(value)
     except ValueError as problem:
-        path = f"queries[{place}]"
         raise InvalidRequest(f"{path} {problem}", param=path) from None
 
 
@@ -185,13 +196,17 @@ async def batch_rerank(http: Request) -> Response:
     desk.accept_model(request.model)
     asks = request.asks()
     groups = await desk.ranker.rank_all(asks)
+    warnings = wire.unknown_fields(request, simple.name)
+    for place, verdicts in enumerate(groups):
+        warnings += [f"query {place}: {said}" for said in wire.truncations(verdicts)]
     return wire.JSON(
         {
             "results": [
                 _ranked(verdicts, ask.documents, request.top_k)
                 for ask, verdicts in zip(asks, groups, strict=True)
             ]
-        }
+        },
+        headers=wire.warning_header(warnings),
     )
 
 

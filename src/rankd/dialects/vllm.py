@@ -33,7 +33,7 @@ from rankd.dialects.base import (
     usage,
 )
 from rankd.dialects.openai import instruction_in
-from rankd.dialects.texts import Count, Side, query_of, text_of
+from rankd.dialects.texts import Count, Side, query_of, refuse_many_fields, text_of
 from rankd.errors import InvalidRequest, RankError
 from rankd.types import Ask, Verdict
 
@@ -325,7 +325,8 @@ async def tokenize(http: Request) -> Response:
             "max_model_len": encoder.max_tokens,
             "tokens": ids,
             "token_strs": encoder.spell(ids) if request.return_token_strs else None,
-        }
+        },
+        headers=wire.warning_header(wire.unknown_fields(request, dialect.name)),
     )
 
 
@@ -367,6 +368,7 @@ def _texts(value: Any, name: str, read: Callable[[Any], str]) -> list[str]:
     texts = []
     for place, one in enumerate(values):
         path = f"{name}[{place}]" if isinstance(value, list) else name
+        refuse_many_fields(one, path)
         try:
             texts.append(read(one))
         except ValueError as problem:

@@ -17,6 +17,7 @@ from rankd.dialects.base import (
     Listing,
     Reply,
     StringFailure,
+    agreed,
     example,
     string_error,
 )
@@ -49,7 +50,8 @@ class VoyageRequest(Listing):
     )
 
     def most(self) -> int | None:
-        return self.top_k if self.top_k is not None else self.top_n
+        wanted: int | None = agreed(top_k=self.top_k, top_n=self.top_n)
+        return wanted
 
     def echoes(self) -> bool:
         if self.return_documents is None:

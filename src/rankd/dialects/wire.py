@@ -247,6 +247,8 @@ def _complaint(problem: ValidationError) -> InvalidRequest:
             sentence = f"{path} {error['ctx']['error']}"
         case "string_type":
             sentence = f"{path} must be a string, not {kind(got)}"
+        case "model_type" | "dict_type":
+            sentence = f"{path} must be an object, not {kind(got)}"
         case "list_type":
             sentence = f"{path} must be an array, not {kind(got)}"
         case "bool_type" | "bool_parsing":

@@ -1,0 +1,171 @@
+"""What each dialect's own fields come to: the ask that reaches the ranker."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from rankd.dialects import (
+    cohere,
+    dashscope,
+    elastic,
+    infinity,
+    jina,
+    llamacpp,
+    mixedbread,
+    nim,
+    openai,
+    pinecone,
+    sglang,
+    siliconflow,
+    tei,
+    tutorials,
+    vllm,
+    voyage,
+    weaviate,
+    xinference,
+)
+from rankd.dialects.base import Asking
+from rankd.dialects.wire import validated
+from rankd.types import Ask
+
+DOCUMENTS = {"query": "q", "documents": ["a", "b"]}
+TEXTS = {"query": "q", "texts": ["a", "b"]}
+PASSAGES = {"query": {"text": "q"}, "passages": [{"text": "a"}, {"text": "b"}]}
+INPUT = {"query": "q", "input": ["a", "b"]}
+NESTED = {"input": DOCUMENTS}
+
+# A request, and in what its ask differs from one that only has a query and documents.
+ASKS: list[tuple[type[Asking], dict[str, Any], dict[str, Any]]] = [
+    (openai.RerankRequest, DOCUMENTS, {}),
+    (openai.RerankRequest, DOCUMENTS | {"max_tokens_per_doc": 7}, {"max_document_tokens": 7}),
+    (openai.RerankRequest, DOCUMENTS | {"max_tokens_per_doc": 0}, {}),
+    (
+        openai.RerankRequest,
+        DOCUMENTS | {"max_chunks_per_doc": 3, "overlap_tokens": 5},
+        {"max_chunks": 3, "overlap": 5},
+    ),
+    (
+        openai.RerankRequest,
+        DOCUMENTS | {"chat_template_kwargs": {"instruction": "i"}},
+        {"instruction": "i"},
+    ),
+    (openai.RerankRequest, DOCUMENTS | {"kwargs": '{"instruction": "i"}'}, {"instruction": "i"}),
+    (cohere.V1Request, DOCUMENTS, {"max_chunks": 10}),
+    (cohere.V1Request, DOCUMENTS | {"max_chunks_per_doc": 2}, {"max_chunks": 2}),
+    (cohere.V2Request, DOCUMENTS, {"max_document_tokens": 4096}),
+    (cohere.V2Request, DOCUMENTS | {"max_tokens_per_doc": 9}, {"max_document_tokens": 9}),
+    (jina.JinaRequest, DOCUMENTS, {}),
+    (jina.JinaRequest, DOCUMENTS | {"max_doc_length": 9}, {"max_document_tokens": 9}),
+    (jina.JinaRequest, DOCUMENTS | {"truncation": False}, {"truncation": "refuse"}),
+    (vllm.RerankRequest, DOCUMENTS | {"max_tokens_per_doc": 9}, {"max_document_tokens": 9}),
+    (
+        vllm.RerankRequest,
+        DOCUMENTS | {"chat_template_kwargs": {"instruction": "i"}},
+        {"instruction": "i"},
+    ),
+    (tei.TeiRequest, TEXTS, {}),
+    (tei.TeiRequest, TEXTS | {"truncate": False}, {"truncation": "refuse"}),
+    (tei.TeiRequest, TEXTS | {"truncation_direction": "Left"}, {"truncation": "start"}),
+    (voyage.VoyageRequest, DOCUMENTS | {"truncation": True}, {}),
+    (voyage.VoyageRequest, DOCUMENTS | {"truncation": False}, {"truncation": "refuse"}),
+    (nim.NimRequest, PASSAGES, {}),
+    (nim.NimRequest, PASSAGES | {"truncate": "NONE"}, {"truncation": "refuse"}),
+    (nim.NimRequest, PASSAGES | {"truncate": "START"}, {"truncation": "start"}),
+    (mixedbread.MixedbreadRequest, INPUT, {}),
+    (dashscope.NativeRequest, NESTED, {}),
+    (dashscope.NativeRequest, NESTED | {"parameters": {"instruct": "i"}}, {"instruction": "i"}),
+    (dashscope.CompatibleRequest, DOCUMENTS, {}),
+    (weaviate.WeaviateRequest, DOCUMENTS | {"property": ""}, {}),
+    (weaviate.WeaviateRequest, {"query": "q", "property": "p"}, {"documents": ("p",)}),
+    (infinity.InfinityRequest, DOCUMENTS, {}),
+    (xinference.XinferenceRequest, DOCUMENTS, {}),
+    (xinference.XinferenceRequest, DOCUMENTS | {"max_chunks_per_doc": 4}, {"max_chunks": 4}),
+    (
+        xinference.XinferenceRequest,
+        DOCUMENTS | {"kwargs": '{"instruction": "i"}'},
+        {"instruction": "i"},
+    ),
+    (siliconflow.SiliconFlowRequest, DOCUMENTS, {"max_chunks": 1024}),
+    (
+        siliconflow.SiliconFlowRequest,
+        DOCUMENTS | {"max_chunks_per_doc": 5, "overlap_tokens": 6},
+        {"max_chunks": 5, "overlap": 6},
+    ),
+    (pinecone.PineconeRequest, DOCUMENTS, {}),
+    (
+        pinecone.PineconeRequest,
+        DOCUMENTS | {"parameters": {"truncate": "NONE"}},
+        {"truncation": "refuse"},
+    ),
+    (sglang.SGLangRequest, DOCUMENTS, {}),
+    (llamacpp.LlamaCppRequest, DOCUMENTS, {}),
+    (elastic.ElasticRequest, INPUT, {}),
+    (tutorials.SimpleRequest, DOCUMENTS, {}),
+    (tutorials.PlainRequest, DOCUMENTS, {}),
+]
+
+
+@pytest.mark.parametrize(("model", "body", "differs"), ASKS)
+def test_a_request_comes_to_this_ask(
+    model: type[Asking], body: dict[str, Any], differs: dict[str, Any]
+) -> None:
+    expected = {"query": "q", "documents": ("a", "b")} | differs
+
+    assert validated(model, body).ask() == Ask(**expected)
+
+
+@pytest.mark.parametrize("model", dict.fromkeys(model for model, _, _ in ASKS))
+def test_every_dialect_hands_on_what_all_of_them_take(model: type[Asking]) -> None:
+    body = next(body for one, body, _ in ASKS if one is model)
+    now = time.monotonic()
+
+    for name in ("instruction", "instruct", "task"):
+        ask = validated(model, body | {"priority": 7, "timeout_ms": 60_000, name: "told"}).ask()
+        assert (ask.priority, ask.instruction) == (7, "told")
+        assert ask.deadline is not None
+        assert now + 59 < ask.deadline < now + 70
+
+
+def test_scores_and_batches_hand_it_on_too() -> None:
+    told = {"priority": 7, "timeout_ms": 60_000, "instruction": "told"}
+    scores = validated(vllm.ScoreRequest, {"text_1": "q", "text_2": "a", **told}).asks()
+    batch = validated(tutorials.BatchRequest, {"queries": ["q"], "documents": ["a"], **told}).asks()
+
+    for [ask] in (scores, batch):
+        assert (ask.priority, ask.instruction) == (7, "told")
+        assert ask.deadline is not None
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "most", "echoes"),
+    [
+        (elastic.ElasticRequest, INPUT, None, False),
+        (
+            elastic.ElasticRequest,
+            INPUT | {"task_settings": {"top_n": 1, "return_documents": True}},
+            1,
+            True,
+        ),
+        (
+            elastic.ElasticRequest,
+            INPUT | {"top_n": 2, "return_documents": False, "task_settings": {"top_n": 1}},
+            2,
+            False,
+        ),
+        (mixedbread.MixedbreadRequest, INPUT | {"top_n": 1}, 1, False),
+        (mixedbread.MixedbreadRequest, INPUT | {"top_k": -1, "return_input": True}, None, True),
+        (nim.NimRequest, PASSAGES | {"top_n": 1}, 1, False),
+        (voyage.VoyageRequest, DOCUMENTS | {"top_n": 1, "top_k": 1}, 1, False),
+        (dashscope.NativeRequest, NESTED | {"parameters": {"top_n": 1}}, 1, False),
+        (tei.TeiRequest, TEXTS | {"top_n": 1, "return_text": "true"}, 1, True),
+    ],
+)
+def test_how_many_results_and_whether_with_their_texts(
+    model: type[Asking], body: dict[str, Any], most: int | None, echoes: bool
+) -> None:
+    request = validated(model, body)
+
+    assert (request.most(), request.echoes()) == (most, echoes)
