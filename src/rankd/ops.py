@@ -56,7 +56,7 @@ async def livez() -> dict[str, str]:
 @shared.head("/health", include_in_schema=False)
 async def readyz(desk: DeskDep) -> dict[str, str]:
     """Scores can be had: the self-check has passed and the engine is alive; else 503."""
-    await desk.ranker.engine.check()
+    await desk.check()
     return {"status": "ready"}
 
 
