@@ -157,7 +157,7 @@ class _Server(uvicorn.Server):
         self._drain.begin()
         self.should_exit = True
         _log.info(
-            "stopping: %d requests to answer within %d seconds",
+            "stopping; requests still to answer: %d, within %d seconds",
             self._drain.running,
             self._drain_seconds,
         )
