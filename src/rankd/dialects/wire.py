@@ -36,6 +36,7 @@ _MARK = b"\xef\xbb\xbf"
 # may hold it deeper than the request did.
 _DEEPEST = 250
 
+
 def fields_of(body: bytes, most: int) -> dict[str, Any]:
     """The body as a JSON object; the content type is not asked for.
 
