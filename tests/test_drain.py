@@ -229,6 +229,24 @@ def test_what_is_not_answered_within_the_drain_is_told_so() -> None:
     assert "Traceback" not in errors
 
 
+def test_a_second_signal_does_not_wait_for_a_body_either() -> None:
+    head = b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 34\r\n\r\n"
+    with serving(*FAKE, "--drain-seconds", "300") as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            connection.sendall(head + b'{"query": "q",')
+            time.sleep(0.3)
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(1)  # Nothing is admitted: the port is closed, and only the body awaited.
+            server.process.send_signal(signal.SIGTERM)
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        status, errors = server.ended()
+
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert status == 0
+    assert "Traceback" not in errors
+
+
 @pytest.mark.parametrize("finished", [True, False], ids=["that ends", "that never ends"])
 def test_a_body_still_on_its_way_gets_an_answer(finished: bool) -> None:
     head = b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 34\r\n\r\n"
