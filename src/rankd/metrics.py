@@ -23,7 +23,7 @@ ABANDONED_REQUESTS = Counter(
 )
 ABANDONED_DOCUMENTS = Counter(
     "rankd_abandoned_documents_total",
-    "Documents of abandoned requests that left the engine's queue and were never computed.",
+    "Documents of abandoned requests that left the engine's queue unscored.",
 )
 DIALECTS = Counter(
     "rankd_dialect_requests_total", "Rerank requests, by the dialect they were in.", ["dialect"]
