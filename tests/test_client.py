@@ -37,6 +37,7 @@ from rankd.client import (
     Unavailable,
 )
 from rankd.client.call import _retry_after, _wait
+from rankd.client.wire import rerank_response
 from servers import serving
 
 QUERY = "What is the capital of China?"
@@ -119,6 +120,7 @@ def test_options_reach_the_server(ask: Asking, url: str) -> None:
             instruction="Judge.",
             priority=3,
             timeout_ms=60_000,
+            partial=True,
             user="me",
             timeout=30,
         ),
@@ -129,6 +131,24 @@ def test_options_reach_the_server(ask: Asking, url: str) -> None:
     assert answer.results[1].relevance_score < 0  # A logit.
     assert any("was cut" in warning for warning in answer.warnings)
     assert not any("unknown field" in warning for warning in answer.warnings)
+    assert answer.not_scored == ()
+
+
+def test_a_partial_answer_says_what_it_lacks() -> None:
+    answer = rerank_response(
+        {
+            "id": "1",
+            "model": "m",
+            "results": [{"index": 1, "relevance_score": 0.5}],
+            "usage": {"prompt_tokens": 9, "total_tokens": 9},
+            "meta": {
+                "not_scored": [0, 2],
+                "warnings": ["2 of 3 documents were not scored in time"],
+            },
+        }
+    )
+
+    assert answer.not_scored == (0, 2)
 
 
 def test_fields_of_mappings_are_read(ask: Asking, url: str) -> None:

@@ -16,10 +16,10 @@ from starlette.types import Scope
 
 from rankd import __version__, dialects, ops, selfcheck
 from rankd.checkpoint import Checkpoint, locate
-from rankd.desk import PREFIX, Desk
+from rankd.desk import ARRIVED, PREFIX, Desk
 from rankd.dialects.base import OpenAIFailure
 from rankd.dialects.schema import completed, failures
-from rankd.door import AccessLog, Keys, PlainPath, WholeBody
+from rankd.door import AccessLog, Keys, LastAnswers, PlainPath, WholeBody
 from rankd.engines import open_engine
 from rankd.errors import InternalError, NotFound, RankError, SelfCheckFailed, WrongMethod
 from rankd.prompts import open_encoder
@@ -76,6 +76,7 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
             aliases,
             strict=settings.strict_model,
             needs_key=bool(settings.api_keys),
+            timeout_ms=settings.timeout_ms,
         )
         yield build(desk, settings)
 
@@ -101,7 +102,8 @@ def build(desk: Desk, settings: Settings) -> FastAPI:
     app.add_middleware(WholeBody, limit=settings.max_body_bytes, render=dialects.refusal)
     app.add_middleware(Keys, keys=settings.api_keys, is_open=ops.is_open, render=dialects.refusal)
     app.add_middleware(PlainPath, prefixes=dialects.PREFIXES, note=PREFIX)
-    app.add_middleware(AccessLog, enabled=settings.access_log, render=_bug)
+    app.add_middleware(AccessLog, enabled=settings.access_log, render=_bug, arrived=ARRIVED)
+    app.add_middleware(LastAnswers, stopping=lambda: desk.drain.begun)
     app.add_exception_handler(RankError, _render)
     app.add_exception_handler(HTTPException, _render_http)
     _describe(app, settings)

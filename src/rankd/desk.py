@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
-from rankd.errors import UnknownModel
+from rankd.errors import ShuttingDown, UnknownModel
 from rankd.ranker import Ranker
+from rankd.types import Ask, Ranking
 
 # What clients send when nobody chose a model.
 _NO_NAME = frozenset({"", "default", "default/not-specified"})
+
+
+@dataclass
+class Drain:
+    """The end of a server: what was admitted is answered, what comes then is not.
+
+    Attributes:
+        begun: whether the server was asked to stop.
+        running: rankings that were admitted and have no answer yet.
+    """
+
+    begun: bool = False
+    running: int = 0
+
+    def begin(self) -> None:
+        self.begun = True
+
+    def refuse_when_begun(self) -> None:
+        if self.begun:
+            raise ShuttingDown("the server is stopping; ask another, or this one later")
 
 
 @dataclass(frozen=True)
@@ -25,6 +47,7 @@ class Desk:
         strict: refuse requests that name another model. Otherwise it answers them all:
             many clients have another vendor's name built in.
         needs_key: whether requests must carry a key; some clients ask before they send it.
+        timeout_ms: for which an answer is awaited when the request does not say; 0 is for ever.
     """
 
     ranker: Ranker
@@ -32,7 +55,27 @@ class Desk:
     aliases: frozenset[str] = frozenset()
     strict: bool = False
     needs_key: bool = False
+    timeout_ms: int = 0
+    drain: Drain = field(default_factory=Drain)
     created: int = field(default_factory=lambda: int(time.time()))
+
+    async def rank(self, asks: Sequence[Ask]) -> Ranking:
+        """The answer to one request's asks; once begun, it is finished before the server ends.
+
+        Raises:
+            RankError: the server is stopping, or as `Ranker.timed`.
+        """
+        self.drain.refuse_when_begun()
+        self.drain.running += 1
+        try:
+            return await self.ranker.timed(asks)
+        finally:
+            self.drain.running -= 1
+
+    async def check(self) -> None:
+        """Raise `RankError` when no score can be had; cheap enough for a probe."""
+        self.drain.refuse_when_begun()
+        await self.ranker.engine.check()
 
     def accept_model(self, model: str | None) -> None:
         """Raises `UnknownModel` when a request names another model, and that matters here."""
@@ -48,8 +91,10 @@ class Desk:
         return model or self.name
 
 
-# Where the door notes the prefix that forces a dialect.
+# Where the door notes the prefix that forces a dialect, and the `time.monotonic()` at which
+# the request came.
 PREFIX = "rankd.prefix"
+ARRIVED = "rankd.arrived"
 
 
 def desk_of(request: Request) -> Desk:

@@ -26,6 +26,7 @@ numbers in it. Errors rise untouched until a dialect puts on its company's envel
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -107,18 +108,34 @@ class EngineDown(RankError):
     status = 503
     kind = "service_unavailable_error"
     code = "engine_down"
+    # Whoever started the server starts it again; a large model loads for longer.
+    retry_after = 5
 
 
 class ShuttingDown(RankError):
     status = 503
     kind = "service_unavailable_error"
     code = "shutting_down"
+    # Behind a balancer another server answers at once; alone, a new one is soon there.
+    retry_after = 2
 
 
 class DeadlineExceeded(RankError):
+    """The time is over, and this much was done.
+
+    Attributes:
+        logits: of each prompt, or of each document, in their order; None where it was
+            not scored.
+    """
+
     status = 504
     kind = "timeout_error"
     code = "deadline_exceeded"
+
+    def __init__(self, logits: Sequence[float | None]) -> None:
+        scored = sum(logit is not None for logit in logits)
+        super().__init__(f"scored {scored:,} of {len(logits):,} documents in time")
+        self.logits = tuple(logits)
 
 
 class SetupError(Exception):

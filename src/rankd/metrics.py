@@ -16,6 +16,15 @@ SECONDS = Histogram(
 DOCUMENTS = Counter("rankd_documents_total", "Documents scored.")
 TOKENS = Counter("rankd_prompt_tokens_total", "Tokens of scored pairs, template included.")
 TRUNCATED = Counter("rankd_truncated_documents_total", "Documents that were cut to fit.")
+ABANDONED_REQUESTS = Counter(
+    "rankd_abandoned_requests_total",
+    "Requests given up half done: the client left, or the deadline passed.",
+    ["reason"],
+)
+ABANDONED_DOCUMENTS = Counter(
+    "rankd_abandoned_documents_total",
+    "Documents of abandoned requests that left the engine's queue unscored.",
+)
 DIALECTS = Counter(
     "rankd_dialect_requests_total", "Rerank requests, by the dialect they were in.", ["dialect"]
 )

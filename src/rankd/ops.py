@@ -53,7 +53,7 @@ async def livez() -> dict[str, str]:
 @shared.get("/health", summary="Readyz, as other servers call it")
 async def readyz(desk: DeskDep) -> dict[str, str]:
     """Scores can be had: the self-check has passed and the engine is alive; else 503."""
-    await desk.ranker.engine.check()
+    await desk.check()
     return {"status": "ready"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from itertools import islice
 
 from rankd import metrics
 from rankd.engines.base import Engine
-from rankd.errors import InternalError, InvalidRequest, TooLarge
+from rankd.errors import DeadlineExceeded, InternalError, InvalidRequest, TooLarge
 from rankd.prompts import Encoded, PromptEncoder
 from rankd.types import Ask, Prompt, Ranking, Verdict
 
@@ -32,7 +33,7 @@ class Ranker:
         self.max_documents = max_documents
 
     async def rank(self, ask: Ask) -> list[Verdict]:
-        """One verdict for each document, in the order of the request.
+        """One verdict for each document, in the order of the request; see `Ask.partial`.
 
         Raises:
             RankError: a limit is passed, the deadline too, or the engine is down.
@@ -48,29 +49,44 @@ class Ranker:
         """As `rank_all`, and how long its parts took."""
         self._refuse_too_many(asks)
         began = time.perf_counter()
-        encoded = await self.encoder.encode(asks)
+        encoded = await self._encode(asks)
         _refuse_too_many_pieces(encoded)
         ready = time.perf_counter()
         logits = await self._score(asks, [prompt for one in encoded for prompt in one.prompts])
         scored = time.perf_counter()
         rest = iter(logits)
-        groups = [_verdicts(one, list(islice(rest, len(one.prompts)))) for one in encoded]
+        judged = [_verdicts(one, list(islice(rest, len(one.prompts)))) for one in encoded]
+        _refuse_unfinished(asks, judged)
+        groups = [[verdict for verdict in one if verdict is not None] for one in judged]
         _count(groups)
         return Ranking(groups, ready - began, scored - ready)
 
-    async def _score(self, asks: Sequence[Ask], prompts: Sequence[Prompt]) -> list[float]:
-        """A logit for each prompt, in order.
+    async def _encode(self, asks: Sequence[Ask]) -> list[Encoded]:
+        deadline = _deadline(asks)
+        try:
+            async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
+                return await self.encoder.encode(asks)
+        except TimeoutError:
+            metrics.ABANDONED_REQUESTS.labels("deadline").inc()
+            raise DeadlineExceeded([None] * sum(len(ask.documents) for ask in asks)) from None
+
+    async def _score(self, asks: Sequence[Ask], prompts: Sequence[Prompt]) -> list[float | None]:
+        """A logit for each prompt, in order; None where the deadline came first.
 
         Equal pairs are scored once: it saves work, and only then are their logits the
         same to the last bit, so that they keep the order of the request.
         """
         places: dict[Prompt, int] = {}
         order = [places.setdefault(prompt, len(places)) for prompt in prompts]
-        scored = await self.engine.score(
-            list(places),
-            priority=min(ask.priority for ask in asks),
-            deadline=min((ask.deadline for ask in asks if ask.deadline is not None), default=None),
-        )
+        scored: Sequence[float | None]
+        try:
+            scored = await self.engine.score(
+                list(places),
+                priority=min(ask.priority for ask in asks),
+                deadline=_deadline(asks),
+            )
+        except DeadlineExceeded as late:
+            scored = late.logits
         _refuse_nonsense(scored)
         return [scored[place] for place in order]
 
@@ -95,15 +111,31 @@ def _refuse_too_many_pieces(encoded: Sequence[Encoded]) -> None:
         )
 
 
-def _refuse_nonsense(logits: Sequence[float]) -> None:
+def _deadline(asks: Sequence[Ask]) -> float | None:
+    return min((ask.deadline for ask in asks if ask.deadline is not None), default=None)
+
+
+def _refuse_unfinished(asks: Sequence[Ask], judged: Sequence[Sequence[Verdict | None]]) -> None:
+    """Unless the caller takes a part of the answer, and there is one."""
+    verdicts = [verdict for one in judged for verdict in one]
+    missing = verdicts.count(None)
+    if not missing:
+        return
+    metrics.ABANDONED_REQUESTS.labels("deadline").inc()
+    if missing == len(verdicts) or not all(ask.partial for ask in asks):
+        raise DeadlineExceeded([None if verdict is None else verdict.logit for verdict in verdicts])
+
+
+def _refuse_nonsense(logits: Sequence[float | None]) -> None:
     """An overflow in half precision must not be sorted and served as a score."""
-    if not all(map(math.isfinite, logits)):
+    if not all(logit is None or math.isfinite(logit) for logit in logits):
         raise InternalError(
             "the model gave no number for a document; float16 overflows, --dtype bfloat16 does not"
         )
 
 
-def _verdicts(encoded: Encoded, logits: Sequence[float]) -> list[Verdict]:
+def _verdicts(encoded: Encoded, logits: Sequence[float | None]) -> list[Verdict | None]:
+    """One for each document; None where it was not scored in time."""
     pairs = iter(zip(logits, encoded.prompts, strict=True))
     rows = zip(encoded.pieces, encoded.document_tokens, encoded.kept_tokens, strict=True)
     return [
@@ -112,10 +144,14 @@ def _verdicts(encoded: Encoded, logits: Sequence[float]) -> list[Verdict]:
     ]
 
 
-def _verdict(index: int, pieces: Sequence[tuple[float, Prompt]], whole: int, kept: int) -> Verdict:
-    """Of a document that was read in pieces, the best piece counts."""
-    best = max(logit for logit, _ in pieces)
-    return Verdict(index, best, sum(len(prompt) for _, prompt in pieces), whole, kept)
+def _verdict(
+    index: int, pieces: Sequence[tuple[float | None, Prompt]], whole: int, kept: int
+) -> Verdict | None:
+    """Of a document that was read in pieces, the best piece counts; it may be any of them."""
+    logits = [logit for logit, _ in pieces if logit is not None]
+    if len(logits) < len(pieces):
+        return None
+    return Verdict(index, max(logits), sum(len(prompt) for _, prompt in pieces), whole, kept)
 
 
 def _count(verdicts: Sequence[Sequence[Verdict]]) -> None:

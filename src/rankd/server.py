@@ -6,14 +6,17 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import uvicorn
 
 from rankd.app import open_app
+from rankd.desk import Drain
 from rankd.engines.base import Engine
 from rankd.errors import EngineDown, PortTaken
 from rankd.http11 import Http11
@@ -28,6 +31,9 @@ ENGINE_DIED = 6
 # and clients learn why instead of finding a closed port.
 _LOOK_EVERY = 1.0
 _LAST_WORDS = 2.0
+
+# Seconds between two looks at what is left to answer.
+_DRAIN_LOOK_EVERY = 0.05
 
 
 async def serve(settings: Settings) -> int:
@@ -64,8 +70,10 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
                 log_level="warning",
                 server_header=False,
                 timeout_keep_alive=75,
-                timeout_graceful_shutdown=settings.drain_seconds,
-            )
+            ),
+            app.state.desk.drain,
+            drain_seconds=settings.drain_seconds,
+            drain_delay=settings.drain_delay_seconds,
         )
         for signum in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signum, server.ask_to_stop)
@@ -108,16 +116,27 @@ async def _watching(engine: Engine, server: _Server) -> AsyncIterator[_Watch]:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but signals are ours.
+    """uvicorn, but signals and the drain are ours.
 
     uvicorn raises the signal again once it has drained, which would end the
     process before the engine is closed, and with a status that says "killed".
+    It also closes the port and all idle connections before it drains, so that
+    probes and clients meet a closed door and not the reason.
 
     Attributes:
         name: the served model, for the line that says where it listens.
     """
 
     name = ""
+
+    def __init__(
+        self, config: uvicorn.Config, drain: Drain, *, drain_seconds: int, drain_delay: int
+    ) -> None:
+        super().__init__(config)
+        self._drain = drain
+        self._drain_seconds = drain_seconds
+        self._drain_delay = drain_delay
+        self._asked = 0.0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -130,8 +149,46 @@ class _Server(uvicorn.Server):
 
     def ask_to_stop(self) -> None:
         """The first time drain, the second time leave."""
-        self.force_exit = self.should_exit
+        if self.should_exit:
+            self.force_exit = True
+            self._give_up()
+            return
+        self._asked = time.monotonic()
+        self._drain.begin()
         self.should_exit = True
+        _log.info(
+            "stopping; requests still to answer: %d, within %d seconds",
+            self._drain.running,
+            self._drain_seconds,
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the port once what was admitted is answered; until then refuse, and say why."""
+        while self._has_to_stay():  # noqa: ASYNC110  (a signal, the clock or an answer ends it)
+            await asyncio.sleep(_DRAIN_LOOK_EVERY)
+        if self._drain.running:
+            self._give_up()
+        # What is left are answers on their way out, and bodies on their way in.
+        left = self._drain_seconds - self._waited()
+        self.config.timeout_graceful_shutdown = max(1, math.ceil(left))
+        await super().shutdown(sockets)
+
+    def _has_to_stay(self) -> bool:
+        if self.force_exit:
+            return False
+        waited = self._waited()
+        return waited < self._drain_delay or (
+            self._drain.running > 0 and waited < self._drain_seconds
+        )
+
+    def _waited(self) -> float:
+        """Seconds since the server was asked to stop."""
+        return time.monotonic() - self._asked
+
+    def _give_up(self) -> None:
+        """Whoever still waits is told that there will be no answer."""
+        for task in self.server_state.tasks:
+            task.cancel()
 
 
 def _bind(host: str, port: int) -> socket.socket:

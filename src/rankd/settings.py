@@ -99,8 +99,21 @@ class Settings(BaseModel):
     self_check: Literal["strict", "warn", "off"] = Field(
         "strict", description="Score known pairs at start; strict refuses to serve wrong scores."
     )
+    timeout_ms: int = Field(
+        0,
+        ge=0,
+        le=86_400_000,
+        description="Milliseconds for an answer when the request does not say, then 504; "
+        "0 is for ever.",
+    )
     drain_seconds: int = Field(
         30, ge=0, description="Seconds to finish what was admitted after SIGTERM."
+    )
+    drain_delay_seconds: int = Field(
+        0,
+        ge=0,
+        description="Seconds after SIGTERM to stay and refuse with a 503, though nothing is left "
+        "to finish.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe message that is logged."

@@ -26,6 +26,7 @@ class Ask:
         overlap: tokens that two neighbouring pieces share.
         priority: 0 is sooner than 1; the default of every dialect is 0.
         deadline: `time.monotonic()` after which the answer is of no use; None waits.
+        partial: what is scored by then is better than nothing.
     """
 
     query: str
@@ -37,6 +38,7 @@ class Ask:
     overlap: int = 0
     priority: int = 0
     deadline: float | None = None
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,8 @@ class Ranking(NamedTuple):
     """What became of the asks of one request.
 
     Attributes:
-        groups: for each ask its verdicts, in the order of its documents.
+        groups: for each ask its verdicts, in the order of its documents. A partial ask
+            lacks those of the documents that were not scored in time.
         encoding: seconds from text to token ids.
         scoring: seconds from token ids to logits, waiting for the engine included.
     """

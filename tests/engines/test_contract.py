@@ -138,6 +138,42 @@ def test_a_deadline_that_has_passed_is_an_error_and_harms_nobody(opened: Opened)
     assert opened.run(too_late()) == pytest.approx(opened.score(prompts), abs=1e-4)
 
 
+def test_a_deadline_midway_keeps_what_was_scored(opened: Opened) -> None:
+    prompts = _prompts(400, seed=11)
+    began = time.monotonic()
+    logits = opened.score(prompts)
+    needed = time.monotonic() - began
+
+    async def score(seconds: float) -> tuple[float | None, ...]:
+        with pytest.raises(DeadlineExceeded) as late:
+            await opened.engine.score(prompts, deadline=time.monotonic() + seconds)
+        return late.value.logits
+
+    # How far an engine comes in half of the time is its own business; none, now and then.
+    for share in (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.5):
+        try:
+            some = opened.run(score(needed * share))
+        except pytest.fail.Exception:
+            continue  # It was faster this time.
+        scored = [place for place, logit in enumerate(some) if logit is not None]
+        assert len(some) == 400
+        assert [some[place] for place in scored] == pytest.approx(
+            [logits[place] for place in scored], abs=1e-4
+        )
+        if 0 < len(scored) < 400:
+            return
+    pytest.fail("no deadline ever fell between the first document and the last")
+
+
+def test_a_deadline_that_has_passed_leaves_nothing_scored(opened: Opened) -> None:
+    async def too_late() -> tuple[float | None, ...]:
+        with pytest.raises(DeadlineExceeded) as late:
+            await opened.engine.score(_prompts(400, seed=7), deadline=time.monotonic() - 1)
+        return late.value.logits
+
+    assert opened.run(too_late()) == (None,) * 400
+
+
 def test_what_is_urgent_overtakes_what_is_not(opened: Opened) -> None:
     finished = []
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from rankd import metrics
 from rankd.engines.base import EngineInfo
 from rankd.engines.native import NativeEngine, wire
 from rankd.engines.native.process import Worker
@@ -163,12 +164,28 @@ def test_a_deadline_that_passes_ends_the_call_and_frees_its_place() -> None:
         late = _ask(engine, *range(8), deadline=time.monotonic() + 0.02)
         await _settle()
         await puppet.answer()
-        said = await _refused(late, DeadlineExceeded)
+        with pytest.raises(DeadlineExceeded, match="scored 2 of 8 documents in time") as caught:
+            await late
         await puppet.answer()
         await puppet.answer()
 
-        assert said == "scored 2 of 8 documents in time"
+        # Batches that were under way come too late and change nothing.
+        assert caught.value.logits == (0.0, 1.0, *[None] * 6)
         assert len(puppet.sent) == 3
+
+    _play(scene)
+
+
+def test_what_a_cancelled_call_still_had_waiting_is_counted() -> None:
+    async def scene(engine: NativeEngine, puppet: Puppet) -> None:
+        before = metrics.ABANDONED_DOCUMENTS._value.get()
+        doomed = _ask(engine, *range(8))
+        await _settle()
+        doomed.cancel()
+        await _settle()
+
+        # Two batches of two were under way.
+        assert metrics.ABANDONED_DOCUMENTS._value.get() - before == 4
 
     _play(scene)
 

@@ -76,7 +76,8 @@ class Collector:
         return self.answer.result() if self.answer.done() else None
 
     async def get(self) -> Output:
-        return await self.answer
+        # As vLLM's: who stops waiting for an answer does not destroy it.
+        return await asyncio.shield(self.answer)
 
 
 @dataclass
@@ -215,6 +216,22 @@ def test_a_deadline_aborts_too() -> None:
         asyncio.run(engine(llm).score(PROMPTS, deadline=soon))
 
     assert llm.aborted == [list(llm.added)]
+
+
+def test_a_deadline_keeps_what_has_finished_in_any_order() -> None:
+    llm = Llm033(asleep=True)
+
+    async def half() -> tuple[float | None, ...]:
+        call = asyncio.create_task(engine(llm).score(PROMPTS, deadline=time.monotonic() + 0.1))
+        await asyncio.sleep(0.01)
+        for name in list(llm.added)[1::2]:
+            llm.answer(name)
+        with pytest.raises(DeadlineExceeded, match="scored 2 of 4 documents in time") as late:
+            await call
+        return late.value.logits
+
+    assert asyncio.run(half()) == (None, 3.0, None, 4.0)
+    assert llm.aborted == [list(llm.added)[::2]]
 
 
 def test_an_empty_tensor_is_an_abort_and_never_a_score() -> None:

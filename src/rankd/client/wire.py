@@ -44,6 +44,7 @@ class RerankOptions(ScoreOptions, total=False):
         rank_fields: fields of mappings that are read, in this order.
         max_chunks_per_doc: a longer document is read in up to so many; the best counts.
         overlap_tokens: what neighbouring chunks share.
+        partial: True answers with what is scored when the server's time is over.
     """
 
     top_n: int | None
@@ -51,6 +52,7 @@ class RerankOptions(ScoreOptions, total=False):
     rank_fields: Sequence[str] | None
     max_chunks_per_doc: int | None
     overlap_tokens: int | None
+    partial: bool | None
 
 
 class RerankRequest(RerankOptions, total=False):
@@ -85,13 +87,18 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class RerankResponse:
-    """Results, best first; `warnings` say which documents were cut."""
+    """Results, best first; `warnings` say which documents were cut.
+
+    Attributes:
+        not_scored: indices of the documents that a partial answer lacks.
+    """
 
     results: tuple[Result, ...]
     model: str
     id: str
     usage: Usage
     warnings: tuple[str, ...]
+    not_scored: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +156,7 @@ def rerank_response(answer: Any) -> RerankResponse:
             for result in answer["results"]
         ),
         **_about(answer),
+        not_scored=tuple(map(int, answer.get("meta", {}).get("not_scored", ()))),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankd.dialects import wire
+from rankd.dialects.deadlines import LONGEST_MS
 from rankd.dialects.texts import Count, OneOrMore, Query, echo, texts_of
 from rankd.errors import InvalidRequest, RankError
 from rankd.types import Ask, Ranking, Truncation, Verdict, best_first
@@ -51,8 +52,15 @@ class Asking(BaseModel):
     timeout_ms: Count | None = Field(
         None,
         ge=1,
-        le=wire.LONGEST_MS,
-        description="Milliseconds the answer is awaited; no limit when absent.",
+        le=LONGEST_MS,
+        description="Milliseconds from the request's arrival for which its answer is awaited, "
+        "then it is a 504; the server's --timeout-ms when absent. A header `x-rankd-timeout-ms` "
+        "says the same; the smaller counts.",
+    )
+    partial: bool | None = Field(
+        None,
+        description="true: when the time is over the answer holds the documents that are scored, "
+        "and says which are not; false when absent.",
     )
 
     # What a dialect's own fields say; each overrides what it has a field for.
@@ -83,7 +91,11 @@ class Asking(BaseModel):
         """What happens to documents that do not fit."""
         return Fit()
 
-    def ask(self) -> Ask:
+    def takes_part(self) -> bool:
+        """Whether documents that were not scored in time may be missing from the answer."""
+        return bool(self.partial)
+
+    def ask(self, deadline: float | None = None) -> Ask:
         fit = self.fit()
         return Ask(
             query=self.question(),
@@ -94,7 +106,8 @@ class Asking(BaseModel):
             max_chunks=fit.chunks,
             overlap=fit.overlap,
             priority=self.priority or 0,
-            deadline=wire.deadline(self.timeout_ms),
+            deadline=deadline,
+            partial=self.takes_part(),
         )
 
     def instructions(self) -> dict[str, str | None]:
@@ -192,7 +205,7 @@ class Reply:
 
     Attributes:
         texts: of the documents, in the order of the request.
-        verdicts: one for each of them, in the same order.
+        verdicts: one for each of them, in the same order; without those not scored in time.
         model: as the client named it, or the served name.
         warnings: what the caller should know: unknown fields, documents that were cut.
         device: where it was computed.
@@ -210,6 +223,11 @@ class Reply:
     @property
     def verdicts(self) -> list[Verdict]:
         return self.ranking.groups[0]
+
+    @cached_property
+    def not_scored(self) -> list[int]:
+        """Documents for which the time did not suffice, by index; only when that was allowed."""
+        return unscored(self.texts, self.ranking)
 
     @cached_property
     def best(self) -> list[Verdict]:
@@ -240,6 +258,11 @@ class Reply:
     def document(self, verdict: Verdict) -> dict[str, Any]:
         """The document as an object with `text`, other fields kept."""
         return self.request.echo(verdict.index, self.text(verdict))
+
+
+def unscored(texts: Sequence[str], ranking: Ranking) -> list[int]:
+    scored = {verdict.index for verdict in ranking.groups[0]}
+    return [index for index in range(len(texts)) if index not in scored]
 
 
 class ErrorObject(BaseModel):

@@ -11,7 +11,8 @@ from starlette.types import Scope
 from rankd import metrics
 from rankd.desk import Desk, desk_of
 from rankd.dialects import wire
-from rankd.dialects.base import Asking, Dialect, Reply
+from rankd.dialects.base import Asking, Dialect, Reply, unscored
+from rankd.dialects.deadlines import deadline_of
 from rankd.errors import InvalidRequest, RankError
 from rankd.types import Ask, Ranking
 
@@ -41,9 +42,9 @@ async def answer(http: Request, desk: Desk, dialect: Dialect, body: dict[str, An
         body.setdefault("model", named)
     request = wire.validated(dialect.Request, body)
     desk.accept_model(request.model)
-    ask = request.ask()
+    ask = request.ask(deadline_of(http, request.timeout_ms))
     try:
-        ranking = await desk.ranker.timed([ask])
+        ranking = await desk.rank([ask])
     except InvalidRequest as problem:
         raise request.retold(problem) from None
     return rendered(dialect, reply_to(dialect, request, ask, ranking, desk, http.scope["path"]))
@@ -52,7 +53,11 @@ async def answer(http: Request, desk: Desk, dialect: Dialect, body: dict[str, An
 def reply_to(
     dialect: Dialect, request: Asking, ask: Ask, ranking: Ranking, desk: Desk, path: str
 ) -> Reply:
-    warnings = wire.unknown_fields(request, dialect.name) + wire.truncations(ranking.groups[0])
+    warnings = [
+        *wire.unscored(unscored(ask.documents, ranking), len(ask.documents)),
+        *wire.unknown_fields(request, dialect.name),
+        *wire.truncations(ranking.groups[0]),
+    ]
     return Reply(
         request=request,
         path=path,

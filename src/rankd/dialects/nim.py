@@ -129,7 +129,7 @@ async def live() -> Health:
 @router.get("/v1/health/ready")
 async def ready(desk: DeskDep) -> Health:
     """Scores can be had; else 503."""
-    await desk.ranker.engine.check()
+    await desk.check()
     return Health(message="Service is ready.", status="ready")
 
 

@@ -157,13 +157,21 @@ class Meta(BaseModel):
     )
 
 
+class OwnMeta(Meta):
+    not_scored: list[int] | None = Field(
+        None,
+        description="Of a partial answer, the documents that were not scored in time, by index; "
+        "absent when there are none.",
+    )
+
+
 class RerankResponse(BaseModel):
     id: str
     object: str
     created: int
     model: str = Field(description="As the request named it, or the served name.")
     results: list[Result] = Field(description="Most relevant first.")
-    meta: Meta
+    meta: OwnMeta
     usage: Usage
     tokens: Tokens = Field(description="As in `meta`, where SiliconFlow's clients look.")
 
@@ -182,7 +190,10 @@ class OpenAI(Dialect):
             "created": int(time.time()),
             "model": reply.model,
             "results": results(reply),
-            "meta": meta(reply, "1" if reply.path.endswith("/v1/rerank") else "2"),
+            "meta": {
+                **meta(reply, "1" if reply.path.endswith("/v1/rerank") else "2"),
+                **({"not_scored": reply.not_scored} if reply.not_scored else {}),
+            },
             "usage": usage(reply),
             "tokens": {"input_tokens": reply.tokens, "output_tokens": 0},
         }

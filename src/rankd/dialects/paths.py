@@ -128,7 +128,7 @@ async def _invocations(http: Request) -> Response:
     body = wire.fields_of(await http.body(), desk.ranker.max_documents)
     forced = http.scope.get(PREFIX)
     if vllm.is_score(body):
-        return await vllm.score_body(body, desk)
+        return await vllm.score_body(http, desk, body)
     return await counter.answer(http, desk, vllm.dialect if forced else union.speaker(body), body)
 
 

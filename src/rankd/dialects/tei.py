@@ -202,7 +202,7 @@ async def info(desk: DeskDep) -> Info:
 @router.get("/ping")
 async def ping(desk: DeskDep) -> None:
     """Scores can be had; else 503."""
-    await desk.ranker.engine.check()
+    await desk.check()
 
 
 dialect = Tei()

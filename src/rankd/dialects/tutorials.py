@@ -17,6 +17,7 @@ from rankd.dialects.base import (
     agreed_text,
     example,
 )
+from rankd.dialects.deadlines import deadline_of
 from rankd.dialects.infinity import string_results
 from rankd.dialects.texts import (
     LIST,
@@ -46,6 +47,12 @@ class SimpleRequest(Asking):
     top_k: Count | None = Field(
         None, ge=0, description="Documents in `ranked_documents`; all when absent."
     )
+    partial: bool | None = Field(
+        None, description="Accepted, without effect: scores have no index, so none can be missing."
+    )
+
+    def takes_part(self) -> bool:
+        return False
 
     def question(self) -> str:
         return self.query
@@ -139,8 +146,11 @@ class BatchRequest(Asking):
     top_k: Count | None = Field(
         None, ge=0, description="Ranked documents of each question; all when absent."
     )
+    partial: bool | None = Field(
+        None, description="Accepted, without effect: scores have no index, so none can be missing."
+    )
 
-    def asks(self) -> list[Ask]:
+    def asks(self, deadline: float | None = None) -> list[Ask]:
         """One for each question; together they are taken or refused."""
         queries = [_query(query, place) for place, query in enumerate(self.queries)]
         if not queries:
@@ -151,7 +161,7 @@ class BatchRequest(Asking):
                 documents,
                 instruction=agreed_text(**self.instructions()),
                 priority=self.priority or 0,
-                deadline=wire.deadline(self.timeout_ms),
+                deadline=deadline,
             )
             for query, documents in zip(queries, self._lists(len(queries)), strict=True)
         ]
@@ -194,8 +204,8 @@ async def batch_rerank(http: Request) -> Response:
         BatchRequest, wire.fields_of(await http.body(), desk.ranker.max_documents)
     )
     desk.accept_model(request.model)
-    asks = request.asks()
-    groups = await desk.ranker.rank_all(asks)
+    asks = request.asks(deadline_of(http, request.timeout_ms))
+    groups = (await desk.rank(asks)).groups
     warnings = wire.unknown_fields(request, simple.name)
     for place, verdicts in enumerate(groups):
         warnings += [f"query {place}: {said}" for said in wire.truncations(verdicts)]

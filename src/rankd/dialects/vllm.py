@@ -32,6 +32,7 @@ from rankd.dialects.base import (
     example,
     usage,
 )
+from rankd.dialects.deadlines import deadline_of
 from rankd.dialects.openai import instruction_in
 from rankd.dialects.texts import Count, Side, query_of, refuse_many_fields, text_of
 from rankd.errors import InvalidRequest, RankError
@@ -191,19 +192,22 @@ class ScoreRequest(Asking):
     truncate_prompt_tokens: int | None = Field(
         None, description="Accepted; documents are cut to fit in any case."
     )
+    partial: bool | None = Field(
+        None, description="Accepted, without effect: clients count through the scores."
+    )
 
     def instructions(self) -> dict[str, str | None]:
         hidden = instruction_in("chat_template_kwargs", self.chat_template_kwargs)
         return {**super().instructions(), **hidden}
 
-    def asks(self) -> list[Ask]:
+    def asks(self, deadline: float | None = None) -> list[Ask]:
         """One ask for each run of documents that share a query."""
         queries, documents = self._sides()
         if len(queries) == 1:
             queries *= len(documents)
         pairs = zip(queries, documents, strict=True)
         return [
-            self._ask(query, [document for _, document in run])
+            self._ask(query, [document for _, document in run], deadline)
             for query, run in groupby(pairs, key=itemgetter(0))
         ]
 
@@ -233,14 +237,14 @@ class ScoreRequest(Asking):
         pairs = ", ".join(f"{left} and {right}" for left, right in _SPELLINGS)
         raise InvalidRequest(f"send two sides to compare: {pairs}")
 
-    def _ask(self, query: str, documents: Sequence[str]) -> Ask:
+    def _ask(self, query: str, documents: Sequence[str], deadline: float | None) -> Ask:
         return Ask(
             query=query,
             documents=tuple(documents),
             instruction=agreed_text(**self.instructions()),
             max_document_tokens=self.max_tokens_per_doc or None,
             priority=self.priority or 0,
-            deadline=wire.deadline(self.timeout_ms),
+            deadline=deadline,
         )
 
 
@@ -271,13 +275,13 @@ async def score(http: Request) -> Response:
     """Score texts against each other, in the order of the request."""
     desk = desk_of(http)
     body = wire.fields_of(await http.body(), desk.ranker.max_documents)
-    return await score_body(body, desk)
+    return await score_body(http, desk, body)
 
 
-async def score_body(body: Mapping[str, Any], desk: Desk) -> Response:
+async def score_body(http: Request, desk: Desk, body: Mapping[str, Any]) -> Response:
     request = wire.validated(ScoreRequest, body)
     desk.accept_model(request.model)
-    groups = await desk.ranker.rank_all(request.asks())
+    groups = (await desk.rank(request.asks(deadline_of(http, request.timeout_ms)))).groups
     verdicts = _renumbered(verdict for group in groups for verdict in group)
     warnings = [*wire.unknown_fields(request, dialect.name), *wire.truncations(verdicts)]
     answer = _answer(request, verdicts, desk.name_for(request.model), warnings)

@@ -30,6 +30,12 @@ class WeaviateRequest(Asking):
     property: str | None = Field(
         None, description="The one text to judge when `documents` are absent."
     )
+    partial: bool | None = Field(
+        None, description="Accepted, without effect: scores have no index, so none can be missing."
+    )
+
+    def takes_part(self) -> bool:
+        return False
 
     def question(self) -> str:
         return self.query
@@ -102,7 +108,7 @@ async def live() -> None:
 @router.get("/.well-known/ready", status_code=204, response_class=Response)
 async def ready(desk: DeskDep) -> None:
     """Scores can be had; else 503. Weaviate does not start without it."""
-    await desk.ranker.engine.check()
+    await desk.check()
 
 
 @router.get("/meta")

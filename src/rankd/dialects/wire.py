@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -36,9 +35,6 @@ _MARK = b"\xef\xbb\xbf"
 # Levels of a body. orjson reads 1024 and writes 254, and an answer that repeats a document
 # may hold it deeper than the request did.
 _DEEPEST = 250
-
-# A day; beyond what any client waits, and within what a clock can add.
-LONGEST_MS = 86_400_000
 
 
 def fields_of(body: bytes, most: int) -> dict[str, Any]:
@@ -137,6 +133,30 @@ def truncations(verdicts: Iterable[Verdict]) -> list[str]:
     ]
 
 
+# Runs of documents that one warning names.
+_NAMED = 100
+
+
+def unscored(places: Sequence[int], count: int) -> list[str]:
+    """Which of so many documents were not scored in time."""
+    if not places:
+        return []
+    runs = _runs(places)
+    named = ", ".join(runs[:_NAMED]) + (", ..." if len(runs) > _NAMED else "")
+    return [f"{len(places)} of {count} documents were not scored in time: {named}"]
+
+
+def _runs(places: Sequence[int]) -> list[str]:
+    """`[3, 5, 6, 7]` → `3`, `5-7`."""
+    runs: list[list[int]] = []
+    for place in places:
+        if runs and place == runs[-1][1] + 1:
+            runs[-1][1] = place
+        else:
+            runs.append([place, place])
+    return [f"{first}-{last}" if last > first else f"{first}" for first, last in runs]
+
+
 # Warnings in a header: as many as any proxy lets through.
 _SHOWN = 5
 
@@ -160,10 +180,6 @@ def rounded(number: float) -> float:
     Java clients read a longer literal as BigDecimal and fail on it.
     """
     return float(f"{number:.7g}")
-
-
-def deadline(timeout_ms: int | None) -> float | None:
-    return None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
 
 
 def parse(body: bytes) -> Any:

@@ -25,20 +25,28 @@ class AccessLog:
     Args:
         enabled: write the lines; ids and metrics are kept in any case.
         render: what a client is told of a bug.
+        arrived: where in the scope is noted when the request came.
     """
 
     def __init__(
-        self, app: ASGIApp, *, enabled: bool, render: Callable[[Exception, Scope], Response]
+        self,
+        app: ASGIApp,
+        *,
+        enabled: bool,
+        render: Callable[[Exception, Scope], Response],
+        arrived: str,
     ) -> None:
         self._app = app
         self._enabled = enabled
         self._render = render
+        self._arrived = arrived
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
+        scope[self._arrived] = time.monotonic()
         path = scope["path"]  # As it came; the rooms behind may change it.
         request_id = _request_id(scope)
         status = 499  # What remains when nothing was sent: the client left.

@@ -9,6 +9,7 @@ from contextlib import suppress
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rankd import metrics
 from rankd.errors import ClientGone, RankError, ShuttingDown, TooLarge, UnsupportedMedia
 
 Render = Callable[[RankError, Scope], Response]
@@ -35,6 +36,9 @@ class WholeBody:
         try:
             body = await self._read(scope, receive)
         except ClientGone:
+            return
+        except asyncio.CancelledError:
+            await self._say_that_it_ends(scope, receive, send)
             return
         except (TooLarge, UnsupportedMedia) as problem:
             response = self._render(problem, scope)
@@ -86,14 +90,18 @@ class WholeBody:
             gone.cancel()
             work.cancel()
             if not began:
-                problem = ShuttingDown("the server is stopping and could not finish in time")
-                await self._render(problem, scope)(scope, receive, send)
+                await self._say_that_it_ends(scope, receive, send)
             return
         gone.cancel()
         if not work.done():
+            metrics.ABANDONED_REQUESTS.labels("client").inc()
             work.cancel()
         with suppress(asyncio.CancelledError):  # The client left.
             await work
+
+    async def _say_that_it_ends(self, scope: Scope, receive: Receive, send: Send) -> None:
+        problem = ShuttingDown("the server is stopping and could not finish in time")
+        await self._render(problem, scope)(scope, receive, send)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -55,7 +55,8 @@ class Engine(Protocol):
 
         Raises:
             EngineDown: it cannot answer this call or any other.
-            DeadlineExceeded: the deadline passed before every prompt was scored.
+            DeadlineExceeded: the deadline passed before every prompt was scored; it
+                carries the logits of those that were, in the order of `prompts`.
         """
         ...
 

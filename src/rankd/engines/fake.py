@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from rankd import metrics
 from rankd.checkpoint import Checkpoint
 from rankd.engines.base import EngineInfo
 from rankd.errors import DeadlineExceeded
@@ -25,13 +26,16 @@ class FakeEngine:
     async def score(
         self, prompts: Sequence[Prompt], *, priority: int = 0, deadline: float | None = None
     ) -> list[float]:
-        logits = []
-        for place, prompt in enumerate(prompts):
-            if deadline is not None and time.monotonic() >= deadline:
-                raise DeadlineExceeded(f"scored {place} of {len(prompts)} documents in time")
-            logits.append(self._logit(prompt))
-            if place % 256 == 255:
-                await asyncio.sleep(0)  # A long request lets the others in, and can be cancelled.
+        logits: list[float] = []
+        try:
+            for place, prompt in enumerate(prompts):
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise DeadlineExceeded([*logits, *[None] * (len(prompts) - place)])
+                logits.append(self._logit(prompt))
+                if place % 256 == 255:
+                    await asyncio.sleep(0)  # A long request lets others in, and can be cancelled.
+        finally:
+            metrics.ABANDONED_DOCUMENTS.inc(len(prompts) - len(logits))
         return logits
 
     async def check(self) -> None:

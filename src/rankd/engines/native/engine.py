@@ -7,7 +7,9 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import cast
 
+from rankd import metrics
 from rankd.checkpoint import Checkpoint
 from rankd.engines.base import EngineInfo
 from rankd.engines.native import wire
@@ -53,9 +55,8 @@ class NativeEngine:
             async with asyncio.timeout(timeout):
                 await self._answered(call)
         except TimeoutError:
-            scored = len(prompts) - call.unanswered
-            raise DeadlineExceeded(f"scored {scored} of {len(prompts)} documents in time") from None
-        return call.logits
+            raise DeadlineExceeded(call.logits) from None
+        return cast(list[float], call.logits)
 
     async def check(self) -> None:
         if self._down is None and not self._worker.is_alive:
@@ -71,8 +72,11 @@ class NativeEngine:
         self._feed_soon()
         try:
             await future
+        except asyncio.CancelledError:
+            # The client left, or it is too late: what still waits is never computed.
+            metrics.ABANDONED_DOCUMENTS.inc(call.waiting)
+            raise
         finally:
-            # Cancelled or too late: what still waits is never computed.
             self._queue.drop(call)
             self._calls.pop(call, None)
 

@@ -22,7 +22,7 @@ class Call:
     def __init__(self, prompts: Sequence[Prompt], priority: int = 0) -> None:
         self.prompts = prompts
         self.priority = priority
-        self.logits = [0.0] * len(prompts)
+        self.logits: list[float | None] = [None] * len(prompts)
         self.unanswered = len(prompts)
         self.turn = 0
         self._next = 0

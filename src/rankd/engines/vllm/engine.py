@@ -7,8 +7,9 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
+from rankd import metrics
 from rankd.engines.base import EngineInfo
 from rankd.engines.vllm.failures import DEAD, translated
 from rankd.engines.vllm.turns import Turns
@@ -59,16 +60,14 @@ class VllmEngine:
         self, prompts: Sequence[Prompt], *, priority: int = 0, deadline: float | None = None
     ) -> list[float]:
         await self.check()
-        logits: list[float] = []
+        logits: list[float | None] = [None] * len(prompts)
         timeout = None if deadline is None else deadline - time.monotonic()
         try:
             async with asyncio.timeout(timeout):
                 await self._score(prompts, priority, logits)
         except TimeoutError:
-            raise DeadlineExceeded(
-                f"scored {len(logits)} of {len(prompts)} documents in time"
-            ) from None
-        return logits
+            raise DeadlineExceeded(logits) from None
+        return cast(list[float], logits)
 
     def close(self) -> None:
         """End vLLM's processes and let go of it: it must not be there when Python ends."""
@@ -79,37 +78,49 @@ class VllmEngine:
         if self._llm.errored:
             raise EngineDown(DEAD)
 
-    async def _score(self, prompts: Sequence[Prompt], priority: int, logits: list[float]) -> None:
+    async def _score(
+        self, prompts: Sequence[Prompt], priority: int, logits: list[float | None]
+    ) -> None:
         number = next(self._numbers)
         names = [f"{number}-{place}" for place in range(len(prompts))]
         turns = self._turns.of(prompts, priority)
         async with self._translating(), self._aborting(names, logits):
-            waiting = await self._submit(names, prompts, turns)
-            # They may finish in any order; who is awaited first does not matter.
-            for turn, collector in zip(turns, waiting, strict=True):
-                logits.append(_logit(collector.get_nowait() or await collector.get()))
-                self._turns.passed(turn)
+            waiting: list[Collector] = []
+            try:
+                await self._submit(waiting, names, prompts, turns)
+                # They may finish in any order; who is awaited first does not matter.
+                for place, (turn, collector) in enumerate(zip(turns, waiting, strict=True)):
+                    logits[place] = _logit(collector.get_nowait() or await collector.get())
+                    self._turns.passed(turn)
+            except asyncio.CancelledError:
+                _take_finished(waiting, logits)
+                raise
 
     async def _submit(
-        self, names: Sequence[str], prompts: Sequence[Prompt], turns: Sequence[int]
-    ) -> list[Collector]:
-        waiting = []
+        self,
+        waiting: list[Collector],
+        names: Sequence[str],
+        prompts: Sequence[Prompt],
+        turns: Sequence[int],
+    ) -> None:
         for name, prompt, turn in zip(names, prompts, turns, strict=True):
             # `type` tells vLLM that nothing is to be rendered or tokenized.
             ready = {"type": "token", "prompt_token_ids": [*prompt.head, *prompt.tail]}
             waiting.append(await self._llm.add_request(name, ready, self._params, priority=turn))
             if len(waiting) % _AT_A_TIME == 0:
                 await asyncio.sleep(0)
-        return waiting
 
     @asynccontextmanager
-    async def _aborting(self, names: list[str], logits: list[float]) -> AsyncIterator[None]:
+    async def _aborting(
+        self, names: Sequence[str], logits: Sequence[float | None]
+    ) -> AsyncIterator[None]:
         """Whatever ends the call early, what vLLM still holds of it is abandoned at once."""
         try:
             yield
         finally:
-            unanswered = names[len(logits) :]
+            unanswered = [name for name, logit in zip(names, logits, strict=True) if logit is None]
             if unanswered and not self._llm.errored:
+                metrics.ABANDONED_DOCUMENTS.inc(len(unanswered))
                 # One message for all, and a second cancellation does not stop it.
                 await asyncio.shield(self._llm.abort(unanswered))
 
@@ -141,6 +152,13 @@ class _Closed:
 
     def shutdown(self) -> None:
         """Nothing is left to end."""
+
+
+def _take_finished(waiting: Sequence[Collector], logits: list[float | None]) -> None:
+    """Of those that were not yet awaited, the logits that are there already."""
+    for place, collector in enumerate(waiting):
+        if logits[place] is None and (output := collector.get_nowait()) is not None:
+            logits[place] = _logit(output)
 
 
 def _logit(output: Any) -> float:
