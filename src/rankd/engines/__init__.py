@@ -14,7 +14,7 @@ from functools import partial
 from rankd.checkpoint import Checkpoint
 from rankd.engines.base import Engine
 from rankd.engines.devices import accelerator
-from rankd.engines.supervised import supervised
+from rankd.engines.supervised import open_supervised
 from rankd.errors import BadSettings
 from rankd.settings import Settings
 from rankd.types import Answers
@@ -64,4 +64,4 @@ def open_engine(
     """
     module = importlib.import_module(f"rankd.engines.{choose(settings)}")
     opening = partial(module.open_engine, checkpoint, answers, settings)
-    return supervised(opening, answers, settings)
+    return open_supervised(opening, answers, settings)

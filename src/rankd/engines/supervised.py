@@ -42,8 +42,17 @@ _START_FACTOR = 3
 
 @dataclass(eq=False, slots=True)
 class _Call:
+    """One `score` call.
+
+    Attributes:
+        scope: ends the run that it is in, when the engine dies and does not say so.
+        guilty: it was alone when the engine died.
+    """
+
     prompts: Sequence[Prompt]
     request: str
+    scope: asyncio.Timeout = field(default_factory=lambda: asyncio.timeout(None))
+    guilty: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -51,7 +60,7 @@ class _Life:
     """An engine from its start to its death, and the calls it has in hand."""
 
     engine: Engine
-    calls: set[_Call] = field(default_factory=set)
+    calls: list[_Call] = field(default_factory=list)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -90,13 +99,18 @@ class SupervisedEngine:
             while True:
                 life = await self._turn(call, deadline)
                 try:
-                    return await life.engine.score(prompts, priority=priority, deadline=deadline)
+                    async with asyncio.timeout(None) as call.scope:
+                        return await life.engine.score(
+                            prompts, priority=priority, deadline=deadline
+                        )
                 except EngineDown as problem:
                     self._bury(life, problem)
-                    self._suspect(call)
+                except TimeoutError:
+                    pass  # Buried by someone else.
                 finally:
-                    life.calls.discard(call)
+                    life.calls.remove(call)
                     self._notify()
+                self._refuse_guilty(call)
         finally:
             if call in self._suspects:
                 self._suspects.remove(call)
@@ -130,7 +144,7 @@ class SupervisedEngine:
                     life = await self._gate(call)
                     await self._bury_the_dead(life)
                     if life is self._life and self._may_start(call, life):
-                        life.calls.add(call)
+                        life.calls.append(call)
                         return life
         except TimeoutError:
             raise DeadlineExceeded(f"scored 0 of {len(call.prompts)} documents in time") from None
@@ -140,9 +154,9 @@ class SupervisedEngine:
             self._refuse_if_lost()
             if self._life is not None and self._may_start(call, self._life):
                 return self._life
-            changed = self._changed
+            left = self._time_left()
             with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), self._time_left())
+                await asyncio.wait_for(self._changed.wait(), left)
 
     def _may_start(self, call: _Call, life: _Life) -> bool:
         if not self._suspects:
@@ -170,14 +184,16 @@ class SupervisedEngine:
             self._bury(life, problem)
 
     def _suspect(self, call: _Call) -> None:
-        """The engine died while it had this call.
-
-        Raises:
-            PoisonRequest: it had no other, and not for the first time.
-        """
-        self._refuse_if_lost()
-        if call not in self._suspects:
+        """The engine died while it had this call."""
+        call.guilty = call in self._suspects
+        if not call.guilty:
             self._suspects.append(call)
+        with suppress(RuntimeError):  # It has just ended by itself.
+            call.scope.reschedule(asyncio.get_running_loop().time())
+
+    def _refuse_guilty(self, call: _Call) -> None:
+        """Raises `PoisonRequest` when nothing but this call can have ended the engine."""
+        if not call.guilty:
             return
         self._poison[hash(tuple(call.prompts))] = time.monotonic() + WINDOW
         _log.error("request %s ended the engine twice and is refused", call.request)
@@ -212,6 +228,8 @@ class SupervisedEngine:
         self._life = None
         self._away_since = time.monotonic()
         metrics.ENGINE_UP.set(0)
+        for call in life.calls:
+            self._suspect(call)
         self._count_death(problem.message)
 
     def _count_death(self, reason: str) -> None:
@@ -325,7 +343,7 @@ class Supervision:
 
 
 @asynccontextmanager
-async def supervised(
+async def open_supervised(
     opening: Opening, answers: Answers, settings: Settings
 ) -> AsyncIterator[SupervisedEngine]:
     """Open an engine, and open it again when it dies.
