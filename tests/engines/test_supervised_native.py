@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from checkpoints import NO, YES, make_checkpoint
+from deadly import make_deadly
 from rankd.checkpoint import locate
 from rankd.engines import native, open_engine
 from rankd.engines.base import Engine
@@ -26,20 +27,7 @@ from servers import family
 ANSWERS = Answers(YES, NO)
 SETTINGS = Settings(engine="native", device="cpu", threads=1)
 
-# The worker's modules as they are, but for one id that ends the process.
 DEADLY = 4711
-SITE = """
-import os, sys
-if sys.argv[:1] == ["-m"]:
-    from rankd.engines.native import wire
-    unpack = wire.unpack_prompts
-    def deadly(body):
-        batch = unpack(body)
-        if any(int(os.environ["DEADLY_ID"]) in ids for _, ids in batch.tails):
-            os.kill(os.getpid(), 9)
-        return batch
-    wire.unpack_prompts = deadly
-"""
 
 
 @pytest.fixture(scope="module")
@@ -140,9 +128,7 @@ def test_a_worker_killed_again_and_again_ends_in_a_sentence(folder: Path) -> Non
 def test_of_many_requests_only_the_deadly_one_is_refused(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(SITE)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    monkeypatch.setenv("DEADLY_ID", str(DEADLY))
+    make_deadly(DEADLY, tmp_path, monkeypatch)
     requests = _requests(8, documents=10)
     deadly = [*requests[3], Prompt(requests[3][0].head, (5, DEADLY, 6))]
 
