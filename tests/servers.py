@@ -93,8 +93,10 @@ def _listen(process: subprocess.Popen[str], said: list[str]) -> None:
 
 def family(pid: int) -> list[int]:
     """A process and all that descend from it, by pid, parents first."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [pid, *(one for child in children.split() for one in family(int(child)))]
+    # Each thread has children of its own.
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    children = [child for one in threads for child in (one / "children").read_text().split()]
+    return [pid, *(one for child in children for one in family(int(child)))]
 
 
 def get(url: str) -> httpx.Response:

@@ -37,6 +37,7 @@ class Mortal:
         self.running = 0
         self.at_once: list[int] = []
         self.scored: list[int] = []
+        self.mute = False
         self._died = asyncio.Event()
 
     def die(self) -> None:
@@ -56,7 +57,7 @@ class Mortal:
         try:
             for _ in range(4):
                 await asyncio.sleep(0.002)
-                await self.check()
+                await (self.check() if not self.mute else asyncio.sleep(60))
             if POISON in firsts:
                 self.die()
             await self.check()
@@ -128,6 +129,32 @@ def test_calls_in_flight_at_a_death_are_answered() -> None:
         assert await _all(calls) == [[float(first)] for first in range(20, 40)]
 
     assert len(_play(scene).lives) == 2
+
+
+def test_an_engine_that_dies_without_a_word_to_its_calls_holds_nobody_up() -> None:
+    async def scene(engine: SupervisedEngine, stage: Stage) -> None:
+        stage.lives[0].mute = True
+        calls = [_ask(engine, first) for first in range(20, 24)]
+        await asyncio.sleep(0.01)
+        stage.lives[0].die()
+
+        assert await _all(calls) == [[float(first)] for first in range(20, 24)]
+
+    _play(scene)
+
+
+def test_a_suspect_whose_turn_never_comes_does_not_wait_for_ever() -> None:
+    async def scene(engine: SupervisedEngine, stage: Stage) -> None:
+        calls = [_ask(engine, first) for first in (20, 21)]
+        await asyncio.sleep(0.004)
+        stage.lives[0].die()
+        await _until(lambda: len(stage.lives) == 2 and len(stage.lives[1].at_once) == 2)
+        stage.fates.append(asyncio.Event())
+        stage.lives[1].die()  # While the first is run again, and the second waits.
+
+        assert [type(answer) for answer in await _all(calls)] == [PoisonRequest, EngineAway]
+
+    _play(scene, engine_wait_seconds=1)
 
 
 def test_only_the_request_that_kills_alone_is_refused_by_its_id() -> None:

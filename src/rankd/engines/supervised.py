@@ -109,7 +109,6 @@ class SupervisedEngine:
                     pass  # Buried by someone else.
                 finally:
                     life.calls.remove(call)
-                    self._notify()
                 self._refuse_guilty(call)
         finally:
             if call in self._suspects:
@@ -143,7 +142,7 @@ class SupervisedEngine:
                 while True:
                     life = await self._gate(call)
                     await self._bury_the_dead(life)
-                    if life is self._life and self._may_start(call, life):
+                    if life is self._life and self._may_start(call):
                         life.calls.append(call)
                         return life
         except TimeoutError:
@@ -152,16 +151,14 @@ class SupervisedEngine:
     async def _gate(self, call: _Call) -> _Life:
         while True:
             self._refuse_if_lost()
-            if self._life is not None and self._may_start(call, self._life):
+            if self._life is not None and self._may_start(call):
                 return self._life
             left = self._time_left()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), left)
 
-    def _may_start(self, call: _Call, life: _Life) -> bool:
-        if not self._suspects:
-            return True
-        return self._suspects[0] is call and not life.calls
+    def _may_start(self, call: _Call) -> bool:
+        return not self._suspects or self._suspects[0] is call
 
     def _time_left(self) -> float | None:
         """How long to wait for an engine that is away; for as long as it takes for one's turn."""
@@ -231,6 +228,7 @@ class SupervisedEngine:
         for call in life.calls:
             self._suspect(call)
         self._count_death(problem.message)
+        self._notify()
 
     def _count_death(self, reason: str) -> None:
         """Give up when there were too many."""
