@@ -105,10 +105,14 @@ def test_a_killed_engine_is_a_clear_503_and_not_ready() -> None:
     assert "stopping: the native engine" in errors
 
 
+# For machines that are busy with something else.
+_PATIENT = ("--engine-wait-seconds", "200")
+
+
 def test_requests_in_flight_when_the_engine_is_killed_are_answered_right() -> None:
     bodies = [_varied(number) for number in range(6)]
-    with serving("--self-check", "off", "--batch-tokens", "512") as server:
-        calm = [httpx.post(f"{server.url}/v1/rerank", json=body, timeout=60) for body in bodies]
+    with serving("--self-check", "off", *_PATIENT) as server:
+        calm = [httpx.post(f"{server.url}/v1/rerank", json=body, timeout=300) for body in bodies]
         for _ in range(2):
             replies: dict[int, httpx.Response] = {}
             threads = _asking(server, bodies, replies)
@@ -149,7 +153,7 @@ def _asking(
             f"{server.url}/v1/rerank",
             json=bodies[number],
             headers={"X-Request-Id": f"request-{number}"},
-            timeout=60,
+            timeout=300,
         )
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(bodies))]
@@ -169,10 +173,10 @@ def test_a_request_that_does_not_wait_is_told_when_to_come_back() -> None:
         [_, worker] = family(server.process.pid)
         os.kill(worker, signal.SIGKILL)
         _wait_until_dead(worker)
-        reply = httpx.post(f"{server.url}/v1/rerank", json=BODY)
+        reply = httpx.post(f"{server.url}/v1/rerank", json=BODY, timeout=60)
         metrics = get(f"{server.url}/metrics").text
         _wait_until_ready(server)
-        later = httpx.post(f"{server.url}/v1/rerank", json=BODY)
+        later = httpx.post(f"{server.url}/v1/rerank", json=BODY, timeout=60)
 
     assert reply.status_code == 503
     assert reply.json()["error"]["code"] == "engine_down"
@@ -182,7 +186,7 @@ def test_a_request_that_does_not_wait_is_told_when_to_come_back() -> None:
 
 
 def _wait_until_ready(server: Server) -> None:
-    for _ in range(300):
+    for _ in range(2000):
         if get(f"{server.url}/readyz").status_code == 200:
             return
         time.sleep(0.1)
@@ -215,12 +219,12 @@ def test_a_poisonous_request_is_refused_by_its_id_and_the_others_are_answered(
     bodies = [_varied(number) for number in range(5)]
     poison: dict[str, object] = {"query": "what is 3?", "documents": ["a xylophone"]}
     make_deadly(_only_in(" xylophone", json.dumps(bodies), builtin), tmp_path, monkeypatch)
-    with serving("--self-check", "off") as server:
-        calm = [httpx.post(f"{server.url}/v1/rerank", json=body, timeout=60) for body in bodies]
+    with serving("--self-check", "off", *_PATIENT) as server:
+        calm = [httpx.post(f"{server.url}/v1/rerank", json=body, timeout=300) for body in bodies]
         replies: dict[int, httpx.Response] = {}
         for thread in _asking(server, [*bodies, poison], replies):
             thread.join()
-        again = httpx.post(f"{server.url}/v1/rerank", json=poison)
+        again = httpx.post(f"{server.url}/v1/rerank", json=poison, timeout=300)
         _wait_until_ready(server)
         metrics = get(f"{server.url}/metrics").text
         _, errors = server.stop(signal.SIGTERM)
