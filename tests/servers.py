@@ -93,8 +93,17 @@ def _listen(process: subprocess.Popen[str], said: list[str]) -> None:
 
 def family(pid: int) -> list[int]:
     """A process and all that descend from it, by pid, parents first."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [pid, *(one for child in children.split() for one in family(int(child)))]
+    # Each thread has children of its own.
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    children = [child for thread in threads for child in _children(thread)]
+    return [pid, *(one for child in children for one in family(int(child)))]
+
+
+def _children(thread: Path) -> list[str]:
+    try:
+        return (thread / "children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []  # It ended while it was looked at.
 
 
 def get(url: str) -> httpx.Response:

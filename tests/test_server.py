@@ -13,8 +13,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tokenizers import Tokenizer
 
+from deadly import make_deadly
 from rankd.errors import PortTaken
+from rankd.prompts.qwen3 import SUFFIX
 from rankd.server import _bind, _listen
 from servers import Server, command, family, get, run, serving
 
@@ -85,7 +88,7 @@ def test_the_server_never_imports_torch() -> None:
 
 
 def test_a_killed_engine_is_a_clear_503_and_not_ready() -> None:
-    with serving("--self-check", "off") as server:
+    with serving("--self-check", "off", "--engine-restarts", "0") as server:
         [_, worker] = family(server.process.pid)
         os.kill(worker, signal.SIGKILL)
         _wait_until_dead(worker)
@@ -102,15 +105,173 @@ def test_a_killed_engine_is_a_clear_503_and_not_ready() -> None:
     assert "stopping: the native engine" in errors
 
 
-def _wait_until_dead(pid: int) -> None:
+# For machines that are busy with something else.
+_PATIENT = ("--engine-wait-seconds", "200")
+
+
+def test_requests_in_flight_when_the_engine_is_killed_are_answered_right() -> None:
+    bodies = [_varied(number) for number in range(6)]
+    with serving("--self-check", "off", *_PATIENT) as server:
+        calm = [httpx.post(f"{server.url}/v1/rerank", json=body, timeout=300) for body in bodies]
+        for _ in range(2):
+            replies: dict[int, httpx.Response] = {}
+            threads = _asking(server, bodies, replies)
+            time.sleep(0.3)
+            assert len(replies) < len(bodies)
+            [_, worker] = family(server.process.pid)
+            os.kill(worker, signal.SIGKILL)
+            _wait_until_dead(worker)
+            _wait_until_ready(server, 503)
+            assert get(f"{server.url}/livez").status_code == 200
+            for thread in threads:
+                thread.join()
+
+            assert get(f"{server.url}/readyz").status_code == 200
+            for number, expected in enumerate(calm):
+                assert _scores(replies[number]) == pytest.approx(_scores(expected), abs=1e-4)
+        metrics = get(f"{server.url}/metrics").text
+        status, errors = server.stop(signal.SIGTERM)
+
+    assert "rankd_engine_restarts_total 2.0" in metrics
+    assert "rankd_engine_up 1.0" in metrics
+    assert status == 0
+    assert "Traceback" not in errors
+
+
+def _varied(number: int) -> dict[str, object]:
+    texts = [f"{number} and {place} " + "so it goes on " * (place % 40) for place in range(40)]
+    return {"query": f"what is {number}?", "documents": texts, "raw_scores": True}
+
+
+def _asking(
+    server: Server, bodies: list[dict[str, object]], replies: dict[int, httpx.Response]
+) -> list[threading.Thread]:
+    """All at once, each with an id of its own; `replies` fills up."""
+
+    def ask(number: int) -> None:
+        replies[number] = httpx.post(
+            f"{server.url}/v1/rerank",
+            json=bodies[number],
+            headers={"X-Request-Id": f"request-{number}"},
+            timeout=300,
+        )
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(bodies))]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def _scores(reply: httpx.Response) -> list[float]:
+    assert reply.status_code == 200, reply.text
+    results = sorted(reply.json()["results"], key=lambda result: result["index"])
+    return [result["relevance_score"] for result in results]
+
+
+def test_a_request_that_does_not_wait_is_told_when_to_come_back() -> None:
+    with serving("--self-check", "off", "--engine-wait-seconds", "0") as server:
+        [_, worker] = family(server.process.pid)
+        os.kill(worker, signal.SIGKILL)
+        _wait_until_dead(worker)
+        reply = httpx.post(f"{server.url}/v1/rerank", json=BODY, timeout=60)
+        metrics = get(f"{server.url}/metrics").text
+        _wait_until_ready(server)
+        later = httpx.post(f"{server.url}/v1/rerank", json=BODY, timeout=60)
+
+    assert reply.status_code == 503
+    assert reply.json()["error"]["code"] == "engine_down"
+    assert int(reply.headers["retry-after"]) >= 1
+    assert "rankd_engine_up 0.0" in metrics
+    assert later.status_code == 200
+
+
+def _wait_until_ready(server: Server, status: int = 200) -> None:
+    """A process that is being killed may live for a moment longer."""
+    for _ in range(2000):
+        if get(f"{server.url}/readyz").status_code == status:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"/readyz was never {status}")
+
+
+def test_a_crash_loop_ends_the_server_with_a_sentence() -> None:
+    with serving("--self-check", "off", "--engine-restarts", "2") as server:
+        killed: set[int] = set()
+        while server.process.poll() is None:
+            try:
+                worker = family(server.process.pid)[1:]
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # It ended while it was looked at.
+            for pid in worker:
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+            time.sleep(0.05)
+        status, errors = server.ended()
+
+    assert status == 6
+    assert len(killed) == 3
+    assert "stopping: the engine died 3 times in 5 minutes, at last because " in errors
+    assert "Traceback" not in errors
+
+
+def test_a_poisonous_request_is_refused_by_its_id_and_the_others_are_answered(
+    builtin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bodies = [_varied(number) for number in range(5)]
+    poison: dict[str, object] = {"query": "what is 3?", "documents": ["a xylophone"]}
+    make_deadly(_only_in(" xylophone", json.dumps(bodies), builtin), tmp_path, monkeypatch)
+    with serving("--self-check", "off", *_PATIENT) as server:
+        calm = [httpx.post(f"{server.url}/v1/rerank", json=body, timeout=300) for body in bodies]
+        replies: dict[int, httpx.Response] = {}
+        for thread in _asking(server, [*bodies, poison], replies):
+            thread.join()
+        again = httpx.post(f"{server.url}/v1/rerank", json=poison, timeout=300)
+        _wait_until_ready(server)
+        metrics = get(f"{server.url}/metrics").text
+        _, errors = server.stop(signal.SIGTERM)
+
+    refused = replies.pop(5)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["code"] == "poison_request"
+    assert "request request-5 ended the engine twice" in refused.json()["error"]["message"]
+    assert "request request-5 ended the engine twice and is refused" in errors
+    assert again.status_code == 400
+    assert "rankd_engine_restarts_total 2.0" in metrics
+    for number, expected in enumerate(calm):
+        assert _scores(replies[number]) == pytest.approx(_scores(expected), abs=1e-4)
+
+
+def _only_in(word: str, others: str, model: Path) -> int:
+    """A token id of a word that other texts do not have."""
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    ids = set(tokenizer.encode(word).ids) - set(tokenizer.encode(others).ids)
+    return min(ids - set(tokenizer.encode(SUFFIX).ids))
+
+
+@pytest.mark.parametrize("restarting", [False, True], ids=["at rest", "while it starts again"])
+def test_a_killed_server_leaves_no_worker(restarting: bool) -> None:
+    with serving("--self-check", "off") as server:
+        [_, worker] = family(server.process.pid)
+        if restarting:
+            os.kill(worker, signal.SIGKILL)
+            while (found := family(server.process.pid)[1:]) in ([], [worker]):
+                time.sleep(0.01)
+            worker = found[-1]
+        server.stop(signal.SIGKILL)
+
+        assert _wait_until_dead(worker)
+
+
+def _wait_until_dead(pid: int) -> bool:
     for _ in range(200):
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
         except FileNotFoundError:
-            return
+            return True
         if state == "Z":
-            return
+            return True
         time.sleep(0.05)
+    return False
 
 
 def test_many_clients_at_once_get_their_own_answers() -> None:

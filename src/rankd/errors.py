@@ -6,12 +6,14 @@
     │   ├── NotFound        404   ... no such path
     │   ├── UnknownModel    404   ... by naming a model that is served
     │   ├── WrongMethod     405   ... by another method
+    │   ├── PoisonRequest   400   ... by not sending it again: it ended the engine, twice
     │   ├── TooLarge        413   ... by sending less
     │   └── UnsupportedMedia 415  ... by sending it plain
     ├── Overloaded          429   try again later
     ├── ClientGone          499   nobody is listening any more
     ├── InternalError       500   a bug of ours
-    ├── EngineDown          503   this server cannot score now
+    ├── EngineDown          503   this server cannot score any more
+    │   └── EngineAway      503   ... but soon again
     ├── ShuttingDown        503   it ends; another may answer
     └── DeadlineExceeded    504   not ready in the time the caller gave
     SetupError                    ends the start, with a sentence and no traceback
@@ -75,6 +77,16 @@ class WrongMethod(InvalidRequest):
     code = "method_not_allowed"
 
 
+class PoisonRequest(InvalidRequest):
+    """It ended the engine twice, the second time when nothing else ran.
+
+    A 400 although the fault is ours: clients repeat a 5xx by themselves, and each
+    repetition would end the engine again for everyone.
+    """
+
+    code = "poison_request"
+
+
 class TooLarge(InvalidRequest):
     status = 413
     code = "request_too_large"
@@ -110,6 +122,12 @@ class EngineDown(RankError):
     code = "engine_down"
     # Whoever started the server starts it again; a large model loads for longer.
     retry_after = 5
+
+
+class EngineAway(EngineDown):
+    """It does not answer now, but is watched over and will: to be tried again."""
+
+    retry_after = 1
 
 
 class ShuttingDown(RankError):

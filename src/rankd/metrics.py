@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 REQUESTS = Counter(
     "rankd_requests_total", "Requests answered, by route and status.", ["route", "status"]
@@ -33,3 +33,5 @@ UNKNOWN_FIELDS = Counter(
     "Request fields that no dialect here knows, by dialect.",
     ["dialect"],
 )
+ENGINE_UP = Gauge("rankd_engine_up", "1 while the engine answers, 0 while it does not.")
+ENGINE_RESTARTS = Counter("rankd_engine_restarts_total", "Times the engine was started again.")

@@ -18,13 +18,13 @@ import uvicorn
 from rankd.app import open_app
 from rankd.desk import Drain
 from rankd.engines.base import Engine
-from rankd.errors import EngineDown, PortTaken
+from rankd.errors import EngineAway, EngineDown, PortTaken
 from rankd.http11 import Http11
 from rankd.settings import Settings
 
 _log = logging.getLogger("rankd")
 
-# An engine's death ends the server, so that whoever started it starts it again.
+# An engine that is not started again ends the server, so that whoever started it starts it again.
 ENGINE_DIED = 6
 
 # Seconds between two looks at the engine, and of 503s before the server ends: probes
@@ -40,7 +40,7 @@ async def serve(settings: Settings) -> int:
     """Serve until a signal; answers what was admitted before it returns.
 
     Returns:
-        The exit status: 0, or 6 when an engine died that cannot be started again here.
+        The exit status: 0, or 6 when the engine died, or died too often to be started again.
 
     Raises:
         SetupError: the port is taken, or as `open_app`.
@@ -86,7 +86,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
 
 @dataclass
 class _Watch:
-    """Whether the engine died before anyone asked the server to stop."""
+    """Whether the engine died for good before anyone asked the server to stop."""
 
     died: bool = False
 
@@ -94,7 +94,8 @@ class _Watch:
         try:
             while True:
                 await asyncio.sleep(_LOOK_EVERY)
-                await engine.check()
+                with contextlib.suppress(EngineAway):
+                    await engine.check()
         except EngineDown as problem:
             if server.should_exit:
                 return

@@ -71,6 +71,17 @@ class Settings(BaseModel):
     data_parallel: int = Field(
         1, ge=1, description="Copies of the model in vLLM, each on devices of its own, for speed."
     )
+    engine_restarts: int = Field(
+        10,
+        ge=0,
+        description="Deaths of the engine in five minutes that are survived; 0 ends at the first.",
+    )
+    engine_wait_seconds: int = Field(
+        30, ge=0, description="Seconds that requests wait for an engine that starts again."
+    )
+    engine_stuck_seconds: int = Field(
+        600, ge=1, description="Seconds of silence after which an engine is killed."
+    )
     gpu_memory_utilization: float = Field(
         0.85, gt=0, le=1, description="Share of a device's memory that vLLM takes."
     )

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 Truncation = Literal["end", "start", "refuse"]
+
+# The id of the request that is being answered, for whoever must name it in a log.
+REQUEST_ID: ContextVar[str] = ContextVar("REQUEST_ID", default="without an id")
 
 
 @dataclass(frozen=True, slots=True)

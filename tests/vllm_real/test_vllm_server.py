@@ -31,7 +31,8 @@ CARD = {
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     """The built-in model on the real vLLM; the self-check has passed."""
-    with serving("builtin", "--engine", "vllm", "--max-tokens", "2048") as server:
+    arguments = ["--engine", "vllm", "--max-tokens", "2048", "--engine-wait-seconds", "300"]
+    with serving("builtin", *arguments) as server:
         yield server
 
 
@@ -87,25 +88,55 @@ def test_a_wrong_setting_is_one_sentence(arguments: list[str], message: str) -> 
     assert "Traceback" not in ended.stderr
 
 
-def test_a_killed_engine_core_is_a_503_for_all_and_ends_the_server(server: Server) -> None:
-    """Last, because nothing lives after it."""
-    [core] = [pid for pid in family(server.process.pid) if _name(pid).startswith("VLLM::Engine")]
-    workers = family(core)[1:]
-    in_flight: list[httpx.Response] = []
+def test_a_killed_engine_core_is_started_again_and_its_work_is_done(server: Server) -> None:
+    calm = _results(server.url, _long(30))
+    core = _core(server)
+    in_flight: list[list[dict[str, Any]]] = []
     request = threading.Thread(
-        target=lambda: in_flight.append(
-            httpx.post(f"{server.url}/v1/rerank", json=_long(400), timeout=60)
-        )
+        target=lambda: in_flight.append(_results(server.url, _long(30))),
     )
     request.start()
     time.sleep(1)
+    workers = family(core)[1:]
 
     os.kill(core, signal.SIGKILL)
-    time.sleep(0.3)
-    ready = httpx.get(f"{server.url}/readyz")
-    late = httpx.post(f"{server.url}/v1/rerank", json=CARD)
+    time.sleep(1)
+    ready = [httpx.get(f"{server.url}/readyz", timeout=5).status_code]
+    while ready[-1] == 503:
+        time.sleep(0.5)
+        # It is told in time, although vLLM takes its time to start.
+        assert httpx.get(f"{server.url}/livez", timeout=5).status_code == 200
+        ready.append(httpx.get(f"{server.url}/readyz", timeout=5).status_code)
     request.join()
-    status, errors = server.ended()
+
+    assert ready[0] == 503
+    assert ready[-1] == 200
+    [answer] = in_flight
+    for one, other in zip(answer, calm, strict=True):
+        assert one["relevance_score"] == pytest.approx(other["relevance_score"], abs=1e-3)
+    assert _core(server) != core
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+def test_without_restarts_a_killed_engine_core_is_a_503_for_all_and_ends_the_server() -> None:
+    with serving("builtin", "--engine", "vllm", "--engine-restarts", "0") as server:
+        core = _core(server)
+        workers = family(core)[1:]
+        in_flight: list[httpx.Response] = []
+        request = threading.Thread(
+            target=lambda: in_flight.append(
+                httpx.post(f"{server.url}/v1/rerank", json=_long(400), timeout=60)
+            )
+        )
+        request.start()
+        time.sleep(1)
+
+        os.kill(core, signal.SIGKILL)
+        time.sleep(0.3)
+        ready = httpx.get(f"{server.url}/readyz")
+        late = httpx.post(f"{server.url}/v1/rerank", json=CARD)
+        request.join()
+        status, errors = server.ended()
 
     assert ready.status_code == 503
     for reply in (late, *in_flight):
@@ -115,6 +146,11 @@ def test_a_killed_engine_core_is_a_503_for_all_and_ends_the_server(server: Serve
     assert status == 6
     assert "stopping: the vLLM engine has died" in errors
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+def _core(server: Server) -> int:
+    [core] = [pid for pid in family(server.process.pid) if _name(pid).startswith("VLLM::Engine")]
+    return core
 
 
 def _long(documents: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rankd import metrics
+from rankd.types import REQUEST_ID
 
 _log = logging.getLogger("rankd.access")
 
@@ -49,6 +50,7 @@ class AccessLog:
         scope[self._arrived] = time.monotonic()
         path = scope["path"]  # As it came; the rooms behind may change it.
         request_id = _request_id(scope)
+        REQUEST_ID.set(request_id.decode())
         status = 499  # What remains when nothing was sent: the client left.
 
         async def note(message: Message) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from contextlib import AbstractAsyncContextManager
-from typing import cast
+from functools import partial
 
 from rankd.checkpoint import Checkpoint
 from rankd.engines.base import Engine
 from rankd.engines.devices import accelerator
+from rankd.engines.supervised import open_supervised
 from rankd.errors import BadSettings
 from rankd.settings import Settings
 from rankd.types import Answers
@@ -53,6 +54,8 @@ def open_engine(
 ) -> AbstractAsyncContextManager[Engine]:
     """Open the engine that the settings choose; entering it waits until it is ready.
 
+    It is opened again when it dies, as often as the settings allow.
+
     Args:
         answers: ids of the two words whose logits are compared.
 
@@ -60,6 +63,5 @@ def open_engine(
         SetupError: the engine or its model cannot be used; says why.
     """
     module = importlib.import_module(f"rankd.engines.{choose(settings)}")
-    return cast(
-        AbstractAsyncContextManager[Engine], module.open_engine(checkpoint, answers, settings)
-    )
+    opening = partial(module.open_engine, checkpoint, answers, settings)
+    return open_supervised(opening, answers, settings)

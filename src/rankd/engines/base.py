@@ -61,5 +61,9 @@ class Engine(Protocol):
         ...
 
     async def check(self) -> None:
-        """Raise `EngineDown` when it cannot answer; cheap enough for a probe."""
+        """Raise `EngineDown` when it cannot answer; cheap enough for a probe.
+
+        Raises:
+            EngineAway: not now, but perhaps soon; it is not dead.
+        """
         ...

@@ -10,6 +10,7 @@
 - heads.py     keys and values of heads, kept between batches
 - layout.py    one batch as one packed row
 - model.py     the forward
+- memory.py    what becomes of a batch that does not fit in memory
 """
 
 from rankd.engines.native.engine import NativeEngine, open_engine

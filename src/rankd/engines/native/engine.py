@@ -16,13 +16,18 @@ from rankd.engines.native import wire
 from rankd.engines.native.process import Job, Worker
 from rankd.engines.native.queue import Call, Queue
 from rankd.engines.native.shape import read_shape
-from rankd.errors import DeadlineExceeded, EngineDown
+from rankd.errors import DeadlineExceeded, EngineAway, EngineDown, TooLarge
 from rankd.settings import Settings
 from rankd.types import Answers, Prompt
 
 # One batch is computed while the next lies ready in the pipe; more would only make
 # priorities and cancellations act later.
 IN_FLIGHT = 2
+
+# Seconds between two pings, and without an answer before probes are told. A thread of the
+# worker's own answers, so that arithmetic is no silence; a stopped process is.
+_PING_EVERY = 1.0
+_SILENT = 5.0
 
 Batch = list[tuple[Call, int]]
 
@@ -37,6 +42,8 @@ class NativeEngine:
         self._in_flight: deque[Batch] = deque()
         self._feeding = False
         self._down: EngineDown | None = None
+        self._silence = 0.0
+        self._progress = 0.0
 
     @property
     def pid(self) -> int:
@@ -46,7 +53,7 @@ class NativeEngine:
     async def score(
         self, prompts: Sequence[Prompt], *, priority: int = 0, deadline: float | None = None
     ) -> list[float]:
-        await self.check()
+        self._refuse_if_down()
         if not prompts:
             return []
         call = Call(prompts, priority)
@@ -59,6 +66,11 @@ class NativeEngine:
         return cast(list[float], call.logits)
 
     async def check(self) -> None:
+        self._refuse_if_down()
+        if self._silence > _SILENT:
+            raise EngineAway(f"the native engine has not answered for {self._silence:.0f} seconds")
+
+    def _refuse_if_down(self) -> None:
         if self._down is None and not self._worker.is_alive:
             # Seen before the reader task came to its turn.
             raise EngineDown("the native engine's process has ended")
@@ -92,6 +104,8 @@ class NativeEngine:
             batch = self._queue.take(self._batch_tokens)
             if not batch:
                 return
+            if not self._in_flight:
+                self._progress = time.monotonic()
             self._in_flight.append(batch)
             self._worker.send(wire.pack_prompts([call.prompts[place] for call, place in batch]))
 
@@ -107,6 +121,7 @@ class NativeEngine:
             while True:
                 logits = await self._worker.receive()
                 batch = self._in_flight.popleft()
+                self._progress = time.monotonic()
                 self._feed()
                 self._deliver(batch, logits)
         except EngineDown as problem:
@@ -115,8 +130,23 @@ class NativeEngine:
             # Only a bug comes here otherwise, and nobody shall wait for ever because of it.
             self.fail(EngineDown("the native engine no longer listens to its process"))
 
-    def _deliver(self, batch: Batch, logits: list[float]) -> None:
+    async def keep_asking(self, limit: float) -> None:
+        """Ping the worker for ever; kill it when it answers nothing for `limit` seconds."""
+        while True:
+            await asyncio.sleep(_PING_EVERY)
+            self._silence = self._worker.silence
+            stuck = time.monotonic() - self._progress if self._in_flight else 0.0
+            if max(stuck, self._silence) > limit:
+                self.fail(EngineDown(f"the native engine was silent for {limit:g} seconds"))
+                self._worker.kill()
+                return
+            self._worker.ping()
+
+    def _deliver(self, batch: Batch, logits: list[float | None]) -> None:
         for (call, place), logit in zip(batch, logits, strict=True):
+            if logit is None:
+                self._lacks_memory(call, place)
+                continue
             call.logits[place] = logit
             call.unanswered -= 1
             if not call.unanswered:
@@ -126,6 +156,15 @@ class NativeEngine:
         future = self._calls.get(call)
         if future is not None and not future.done():
             future.set_result(None)
+
+    def _lacks_memory(self, call: Call, place: int) -> None:
+        future = self._calls.get(call)
+        if future is not None and not future.done():
+            message = (
+                f"a document of {len(call.prompts[place]):,} tokens, template included, does "
+                f"not fit in the memory that {self.info.device} has left; send shorter documents"
+            )
+            future.set_exception(TooLarge(message, param="documents"))
 
     def fail(self, problem: EngineDown) -> None:
         """Answer everyone who waits, and everyone who will come, with the first reason."""
@@ -158,13 +197,17 @@ async def open_engine(
             max_tokens=min(settings.max_tokens, checkpoint.max_tokens),
         )
         engine = NativeEngine(info, worker, settings.batch_tokens)
-        listening = asyncio.create_task(engine.listen())
+        tasks = [
+            asyncio.create_task(engine.listen()),
+            asyncio.create_task(engine.keep_asking(settings.engine_stuck_seconds)),
+        ]
         try:
             yield engine
         finally:
             engine.fail(EngineDown("the native engine is closed"))
-            listening.cancel()
-            await asyncio.wait([listening])
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
     finally:
         await worker.close()
 

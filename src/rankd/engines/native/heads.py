@@ -82,6 +82,11 @@ class Heads:
             _, oldest = self._kept.popitem(last=False)
             self._bytes -= oldest.bytes
 
+    def forget(self) -> None:
+        """Give back the memory of all heads."""
+        self._kept.clear()
+        self._bytes = 0
+
     def _nearest(self, ids: array[int]) -> tuple[Head | None, int]:
         nearest: tuple[Head | None, int] = (None, 0)
         for head, _ in zip(reversed(self._kept.values()), range(_CANDIDATES), strict=False):

@@ -47,6 +47,12 @@ class Model:
             logits[place] = logit
         return logits
 
+    def free_memory(self) -> None:
+        """Keep nothing but the weights."""
+        self._heads.forget()
+        if self._device.type != "cpu":
+            getattr(torch, self._device.type).empty_cache()
+
     def _forward(self, layout: Layout) -> Tensor:
         row = F.embedding(layout.ids.to(self._weights.embedding.device), self._weights.embedding)
         row = row.to(self._dtype)

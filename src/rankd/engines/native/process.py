@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
 from dataclasses import asdict, dataclass
 
@@ -52,6 +53,7 @@ class Worker:
         assert process.stdin is not None
         assert process.stdout is not None
         self._stdin, self._stdout = process.stdin, process.stdout
+        self._pinged: float | None = None
 
     @classmethod
     async def spawn(cls, job: Job) -> Worker:
@@ -89,14 +91,32 @@ class Worker:
         """Hand over a batch without waiting; few are in flight, so nothing piles up."""
         self._stdin.write(wire.frame(wire.BATCH, body))
 
-    async def receive(self) -> list[float]:
-        """The logits of the oldest batch that was sent.
+    def ping(self) -> None:
+        """Ask for a sign of life, unless one is asked for already."""
+        if self._pinged is None:
+            self._pinged = time.monotonic()
+            self._stdin.write(wire.frame(wire.PING, b""))
+
+    @property
+    def silence(self) -> float:
+        """Seconds since a ping that is not answered."""
+        return 0.0 if self._pinged is None else time.monotonic() - self._pinged
+
+    async def receive(self) -> list[float | None]:
+        """The logits of the oldest batch that was sent; None where the memory did not suffice.
 
         Raises:
             EngineDown: the process ended.
         """
-        _, body = await self._read()
+        kind, body = await self._read()
+        while kind == wire.PONG:
+            self._pinged = None
+            kind, body = await self._read()
         return wire.unpack_logits(body)
+
+    def kill(self) -> None:
+        if self.is_alive:
+            self._process.kill()
 
     async def _read(self) -> tuple[bytes, bytes]:
         try:

@@ -1,20 +1,21 @@
 """What crosses the pipe between server and worker.
 
 A frame is a length (4 bytes, little-endian, of what follows), a kind (1 byte) and a
-body. The worker says HELLO once (JSON), then answers each batch with LOGITS, in order.
+body. The worker says HELLO once (JSON), then answers each batch with LOGITS, in order,
+and each PING at once with a PONG, whatever it is computing.
 """
 
 from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rankd.types import Prompt
 
 LENGTH = struct.Struct("<I")
-HELLO, BATCH, LOGITS = b"H", b"B", b"L"
+HELLO, BATCH, LOGITS, PING, PONG = b"H", b"B", b"L", b"?", b"!"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +74,14 @@ def unpack_prompts(body: bytes) -> Batch:
     return Batch(heads, tails)
 
 
-def pack_logits(logits: Iterable[float]) -> bytes:
-    return array("d", logits).tobytes()
+def pack_logits(logits: Sequence[float | None]) -> bytes:
+    """None stands for a prompt that the memory did not suffice for."""
+    flags = bytes(logit is None for logit in logits)
+    return flags + array("d", [logit or 0.0 for logit in logits]).tobytes()
 
 
-def unpack_logits(body: bytes) -> list[float]:
+def unpack_logits(body: bytes) -> list[float | None]:
+    count = len(body) // (1 + 8)
     logits = array("d")
-    logits.frombytes(body)
-    return logits.tolist()
+    logits.frombytes(body[count:])
+    return [None if lacking else logit for lacking, logit in zip(body, logits, strict=False)]

@@ -33,11 +33,13 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     replies = _private_stdout()
     batches: SimpleQueue[bytes] = SimpleQueue()
-    threading.Thread(target=_hear, args=(batches,), daemon=True).start()
+    threading.Thread(target=_hear, args=(batches, replies), daemon=True).start()
     model = _open(Job(**json.loads(sys.argv[1])), replies)
+    from rankd.engines.native.memory import score
+
     while True:
         batch = wire.unpack_prompts(batches.get())
-        _say(replies, wire.LOGITS, wire.pack_logits(model.score(batch)))
+        _say(replies, wire.LOGITS, wire.pack_logits(score(model, batch)))
 
 
 def _private_stdout() -> BinaryIO:
@@ -47,10 +49,14 @@ def _private_stdout() -> BinaryIO:
     return replies
 
 
-def _hear(batches: SimpleQueue[bytes]) -> None:
+def _hear(batches: SimpleQueue[bytes], replies: BinaryIO) -> None:
     while prefix := _read(wire.LENGTH.size):
         (length,) = wire.LENGTH.unpack(prefix)
-        batches.put(_read(length)[1:])
+        content = _read(length)
+        if content[:1] == wire.PING:
+            _say(replies, wire.PONG, b"")
+        else:
+            batches.put(content[1:])
     # The parent closed the pipe or is dead: whatever is being computed has no reader.
     os._exit(0)
 
@@ -70,6 +76,7 @@ def _read(size: int) -> bytes:
 
 
 def _say(replies: BinaryIO, kind: bytes, body: bytes) -> None:
+    # Two threads speak; a buffered writer takes each frame whole.
     replies.write(wire.frame(kind, body))
     replies.flush()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 import os
@@ -35,7 +36,7 @@ _ENVIRONMENT = {
 async def open_engine(
     checkpoint: Checkpoint, answers: Answers, settings: Settings
 ) -> AsyncIterator[VllmEngine]:
-    """Start vLLM and wait until its model is loaded; the loop stands still meanwhile.
+    """Start vLLM and wait until its model is loaded.
 
     Raises:
         BadSettings, BadModel: the combination is known to fail or to score wrong.
@@ -81,7 +82,7 @@ def _import_vllm() -> _Vllm:
 async def _open(
     library: _Vllm, checkpoint: Checkpoint, device: str, args: dict[str, Any], settings: Settings
 ) -> VllmEngine:
-    llm = _start(library, args, settings)
+    llm = await _started(library, args, settings)
     if "classify" not in await llm.get_supported_tasks():
         llm.shutdown()
         raise BadModel(f"vLLM does not take {checkpoint.name} for a reranker")
@@ -98,13 +99,25 @@ async def _open(
     return VllmEngine(info, llm, library.params(task="classify", use_activation=False))
 
 
+async def _started(library: _Vllm, args: dict[str, Any], settings: Settings) -> Any:
+    """In a thread, because a server whose engine is started again still answers probes."""
+    starting = asyncio.create_task(asyncio.to_thread(_start, library, args, settings))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # A thread cannot be stopped, and its processes must not be left behind.
+        await asyncio.wait([starting])
+        if not starting.exception():
+            starting.result().shutdown()
+        raise
+
+
 def _start(library: _Vllm, args: dict[str, Any], settings: Settings) -> Any:
     fields = {field.name for field in dataclasses.fields(library.args)}
     given = accepted(args, fields, asked=settings.vllm_args)
     _log.debug("vLLM's arguments: %s; dropped: %s", given, sorted(args.keys() - given.keys()))
     try:
-        # Not in a thread: `AsyncLLM` binds itself to the running loop, and nothing is
-        # served before it is there.
+        # Without a running loop `AsyncLLM` binds itself to the one that first awaits it.
         return library.llm.from_engine_args(
             library.args(**given),
             # Its own context for embedders gives 2048 tokens and 128 pairs on any GPU.
