@@ -84,3 +84,18 @@ def test_unknown_fields_and_cuts_are_named(client: TestClient) -> None:
     warnings = reply.json()["meta"]["warnings"]
     assert warnings[0] == "unknown field 'spam' was ignored"
     assert warnings[1].startswith("document 1 was cut from ")
+
+
+@pytest.mark.parametrize(("left", "right"), SPELLINGS)
+def test_complaints_of_the_prompt_name_the_fields_that_were_sent(
+    client: TestClient, left: str, right: str
+) -> None:
+    long = client.post("/v1/score", json={left: "why " * 9_000, right: "d"})
+    many = client.post("/v1/score", json={left: "q", right: ["d"] * 21})
+    batch = client.post(
+        "/simple/batch_rerank", json={"queries": ["why " * 9_000], "documents": ["d"]}
+    )
+
+    assert long.json()["error"]["param"] == left
+    assert many.json()["error"]["param"] == right
+    assert batch.json()["error"]["param"] == "queries"

@@ -117,9 +117,12 @@ class Asking(BaseModel):
     # What a dialect calls the fields of an ask that have another name in it, by that of `Ask`.
     spelled: ClassVar[Mapping[str, str]] = {}
 
+    def spellings(self) -> Mapping[str, str]:
+        return self.spelled
+
     def retold(self, problem: InvalidRequest) -> InvalidRequest:
         """A complaint about a field of the ask, about the field that the caller sent."""
-        names = dict(self.spelled)
+        names = dict(self.spellings())
         if told := [name for name, text in self.instructions().items() if text]:
             names["instruction"] = told[0]
         if problem.param not in names:

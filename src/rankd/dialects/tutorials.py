@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import Request, Response
 from pydantic import BaseModel, Field
@@ -131,6 +131,8 @@ class BatchRequest(Asking):
         }
     )
 
+    spelled: ClassVar = {"query": "queries"}
+
     queries: list[Any] = Field(
         description="The questions.",
         json_schema_extra={"items": SAYING, "minItems": 1, "x-limit": "max_documents"},
@@ -205,7 +207,10 @@ async def batch_rerank(http: Request) -> Response:
     )
     desk.accept_model(request.model)
     asks = request.asks(deadline_of(http, request.timeout_ms))
-    groups = (await desk.rank(asks)).groups
+    try:
+        groups = (await desk.rank(asks)).groups
+    except InvalidRequest as problem:
+        raise request.retold(problem) from None
     warnings = wire.unknown_fields(request, simple.name)
     for place, verdicts in enumerate(groups):
         warnings += [f"query {place}: {said}" for said in wire.truncations(verdicts)]

@@ -200,6 +200,10 @@ class ScoreRequest(Asking):
         hidden = instruction_in("chat_template_kwargs", self.chat_template_kwargs)
         return {**super().instructions(), **hidden}
 
+    def spellings(self) -> Mapping[str, str]:
+        queries, documents = self._spelling()
+        return {"query": queries, "documents": documents}
+
     def asks(self, deadline: float | None = None) -> list[Ask]:
         """One ask for each run of documents that share a query."""
         queries, documents = self._sides()
@@ -281,7 +285,10 @@ async def score(http: Request) -> Response:
 async def score_body(http: Request, desk: Desk, body: Mapping[str, Any]) -> Response:
     request = wire.validated(ScoreRequest, body)
     desk.accept_model(request.model)
-    groups = (await desk.rank(request.asks(deadline_of(http, request.timeout_ms)))).groups
+    try:
+        groups = (await desk.rank(request.asks(deadline_of(http, request.timeout_ms)))).groups
+    except InvalidRequest as problem:
+        raise request.retold(problem) from None
     verdicts = _renumbered(verdict for group in groups for verdict in group)
     warnings = [*wire.unknown_fields(request, dialect.name), *wire.truncations(verdicts)]
     answer = _answer(request, verdicts, desk.name_for(request.model), warnings)
