@@ -96,10 +96,14 @@ class Asking(BaseModel):
         return bool(self.partial)
 
     def ask(self, deadline: float | None = None) -> Ask:
+        return self.ask_about(self.question(), self.texts(), deadline)
+
+    def ask_about(self, query: str, documents: tuple[str, ...], deadline: float | None) -> Ask:
+        """What a request says of one query and its documents; some requests have several."""
         fit = self.fit()
         return Ask(
-            query=self.question(),
-            documents=self.texts(),
+            query=query,
+            documents=documents,
             instruction=agreed_text(**self.instructions()),
             max_document_tokens=fit.tokens,
             truncation=fit.truncation,
@@ -179,7 +183,7 @@ class Listing(Asking):
         None, ge=0, description="Results to return; all when absent, 0 or above their number."
     )
     return_documents: bool | None = Field(
-        None, description="Whether results repeat their documents."
+        None, description="Whether results repeat their documents; false when absent."
     )
 
     def question(self) -> str:
@@ -202,6 +206,17 @@ class Listing(Asking):
         return echo(self.documents[index], text)
 
 
+class Repeating(Listing):
+    """Of a vendor that repeats documents unless it is told not to."""
+
+    return_documents: bool | None = Field(
+        None, description="Whether results repeat their documents; true when absent."
+    )
+
+    def echoes(self) -> bool:
+        return self.return_documents is not False
+
+
 @dataclass(frozen=True)
 class Reply:
     """What a dialect has to render an answer from.
@@ -209,6 +224,8 @@ class Reply:
     Attributes:
         texts: of the documents, in the order of the request.
         verdicts: one for each of them, in the same order; without those not scored in time.
+        not_scored: documents for which the time did not suffice, by index; only when that
+            was allowed.
         model: as the client named it, or the served name.
         warnings: what the caller should know: unknown fields, documents that were cut.
         device: where it was computed.
@@ -219,6 +236,7 @@ class Reply:
     model: str
     texts: Sequence[str]
     ranking: Ranking
+    not_scored: Sequence[int]
     warnings: Sequence[str]
     device: str = ""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -226,11 +244,6 @@ class Reply:
     @property
     def verdicts(self) -> list[Verdict]:
         return self.ranking.groups[0]
-
-    @cached_property
-    def not_scored(self) -> list[int]:
-        """Documents for which the time did not suffice, by index; only when that was allowed."""
-        return unscored(self.texts, self.ranking)
 
     @cached_property
     def best(self) -> list[Verdict]:
@@ -261,11 +274,6 @@ class Reply:
     def document(self, verdict: Verdict) -> dict[str, Any]:
         """The document as an object with `text`, other fields kept."""
         return self.request.echo(verdict.index, self.text(verdict))
-
-
-def unscored(texts: Sequence[str], ranking: Ranking) -> list[int]:
-    scored = {verdict.index for verdict in ranking.groups[0]}
-    return [index for index in range(len(texts)) if index not in scored]
 
 
 class ErrorObject(BaseModel):

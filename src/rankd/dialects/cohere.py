@@ -50,9 +50,6 @@ class V1Request(Listing):
     rank_fields: list[str] | None = Field(
         None, description="Fields of object documents that are read; `text` when absent."
     )
-    return_documents: bool | None = Field(
-        None, description="Whether results repeat their documents; false when absent."
-    )
     max_chunks_per_doc: Count | None = Field(
         None,
         ge=1,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import Request, Response
@@ -11,7 +11,7 @@ from starlette.types import Scope
 from rankd import metrics
 from rankd.desk import Desk, desk_of
 from rankd.dialects import wire
-from rankd.dialects.base import Asking, Dialect, Reply, unscored
+from rankd.dialects.base import Asking, Dialect, Reply
 from rankd.dialects.deadlines import deadline_of
 from rankd.errors import InvalidRequest, RankError
 from rankd.types import Ask, Ranking
@@ -27,11 +27,23 @@ def endpoint(choose: Choice) -> Callable[[Request], Awaitable[Response]]:
     """A route that ranks."""
 
     async def rank(http: Request) -> Response:
-        desk = desk_of(http)
-        body = wire.fields_of(await http.body(), desk.ranker.max_documents)
-        return await answer(http, desk, choose(http.scope, body), body)
+        body = await fields_in(http)
+        return await answer(http, desk_of(http), choose(http.scope, body), body)
 
     return rank
+
+
+async def fields_in(http: Request) -> dict[str, Any]:
+    """The body as a JSON object; raises as `wire.fields_of`."""
+    return wire.fields_of(await http.body(), desk_of(http).ranker.max_documents)
+
+
+async def ranked(desk: Desk, request: Asking, asks: Sequence[Ask]) -> Ranking:
+    """Rank; complaints are about the fields that the caller sent."""
+    try:
+        return await desk.rank(asks)
+    except InvalidRequest as problem:
+        raise request.retold(problem) from None
 
 
 async def answer(http: Request, desk: Desk, dialect: Dialect, body: dict[str, Any]) -> Response:
@@ -43,18 +55,17 @@ async def answer(http: Request, desk: Desk, dialect: Dialect, body: dict[str, An
     request = wire.validated(dialect.Request, body)
     desk.accept_model(request.model)
     ask = request.ask(deadline_of(http, request.timeout_ms))
-    try:
-        ranking = await desk.rank([ask])
-    except InvalidRequest as problem:
-        raise request.retold(problem) from None
+    ranking = await ranked(desk, request, [ask])
     return rendered(dialect, reply_to(dialect, request, ask, ranking, desk, http.scope["path"]))
 
 
 def reply_to(
     dialect: Dialect, request: Asking, ask: Ask, ranking: Ranking, desk: Desk, path: str
 ) -> Reply:
+    scored = {verdict.index for verdict in ranking.groups[0]}
+    not_scored = [index for index in range(len(ask.documents)) if index not in scored]
     warnings = [
-        *wire.unscored(unscored(ask.documents, ranking), len(ask.documents)),
+        *wire.unscored(not_scored, len(ask.documents)),
         *wire.unknown_fields(request, dialect.name),
         *wire.truncations(ranking.groups[0]),
     ]
@@ -64,6 +75,7 @@ def reply_to(
         model=desk.name_for(request.model),
         texts=ask.documents,
         ranking=ranking,
+        not_scored=not_scored,
         warnings=warnings,
         device=desk.ranker.engine.info.device,
     )

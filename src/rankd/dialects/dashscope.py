@@ -16,7 +16,7 @@ from rankd.dialects.base import (
     Claim,
     Dialect,
     ErrorObject,
-    Listing,
+    Repeating,
     Reply,
     Result,
     example,
@@ -155,7 +155,7 @@ class Native(Dialect):
         }
 
 
-class CompatibleRequest(Listing):
+class CompatibleRequest(Repeating):
     model_config = example(
         {
             "model": "qwen3-rerank",
@@ -168,13 +168,6 @@ class CompatibleRequest(Listing):
             "instruct": "Given a web search query, retrieve relevant passages.",
         }
     )
-
-    return_documents: bool | None = Field(
-        None, description="Whether results repeat their documents; true when absent."
-    )
-
-    def echoes(self) -> bool:
-        return self.return_documents is not False
 
 
 class CompatibleResponse(BaseModel):

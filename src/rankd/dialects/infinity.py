@@ -31,9 +31,6 @@ class InfinityRequest(Listing):
         }
     )
 
-    return_documents: bool | None = Field(
-        None, description="Whether results repeat their documents; false when absent."
-    )
     raw_scores: bool | None = Field(
         None, description="true: raw logits, in nats; false when absent."
     )

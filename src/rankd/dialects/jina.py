@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from rankd.dialects.base import (
     Dialect,
     Fit,
-    Listing,
+    Repeating,
     Reply,
     Result,
     Usage,
@@ -23,7 +23,7 @@ from rankd.dialects.base import (
 from rankd.dialects.texts import Count
 
 
-class JinaRequest(Listing):
+class JinaRequest(Repeating):
     model_config = example(
         {
             "model": "jina-reranker-v2-base-multilingual",
@@ -36,18 +36,12 @@ class JinaRequest(Listing):
         }
     )
 
-    return_documents: bool | None = Field(
-        None, description="Whether results repeat their documents; true when absent."
-    )
     max_doc_length: Count | None = Field(
         None, ge=1, description="Tokens of a document that are read; all that fit when absent."
     )
     truncation: bool | None = Field(
         None, description="false: documents that do not fit are refused; true when absent."
     )
-
-    def echoes(self) -> bool:
-        return self.return_documents is not False
 
     def fit(self) -> Fit:
         return Fit(self.max_doc_length, "refuse" if self.truncation is False else "end")

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from rankd.dialects import tei
-from rankd.dialects.base import Dialect, Listing, Reply, Usage, example, usage
+from rankd.dialects.base import Dialect, Listing, Reply, Usage, example, openai_error, usage
 from rankd.errors import RankError
 
 
@@ -80,11 +80,8 @@ class LlamaCpp(Dialect):
         }
 
     def error(self, problem: RankError) -> dict[str, Any]:
-        return {
-            "error": {"code": problem.status, "message": problem.message, "type": problem.kind},
-            "message": problem.message,
-            "detail": problem.message,
-        }
+        error = {"code": problem.status, "message": problem.message, "type": problem.kind}
+        return openai_error(problem) | {"error": error}
 
 
 dialect = LlamaCpp()

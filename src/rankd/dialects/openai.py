@@ -18,7 +18,7 @@ from rankd.dialects.base import (
     Claim,
     Dialect,
     Fit,
-    Listing,
+    Repeating,
     Reply,
     Result,
     Usage,
@@ -31,7 +31,7 @@ from rankd.dialects.texts import Count, kind
 from rankd.errors import InvalidRequest
 
 
-class RerankRequest(Listing):
+class RerankRequest(Repeating):
     model_config = example(
         {
             "query": "What is the capital of China?",
@@ -42,9 +42,6 @@ class RerankRequest(Listing):
         }
     )
 
-    return_documents: bool | None = Field(
-        None, description="Whether results repeat their documents; true when absent."
-    )
     rank_fields: list[str] | None = Field(
         None,
         description="Fields of object documents that are read, in this order; `text`, or else all, "
@@ -83,9 +80,6 @@ class RerankRequest(Listing):
 
     def fields(self) -> Sequence[str]:
         return self.rank_fields or ()
-
-    def echoes(self) -> bool:
-        return self.return_documents is not False
 
     def fit(self) -> Fit:
         return Fit(

@@ -18,7 +18,7 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from rankd.desk import PREFIX, desk_of
-from rankd.dialects import counter, tutorials, union, vllm, voyage, wire
+from rankd.dialects import counter, tutorials, union, vllm, voyage
 from rankd.dialects.base import RERANK_PATHS, Dialect
 from rankd.dialects.schema import body_of, failures
 from rankd.dialects.vendors import BESIDES, DIALECTS
@@ -125,7 +125,7 @@ def _on_own(dialect: Dialect) -> counter.Choice:
 async def _invocations(http: Request) -> Response:
     """SageMaker's one path: a score request, or a rerank request of any dialect."""
     desk = desk_of(http)
-    body = wire.fields_of(await http.body(), desk.ranker.max_documents)
+    body = await counter.fields_in(http)
     forced = http.scope.get(PREFIX)
     if vllm.is_score(body):
         return await vllm.score_body(http, desk, body)

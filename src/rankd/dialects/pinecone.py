@@ -11,12 +11,12 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from rankd.dialects.base import Dialect, Fit, Listing, Reply, example, openai_error
+from rankd.dialects.base import Dialect, Fit, Repeating, Reply, example, openai_error
 from rankd.errors import InvalidRequest, RankError
 from rankd.types import Verdict
 
 
-class PineconeRequest(Listing):
+class PineconeRequest(Repeating):
     model_config = example(
         {
             "model": "bge-reranker-v2-m3",
@@ -31,9 +31,6 @@ class PineconeRequest(Listing):
         }
     )
 
-    return_documents: bool | None = Field(
-        None, description="Whether results repeat their documents; true when absent."
-    )
     rank_fields: list[str] | None = Field(
         None, description="Fields of the documents that are read; `text` when absent."
     )
@@ -43,9 +40,6 @@ class PineconeRequest(Listing):
 
     def fields(self) -> Sequence[str]:
         return self.rank_fields or ()
-
-    def echoes(self) -> bool:
-        return self.return_documents is not False
 
     def echo(self, index: int, text: str) -> dict[str, Any]:
         document = self.documents[index]

@@ -10,12 +10,12 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from rankd.dialects.base import Dialect, ErrorObject, Listing, Reply, example, openai_error
+from rankd.dialects.base import Dialect, ErrorObject, Repeating, Reply, example, openai_error
 from rankd.errors import RankError
 from rankd.types import Verdict
 
 
-class SGLangRequest(Listing):
+class SGLangRequest(Repeating):
     model_config = example(
         {
             "query": "What is the capital of France?",
@@ -24,13 +24,6 @@ class SGLangRequest(Listing):
             "top_n": 1,
         }
     )
-
-    return_documents: bool | None = Field(
-        None, description="Whether results repeat their documents; true when absent."
-    )
-
-    def echoes(self) -> bool:
-        return self.return_documents is not False
 
 
 class MetaInfo(BaseModel):

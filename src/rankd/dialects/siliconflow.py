@@ -39,9 +39,6 @@ class SiliconFlowRequest(Listing):
         }
     )
 
-    return_documents: bool | None = Field(
-        None, description="Whether results repeat their documents; false when absent."
-    )
     max_chunks_per_doc: Count | None = Field(
         None, ge=1, description="Chunks in which a long document is read; 1024 when absent."
     )

@@ -8,13 +8,12 @@ from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
 from rankd.desk import desk_of
-from rankd.dialects import wire
+from rankd.dialects import counter, wire
 from rankd.dialects.base import (
     Asking,
     Dialect,
-    Listing,
+    Repeating,
     Reply,
-    agreed_text,
     example,
 )
 from rankd.dialects.deadlines import deadline_of
@@ -89,15 +88,8 @@ def _ranked(verdicts: list[Verdict], texts: Any, most: int | None) -> dict[str, 
     }
 
 
-class PlainRequest(Listing):
+class PlainRequest(Repeating):
     model_config = example({**_EXAMPLE, "top_n": 1})
-
-    return_documents: bool | None = Field(
-        None, description="Whether results repeat their documents; true when absent."
-    )
-
-    def echoes(self) -> bool:
-        return self.return_documents is not False
 
 
 class PlainResult(BaseModel):
@@ -152,19 +144,16 @@ class BatchRequest(Asking):
         None, description="Accepted, without effect: scores have no index, so none can be missing."
     )
 
+    def takes_part(self) -> bool:
+        return False
+
     def asks(self, deadline: float | None = None) -> list[Ask]:
         """One for each question; together they are taken or refused."""
         queries = [_query(query, place) for place, query in enumerate(self.queries)]
         if not queries:
             raise InvalidRequest("queries must not be empty", param="queries")
         return [
-            Ask(
-                query,
-                documents,
-                instruction=agreed_text(**self.instructions()),
-                priority=self.priority or 0,
-                deadline=deadline,
-            )
+            self.ask_about(query, documents, deadline)
             for query, documents in zip(queries, self._lists(len(queries)), strict=True)
         ]
 
@@ -202,15 +191,10 @@ class BatchResponse(BaseModel):
 async def batch_rerank(http: Request) -> Response:
     """Several questions in one request; taken together, or refused together."""
     desk = desk_of(http)
-    request = wire.validated(
-        BatchRequest, wire.fields_of(await http.body(), desk.ranker.max_documents)
-    )
+    request = wire.validated(BatchRequest, await counter.fields_in(http))
     desk.accept_model(request.model)
     asks = request.asks(deadline_of(http, request.timeout_ms))
-    try:
-        groups = (await desk.rank(asks)).groups
-    except InvalidRequest as problem:
-        raise request.retold(problem) from None
+    groups = (await counter.ranked(desk, request, asks)).groups
     warnings = wire.unknown_fields(request, simple.name)
     for place, verdicts in enumerate(groups):
         warnings += [f"query {place}: {said}" for said in wire.truncations(verdicts)]

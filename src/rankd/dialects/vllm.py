@@ -20,7 +20,7 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankd.desk import Desk, desk_of
-from rankd.dialects import wire
+from rankd.dialects import counter, wire
 from rankd.dialects.base import (
     Asking,
     Dialect,
@@ -28,8 +28,8 @@ from rankd.dialects.base import (
     Listing,
     Reply,
     Usage,
-    agreed_text,
     example,
+    openai_error,
     usage,
 )
 from rankd.dialects.deadlines import deadline_of
@@ -47,7 +47,35 @@ _SPELLINGS = (
 )
 
 
-class RerankRequest(Listing):
+class _Scoring(Asking):
+    """What vLLM's two requests have in common."""
+
+    max_tokens_per_doc: Count | None = Field(
+        None, ge=0, description="Tokens of a document that are read; all that fit when 0 or absent."
+    )
+    use_activation: bool | None = Field(
+        None, description="false: raw logits, in nats; true when absent."
+    )
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="Of it only `instruction` is read; none when absent."
+    )
+    user: str | None = Field(None, description="Accepted; has no effect.")
+    truncate_prompt_tokens: int | None = Field(
+        None, description="Accepted; documents are cut to fit in any case."
+    )
+
+    def fit(self) -> Fit:
+        return Fit(self.max_tokens_per_doc or None)
+
+    def wants_logits(self) -> bool:
+        return self.use_activation is False
+
+    def instructions(self) -> dict[str, str | None]:
+        hidden = instruction_in("chat_template_kwargs", self.chat_template_kwargs)
+        return {**super().instructions(), **hidden}
+
+
+class RerankRequest(_Scoring, Listing):
     model_config = example(
         {
             "model": "BAAI/bge-reranker-base",
@@ -62,33 +90,10 @@ class RerankRequest(Listing):
     return_documents: bool | None = Field(
         None, description="Accepted; vLLM always repeats the documents."
     )
-    max_tokens_per_doc: Count | None = Field(
-        None, ge=0, description="Tokens of a document that are read; all that fit when 0 or absent."
-    )
-    use_activation: bool | None = Field(
-        None, description="false: raw logits, in nats; true when absent."
-    )
-    chat_template_kwargs: dict[str, Any] | None = Field(
-        None, description="Of it only `instruction` is read; none when absent."
-    )
     request_id: str | None = Field(None, description="Accepted; has no effect.")
-    user: str | None = Field(None, description="Accepted; has no effect.")
-    truncate_prompt_tokens: int | None = Field(
-        None, description="Accepted; documents are cut to fit in any case."
-    )
 
     def echoes(self) -> bool:
         return True
-
-    def wants_logits(self) -> bool:
-        return self.use_activation is False
-
-    def fit(self) -> Fit:
-        return Fit(self.max_tokens_per_doc or None)
-
-    def instructions(self) -> dict[str, str | None]:
-        hidden = instruction_in("chat_template_kwargs", self.chat_template_kwargs)
-        return {**super().instructions(), **hidden}
 
 
 class VllmDocument(BaseModel):
@@ -148,19 +153,16 @@ class Vllm(Dialect):
         }
 
     def error(self, problem: RankError) -> dict[str, Any]:
-        return {
-            "error": {
-                "message": problem.message,
-                "type": _TYPES.get(problem.status, problem.kind),
-                "param": problem.param,
-                "code": problem.status,
-            },
+        error = {
             "message": problem.message,
-            "detail": problem.message,
+            "type": _TYPES.get(problem.status, problem.kind),
+            "param": problem.param,
+            "code": problem.status,
         }
+        return openai_error(problem) | {"error": error}
 
 
-class ScoreRequest(Asking):
+class ScoreRequest(_Scoring):
     model_config = example(
         {
             "text_1": "What is the capital of China?",
@@ -179,26 +181,12 @@ class ScoreRequest(Asking):
     data_2: Side | None = Field(None, description="Another name of `documents`.")
     text_1: Side | None = Field(None, description="Another name of `queries`.")
     text_2: Side | None = Field(None, description="Another name of `documents`.")
-    max_tokens_per_doc: Count | None = Field(
-        None, ge=0, description="Tokens of a document that are read; all that fit when 0 or absent."
-    )
-    use_activation: bool | None = Field(
-        None, description="false: raw logits, in nats; true when absent."
-    )
-    chat_template_kwargs: dict[str, Any] | None = Field(
-        None, description="Of it only `instruction` is read; none when absent."
-    )
-    user: str | None = Field(None, description="Accepted; has no effect.")
-    truncate_prompt_tokens: int | None = Field(
-        None, description="Accepted; documents are cut to fit in any case."
-    )
     partial: bool | None = Field(
         None, description="Accepted, without effect: clients count through the scores."
     )
 
-    def instructions(self) -> dict[str, str | None]:
-        hidden = instruction_in("chat_template_kwargs", self.chat_template_kwargs)
-        return {**super().instructions(), **hidden}
+    def takes_part(self) -> bool:
+        return False
 
     def spellings(self) -> Mapping[str, str]:
         queries, documents = self._spelling()
@@ -211,7 +199,7 @@ class ScoreRequest(Asking):
             queries *= len(documents)
         pairs = zip(queries, documents, strict=True)
         return [
-            self._ask(query, [document for _, document in run], deadline)
+            self.ask_about(query, tuple(document for _, document in run), deadline)
             for query, run in groupby(pairs, key=itemgetter(0))
         ]
 
@@ -241,16 +229,6 @@ class ScoreRequest(Asking):
         pairs = ", ".join(f"{left} and {right}" for left, right in _SPELLINGS)
         raise InvalidRequest(f"send two sides to compare: {pairs}")
 
-    def _ask(self, query: str, documents: Sequence[str], deadline: float | None) -> Ask:
-        return Ask(
-            query=query,
-            documents=tuple(documents),
-            instruction=agreed_text(**self.instructions()),
-            max_document_tokens=self.max_tokens_per_doc or None,
-            priority=self.priority or 0,
-            deadline=deadline,
-        )
-
 
 class Score(BaseModel):
     index: int
@@ -278,18 +256,15 @@ def is_score(body: Mapping[str, Any]) -> bool:
 async def score(http: Request) -> Response:
     """Score texts against each other, in the order of the request."""
     desk = desk_of(http)
-    body = wire.fields_of(await http.body(), desk.ranker.max_documents)
-    return await score_body(http, desk, body)
+    return await score_body(http, desk, await counter.fields_in(http))
 
 
 async def score_body(http: Request, desk: Desk, body: Mapping[str, Any]) -> Response:
     request = wire.validated(ScoreRequest, body)
     desk.accept_model(request.model)
-    try:
-        groups = (await desk.rank(request.asks(deadline_of(http, request.timeout_ms)))).groups
-    except InvalidRequest as problem:
-        raise request.retold(problem) from None
-    verdicts = _renumbered(verdict for group in groups for verdict in group)
+    asks = request.asks(deadline_of(http, request.timeout_ms))
+    ranking = await counter.ranked(desk, request, asks)
+    verdicts = _renumbered(verdict for group in ranking.groups for verdict in group)
     warnings = [*wire.unknown_fields(request, dialect.name), *wire.truncations(verdicts)]
     answer = _answer(request, verdicts, desk.name_for(request.model), warnings)
     return wire.JSON(answer, headers=wire.warning_header(warnings))
@@ -324,9 +299,7 @@ class TokenizeResponse(BaseModel):
 async def tokenize(http: Request) -> Response:
     """The token ids of a text, as documents are read: without the template."""
     desk = desk_of(http)
-    request = wire.validated(
-        TokenizeRequest, wire.fields_of(await http.body(), desk.ranker.max_documents)
-    )
+    request = wire.validated(TokenizeRequest, await counter.fields_in(http))
     desk.accept_model(request.model)
     encoder = desk.ranker.encoder
     ids = await encoder.tokenize(request.prompt)
@@ -345,7 +318,7 @@ def _answer(
     request: ScoreRequest, verdicts: Sequence[Verdict], model: str, warnings: Sequence[str]
 ) -> dict[str, Any]:
     tokens = sum(verdict.tokens for verdict in verdicts)
-    raw = request.use_activation is False
+    raw = request.wants_logits()
     answer: dict[str, Any] = {
         "id": f"score-{uuid.uuid4().hex}",
         "object": "list",

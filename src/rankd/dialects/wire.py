@@ -277,7 +277,7 @@ def _complaint(problem: ValidationError) -> InvalidRequest:
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    """`documents[3].text`; without the names that pydantic gives to the sides of a union."""
+    """`documents[3].text`"""
     return "".join(
         f"[{part}]" if isinstance(part, int) else f".{part}" for part in location
     ).removeprefix(".")

@@ -35,9 +35,6 @@ class XinferenceRequest(Listing):
         }
     )
 
-    return_documents: bool | None = Field(
-        None, description="Whether results repeat their documents; false when absent."
-    )
     return_len: bool | None = Field(None, description="Accepted; token counts always come.")
     max_chunks_per_doc: Count | None = Field(
         None, ge=1, description="Chunks in which a long document is read; 1 (a cut) when absent."
