@@ -1,0 +1,26 @@
+"""The benchmarks still run; what they measure is not for a test."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from rankd.dialects import DIALECTS
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_bench_of_the_dialects_measures_every_one() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", "import dialects; dialects.layers(2, count=3)"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT / "bench",
+        timeout=120,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    rows = [line for line in ended.stdout.splitlines() if line.startswith("| `/")]
+    assert len(rows) == len(DIALECTS) + 1
