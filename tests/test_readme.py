@@ -71,7 +71,7 @@ def test_the_answer_it_shows_is_the_answer_it_gets(server: Server) -> None:
 
 
 def test_the_curl_in_teis_dialect_gets_teis_answer(server: Server) -> None:
-    [block] = blocks("bash", "/rerank -d '{\"query\"")
+    [block] = blocks("bash", '/rerank -d \'{"query"')
     [shown] = blocks("json", '[{"index"')
 
     answer = json.loads(paste(block.replace(HOST, server.url)))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
+from starlette.types import Scope
 
 from rankd.errors import UnknownModel
 from rankd.ranker import Ranker
+from rankd.types import Ask
 
 # What clients send when nobody chose a model.
 _NO_NAME = frozenset({"", "default", "default/not-specified"})
@@ -50,6 +52,14 @@ class Desk:
 
 # Where the door notes the prefix that forces a dialect.
 PREFIX = "rankd.prefix"
+
+# Where it notes a digest of the key that it let in.
+CALLER = "rankd.caller"
+
+
+def signed(ask: Ask, scope: Scope, user: str | None = None) -> Ask:
+    """The ask with whose it is: the key that came with it, and the user it names."""
+    return replace(ask, caller=scope.get(CALLER, ""), user=user or "")
 
 
 def desk_of(request: Request) -> Desk:

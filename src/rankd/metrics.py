@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 REQUESTS = Counter(
     "rankd_requests_total", "Requests answered, by route and status.", ["route", "status"]
@@ -23,4 +23,22 @@ UNKNOWN_FIELDS = Counter(
     "rankd_unknown_fields_total",
     "Request fields that no dialect here knows, by dialect.",
     ["dialect"],
+)
+WAITING_REQUESTS = Gauge("rankd_waiting_requests", "Requests taken in and not yet answered.")
+WAITING_TOKENS = Gauge(
+    "rankd_waiting_tokens", "Tokens that were admitted and are not yet scored, template included."
+)
+DRAIN_RATE = Gauge(
+    "rankd_drain_tokens_per_second",
+    "Tokens scored per second of work, over the last 30; what Retry-After is computed from.",
+)
+REFUSED = Counter(
+    "rankd_refused_total",
+    "Requests refused by a limit: request_tokens, waiting_requests, waiting_tokens, "
+    "key_requests, key_tokens, key_concurrency.",
+    ["reason"],
+)
+LIMITS_LOST = Counter(
+    "rankd_limits_backend_errors_total",
+    "Times that the limits' Redis did not answer, so that requests passed unchecked.",
 )

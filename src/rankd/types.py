@@ -26,6 +26,9 @@ class Ask:
         overlap: tokens that two neighbouring pieces share.
         priority: 0 is sooner than 1; the default of every dialect is 0.
         deadline: `time.monotonic()` after which the answer is of no use; None waits.
+        caller: whose limits it counts towards: a digest of the key; "" is everyone
+            without one.
+        user: whom the caller asks for; callers and their users share the engine fairly.
     """
 
     query: str
@@ -37,6 +40,8 @@ class Ask:
     overlap: int = 0
     priority: int = 0
     deadline: float | None = None
+    caller: str = ""
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,7 @@ class Verdict:
             pieces when the document was read in pieces.
         document_tokens: tokens of the whole document, before any cut.
         kept_tokens: tokens of the document that the model read, each once.
+        longer: the document has more than `document_tokens`; they were not all counted.
     """
 
     index: int
@@ -82,6 +88,7 @@ class Verdict:
     tokens: int
     document_tokens: int
     kept_tokens: int
+    longer: bool = False
 
     @property
     def score(self) -> float:

@@ -129,3 +129,68 @@ def test_every_prompt_is_handed_out_once(calls: list[tuple[list[int], int]], bud
     expected = [(call, place) for call in waiting for place in range(len(call.prompts))]
     assert sorted(seen, key=expected.index) == expected
     assert queue.tokens == 0
+
+
+def _owned(caller: str, *lengths: int, priority: int = 0) -> Call:
+    return Call([Prompt((), (2,) * length) for length in lengths], priority, caller)
+
+
+def test_callers_take_turns_however_many_calls_each_has() -> None:
+    many = [_owned("many", *[10] * 20) for _ in range(9)]
+    single = _owned("single", *[10] * 20)
+
+    batch = _queue(*many, single).take(200)
+
+    assert sum(call is single for call, _ in batch) == 10
+    assert {sum(call is one for call, _ in batch) for one in many} == {1, 2}
+
+
+def test_a_caller_who_comes_back_is_owed_nothing() -> None:
+    queue = _queue(_owned("busy", *[10] * 100), first := _owned("guest", 10))
+    queue.take(500)
+    second = _owned("guest", *[10] * 50)
+    queue.add(second)
+
+    batch = [call for call, _ in queue.take(200)]
+
+    assert first.waiting == 0
+    assert batch.count(second) == 10
+
+
+def test_callers_who_left_leave_nothing_behind() -> None:
+    queue = _queue(_call(*[1] * 5000))
+    for number in range(1000):
+        queue.add(_owned(f"caller {number}", 1))
+        queue.take(3)
+
+    [lane] = queue._lanes.values()
+
+    assert len(lane._callers) < 5
+
+
+def test_a_low_priority_gets_a_sixteenth_and_so_does_not_starve() -> None:
+    low = _call(*[10] * 100, priority=999)
+    queue = _queue(low, *(_call(*[10] * 1000, priority=0) for _ in range(2)))
+
+    batch = [call for call, _ in queue.take(17 * 10 * 20)]
+
+    assert batch.count(low) == 20
+    assert low not in batch[:15]
+
+
+def test_of_low_priorities_the_one_passed_over_for_longest_is_next() -> None:
+    low = [_call(*[10] * 5, priority=priority) for priority in (3, 500, 999)]
+    queue = _queue(*low, _call(*[10] * 1000))
+
+    late = [call.priority for call, _ in queue.take(10_000) if call.priority][:6]
+
+    assert sorted(late[:3]) == sorted(late[3:]) == [3, 500, 999]
+
+
+def test_what_is_owed_to_nobody_is_forgotten() -> None:
+    queue = _queue(_call(*[10] * 1000))
+    queue.take(9_000)
+    low = _call(10, 10, priority=5)
+    queue.add(low)
+
+    assert low not in [call for call, _ in queue.take(150)]

@@ -9,7 +9,7 @@ from fastapi import Request, Response
 from starlette.types import Scope
 
 from rankd import metrics
-from rankd.desk import Desk, desk_of
+from rankd.desk import Desk, desk_of, signed
 from rankd.dialects import wire
 from rankd.dialects.base import Asking, Dialect, Reply
 from rankd.errors import RankError
@@ -41,7 +41,7 @@ async def answer(http: Request, desk: Desk, dialect: Dialect, body: dict[str, An
         body.setdefault("model", named)
     request = wire.validated(dialect.Request, body)
     desk.accept_model(request.model)
-    ask = request.ask()
+    ask = signed(request.ask(), http.scope, getattr(request, "user", None))
     ranking = await desk.ranker.timed([ask])
     return rendered(dialect, reply_to(request, ask, ranking, desk, http.scope["path"]))
 

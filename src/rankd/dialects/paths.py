@@ -128,7 +128,7 @@ async def _invocations(http: Request) -> Response:
     body = wire.fields_of(await http.body(), desk.ranker.max_documents)
     forced = http.scope.get(PREFIX)
     if forced in (None, vllm.dialect.name) and vllm.is_score(body):
-        return await vllm.score_body(body, desk)
+        return await vllm.score_body(body, desk, http.scope)
     dialect = vllm.dialect if forced == vllm.dialect.name else union.speaker(body)
     return await counter.answer(http, desk, dialect, body)
 

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
-from rankd.desk import desk_of
+from rankd.desk import desk_of, signed
 from rankd.dialects import wire
 from rankd.dialects.base import (
     Asking,
@@ -183,7 +183,7 @@ async def batch_rerank(http: Request) -> Response:
         BatchRequest, wire.fields_of(await http.body(), desk.ranker.max_documents)
     )
     desk.accept_model(request.model)
-    asks = request.asks()
+    asks = [signed(ask, http.scope) for ask in request.asks()]
     groups = await desk.ranker.rank_all(asks)
     return wire.JSON(
         {

@@ -18,8 +18,9 @@ from typing import Any
 
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import Scope
 
-from rankd.desk import Desk, desk_of
+from rankd.desk import Desk, desk_of, signed
 from rankd.dialects import wire
 from rankd.dialects.base import (
     Asking,
@@ -71,7 +72,9 @@ class RerankRequest(Listing):
         None, description="Of it only `instruction` is read; none when absent."
     )
     request_id: str | None = Field(None, description="Accepted; has no effect.")
-    user: str | None = Field(None, description="Accepted; has no effect.")
+    user: str | None = Field(
+        None, description="Whom it is for: users share the engine fairly; nobody when absent."
+    )
     truncate_prompt_tokens: int | None = Field(
         None, description="Accepted; documents are cut to fit in any case."
     )
@@ -187,7 +190,9 @@ class ScoreRequest(Asking):
     chat_template_kwargs: dict[str, Any] | None = Field(
         None, description="Of it only `instruction` is read; none when absent."
     )
-    user: str | None = Field(None, description="Accepted; has no effect.")
+    user: str | None = Field(
+        None, description="Whom it is for: users share the engine fairly; nobody when absent."
+    )
     truncate_prompt_tokens: int | None = Field(
         None, description="Accepted; documents are cut to fit in any case."
     )
@@ -271,13 +276,14 @@ async def score(http: Request) -> Response:
     """Score texts against each other, in the order of the request."""
     desk = desk_of(http)
     body = wire.fields_of(await http.body(), desk.ranker.max_documents)
-    return await score_body(body, desk)
+    return await score_body(body, desk, http.scope)
 
 
-async def score_body(body: Mapping[str, Any], desk: Desk) -> Response:
+async def score_body(body: Mapping[str, Any], desk: Desk, scope: Scope) -> Response:
     request = wire.validated(ScoreRequest, body)
     desk.accept_model(request.model)
-    groups = await desk.ranker.rank_all(request.asks())
+    asks = [signed(ask, scope, request.user) for ask in request.asks()]
+    groups = await desk.ranker.rank_all(asks)
     verdicts = _renumbered(verdict for group in groups for verdict in group)
     warnings = [*wire.unknown_fields(request, dialect.name), *wire.truncations(verdicts)]
     answer = _answer(request, verdicts, desk.name_for(request.model), warnings)
