@@ -117,13 +117,12 @@ class PromptEncoder:
     def _fewest(self, ask: Ask) -> int:
         limit = min(ask.max_document_tokens or self.max_tokens, self.max_tokens)
         template = len(self._prefix) + len(self._suffix)
-        # Documents that begin alike may be cut to the same.
+        # Documents that are alike where they are read may become the same pair.
         longest: dict[str, int] = {}
         for document in ask.documents:
-            begin = (
-                document[-(limit // 8) :] if ask.truncation == "start" else document[: limit // 8]
-            )
-            longest[begin] = max(longest.get(begin, 0), self._plain.fewest(document))
+            start = max(len(document) - limit // 8, 0) if ask.truncation == "start" else 0
+            seen = document[start : start + limit // 8]
+            longest[seen] = max(longest.get(seen, 0), self._plain.fewest(document))
         return sum(
             min(template + min(tokens, limit), self.max_tokens) for tokens in longest.values()
         )
@@ -184,10 +183,11 @@ class PromptEncoder:
         return [self._body(text, readable, at_start=ask.truncation != "start") for text in texts]
 
     def _body(self, text: str, readable: int | None, *, at_start: bool = True) -> _Body:
-        """A text's tokens; of a very long one more than `readable` at the end that is read.
+        """A text's tokens; of a very long one only more than `readable`, at the end that is read.
 
-        They are the tokens of the whole: a prefix is cut between two words where there
-        are any, and what is near the cut is dropped in any case.
+        They are the tokens of the whole: it is cut between two words, and what is near the
+        cut is dropped in any case. (Only the end of a text without any words, such as a
+        million times one letter, may be divided otherwise than in the whole.)
         """
         size = _CHARACTERS * ((readable or 0) + _MARGIN)
         while readable is not None and size < len(text):
