@@ -367,6 +367,14 @@ def test_a_request_never_has_fewer_tokens_than_its_length_says(
     assert encoder(folder).fewest_tokens([ask]) <= price
 
 
+def test_the_lower_bound_takes_two_spellings_of_a_text_for_one(folder: Path) -> None:
+    spellings = ("é" * 500, "e\u0301" * 500)
+
+    both = encoder(folder).fewest_tokens([Ask("q", spellings)])
+
+    assert both == max(encoder(folder).fewest_tokens([Ask("q", (one,))]) for one in spellings)
+
+
 def test_the_lower_bound_counts_what_documents_differ_in(folder: Path) -> None:
     alike = Ask("q", ("the same",) * 50)
     different = Ask("q", tuple(f"{number} document" for number in range(50)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ _CHARACTERS = 16
 # Tokens that are encoded beyond those that can be read, and then dropped: where a text is
 # cut in the middle of a word, its last tokens are others than those of the whole.
 _MARGIN = 1_000
+
+# Characters by which documents are told apart before they are encoded.
+_GLANCE = 64
 
 # A letter, and after it what ends a word in every byte-pair encoding.
 _WORD_END = re.compile(r"[^\W\d_](?=[ \n.,，。、])")
@@ -120,8 +124,7 @@ class PromptEncoder:
         # Documents that are alike where they are read may become the same pair.
         longest: dict[str, int] = {}
         for document in ask.documents:
-            start = max(len(document) - limit // 8, 0) if ask.truncation == "start" else 0
-            seen = document[start : start + limit // 8]
+            seen = _glance(document, limit, at_start=ask.truncation != "start")
             longest[seen] = max(longest.get(seen, 0), self._plain.fewest(document))
         return sum(
             min(template + min(tokens, limit), self.max_tokens) for tokens in longest.values()
@@ -215,6 +218,21 @@ class PromptEncoder:
             ),
             longer=tuple(body.longer for body in found),
         )
+
+
+def _glance(document: str, limit: int, *, at_start: bool) -> str:
+    """What tells one document from others, of the end that is read.
+
+    Short enough that `limit` tokens hold more, and spelled as tokenizers spell it: two
+    spellings of one text are one text.
+    """
+    size = min(limit // 8, _GLANCE)
+    longest = 4 * size + 4  # Of characters that are composed to `size`.
+    start = 0 if at_start else max(len(document) - longest, 0)
+    part = document[start : start + longest].lower()
+    if not part.isascii():
+        part = unicodedata.normalize("NFC", part)
+    return part[:size] if at_start else part[len(part) - min(size, len(part)) :]
 
 
 def _part(text: str, size: int, *, at_start: bool) -> str:
