@@ -194,3 +194,70 @@ def test_what_is_owed_to_nobody_is_forgotten() -> None:
     queue.add(low)
 
     assert low not in [call for call, _ in queue.take(150)]
+
+
+def test_batches_are_smaller_while_a_call_waits_that_takes_many() -> None:
+    large = _call(*[10] * 1000)
+    queue = _queue(large)
+    small = _call(10, 10, 10, 10)
+
+    alone = queue.next_batch(100)
+    queue.add(small)
+    together = queue.next_batch(100)
+
+    assert len(alone) == 5
+    # Half of it in turns, and then the rest of the small one, which fits whole.
+    assert _names(together, L=large, s=small) in ("sLsLss", "LsLsLss")
+
+
+def test_ordinary_calls_fill_a_batch() -> None:
+    queue = _queue(*[_call(*[10] * 20) for _ in range(30)])
+
+    assert len(queue.next_batch(100)) == 10
+
+
+def test_what_is_finished_out_of_turn_is_paid_for_at_the_next() -> None:
+    large = _owned("large", *[10] * 5000)
+    queue = _queue(large)
+    shares: dict[str, int] = {"large": 0, "crowd": 0}
+    for _ in range(100):
+        while len([call for call in queue._calls if call.waiting]) < 8:
+            queue.add(_owned("crowd", *[10] * 4))
+        for call, _ in queue.next_batch(100):
+            shares[call.caller] += 1
+
+    assert 0.8 < shares["large"] / shares["crowd"] < 1.25
+
+
+@given(
+    calls=st.lists(
+        st.tuples(
+            st.lists(st.integers(1, 50), min_size=1, max_size=12),
+            st.integers(-2, 2),
+            st.sampled_from("abc"),
+            st.integers(0, 9),
+        ),
+        max_size=5,
+    ),
+    budget=st.integers(1, 120),
+)
+def test_smaller_batches_hand_out_every_prompt_once_too(
+    calls: list[tuple[list[int], int, str, int]], budget: int
+) -> None:
+    waiting = []
+    for lengths, priority, caller, head in calls:
+        # Each prompt has a head of its own, as several asks of one request have.
+        prompts = [Prompt((1,) * head, (2,) * length) for length in lengths]
+        waiting.append(Call(prompts, priority, caller))
+    queue = _queue(*waiting)
+
+    seen = []
+    while batch := queue.next_batch(budget):
+        sizes = [len(call.prompts[place]) for call, place in batch]
+        heads = {id(call.prompts[place].head) for call, place in batch}
+        assert sum(sizes) <= budget or len(batch) == 1 or len(heads) < len(batch)
+        seen += batch
+
+    expected = [(call, place) for call in waiting for place in range(len(call.prompts))]
+    assert sorted(seen, key=expected.index) == expected
+    assert queue.tokens == 0

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from rankd.engines.base import CALLER
@@ -22,6 +22,9 @@ from rankd.types import Prompt
 
 # Of the tokens served, one in so many is owed to lower priorities that wait.
 _AGEING = 16
+
+# Batches after which a call is one that others should not have to wait for.
+_MANY = 4
 
 
 class Call:
@@ -52,6 +55,14 @@ class Call:
         """Tokens to compute for the next prompt; its head counts when it is a new one."""
         prompt = self.prompts[self._next]
         return len(prompt.tail) + (0 if prompt.head is self._head else len(prompt.head))
+
+    def remaining(self) -> int:
+        """As `cost`, of all prompts that wait."""
+        head, tokens = self._head, self.waiting_tokens
+        for prompt in self.prompts[self._next :]:
+            tokens += 0 if prompt.head is head else len(prompt.head)
+            head = prompt.head
+        return tokens
 
     def take(self) -> int:
         """Hand out the next prompt, by its place in `prompts`."""
@@ -110,11 +121,16 @@ class _Turns(Generic[M]):
 
 
 class _Caller:
-    """One caller's calls of one priority."""
+    """One caller's calls of one priority.
+
+    Attributes:
+        debt: tokens it was served out of turn, for which it waits at its next.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.turn = 0
+        self.debt = 0
         self._calls: _Turns[Call] = _Turns()
 
     @property
@@ -134,7 +150,8 @@ class _Caller:
         before, cost = call.turn, call.cost()
         place = call.take()
         self._calls.put_back(before)
-        self.turn += cost
+        self.turn += cost + self.debt
+        self.debt = 0
         return place
 
 
@@ -173,10 +190,14 @@ class _Lane:
         self._turns.put_back(before)
         return place
 
+    def charge(self, caller: str, cost: int) -> None:
+        self._callers[caller].debt += cost
+
 
 class Queue:
     def __init__(self) -> None:
         self._lanes: dict[int, _Lane] = {}
+        self._calls: set[Call] = set()
         self._served = 0
         self._owed = 0  # To lower priorities, in tokens times _AGEING.
         self.tokens = 0
@@ -185,12 +206,28 @@ class Queue:
         if call.priority not in self._lanes:
             self._lanes[call.priority] = _Lane(call.priority, self._served)
         self._lanes[call.priority].add(call)
+        self._calls.add(call)
         self.tokens += call.waiting_tokens
 
     def drop(self, call: Call) -> None:
         """Forget what the call still has waiting; its place in the heap empties later."""
         self.tokens -= call.waiting_tokens
+        self._calls.discard(call)
         call.abandon()
+
+    def next_batch(self, budget: int) -> list[tuple[Call, int]]:
+        """As `take`, but smaller while a call waits that takes many batches.
+
+        Whoever comes waits for the batches that are on their way and for its own. So these
+        are half as large then, and a call that fits whole in what is left of the budget
+        needs no second one.
+        """
+        if not any(call.waiting_tokens > _MANY * budget for call in self._calls):
+            return self.take(budget)
+        before = self._served
+        batch = self.take(budget // 2)
+        calls = dict.fromkeys(call for call, _ in batch)
+        return batch + self._finished(calls, budget - (self._served - before))
 
     def take(self, budget: int) -> list[tuple[Call, int]]:
         """The next batch: at most `budget` tokens, but one prompt however long it is."""
@@ -201,6 +238,19 @@ class Queue:
                 break
             budget -= cost
             batch.append((call, self._advance(call, cost)))
+        return batch
+
+    def _finished(self, calls: Iterable[Call], left: int) -> list[tuple[Call, int]]:
+        """The last prompts of calls that fit whole."""
+        batch: list[tuple[Call, int]] = []
+        for call in calls:
+            if not call.waiting or call.waiting_tokens > left or (cost := call.remaining()) > left:
+                continue
+            left -= cost
+            self._account(call, cost)
+            self._lanes[call.priority].charge(call.caller, cost)
+            self.tokens -= call.waiting_tokens
+            batch += [(call, call.take()) for _ in range(call.waiting)]
         return batch
 
     def _first(self) -> Call | None:
@@ -228,12 +278,14 @@ class Queue:
 
     def _advance(self, call: Call, cost: int) -> int:
         """Take one prompt of a call that is the first of its lane, and put it back in order."""
+        self._account(call, cost)
+        self.tokens -= call.waiting_tokens
+        place = self._lanes[call.priority].take(call)
+        self.tokens += call.waiting_tokens
+        return place
+
+    def _account(self, call: Call, cost: int) -> None:
         is_late = call.priority != min(self._lanes)
         self._owed += -_AGEING * cost if is_late else cost
         self._served += cost
-        lane = self._lanes[call.priority]
-        lane.served = self._served
-        self.tokens -= call.waiting_tokens
-        place = lane.take(call)
-        self.tokens += call.waiting_tokens
-        return place
+        self._lanes[call.priority].served = self._served
