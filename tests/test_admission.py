@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from rankd.admission import Admission, Ticket
 from rankd.app import open_app
+from rankd.engines.base import CALLER
 from rankd.engines.fake import FakeEngine
 from rankd.errors import Overloaded, TooLarge
 from rankd.settings import Settings
@@ -201,11 +203,13 @@ class SlowEngine(FakeEngine):
         super().__init__(inner.info)
         self.go = asyncio.Event()
         self.calls: list[int] = []
+        self.callers: list[str] = []
 
     async def score(
         self, prompts: Sequence[Prompt], *, priority: int = 0, deadline: float | None = None
     ) -> list[float]:
         self.calls.append(len(prompts))
+        self.callers.append(CALLER.get())
         await self.go.wait()
         return await super().score(prompts, priority=priority, deadline=deadline)
 
@@ -231,7 +235,7 @@ class Served:
 
 
 @asynccontextmanager
-async def served(**limits: int) -> AsyncIterator[Served]:
+async def served(**limits: Any) -> AsyncIterator[Served]:
     async with open_app(Settings(engine="fake", access_log=False, **limits)) as app:
         engine = SlowEngine(app.state.desk.ranker.engine)
         app.state.desk.ranker.engine = engine
@@ -333,3 +337,28 @@ async def _refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_surely_too_much_is_not_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(_refused_unread(monkeypatch))
+
+
+async def _callers() -> None:
+    async with served(api_keys=("ann", "bob")) as server:
+        server.engine.go.set()
+
+        async def ask(key: str, **more: object) -> None:
+            body = {"query": "q", "documents": ["d"], **more}
+            await server.http.post("/v1/rerank", json=body, headers={"api-key": key})
+
+        await ask("ann")
+        await ask("ann", user="eve")
+        await ask("bob")
+        await ask("bob", user=5)
+        await ask("bob")
+
+    ann, eve, *bobs = server.engine.callers
+    assert len({ann, eve, *bobs}) == 3
+    assert eve == f"{ann}eve"
+    assert len(set(bobs)) == 1
+    assert not any("ann" in caller or "bob" in caller for caller in server.engine.callers)
+
+
+def test_the_engine_knows_callers_apart_but_not_their_keys() -> None:
+    asyncio.run(_callers())

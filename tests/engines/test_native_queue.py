@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rankd.engines.base import whose
 from rankd.engines.native.queue import Call, Queue
-from rankd.types import Prompt
+from rankd.types import Ask, Prompt
 
 
 def _call(*lengths: int, priority: int = 0, head: int = 0) -> Call:
@@ -143,6 +144,13 @@ def test_callers_take_turns_however_many_calls_each_has() -> None:
 
     assert sum(call is single for call, _ in batch) == 10
     assert {sum(call is one for call, _ in batch) for one in many} == {1, 2}
+
+
+def test_a_call_is_of_whoever_asked() -> None:
+    with whose(Ask("q", ("d",), caller="key", user="ann")):
+        theirs = Call([])
+
+    assert (theirs.caller, Call([]).caller) == ("key/ann", "")
 
 
 def test_a_caller_who_comes_back_is_owed_nothing() -> None:

@@ -41,9 +41,15 @@ async def answer(http: Request, desk: Desk, dialect: Dialect, body: dict[str, An
         body.setdefault("model", named)
     request = wire.validated(dialect.Request, body)
     desk.accept_model(request.model)
-    ask = signed(request.ask(), http.scope, getattr(request, "user", None))
+    ask = signed(request.ask(), http.scope, _user(request))
     ranking = await desk.ranker.timed([ask])
     return rendered(dialect, reply_to(request, ask, ranking, desk, http.scope["path"]))
+
+
+def _user(request: Asking) -> str | None:
+    """Whom it is for, in whatever dialect: several vendors have the field, any client sends it."""
+    user = getattr(request, "user", None)
+    return user if isinstance(user, str) else None
 
 
 def reply_to(request: Asking, ask: Ask, ranking: Ranking, desk: Desk, path: str) -> Reply:
