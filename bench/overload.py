@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT / "bench"))
 from server import DOCUMENTS, bodies  # noqa: E402
 from servers import Server, serving  # noqa: E402
 
-PEAK_CLIENTS = 6
+PEAK_CLIENTS = 4
 TURN = 10.0  # Seconds.
 LEAST_GOODPUT, SLOWEST_REFUSAL = 0.9, 0.050
 
@@ -62,7 +62,7 @@ class Seen:
     @property
     def rate(self) -> float:
         """Requests answered per second."""
-        return len(self.admitted) / self.seconds
+        return len(self.admitted) / max(self.seconds, 0.001)
 
 
 class Connection:
@@ -191,7 +191,9 @@ def main() -> None:
     options = parser.parse_args()
     requests = bodies(400)
     at = find_peak(options, requests)
-    queue = int(at.tokens / at.seconds * options.queue_seconds)
+    # The clients of the peak must fit, or they would be refused, too.
+    least = 1.5 * PEAK_CLIENTS * at.tokens / len(at.admitted)
+    queue = int(max(at.tokens / at.seconds * options.queue_seconds, least))
     print(f"{options.model}, {options.engine} engine, {DOCUMENTS} documents of about 90 tokens")
     print(f"peak {at.rate:.1f} requests/s, {at.tokens / at.seconds:,.0f} tokens/s;")
     print(f"offered {options.times:g} times that for {options.seconds:g} s;", end=" ")
