@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankd.admission import Admission, Ticket
@@ -36,6 +36,7 @@ def _retry_after(act: Callable[[], object]) -> int | None:
     return refusal.value.retry_after
 
 
+@settings(deadline=None)
 @given(
     requests=st.integers(0, 4),
     tokens=st.integers(0, 100),
@@ -177,6 +178,19 @@ def test_old_work_does_not_count_for_the_rate() -> None:
         first.admit(1_000)
 
         assert _retry_after(lambda: second.admit(200)) == 20  # At 10 a second.
+
+
+def test_many_small_requests_are_not_remembered_one_by_one() -> None:
+    clock = Clock()
+    admission = Admission(clock=clock)
+    for _ in range(20_000):
+        with admission.enter() as ticket:
+            ticket.admit(10)
+            clock.now += 0.001
+            ticket.done()
+
+    assert len(admission._drain._finished) <= 310
+    assert 9_000 < admission._drain.rate() < 11_000
 
 
 def test_what_was_given_up_is_no_sign_of_speed() -> None:

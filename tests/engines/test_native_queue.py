@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankd.engines.base import whose
@@ -237,6 +237,7 @@ def test_what_is_finished_out_of_turn_is_paid_for_at_the_next() -> None:
     assert 0.8 < shares["large"] / shares["crowd"] < 1.25
 
 
+@settings(deadline=None)
 @given(
     calls=st.lists(
         st.tuples(
@@ -255,7 +256,7 @@ def test_smaller_batches_hand_out_every_prompt_once_too(
     waiting = []
     for lengths, priority, caller, head in calls:
         # Each prompt has a head of its own, as several asks of one request have.
-        prompts = [Prompt((1,) * head, (2,) * length) for length in lengths]
+        prompts = [Prompt(tuple([1] * head), (2,) * length) for length in lengths]
         waiting.append(Call(prompts, priority, caller))
     queue = _queue(*waiting)
 
