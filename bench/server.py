@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,8 +65,8 @@ class Load:
         )
 
 
-def bodies(count: int) -> list[bytes]:
-    """Requests of real words; every query is another, so no head is shared."""
+def texts() -> Callable[[int], str]:
+    """Makes texts of so many real words, the same in every run."""
     words = re.findall(r"[A-Za-z]+[,.;]?", (ROOT / "LICENSE").read_text())
     chance = random.Random(7)
 
@@ -73,6 +74,12 @@ def bodies(count: int) -> list[bytes]:
         start = chance.randrange(len(words) - length)
         return " ".join(words[start : start + length])
 
+    return text
+
+
+def bodies(count: int) -> list[bytes]:
+    """Requests of real words; every query is another, so no head is shared."""
+    text = texts()
     return [
         orjson.dumps(
             {

@@ -17,7 +17,7 @@ FLOORS: list[dict[str, set[str]]] = [
     {"command line": {"__main__", "server", "http11", "offline"}},
     {"app": {"app"}},
     {"door": {"door"}, "ops": {"ops"}, "dialects": {"dialects"}},
-    {"ranker": {"ranker", "desk", "selfcheck"}},
+    {"ranker": {"ranker", "desk", "selfcheck", "admission", "limits"}},
     {"engines": {"engines"}, "prompts": {"prompts"}},
     {"settings": {"settings", "checkpoint"}},
     {"foundation": {"metrics", "errors", "types"}, "client": {"client"}},

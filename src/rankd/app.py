@@ -15,13 +15,15 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from rankd import __version__, dialects, ops, selfcheck
+from rankd.admission import Admission
 from rankd.checkpoint import Checkpoint, locate
-from rankd.desk import ARRIVED, PREFIX, Desk
+from rankd.desk import ARRIVED, CALLER, PREFIX, Desk
 from rankd.dialects.base import OpenAIFailure
 from rankd.dialects.schema import completed, failures
 from rankd.door import AccessLog, Keys, LastAnswers, PlainPath, WholeBody
 from rankd.engines import open_engine
 from rankd.errors import InternalError, NotFound, RankError, SelfCheckFailed, WrongMethod
+from rankd.limits import open_limits
 from rankd.prompts import open_encoder
 from rankd.ranker import Ranker
 from rankd.settings import Settings
@@ -66,8 +68,11 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
     Raises:
         SetupError: as `open_ranker`, or the self-check failed and is strict.
     """
-    async with open_ranker(settings) as (checkpoint, ranker):
+    async with open_ranker(settings) as (checkpoint, ranker), open_limits(settings) as limits:
         await _self_check(ranker, settings)
+        # Only now: what the server asks itself is nobody's.
+        ranker.limits = limits
+        ranker.admission = _admission(settings)
         name = settings.served_model_name or checkpoint.name
         aliases = frozenset({checkpoint.name, settings.model})
         desk = Desk(
@@ -79,6 +84,14 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
             timeout_ms=settings.timeout_ms,
         )
         yield build(desk, settings)
+
+
+def _admission(settings: Settings) -> Admission:
+    return Admission(
+        max_request_tokens=settings.max_request_tokens,
+        max_waiting_requests=settings.max_waiting_requests,
+        max_waiting_tokens=settings.max_waiting_tokens,
+    )
 
 
 def build(desk: Desk, settings: Settings) -> FastAPI:
@@ -100,7 +113,9 @@ def build(desk: Desk, settings: Settings) -> FastAPI:
         if isinstance(route, APIRoute) and "GET" in route.methods:
             route.methods.add("HEAD")
     app.add_middleware(WholeBody, limit=settings.max_body_bytes, render=dialects.refusal)
-    app.add_middleware(Keys, keys=settings.api_keys, is_open=ops.is_open, render=dialects.refusal)
+    app.add_middleware(
+        Keys, keys=settings.api_keys, is_open=ops.is_open, note=CALLER, render=dialects.refusal
+    )
     app.add_middleware(PlainPath, prefixes=dialects.PREFIXES, note=PREFIX)
     app.add_middleware(AccessLog, enabled=settings.access_log, render=_bug, arrived=ARRIVED)
     app.add_middleware(LastAnswers, stopping=lambda: desk.drain.begun)

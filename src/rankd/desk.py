@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
+from starlette.types import Scope
 
 from rankd.errors import ShuttingDown, UnknownModel
 from rankd.ranker import Ranker
@@ -95,6 +96,14 @@ class Desk:
 # the request came.
 PREFIX = "rankd.prefix"
 ARRIVED = "rankd.arrived"
+
+# Where it notes a digest of the key that it let in.
+CALLER = "rankd.caller"
+
+
+def signed(ask: Ask, scope: Scope, user: str | None = None) -> Ask:
+    """The ask with whose it is: the key that came with it, and the user it names."""
+    return replace(ask, caller=scope.get(CALLER, ""), user=user or "")
 
 
 def desk_of(request: Request) -> Desk:

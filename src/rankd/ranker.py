@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from rankd import metrics
-from rankd.engines.base import Engine
+from rankd.admission import Admission
+from rankd.engines.base import Engine, whose
 from rankd.errors import DeadlineExceeded, InternalError, InvalidRequest, TooLarge
+from rankd.limits import Limits
 from rankd.prompts import Encoded, PromptEncoder
 from rankd.types import Ask, Prompt, Ranking, Verdict
 
@@ -25,12 +27,16 @@ class Ranker:
         engine: what scores; it is ready.
         encoder: what makes its prompts.
         max_documents: in one request.
+        admission: what may wait; without limits until someone sets them.
+        limits: what each caller may ask for, likewise.
     """
 
     def __init__(self, encoder: PromptEncoder, engine: Engine, *, max_documents: int) -> None:
         self.engine = engine
         self.encoder = encoder
         self.max_documents = max_documents
+        self.admission = Admission()
+        self.limits = Limits()
 
     async def rank(self, ask: Ask) -> list[Verdict]:
         """One verdict for each document, in the order of the request; see `Ask.partial`.
@@ -48,12 +54,22 @@ class Ranker:
     async def timed(self, asks: Sequence[Ask]) -> Ranking:
         """As `rank_all`, and how long its parts took."""
         self._refuse_too_many(asks)
-        began = time.perf_counter()
-        encoded = await self._encode(asks)
-        _refuse_too_many_pieces(encoded)
-        ready = time.perf_counter()
-        logits = await self._score(asks, [prompt for one in encoded for prompt in one.prompts])
+        caller = asks[0].caller
+        with self.admission.enter(self.encoder.fewest_tokens(asks)) as ticket:
+            async with self.limits.call(caller):
+                began = time.perf_counter()
+                encoded = await self._encode(asks)
+                _refuse_too_many_pieces(encoded)
+                ready = time.perf_counter()
+                unique = _unique(prompt for one in encoded for prompt in one.prompts)
+                tokens = sum(map(len, unique))
+                ticket.admit(tokens)
+                await self.limits.charge(caller, tokens)
+                scores = await self._score(asks, list(unique))
+                late = sum(len(prompt) for prompt, place in unique.items() if scores[place] is None)
+                ticket.done(late)
         scored = time.perf_counter()
+        logits = [scores[unique[prompt]] for one in encoded for prompt in one.prompts]
         rest = iter(logits)
         judged = [_verdicts(one, list(islice(rest, len(one.prompts)))) for one in encoded]
         _refuse_unfinished(asks, judged)
@@ -70,25 +86,22 @@ class Ranker:
             metrics.ABANDONED_REQUESTS.labels("deadline").inc()
             raise DeadlineExceeded([None] * sum(len(ask.documents) for ask in asks)) from None
 
-    async def _score(self, asks: Sequence[Ask], prompts: Sequence[Prompt]) -> list[float | None]:
-        """A logit for each prompt, in order; None where the deadline came first.
-
-        Equal pairs are scored once: it saves work, and only then are their logits the
-        same to the last bit, so that they keep the order of the request.
-        """
-        places: dict[Prompt, int] = {}
-        order = [places.setdefault(prompt, len(places)) for prompt in prompts]
+    async def _score(
+        self, asks: Sequence[Ask], prompts: Sequence[Prompt]
+    ) -> Sequence[float | None]:
+        """A logit for each prompt, in order; None where the deadline came first."""
         scored: Sequence[float | None]
         try:
-            scored = await self.engine.score(
-                list(places),
-                priority=min(ask.priority for ask in asks),
-                deadline=_deadline(asks),
-            )
+            with whose(asks[0]):
+                scored = await self.engine.score(
+                    prompts,
+                    priority=min(ask.priority for ask in asks),
+                    deadline=_deadline(asks),
+                )
         except DeadlineExceeded as late:
             scored = late.logits
         _refuse_nonsense(scored)
-        return [scored[place] for place in order]
+        return scored
 
     def _refuse_too_many(self, asks: Sequence[Ask]) -> None:
         documents = sum(len(ask.documents) for ask in asks)
@@ -99,6 +112,18 @@ class Ranker:
                 f"{documents:,} documents in one request; the limit is {self.max_documents:,}",
                 param="documents",
             )
+
+
+def _unique(prompts: Iterable[Prompt]) -> dict[Prompt, int]:
+    """Each pair once, with its place.
+
+    Equal pairs are scored once: it saves work, and only then are their logits the
+    same to the last bit, so that they keep the order of the request.
+    """
+    places: dict[Prompt, int] = {}
+    for prompt in prompts:
+        places.setdefault(prompt, len(places))
+    return places
 
 
 def _refuse_too_many_pieces(encoded: Sequence[Encoded]) -> None:
@@ -137,21 +162,28 @@ def _refuse_nonsense(logits: Sequence[float | None]) -> None:
 def _verdicts(encoded: Encoded, logits: Sequence[float | None]) -> list[Verdict | None]:
     """One for each document; None where it was not scored in time."""
     pairs = iter(zip(logits, encoded.prompts, strict=True))
-    rows = zip(encoded.pieces, encoded.document_tokens, encoded.kept_tokens, strict=True)
+    rows = zip(
+        encoded.pieces, encoded.document_tokens, encoded.kept_tokens, encoded.longer, strict=True
+    )
     return [
-        _verdict(index, list(islice(pairs, pieces)), whole, kept)
-        for index, (pieces, whole, kept) in enumerate(rows)
+        _verdict(index, list(islice(pairs, pieces)), whole, kept, longer)
+        for index, (pieces, whole, kept, longer) in enumerate(rows)
     ]
 
 
 def _verdict(
-    index: int, pieces: Sequence[tuple[float | None, Prompt]], whole: int, kept: int
+    index: int,
+    pieces: Sequence[tuple[float | None, Prompt]],
+    whole: int,
+    kept: int,
+    longer: bool,
 ) -> Verdict | None:
     """Of a document that was read in pieces, the best piece counts; it may be any of them."""
     logits = [logit for logit, _ in pieces if logit is not None]
     if len(logits) < len(pieces):
         return None
-    return Verdict(index, max(logits), sum(len(prompt) for _, prompt in pieces), whole, kept)
+    tokens = sum(len(prompt) for _, prompt in pieces)
+    return Verdict(index, max(logits), tokens, whole, kept, longer)
 
 
 def _count(verdicts: Sequence[Sequence[Verdict]]) -> None:

@@ -96,6 +96,34 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 opens it to all.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     max_documents: int = Field(1000, ge=1, description="Documents in one request; more is a 413.")
+    max_request_tokens: int = Field(
+        0,
+        ge=0,
+        description="Tokens to compute for one request, template included; more is a 413; 0: any.",
+    )
+    max_waiting_requests: int = Field(
+        2_000,
+        ge=0,
+        description="Requests taken in and not yet answered; more is a 429; 0: any number.",
+    )
+    max_waiting_tokens: int = Field(
+        8_000_000,
+        ge=0,
+        description="Tokens admitted and not yet scored; more is a 429; 0: any number. They take "
+        "some 40 bytes each; at your tokens per second this is the longest wait.",
+    )
+    key_requests_per_minute: int = Field(
+        0, ge=0, description="Requests of one key in any minute; more is a 429; 0: any number."
+    )
+    key_tokens_per_minute: int = Field(
+        0, ge=0, description="Tokens computed for one key in any minute; more is a 429; 0: any."
+    )
+    key_concurrency: int = Field(
+        0, ge=0, description="Requests of one key at a time; more is a 429; 0: any number."
+    )
+    limits_redis: str | None = Field(
+        None, description="redis:// URL where several servers count a key's minutes together."
+    )
     max_body_bytes: int = Field(
         32 * 1024 * 1024, ge=1024, description="Bytes of one request body; more is a 413."
     )

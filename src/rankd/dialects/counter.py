@@ -9,7 +9,7 @@ from fastapi import Request, Response
 from starlette.types import Scope
 
 from rankd import metrics
-from rankd.desk import Desk, desk_of
+from rankd.desk import Desk, desk_of, signed
 from rankd.dialects import wire
 from rankd.dialects.base import Asking, Dialect, Reply, unscored
 from rankd.dialects.deadlines import deadline_of
@@ -42,12 +42,18 @@ async def answer(http: Request, desk: Desk, dialect: Dialect, body: dict[str, An
         body.setdefault("model", named)
     request = wire.validated(dialect.Request, body)
     desk.accept_model(request.model)
-    ask = request.ask(deadline_of(http, request.timeout_ms))
+    ask = signed(request.ask(deadline_of(http, request.timeout_ms)), http.scope, _user(request))
     try:
         ranking = await desk.rank([ask])
     except InvalidRequest as problem:
         raise request.retold(problem) from None
     return rendered(dialect, reply_to(dialect, request, ask, ranking, desk, http.scope["path"]))
+
+
+def _user(request: Asking) -> str | None:
+    """Whom it is for, in whatever dialect: several vendors have the field, any client sends it."""
+    user = getattr(request, "user", None)
+    return user if isinstance(user, str) else None
 
 
 def reply_to(

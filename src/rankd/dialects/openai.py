@@ -76,7 +76,9 @@ class RerankRequest(Listing):
         validation_alias=AliasChoices("kwargs"),
         description="Xinference's, as JSON text; of it only `instruction` is read; {} when absent.",
     )
-    user: str | None = Field(None, description="Accepted; has no effect.")
+    user: str | None = Field(
+        None, description="Whom it is for: users share the engine fairly; nobody when absent."
+    )
     # Sent by clients that mean no harm: the benchmark of vLLM, Xinference's client.
     truncate_prompt_tokens: int | None = Field(None, description="Accepted; has no effect.")
     return_len: bool | None = Field(None, description="Accepted; token counts always come.")

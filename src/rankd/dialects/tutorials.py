@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
-from rankd.desk import desk_of
+from rankd.desk import desk_of, signed
 from rankd.dialects import wire
 from rankd.dialects.base import (
     Asking,
@@ -204,7 +204,8 @@ async def batch_rerank(http: Request) -> Response:
         BatchRequest, wire.fields_of(await http.body(), desk.ranker.max_documents)
     )
     desk.accept_model(request.model)
-    asks = request.asks(deadline_of(http, request.timeout_ms))
+    deadline = deadline_of(http, request.timeout_ms)
+    asks = [signed(ask, http.scope) for ask in request.asks(deadline)]
     groups = (await desk.rank(asks)).groups
     warnings = wire.unknown_fields(request, simple.name)
     for place, verdicts in enumerate(groups):

@@ -19,7 +19,7 @@ from typing import Any
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankd.desk import Desk, desk_of
+from rankd.desk import Desk, desk_of, signed
 from rankd.dialects import wire
 from rankd.dialects.base import (
     Asking,
@@ -72,7 +72,9 @@ class RerankRequest(Listing):
         None, description="Of it only `instruction` is read; none when absent."
     )
     request_id: str | None = Field(None, description="Accepted; has no effect.")
-    user: str | None = Field(None, description="Accepted; has no effect.")
+    user: str | None = Field(
+        None, description="Whom it is for: users share the engine fairly; nobody when absent."
+    )
     truncate_prompt_tokens: int | None = Field(
         None, description="Accepted; documents are cut to fit in any case."
     )
@@ -188,7 +190,9 @@ class ScoreRequest(Asking):
     chat_template_kwargs: dict[str, Any] | None = Field(
         None, description="Of it only `instruction` is read; none when absent."
     )
-    user: str | None = Field(None, description="Accepted; has no effect.")
+    user: str | None = Field(
+        None, description="Whom it is for: users share the engine fairly; nobody when absent."
+    )
     truncate_prompt_tokens: int | None = Field(
         None, description="Accepted; documents are cut to fit in any case."
     )
@@ -281,7 +285,9 @@ async def score(http: Request) -> Response:
 async def score_body(http: Request, desk: Desk, body: Mapping[str, Any]) -> Response:
     request = wire.validated(ScoreRequest, body)
     desk.accept_model(request.model)
-    groups = (await desk.rank(request.asks(deadline_of(http, request.timeout_ms)))).groups
+    deadline = deadline_of(http, request.timeout_ms)
+    asks = [signed(ask, http.scope, request.user) for ask in request.asks(deadline)]
+    groups = (await desk.rank(asks)).groups
     verdicts = _renumbered(verdict for group in groups for verdict in group)
     warnings = [*wire.unknown_fields(request, dialect.name), *wire.truncations(verdicts)]
     answer = _answer(request, verdicts, desk.name_for(request.model), warnings)

@@ -126,8 +126,8 @@ def _extras(model: BaseModel, path: str = "") -> Iterator[str]:
 def truncations(verdicts: Iterable[Verdict]) -> list[str]:
     """Which documents were cut, and by how much."""
     return [
-        f"document {verdict.index} was cut from {verdict.document_tokens} "
-        f"to {verdict.kept_tokens} tokens"
+        f"document {verdict.index} was cut from {'more than ' if verdict.longer else ''}"
+        f"{verdict.document_tokens} to {verdict.kept_tokens} tokens"
         for verdict in verdicts
         if verdict.truncated
     ]

@@ -26,6 +26,7 @@ class Keys:
     Args:
         keys: any of them opens every path; none at all opens them to everyone.
         is_open: whether a GET of this path needs none.
+        note: where in the scope a short digest of the key is noted: whose request it is.
         render: puts an error into the envelope of whoever asks.
     """
 
@@ -35,12 +36,14 @@ class Keys:
         *,
         keys: Sequence[str],
         is_open: Callable[[str], bool],
+        note: str,
         render: Callable[[RankError, Scope], Response],
     ) -> None:
         self._app = app
         # Digests, so that comparing takes the same time whatever a key's length.
         self._digests = [_digest(key.encode()) for key in keys]
         self._is_open = is_open
+        self._note = note
         self._render = render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,7 +57,11 @@ class Keys:
     def _may_pass(self, scope: Scope) -> bool:
         if scope["method"] in ("GET", "HEAD") and self._is_open(scope["path"]):
             return True
-        return any(self._is_known(key) for key in sent_keys(scope["headers"]))
+        for key in sent_keys(scope["headers"]):
+            if self._is_known(key):
+                scope[self._note] = _digest(key).hex()[:16]
+                return True
+        return False
 
     def _is_known(self, key: bytes) -> bool:
         digest = _digest(key)
