@@ -17,7 +17,7 @@ FLOORS: list[dict[str, set[str]]] = [
     {"command line": {"__main__", "server", "http11", "offline"}},
     {"app": {"app"}},
     {"door": {"door"}, "ops": {"ops"}, "dialects": {"dialects"}},
-    {"ranker": {"ranker", "desk", "selfcheck"}},
+    {"ranker": {"ranker", "desk", "selfcheck", "cache", "redis_cache", "flights"}},
     {"engines": {"engines"}, "prompts": {"prompts"}},
     {"settings": {"settings", "checkpoint"}},
     {"foundation": {"metrics", "errors", "types"}, "client": {"client"}},
@@ -34,6 +34,7 @@ HEAVY = {
     "transformers": "",
     "vllm": "engines/vllm",
     "httpx": "client",
+    "redis": "redis_cache",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 REQUESTS = Counter(
     "rankd_requests_total", "Requests answered, by route and status.", ["route", "status"]
@@ -23,4 +23,13 @@ UNKNOWN_FIELDS = Counter(
     "rankd_unknown_fields_total",
     "Request fields that no dialect here knows, by dialect.",
     ["dialect"],
+)
+CACHE_HITS = Counter("rankd_cache_hits_total", "Pairs whose score was computed before.")
+CACHE_MISSES = Counter("rankd_cache_misses_total", "Pairs looked up whose score was not known.")
+CACHE_BYTES = Gauge("rankd_cache_bytes", "Memory that cached scores take in this process.")
+CACHE_FAILURES = Counter(
+    "rankd_cache_failures_total", "Attempts to reach the shared cache that failed."
+)
+COALESCED = Counter(
+    "rankd_coalesced_total", "Pairs that another request in flight computed at the time."
 )

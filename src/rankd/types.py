@@ -26,6 +26,7 @@ class Ask:
         overlap: tokens that two neighbouring pieces share.
         priority: 0 is sooner than 1; the default of every dialect is 0.
         deadline: `time.monotonic()` after which the answer is of no use; None waits.
+        cache: whether scores that were computed before will do.
     """
 
     query: str
@@ -37,6 +38,7 @@ class Ask:
     overlap: int = 0
     priority: int = 0
     deadline: float | None = None
+    cache: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Verdict:
             pieces when the document was read in pieces.
         document_tokens: tokens of the whole document, before any cut.
         kept_tokens: tokens of the document that the model read, each once.
+        cached: computed for an earlier request; all its pieces, where it has several.
     """
 
     index: int
@@ -82,6 +85,7 @@ class Verdict:
     tokens: int
     document_tokens: int
     kept_tokens: int
+    cached: bool = False
 
     @property
     def score(self) -> float:

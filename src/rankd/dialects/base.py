@@ -54,6 +54,11 @@ class Asking(BaseModel):
         le=wire.LONGEST_MS,
         description="Milliseconds the answer is awaited; no limit when absent.",
     )
+    cache: bool | None = Field(
+        None,
+        description="false: compute every score, take and leave none in the cache; true when "
+        "absent.",
+    )
 
     # What a dialect's own fields say; each overrides what it has a field for.
 
@@ -95,6 +100,7 @@ class Asking(BaseModel):
             overlap=fit.overlap,
             priority=self.priority or 0,
             deadline=wire.deadline(self.timeout_ms),
+            cache=self.cache is not False,
         )
 
     def instructions(self) -> dict[str, str | None]:

@@ -149,14 +149,22 @@ class Meta(BaseModel):
     )
 
 
+class OurMeta(Meta):
+    cached_documents: int = Field(description="Documents whose score was computed before.")
+
+
+class OurUsage(Usage):
+    cached_tokens: int = Field(description="Of the prompt's tokens, those of cached documents.")
+
+
 class RerankResponse(BaseModel):
     id: str
     object: str
     created: int
     model: str = Field(description="As the request named it, or the served name.")
     results: list[Result] = Field(description="Most relevant first.")
-    meta: Meta
-    usage: Usage
+    meta: OurMeta
+    usage: OurUsage
 
 
 class OpenAI(Dialect):
@@ -173,8 +181,14 @@ class OpenAI(Dialect):
             "created": int(time.time()),
             "model": reply.model,
             "results": results(reply),
-            "meta": meta(reply, "1" if reply.path.endswith("/v1/rerank") else "2"),
-            "usage": usage(reply),
+            "meta": {
+                **meta(reply, "1" if reply.path.endswith("/v1/rerank") else "2"),
+                "cached_documents": sum(verdict.cached for verdict in reply.verdicts),
+            },
+            "usage": {
+                **usage(reply),
+                "cached_tokens": sum(one.tokens for one in reply.verdicts if one.cached),
+            },
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 from fastapi import Request, Response
@@ -142,6 +143,7 @@ class BatchRequest(Asking):
                 instruction=agreed_text(**self.instructions()),
                 priority=self.priority or 0,
                 deadline=wire.deadline(self.timeout_ms),
+                cache=self.cache is not False,
             )
             for query, documents in zip(queries, self._lists(len(queries)), strict=True)
         ]
@@ -191,7 +193,8 @@ async def batch_rerank(http: Request) -> Response:
                 _ranked(verdicts, ask.documents, request.top_k)
                 for ask, verdicts in zip(asks, groups, strict=True)
             ]
-        }
+        },
+        headers=wire.cached_header(chain(*groups)),
     )
 
 

@@ -241,6 +241,7 @@ class ScoreRequest(Asking):
             max_document_tokens=self.max_tokens_per_doc or None,
             priority=self.priority or 0,
             deadline=wire.deadline(self.timeout_ms),
+            cache=self.cache is not False,
         )
 
 
@@ -281,7 +282,8 @@ async def score_body(body: Mapping[str, Any], desk: Desk) -> Response:
     verdicts = _renumbered(verdict for group in groups for verdict in group)
     warnings = [*wire.unknown_fields(request, dialect.name), *wire.truncations(verdicts)]
     answer = _answer(request, verdicts, desk.name_for(request.model), warnings)
-    return wire.JSON(answer, headers=wire.warning_header(warnings))
+    headers = wire.warning_header(warnings) | wire.cached_header(verdicts)
+    return wire.JSON(answer, headers=headers)
 
 
 class TokenizeRequest(BaseModel):
