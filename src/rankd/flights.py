@@ -57,9 +57,10 @@ class Flights:
         Raises:
             DeadlineExceeded: the deadline passed while another request computed.
         """
+        tokens = _tokens(pairs)
         logits: dict[bytes, float] = {}
         while missing := {key: pair for key, pair in pairs.items() if key not in logits}:
-            joined = self._joined(missing, priority)
+            joined = self._joined(missing, tokens, priority)
             own = {key: pair for key, pair in missing.items() if key not in joined}
             if own:
                 logits |= await self._lead(own, compute, priority)
@@ -72,9 +73,8 @@ class Flights:
                 logits |= shared
         return logits
 
-    def _joined(self, missing: Mapping[bytes, Prompt], priority: int) -> dict[bytes, _Flight]:
+    def _joined(self, missing: Iterable[bytes], tokens: int, priority: int) -> dict[bytes, _Flight]:
         """Of what is missing, what others compute soon enough."""
-        tokens = _tokens(missing)
         return {
             key: flight
             for key in missing

@@ -132,7 +132,7 @@ class RedisCache:
     async def _write(self, logits: Mapping[bytes, float]) -> None:
         pipeline = self._client.pipeline(transaction=False)
         for key, logit in logits.items():
-            pipeline.setex(_PREFIX + key, self._ttl, _VALUE.pack(logit, key[:8]))
+            pipeline.set(_PREFIX + key, _VALUE.pack(logit, key[:8]), ex=self._ttl)
         try:
             async with asyncio.timeout(TIMEOUT):
                 await pipeline.execute()
