@@ -45,6 +45,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python bench/server.py $(ARGS)
 	$(BIN)/python bench/server.py --model builtin $(ARGS)
 	$(BIN)/python bench/start.py $(ARGS)
+	$(BIN)/python bench/cache.py
 
 clean:
 	rm -rf $(VENV) $(VLLM_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
