@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--goal", type=float, default=3.0, help="the ratio that is a failure")
     parser.add_argument("--batch-tokens", default="1024")
     options = parser.parse_args()
-    arguments = [options.model, "--engine", "native", "--no-access-log"]
+    arguments = [options.model, "--engine", "native", "--cache-mb", "0", "--no-access-log"]
     with serving(*arguments, "--batch-tokens", options.batch_tokens) as server:
         found = asyncio.run(measure(server.url, options.rounds))
         server.stop(signal.SIGTERM)

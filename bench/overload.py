@@ -156,7 +156,8 @@ async def flood(url: str, requests: list[bytes], rate: float, seconds: float, mo
 
 
 def arguments(options: argparse.Namespace) -> list[str]:
-    return [options.model, "--engine", options.engine, "--no-access-log", "--threads", "1"]
+    flags = ["--engine", options.engine, "--cache-mb", "0", "--no-access-log", "--threads", "1"]
+    return [options.model, *flags]
 
 
 def find_peak(options: argparse.Namespace, requests: list[bytes]) -> Seen:

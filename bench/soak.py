@@ -70,7 +70,7 @@ def main() -> None:
     options = parser.parse_args()
     chance = random.Random(3)
     found = []
-    with serving("--engine", "fake", "--no-access-log") as server:
+    with serving("--engine", "fake", "--cache-mb", "0", "--no-access-log") as server:
         pid = server.process.pid
         steps = [WARM_UP, options.requests // 2, options.requests - options.requests // 2]
         began = time.perf_counter()

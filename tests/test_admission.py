@@ -263,7 +263,11 @@ class Served:
 
 @asynccontextmanager
 async def served(**limits: Any) -> AsyncIterator[Served]:
-    async with open_app(Settings(engine="fake", access_log=False, **limits)) as app:
+    # Without a cache, unless asked for: none shall answer what is to wait.
+    settings = Settings.model_validate(
+        {"engine": "fake", "access_log": False, "cache_mb": 0, **limits}
+    )
+    async with open_app(settings) as app:
         engine = SlowEngine(app.state.desk.ranker.engine)
         app.state.desk.ranker.engine = engine
         transport = httpx.ASGITransport(app)
@@ -364,6 +368,32 @@ async def _refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_surely_too_much_is_not_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(_refused_unread(monkeypatch))
+
+
+async def _known() -> None:
+    async with served(cache_mb=1, max_waiting_tokens=300, max_request_tokens=1_000) as server:
+        server.engine.go.set()
+        assert (await server.post("a", "b")).status_code == 200
+        server.engine.go.clear()
+        held = server.post("c", "d", "e")
+        await server.until(lambda: len(server.engine.calls) == 2)
+        waiting = server.admission.tokens
+
+        known = await server.post("a", "b")
+        half_known = await server.post("a", "b", "f", "g")
+
+        assert known.headers["x-rankd-cached"] == "2"
+        assert half_known.status_code == 429
+        # Only what is not known has a price.
+        price = half_known.json()["error"]["message"].split("this request has ")[1].split()[0]
+        assert int(price) < waiting
+        assert server.admission.tokens == waiting
+        server.engine.go.set()
+        await held
+
+
+def test_what_is_in_the_cache_needs_no_room() -> None:
+    asyncio.run(_known())
 
 
 async def _callers() -> None:

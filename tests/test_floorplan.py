@@ -17,7 +17,18 @@ FLOORS: list[dict[str, set[str]]] = [
     {"command line": {"__main__", "server", "http11", "offline"}},
     {"app": {"app"}},
     {"door": {"door"}, "ops": {"ops"}, "dialects": {"dialects"}},
-    {"ranker": {"ranker", "desk", "selfcheck", "admission", "limits"}},
+    {
+        "ranker": {
+            "ranker",
+            "desk",
+            "selfcheck",
+            "admission",
+            "limits",
+            "cache",
+            "redis_cache",
+            "flights",
+        }
+    },
     {"engines": {"engines"}, "prompts": {"prompts"}},
     {"settings": {"settings", "checkpoint"}},
     {"foundation": {"metrics", "errors", "types"}, "client": {"client"}},
@@ -26,14 +37,15 @@ FLOORS: list[dict[str, set[str]]] = [
 ROOMS = {part: room for floor in FLOORS for room, parts in floor.items() for part in parts}
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 
-# Heavy libraries, and the only place that may import each.
-HEAVY = {
+# Heavy libraries, and the only places that may import each.
+HEAVY: dict[str, str | tuple[str, ...]] = {
     "torch": "engines/native",
     "safetensors": "engines/native",
     "numpy": "engines/native",
     "transformers": "",
     "vllm": "engines/vllm",
     "httpx": "client",
+    "redis": ("redis_cache", "limits"),
 }
 
 

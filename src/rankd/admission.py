@@ -104,7 +104,7 @@ class Admission:
             ticket.leave()
 
     def check(self, tokens: int) -> None:
-        """Raise what `Ticket.admit` would for so many tokens."""
+        """Raise what `Ticket.admit` would for so many tokens; none are always let in."""
         if self.max_request_tokens and tokens > self.max_request_tokens:
             raise _refused(
                 "request_tokens",
@@ -115,7 +115,7 @@ class Admission:
                 ),
             )
         limit = self.max_waiting_tokens
-        if limit and self.tokens and self.tokens + tokens > limit:
+        if limit and tokens and self.tokens and self.tokens + tokens > limit:
             # A request above the limit needs an empty queue, others only room.
             ahead = min(self.tokens, self.tokens + tokens - limit)
             raise _refused(

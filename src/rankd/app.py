@@ -16,6 +16,7 @@ from starlette.types import Scope
 
 from rankd import __version__, dialects, ops, selfcheck
 from rankd.admission import Admission
+from rankd.cache import open_cache
 from rankd.checkpoint import Checkpoint, locate
 from rankd.desk import ARRIVED, CALLER, PREFIX, Desk
 from rankd.dialects.base import OpenAIFailure
@@ -54,8 +55,14 @@ async def open_ranker(settings: Settings) -> AsyncIterator[tuple[Checkpoint, Ran
             max_instruction_tokens=settings.max_instruction_tokens,
             executor=executor,
         )
-        async with open_engine(checkpoint, encoder.answers, settings) as engine:
-            yield checkpoint, Ranker(encoder, engine, max_documents=settings.max_documents)
+        async with (
+            open_engine(checkpoint, encoder.answers, settings) as engine,
+            open_cache(checkpoint, engine.info, encoder.answers, settings) as cache,
+        ):
+            yield (
+                checkpoint,
+                Ranker(encoder, engine, max_documents=settings.max_documents, cache=cache),
+            )
     finally:
         # Whoever leaves does not wait for the encoding of what nobody will read.
         executor.shutdown(wait=False, cancel_futures=True)

@@ -53,3 +53,12 @@ LIMITS_LOST = Counter(
     "rankd_limits_backend_errors_total",
     "Times that the limits' Redis did not answer, so that requests passed unchecked.",
 )
+CACHE_HITS = Counter("rankd_cache_hits_total", "Pairs whose score was computed before.")
+CACHE_MISSES = Counter("rankd_cache_misses_total", "Pairs looked up whose score was not known.")
+CACHE_BYTES = Gauge("rankd_cache_bytes", "Memory that cached scores take in this process.")
+CACHE_FAILURES = Counter(
+    "rankd_cache_failures_total", "Attempts to reach the shared cache that failed."
+)
+COALESCED = Counter(
+    "rankd_coalesced_total", "Pairs that another request in flight computed at the time."
+)

@@ -135,6 +135,13 @@ class Settings(BaseModel):
         min_length=1,
         description="What relevance means when the request does not say.",
     )
+    cache_mb: int = Field(
+        64, ge=0, description="Memory for scores computed before, in MiB; 0 keeps none here."
+    )
+    cache_ttl_seconds: int = Field(3600, ge=1, description="Seconds that a computed score is kept.")
+    cache_redis: str | None = Field(
+        None, description="URL of a Redis in which several servers share their scores."
+    )
     self_check: Literal["strict", "warn", "off"] = Field(
         "strict", description="Score known pairs at start; strict refuses to serve wrong scores."
     )
@@ -254,6 +261,6 @@ def _first_sentence(problem: ValidationError) -> str:
     if name not in Settings.model_fields:
         return f"unknown setting {name}{nearest(name, Settings.model_fields)}"
     reason = error["msg"][0].lower() + error["msg"][1:]
-    if name == "api_keys":
+    if name in ("api_keys", "cache_redis"):
         return f"{name}: {reason}"  # Never the keys themselves.
     return f"{name} = {error['input']!r}: {reason}"

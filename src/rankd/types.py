@@ -34,6 +34,7 @@ class Ask:
         caller: whose limits it counts towards: a digest of the key; "" is everyone
             without one.
         user: whom the caller asks for; callers and their users share the engine fairly.
+        cache: whether scores that were computed before will do.
     """
 
     query: str
@@ -48,6 +49,7 @@ class Ask:
     partial: bool = False
     caller: str = ""
     user: str = ""
+    cache: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class Verdict:
         document_tokens: tokens of the whole document, before any cut.
         kept_tokens: tokens of the document that the model read, each once.
         longer: the document has more than `document_tokens`; they were not all counted.
+        cached: computed for an earlier request; all its pieces, where it has several.
     """
 
     index: int
@@ -95,6 +98,7 @@ class Verdict:
     document_tokens: int
     kept_tokens: int
     longer: bool = False
+    cached: bool = False
 
     @property
     def score(self) -> float:

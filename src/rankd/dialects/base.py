@@ -62,6 +62,11 @@ class Asking(BaseModel):
         description="true: when the time is over the answer holds the documents that are scored, "
         "and says which are not; false when absent.",
     )
+    cache: bool | None = Field(
+        None,
+        description="false: compute every score, take and leave none in the cache; true when "
+        "absent.",
+    )
 
     # What a dialect's own fields say; each overrides what it has a field for.
 
@@ -108,6 +113,7 @@ class Asking(BaseModel):
             priority=self.priority or 0,
             deadline=deadline,
             partial=self.takes_part(),
+            cache=self.cache is not False,
         )
 
     def instructions(self) -> dict[str, str | None]:

@@ -76,7 +76,11 @@ def reply_to(
 
 
 def rendered(dialect: Dialect, reply: Reply) -> Response:
-    headers = {**wire.warning_header(reply.warnings), **dialect.headers(reply)}
+    headers = {
+        **wire.warning_header(reply.warnings),
+        **wire.cached_header(reply.verdicts),
+        **dialect.headers(reply),
+    }
     return wire.JSON(dialect.render(reply), headers=headers)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 from fastapi import Request, Response
@@ -162,6 +163,7 @@ class BatchRequest(Asking):
                 instruction=agreed_text(**self.instructions()),
                 priority=self.priority or 0,
                 deadline=deadline,
+                cache=self.cache is not False,
             )
             for query, documents in zip(queries, self._lists(len(queries)), strict=True)
         ]
@@ -217,7 +219,7 @@ async def batch_rerank(http: Request) -> Response:
                 for ask, verdicts in zip(asks, groups, strict=True)
             ]
         },
-        headers=wire.warning_header(warnings),
+        headers=wire.warning_header(warnings) | wire.cached_header(chain(*groups)),
     )
 
 

@@ -249,6 +249,7 @@ class ScoreRequest(Asking):
             max_document_tokens=self.max_tokens_per_doc or None,
             priority=self.priority or 0,
             deadline=deadline,
+            cache=self.cache is not False,
         )
 
 
@@ -291,7 +292,8 @@ async def score_body(http: Request, desk: Desk, body: Mapping[str, Any]) -> Resp
     verdicts = _renumbered(verdict for group in groups for verdict in group)
     warnings = [*wire.unknown_fields(request, dialect.name), *wire.truncations(verdicts)]
     answer = _answer(request, verdicts, desk.name_for(request.model), warnings)
-    return wire.JSON(answer, headers=wire.warning_header(warnings))
+    headers = wire.warning_header(warnings) | wire.cached_header(verdicts)
+    return wire.JSON(answer, headers=headers)
 
 
 class TokenizeRequest(BaseModel):

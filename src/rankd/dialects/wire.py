@@ -170,6 +170,11 @@ def warning_header(warnings: Sequence[str]) -> dict[str, str]:
     return {"x-rankd-warnings": said.encode("ascii", "backslashreplace").decode()}
 
 
+def cached_header(verdicts: Iterable[Verdict]) -> dict[str, str]:
+    """How many documents' scores were computed before: few dialects have a place for it."""
+    return {"x-rankd-cached": str(sum(verdict.cached for verdict in verdicts))}
+
+
 def short_name(name: str) -> str:
     return name if len(name) <= 60 else name[:57] + "..."
 
