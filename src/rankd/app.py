@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Scope
 
 from rankd import __version__, dialects, ops, selfcheck
@@ -18,7 +19,7 @@ from rankd.checkpoint import Checkpoint, locate
 from rankd.desk import PREFIX, Desk
 from rankd.dialects.base import OpenAIFailure
 from rankd.dialects.schema import completed, failures
-from rankd.door import AccessLog, Keys, PlainPath, WholeBody
+from rankd.door import AccessLog, KeyRing, Keys, PlainPath, WholeBody
 from rankd.engines import open_engine
 from rankd.errors import InternalError, NotFound, RankError, SelfCheckFailed, WrongMethod
 from rankd.prompts import open_encoder
@@ -65,6 +66,7 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
     Raises:
         SetupError: as `open_ranker`, or the self-check failed and is strict.
     """
+    keys = KeyRing(settings.api_keys, settings.api_keys_file)
     async with open_ranker(settings) as (checkpoint, ranker):
         await _self_check(ranker, settings)
         name = settings.served_model_name or checkpoint.name
@@ -74,12 +76,12 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
             name,
             aliases,
             strict=settings.strict_model,
-            needs_key=bool(settings.api_keys),
+            needs_key=bool(keys),
         )
-        yield build(desk, settings)
+        yield build(desk, settings, keys)
 
 
-def build(desk: Desk, settings: Settings) -> FastAPI:
+def build(desk: Desk, settings: Settings, keys: KeyRing) -> FastAPI:
     """Put the rooms together around a desk that is ready."""
     dialects.check()
     app = FastAPI(
@@ -93,9 +95,22 @@ def build(desk: Desk, settings: Settings) -> FastAPI:
     app.router.routes.extend(dialects.routes())
     for router in (*dialects.BESIDES.values(), ops.router, ops.shared):
         app.include_router(router)
-    app.add_middleware(WholeBody, limit=settings.max_body_bytes, render=dialects.refusal)
-    app.add_middleware(Keys, keys=settings.api_keys, is_open=ops.is_open, render=dialects.refusal)
+    app.add_middleware(
+        WholeBody,
+        limit=settings.max_body_bytes,
+        seconds=settings.read_timeout_seconds,
+        render=dialects.refusal,
+    )
+    app.add_middleware(Keys, keys=keys, is_open=ops.is_open, render=dialects.refusal)
     app.add_middleware(PlainPath, prefixes=dialects.PREFIXES, note=PREFIX)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["retry-after", "x-request-id", "x-rankd-warnings"],
+        )
     app.add_middleware(AccessLog, enabled=settings.access_log, render=_bug)
     app.add_exception_handler(RankError, _render)
     app.add_exception_handler(HTTPException, _render_http)

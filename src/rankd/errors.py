@@ -6,7 +6,9 @@
     │   ├── NotFound        404   ... no such path
     │   ├── UnknownModel    404   ... by naming a model that is served
     │   ├── WrongMethod     405   ... by another method
+    │   ├── ReadTimeout     408   ... by sending sooner
     │   ├── TooLarge        413   ... by sending less
+    │   ├── HeadTooLarge    431   ... by sending fewer or shorter headers
     │   └── UnsupportedMedia 415  ... by sending it plain
     ├── Overloaded          429   try again later
     ├── ClientGone          499   nobody is listening any more
@@ -74,9 +76,19 @@ class WrongMethod(InvalidRequest):
     code = "method_not_allowed"
 
 
+class ReadTimeout(InvalidRequest):
+    status = 408
+    code = "request_timeout"
+
+
 class TooLarge(InvalidRequest):
     status = 413
     code = "request_too_large"
+
+
+class HeadTooLarge(InvalidRequest):
+    status = 431
+    code = "request_header_fields_too_large"
 
 
 class UnsupportedMedia(InvalidRequest):

@@ -30,6 +30,7 @@ _SAYS = {
     400: "What was wrong, with the field, the limit and the value.",
     401: "A key is needed, and none or a wrong one was sent.",
     404: "Another model is served here (only with --strict-model).",
+    408: "The request took too long to arrive.",
     413: "More documents or bytes than one request may have.",
     415: "The body is compressed.",
     429: "Too much waits already; see Retry-After.",

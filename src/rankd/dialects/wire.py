@@ -30,6 +30,9 @@ class JSON(Response):
 
 _GZIP = b"\x1f\x8b"
 
+# Levels of arrays and objects in a body; no dialect has ten.
+_DEEPEST = 64
+
 # A day; beyond what any client waits, and within what a clock can add.
 LONGEST_MS = 86_400_000
 
@@ -165,18 +168,38 @@ def parse(body: bytes) -> Any:
     if body.startswith(_GZIP):
         raise UnsupportedMedia("the body is compressed; send plain JSON")
     try:
-        return orjson.loads(body)
+        value = orjson.loads(body)
+        _refuse_deep(value, body)
+        return value
     except orjson.JSONDecodeError as problem:
         first = problem
     # orjson refuses half a surrogate pair ("\ud83d"), which JavaScript's splitters
     # send whenever they cut an emoji in two. The standard library takes it.
     try:
-        return _mend(json.loads(body.decode(), parse_constant=_refuse_constant))
+        value = json.loads(body.decode(), parse_constant=_refuse_constant)
+        _refuse_deep(value, body)
+        return _mend(value)
     except (ValueError, RecursionError):
         reason = first.msg[0].lower() + first.msg[1:]
         raise InvalidRequest(
             f"the body is not valid JSON: {reason} (line {first.lineno}, column {first.colno})"
         ) from None
+
+
+def _refuse_deep(value: Any, body: bytes) -> None:
+    """Whoever walks through a body later may do so without a look at the stack."""
+    if body.count(b"[") + body.count(b"{") <= _DEEPEST:
+        return
+    level, depth = [value] if isinstance(value, dict | list) else [], 1
+    while level := [
+        item
+        for node in level
+        for item in (node.values() if isinstance(node, dict) else node)
+        if isinstance(item, dict | list)
+    ]:
+        depth += 1
+        if depth > _DEEPEST:
+            raise InvalidRequest(f"the body is nested more than {_DEEPEST} levels deep")
 
 
 def _refuse_constant(name: str) -> None:

@@ -2,7 +2,7 @@
 
 from rankd.door.access import AccessLog
 from rankd.door.body import WholeBody
-from rankd.door.keys import Keys
+from rankd.door.keys import KeyRing, Keys
 from rankd.door.path import PlainPath
 
-__all__ = ["AccessLog", "Keys", "PlainPath", "WholeBody"]
+__all__ = ["AccessLog", "KeyRing", "Keys", "PlainPath", "WholeBody"]
