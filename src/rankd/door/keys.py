@@ -52,6 +52,7 @@ class KeyRing:
         self._file = file
         self._from_file: Mapping[bytes, str] = {}
         self._seen = (0, 0, 0)
+        self._complaint = ""
         self._looked = time.monotonic()
         if file is not None:
             self._seen = _state(file)
@@ -85,11 +86,13 @@ class KeyRing:
                 return
             self._seen = state
             self._from_file = read_keys(self._file)
+            self._complaint = ""
             _log.info("read %d keys from %s", len(self._from_file), self._file)
         except BadSettings as problem:
-            if self._seen != (0, 0, 0):
+            self._seen = (0, 0, 0)  # Looked at again until it can be read.
+            if self._complaint != str(problem):
+                self._complaint = str(problem)
                 _log.error("the keys stay as they were: %s", problem)
-            self._seen = (0, 0, 0)  # Said once; looked at again until it can be read.
 
 
 def read_keys(file: Path) -> dict[bytes, str]:
