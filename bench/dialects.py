@@ -44,6 +44,7 @@ from checkpoints import make_checkpoint
 from rankd.app import build, open_app
 from rankd.desk import PREFIX, Desk
 from rankd.dialects import DIALECTS, routes, union
+from rankd.door import KeyRing
 from rankd.engines.base import EngineInfo
 from rankd.settings import Settings
 from rankd.types import Ask, Ranking, Verdict
@@ -254,7 +255,7 @@ def echo() -> FastAPI:
 def ready() -> FastAPI:
     """rankd without tokenizing, scoring and the ranker: the verdicts are there."""
     desk = Desk(cast(Any, Ready(verdicts(1000))), "model")
-    return build(desk, Settings(engine="fake", access_log=False))
+    return build(desk, Settings(engine="fake", access_log=False), KeyRing())
 
 
 APPS = {"echo": echo, "ready": ready}

@@ -25,6 +25,7 @@ from rankd.dialects import DIALECTS
 from rankd.dialects.base import Dialect
 from rankd.dialects.tutorials import Simple
 from rankd.dialects.weaviate import Weaviate
+from rankd.door import KeyRing
 from rankd.engines.base import EngineInfo
 from rankd.engines.fake import FakeEngine
 from rankd.errors import DeadlineExceeded
@@ -81,7 +82,7 @@ def slow(encoder: PromptEncoder, ready: int, **settings: Any) -> Iterator[tuple[
         "slow",
         timeout_ms=settings.pop("timeout_ms", 0),
     )
-    app = build(desk, Settings(engine="fake", max_documents=100, access_log=False))
+    app = build(desk, Settings(engine="fake", max_documents=100, access_log=False), KeyRing())
     yield TestClient(app, raise_server_exceptions=False), engine
 
 

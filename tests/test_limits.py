@@ -161,6 +161,42 @@ def test_a_key_is_limited_on_every_path_and_another_is_not(path: str) -> None:
     run(work)
 
 
+def test_keys_of_one_name_share_one_limit(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("search = the-old-key\nsearch = the-new-key\nother = another-key\n")
+
+    async def work() -> None:
+        async with served(api_keys_file=file, key_requests_per_minute=1) as http:
+            statuses = [
+                (
+                    await http.post(
+                        "/v1/rerank", json=BODIES["/v1/rerank"], headers={"x-api-key": key}
+                    )
+                ).status_code
+                for key in ("the-old-key", "the-new-key", "another-key")
+            ]
+
+        assert statuses == [200, 429, 200]
+
+    run(work)
+
+
+def test_what_is_in_the_cache_costs_a_key_no_tokens() -> None:
+    async def work() -> None:
+        async with served(key_tokens_per_minute=150) as http:
+            body: dict[str, object] = {"query": "q", "documents": ["d"]}
+            replies = [await http.post("/v1/rerank", json=body) for _ in range(5)]
+            price = replies[0].json()["usage"]["total_tokens"]
+            alone = body | {"cache": False}
+            computed = [await http.post("/v1/rerank", json=alone) for _ in range(5)]
+
+        assert 5 * price > 150
+        assert [reply.status_code for reply in replies] == [200] * 5
+        assert computed[-1].status_code == 429
+
+    run(work)
+
+
 def test_callers_without_a_key_share_one_limit() -> None:
     async def work() -> None:
         async with served(key_requests_per_minute=1) as http:

@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Scope
 
 from rankd import __version__, dialects, ops, selfcheck
@@ -21,7 +22,7 @@ from rankd.checkpoint import Checkpoint, locate
 from rankd.desk import ARRIVED, CALLER, PREFIX, Desk
 from rankd.dialects.base import OpenAIFailure
 from rankd.dialects.schema import completed, failures
-from rankd.door import AccessLog, Keys, LastAnswers, PlainPath, WholeBody
+from rankd.door import AccessLog, KeyRing, Keys, LastAnswers, PlainPath, WholeBody
 from rankd.engines import open_engine
 from rankd.errors import InternalError, NotFound, RankError, SelfCheckFailed, WrongMethod
 from rankd.limits import open_limits
@@ -75,6 +76,7 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
     Raises:
         SetupError: as `open_ranker`, or the self-check failed and is strict.
     """
+    keys = KeyRing(settings.api_keys, settings.api_keys_file)
     async with open_ranker(settings) as (checkpoint, ranker), open_limits(settings) as limits:
         await _self_check(ranker, settings)
         # Only now: what the server asks itself is nobody's.
@@ -87,10 +89,10 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
             name,
             aliases,
             strict=settings.strict_model,
-            needs_key=bool(settings.api_keys),
+            needs_key=bool(keys),
             timeout_ms=settings.timeout_ms,
         )
-        yield build(desk, settings)
+        yield build(desk, settings, keys)
 
 
 def _admission(settings: Settings) -> Admission:
@@ -101,7 +103,7 @@ def _admission(settings: Settings) -> Admission:
     )
 
 
-def build(desk: Desk, settings: Settings) -> FastAPI:
+def build(desk: Desk, settings: Settings, keys: KeyRing) -> FastAPI:
     """Put the rooms together around a desk that is ready."""
     dialects.check()
     app = FastAPI(
@@ -119,11 +121,22 @@ def build(desk: Desk, settings: Settings) -> FastAPI:
         # Whoever may GET may ask by HEAD; FastAPI's routes do not know.
         if isinstance(route, APIRoute) and "GET" in route.methods:
             route.methods.add("HEAD")
-    app.add_middleware(WholeBody, limit=settings.max_body_bytes, render=dialects.refusal)
     app.add_middleware(
-        Keys, keys=settings.api_keys, is_open=ops.is_open, note=CALLER, render=dialects.refusal
+        WholeBody,
+        limit=settings.max_body_bytes,
+        seconds=settings.read_timeout_seconds,
+        render=dialects.refusal,
     )
+    app.add_middleware(Keys, keys=keys, is_open=ops.is_open, note=CALLER, render=dialects.refusal)
     app.add_middleware(PlainPath, prefixes=dialects.PREFIXES, note=PREFIX)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["retry-after", "x-request-id", "x-rankd-cached", "x-rankd-warnings"],
+        )
     app.add_middleware(AccessLog, enabled=settings.access_log, render=_bug, arrived=ARRIVED)
     app.add_middleware(LastAnswers, stopping=lambda: desk.drain.begun)
     app.add_exception_handler(RankError, _render)

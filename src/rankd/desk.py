@@ -97,7 +97,7 @@ class Desk:
 PREFIX = "rankd.prefix"
 ARRIVED = "rankd.arrived"
 
-# Where it notes a digest of the key that it let in.
+# Where it notes whose key it let in: the key's name, or digits of its digest.
 CALLER = "rankd.caller"
 
 

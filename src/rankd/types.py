@@ -31,8 +31,8 @@ class Ask:
         priority: 0 is sooner than 1; the default of every dialect is 0.
         deadline: `time.monotonic()` after which the answer is of no use; None waits.
         partial: what is scored by then is better than nothing.
-        caller: whose limits it counts towards: a digest of the key; "" is everyone
-            without one.
+        caller: whose limits it counts towards: the name of the key, or digits of its
+            digest; "" is everyone without one.
         user: whom the caller asks for; callers and their users share the engine fairly.
         cache: whether scores that were computed before will do.
     """
