@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import logging
+import socket
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -58,18 +59,20 @@ async def _serve(options: argparse.Namespace) -> int:
 
 
 def _warn_of_open_door(settings: Settings) -> None:
-    if settings.api_keys or settings.api_keys_file or _is_loopback(settings.host):
+    if settings.api_keys or settings.api_keys_file or not _is_reachable(settings.host):
         return
     logging.getLogger("rankd").warning(
         "anyone who reaches %s may use this server: it has no --api-key", settings.host
     )
 
 
-def _is_loopback(host: str) -> bool:
+def _is_reachable(host: str) -> bool:
+    """Whether others than this machine may come in; nobody comes to a name without an address."""
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError):
+        return False
+    return not all(ipaddress.ip_address(address[0]).is_loopback for *_, address in found)
 
 
 async def _check(options: argparse.Namespace) -> int:
