@@ -35,6 +35,7 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
 
 from server import ROOT, Load, client, cpu_seconds
 
@@ -151,6 +152,7 @@ class Arrived:
     scope: dict[str, Any]
     app: Any
     path_params: dict[str, str] = field(default_factory=dict)
+    headers: Headers = field(default_factory=Headers)
 
     async def body(self) -> bytes:
         return self.raw
