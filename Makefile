@@ -55,6 +55,10 @@ bench: $(VENV)/.dev
 	$(BIN)/python bench/server.py --model builtin $(ARGS)
 	$(BIN)/python bench/dialects.py $(ARGS)
 	$(BIN)/python bench/start.py $(ARGS)
+	$(BIN)/python bench/fairness.py
+	$(BIN)/python bench/overload.py
+	$(BIN)/python bench/soak.py
+	$(BIN)/python bench/cache.py
 
 clean:
 	rm -rf $(VENV) $(VLLM_VENV) $(CLIENTS_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -73,7 +73,7 @@ Opener = Callable[[Path], AbstractContextManager[Peer]]
 
 @contextmanager
 def rankd(model: Path, engine: str) -> Iterator[Peer]:
-    arguments = ["--engine", engine, "--self-check", "off", "--no-access-log"]
+    arguments = ["--engine", engine, "--self-check", "off", "--cache-mb", "0", "--no-access-log"]
     arguments += ["--max-tokens", str(MAX_TOKENS), "--served-model-name", NAME]
     with serving(str(model), *arguments) as server:
         yield Peer(server.url, server.process.pid)

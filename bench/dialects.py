@@ -45,6 +45,7 @@ from checkpoints import make_checkpoint
 from rankd.app import build, open_app
 from rankd.desk import PREFIX, Desk
 from rankd.dialects import DIALECTS, routes, union
+from rankd.door import KeyRing
 from rankd.engines.base import EngineInfo
 from rankd.settings import Settings
 from rankd.types import Ask, Ranking, Verdict
@@ -256,7 +257,7 @@ def echo() -> FastAPI:
 def ready() -> FastAPI:
     """rankd without tokenizing, scoring and the ranker: the verdicts are there."""
     desk = Desk(cast(Any, Ready(verdicts(1000))), "model")
-    return build(desk, Settings(engine="fake", access_log=False))
+    return build(desk, Settings(engine="fake", access_log=False), KeyRing())
 
 
 APPS = {"echo": echo, "ready": ready}
@@ -326,7 +327,7 @@ async def load(pid: int, url: str, bodies: list[bytes], count: int, options: Any
     async def run(seconds: float) -> Load:
         done = Load(options.connections)
         until = time.perf_counter() + seconds
-        clients = (client(url, bodies, until, done) for _ in range(options.connections))
+        clients = (client(url, bodies, one, until, done) for one in range(options.connections))
         await asyncio.gather(*clients)
         return done
 
@@ -347,7 +348,8 @@ async def load(pid: int, url: str, bodies: list[bytes], count: int, options: Any
 
 def compare(model: str, options: argparse.Namespace) -> None:
     here, there = sorted(os.sched_getaffinity(0))[:2]
-    flags = [model, "--engine", "fake", "--self-check", "off", "--no-access-log"]
+    flags = [model, "--engine", "fake", "--self-check", "off", "--cache-mb", "0"]
+    flags.append("--no-access-log")
     with (
         on_core(there),
         being("echo") as bare,
@@ -434,7 +436,7 @@ class Timers:
 async def split(model: str, count: int, repetitions: int) -> None:
     """The app called by hand, one request after another: no socket, no waiting."""
     body = {"query": "What?", "documents": texts(count)}
-    settings = Settings(model=model, engine="fake", self_check="off", access_log=False)
+    settings = Settings(model=model, engine="fake", self_check="off", cache_mb=0, access_log=False)
     async with open_app(settings) as app:
         ranker, timers = app.state.desk.ranker, Timers()
         timers.around(ranker, "timed")

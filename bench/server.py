@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,8 +65,8 @@ class Load:
         )
 
 
-def bodies(count: int) -> list[bytes]:
-    """Requests of real words; every query is another, so no head is shared."""
+def texts() -> Callable[[int], str]:
+    """Makes texts of so many real words, the same in every run."""
     words = re.findall(r"[A-Za-z]+[,.;]?", (ROOT / "LICENSE").read_text())
     chance = random.Random(7)
 
@@ -73,6 +74,12 @@ def bodies(count: int) -> list[bytes]:
         start = chance.randrange(len(words) - length)
         return " ".join(words[start : start + length])
 
+    return text
+
+
+def bodies(count: int) -> list[bytes]:
+    """Requests of real words; every query is another, so no head is shared."""
+    text = texts()
     return [
         orjson.dumps(
             {
@@ -85,14 +92,15 @@ def bodies(count: int) -> list[bytes]:
     ]
 
 
-async def client(url: str, requests: list[bytes], until: float, load: Load) -> None:
+async def client(url: str, requests: list[bytes], number: int, until: float, load: Load) -> None:
     """One keep-alive connection that always has one request on its way.
 
-    Written by hand, because a full HTTP client would cost more than the server.
+    Each begins at another request: equal ones in flight would be computed once. Written by
+    hand, because a full HTTP client would cost more than the server.
     """
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    place = load.clients * 31 + len(load.latencies)
+    place = load.clients * 31 + number * len(requests) // load.clients
     while time.perf_counter() < until:
         place += 1
         body = requests[place % len(requests)]
@@ -125,11 +133,13 @@ async def measure(url: str, pid: int, clients: int, seconds: float) -> Load:
     requests = bodies(400)
     warm = Load(clients)
     await asyncio.gather(
-        *(client(url, requests, time.perf_counter() + 1, warm) for _ in range(clients))
+        *(client(url, requests, one, time.perf_counter() + 1, warm) for one in range(clients))
     )
     load = Load(clients)
     cpu, began = cpu_seconds(pid), time.perf_counter()
-    await asyncio.gather(*(client(url, requests, began + seconds, load) for _ in range(clients)))
+    await asyncio.gather(
+        *(client(url, requests, one, began + seconds, load) for one in range(clients))
+    )
     load.seconds = time.perf_counter() - began
     load.cpu = cpu_seconds(pid) - cpu
     return load
@@ -148,7 +158,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = options.model or str(_near_zero(Path(folder)))
-        arguments = [model, "--engine", options.engine, "--self-check", "off"]
+        arguments = [model, "--engine", options.engine, "--self-check", "off", "--cache-mb", "0"]
         with serving(*arguments, "--no-access-log") as server:
             print(f"engine {options.engine}, {DOCUMENTS} documents of about 90 tokens a request\n")
             print(

@@ -13,9 +13,11 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 FROM vllm/vllm-openai:v0.32.0
 COPY --from=build /wheels /wheels
 # Without dependencies: the image's torch, transformers and fastapi are vLLM's business.
-# Starting the command shows at build time that nothing else is missing.
+# Only what it lacks is added. Importing the server shows at build time that nothing is missing.
 RUN python3 -m pip install --no-cache-dir --no-deps /wheels/*.whl \
-    && python3 -c "import fastapi, httptools, orjson, prometheus_client, tiktoken, tqdm, uvicorn, uvloop" \
+    && python3 -m pip install --no-cache-dir \
+        'cachetools>=5.3,<9' 'limits>=4.3,<6' 'redis>=5.2,<9' \
+    && python3 -c "import huggingface_hub, rankd.redis_cache, rankd.server, tqdm, uvloop" \
     && rankd --version \
     && useradd --create-home --uid 10001 rankd \
     && install -d -o rankd /home/rankd/.cache/huggingface

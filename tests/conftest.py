@@ -37,8 +37,11 @@ def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def client() -> Iterator[TestClient]:
-    """The whole app on the fake engine, with limits small enough to pass."""
-    settings = Settings(engine="fake", max_documents=20, max_body_bytes=100_000)
+    """The whole app on the fake engine, with limits small enough to pass.
+
+    Without a cache: no test shall be answered by what another one asked.
+    """
+    settings = Settings(engine="fake", max_documents=20, max_body_bytes=100_000, cache_mb=0)
     with asyncio.Runner() as runner:
         context = open_app(settings)
         app = runner.run(context.__aenter__())

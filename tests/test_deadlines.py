@@ -18,12 +18,14 @@ from fastapi.testclient import TestClient
 from pydantic import TypeAdapter
 
 from rankd.app import build
+from rankd.cache import Memory, ScoreCache
 from rankd.checkpoint import BUILTIN, locate
 from rankd.desk import Desk
 from rankd.dialects import DIALECTS
 from rankd.dialects.base import Dialect
 from rankd.dialects.tutorials import Simple
 from rankd.dialects.weaviate import Weaviate
+from rankd.door import KeyRing
 from rankd.engines.base import EngineInfo
 from rankd.engines.fake import FakeEngine
 from rankd.errors import DeadlineExceeded
@@ -80,7 +82,7 @@ def slow(encoder: PromptEncoder, ready: int, **settings: Any) -> Iterator[tuple[
         "slow",
         timeout_ms=settings.pop("timeout_ms", 0),
     )
-    app = build(desk, Settings(engine="fake", max_documents=100, access_log=False))
+    app = build(desk, Settings(engine="fake", max_documents=100, access_log=False), KeyRing())
     yield TestClient(app, raise_server_exceptions=False), engine
 
 
@@ -355,6 +357,18 @@ def test_the_ranker_answers_a_partial_ask_by_itself(encoder: PromptEncoder) -> N
     assert asyncio.run(scene()) == ([0, 1], "scored 4 of 6 documents in time")
 
 
+def test_what_was_scored_in_time_is_not_scored_again(encoder: PromptEncoder) -> None:
+    async def scene() -> tuple[list[bool], list[int]]:
+        cache = ScoreCache([Memory(1 << 20, ttl=60)])
+        ranker = Ranker(encoder, Slow(ready=2), max_documents=10, cache=cache)
+        soon = Ask("q", ("a", "b", "c"), deadline=time.monotonic() + 0.05, partial=True)
+        await ranker.rank(soon)
+        again = await ranker.rank(replace(soon, deadline=time.monotonic() + 30))
+        return [verdict.cached for verdict in again], [verdict.index for verdict in again]
+
+    assert asyncio.run(scene()) == ([True, True, False], [0, 1, 2])
+
+
 def test_a_body_that_dawdles_uses_up_its_own_time() -> None:
     body = json.dumps({"query": "q", "documents": ["d", "e"], "timeout_ms": 400}).encode()
     head = b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
@@ -375,7 +389,8 @@ def test_a_body_that_dawdles_uses_up_its_own_time() -> None:
 
 def test_a_partial_answer_of_the_model_has_the_scores_of_the_whole_one() -> None:
     documents = [f"document {number} " + "and so on " * (number % 100) for number in range(300)]
-    body = {"query": "which number?", "documents": documents, "raw_scores": True, "partial": True}
+    asked = {"query": "which number?", "documents": documents, "raw_scores": True}
+    body = {**asked, "partial": True, "cache": False}
     with serving("--self-check", "off", "--batch-tokens", "512", "--timeout-ms", "250") as server:
         url = f"{server.url}/v1/rerank"
         whole = httpx.post(url, json=body | {"timeout_ms": 300_000}, timeout=300).json()

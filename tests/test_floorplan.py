@@ -14,10 +14,21 @@ HOUSE = Path(rankd.__file__).parent
 # From the street to the foundation. A room may import what stands in a lower row,
 # or its own parts; never its neighbours in the same row.
 FLOORS: list[dict[str, set[str]]] = [
-    {"command line": {"__main__", "server", "http11", "offline"}},
+    {"command line": {"__main__", "server", "http11", "offline", "tls"}},
     {"app": {"app"}},
     {"door": {"door"}, "ops": {"ops"}, "dialects": {"dialects"}},
-    {"ranker": {"ranker", "desk", "selfcheck"}},
+    {
+        "ranker": {
+            "ranker",
+            "desk",
+            "selfcheck",
+            "admission",
+            "limits",
+            "cache",
+            "redis_cache",
+            "flights",
+        }
+    },
     {"engines": {"engines"}, "prompts": {"prompts"}},
     {"settings": {"settings", "checkpoint"}},
     {"foundation": {"metrics", "errors", "types"}, "client": {"client"}},
@@ -26,14 +37,15 @@ FLOORS: list[dict[str, set[str]]] = [
 ROOMS = {part: room for floor in FLOORS for room, parts in floor.items() for part in parts}
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 
-# Heavy libraries, and the only place that may import each.
-HEAVY = {
+# Heavy libraries, and the only places that may import each.
+HEAVY: dict[str, str | tuple[str, ...]] = {
     "torch": "engines/native",
     "safetensors": "engines/native",
     "numpy": "engines/native",
     "transformers": "",
     "vllm": "engines/vllm",
     "httpx": "client",
+    "redis": ("redis_cache", "limits"),
 }
 
 

@@ -220,7 +220,7 @@ WRONG: tuple[Any, ...] = (
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with serving("--engine", "fake", "--no-access-log") as running:
+    with serving("--engine", "fake", "--cache-mb", "0", "--no-access-log") as running:
         yield running
         _, errors = running.stop(signal.SIGTERM)
         assert "Traceback" not in errors

@@ -111,7 +111,7 @@ _PATIENT = ("--engine-wait-seconds", "200")
 
 def test_requests_in_flight_when_the_engine_is_killed_are_answered_right() -> None:
     bodies = [_varied(number) for number in range(6)]
-    with serving("--self-check", "off", *_PATIENT) as server:
+    with serving("--self-check", "off", "--cache-mb", "0", *_PATIENT) as server:
         calm = [httpx.post(f"{server.url}/v1/rerank", json=body, timeout=300) for body in bodies]
         for _ in range(2):
             replies: dict[int, httpx.Response] = {}

@@ -1,17 +1,19 @@
-"""The command line: `rankd serve`, `rankd rerank`, `rankd check`."""
+"""The command line: `rankd serve`, `rankd rerank`, `rankd check`, `rankd hash-key`."""
 
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import logging
+import socket
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from rankd import __version__
-from rankd.errors import RankError, SetupError
-from rankd.settings import Settings, load, nearest
+from rankd.errors import BadSettings, RankError, SetupError
+from rankd.settings import Settings, load, nearest, shown, sources
 
 INTERRUPTED = 130  # What a shell reports of a command that Ctrl-C ended.
 
@@ -42,11 +44,35 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
 
 
 async def _serve(options: argparse.Namespace) -> int:
-    from rankd.server import serve
-
     settings = _settings(options)
+    if options.print_config:
+        print(shown(settings, sources(_flags(options), config=options.config)))  # noqa: T201
+        return 0
+
+    from rankd.server import serve
+    from rankd.tls import check_tls
+
     _configure_logging(settings)
+    check_tls(settings)
+    _warn_of_open_door(settings)
     return await serve(settings)
+
+
+def _warn_of_open_door(settings: Settings) -> None:
+    if settings.api_keys or settings.api_keys_file or not _is_reachable(settings.host):
+        return
+    logging.getLogger("rankd").warning(
+        "anyone who reaches %s may use this server: it has no --api-key", settings.host
+    )
+
+
+def _is_reachable(host: str) -> bool:
+    """Whether others than this machine may come in; nobody comes to a name without an address."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError):
+        return False
+    return not all(ipaddress.ip_address(address[0]).is_loopback for *_, address in found)
 
 
 async def _check(options: argparse.Namespace) -> int:
@@ -71,10 +97,31 @@ async def _rerank(options: argparse.Namespace) -> int:
     )
 
 
+# A key that can be guessed is no better hidden by its digest.
+_SHORTEST_KEY = 20
+
+
+async def _hash_key(options: argparse.Namespace) -> int:
+    from getpass import getpass
+
+    from rankd.door.keys import hashed
+
+    key = (getpass("Key: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
+    if not key:
+        raise BadSettings("no key was given; make one with `openssl rand -hex 32`")
+    if len(key) < _SHORTEST_KEY:
+        print("rankd: a short key can be guessed from its digest", file=sys.stderr)  # noqa: T201
+    print(hashed(key))  # noqa: T201
+    return 0
+
+
 def _settings(options: argparse.Namespace) -> Settings:
+    return load(_flags(options), config=options.config)
+
+
+def _flags(options: argparse.Namespace) -> dict[str, Any]:
     given = vars(options)
-    flags = {name: given[name] for name in Settings.model_fields if name in given}
-    return load(flags, config=options.config)
+    return {name: given[name] for name in Settings.model_fields if name in given}
 
 
 def _configure_logging(settings: Settings, *, quiet: bool = False) -> None:
@@ -115,6 +162,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"rankd {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = _command(commands, "serve", _serve, "answer rerank requests over HTTP")
+    serve.add_argument(
+        "--print-config",
+        action="store_true",
+        default=False,
+        help="print every setting and where it comes from, without secrets, and end",
+    )
     _add_settings(serve, positional=True)
     check = _command(commands, "check", _check, "score known pairs: is this set-up right?")
     _add_settings(check, positional=True)
@@ -128,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     rerank.add_argument("--top-n", type=int, metavar="INT", help="print this many; all when absent")
     rerank.add_argument("--raw-scores", action="store_true", help="print logits, in nats")
     _add_settings(rerank, positional=False)
+    _command(commands, "hash-key", _hash_key, "print the digest of a key that is read from stdin")
     return parser
 
 

@@ -13,17 +13,21 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import Scope
 
 from rankd import __version__, dialects, ops, selfcheck
+from rankd.admission import Admission
+from rankd.cache import open_cache
 from rankd.checkpoint import Checkpoint, locate
-from rankd.desk import ARRIVED, PREFIX, Desk
+from rankd.desk import ARRIVED, CALLER, PREFIX, Desk
 from rankd.dialects.base import OpenAIFailure
 from rankd.dialects.schema import completed, failures
-from rankd.door import AccessLog, Keys, LastAnswers, PlainPath, WholeBody
+from rankd.door import AccessLog, KeyRing, Keys, LastAnswers, PlainPath, WholeBody
 from rankd.engines import open_engine
 from rankd.errors import InternalError, NotFound, RankError, SelfCheckFailed, WrongMethod
+from rankd.limits import open_limits
 from rankd.prompts import open_encoder
 from rankd.ranker import Ranker
 from rankd.settings import Settings
@@ -54,8 +58,14 @@ async def open_ranker(settings: Settings) -> AsyncIterator[tuple[Checkpoint, Ran
             max_instruction_tokens=settings.max_instruction_tokens,
             executor=executor,
         )
-        async with open_engine(checkpoint, encoder.answers, settings) as engine:
-            yield checkpoint, Ranker(encoder, engine, max_documents=settings.max_documents)
+        async with (
+            open_engine(checkpoint, encoder.answers, settings) as engine,
+            open_cache(checkpoint, engine.info, encoder.answers, settings) as cache,
+        ):
+            yield (
+                checkpoint,
+                Ranker(encoder, engine, max_documents=settings.max_documents, cache=cache),
+            )
     finally:
         # Whoever leaves does not wait for the encoding of what nobody will read.
         executor.shutdown(wait=False, cancel_futures=True)
@@ -68,8 +78,12 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
     Raises:
         SetupError: as `open_ranker`, or the self-check failed and is strict.
     """
-    async with open_ranker(settings) as (checkpoint, ranker):
+    keys = KeyRing(settings.api_keys, settings.api_keys_file)
+    async with open_ranker(settings) as (checkpoint, ranker), open_limits(settings) as limits:
         await _self_check(ranker, settings)
+        # Only now: what the server asks itself is nobody's.
+        ranker.limits = limits
+        ranker.admission = _admission(settings)
         name = settings.served_model_name or checkpoint.name
         aliases = frozenset({checkpoint.name, settings.model})
         desk = Desk(
@@ -77,13 +91,21 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
             name,
             aliases,
             strict=settings.strict_model,
-            needs_key=bool(settings.api_keys),
+            needs_key=bool(keys),
             timeout_ms=settings.timeout_ms,
         )
-        yield build(desk, settings)
+        yield build(desk, settings, keys)
 
 
-def build(desk: Desk, settings: Settings) -> FastAPI:
+def _admission(settings: Settings) -> Admission:
+    return Admission(
+        max_request_tokens=settings.max_request_tokens,
+        max_waiting_requests=settings.max_waiting_requests,
+        max_waiting_tokens=settings.max_waiting_tokens,
+    )
+
+
+def build(desk: Desk, settings: Settings, keys: KeyRing) -> FastAPI:
     """Put the rooms together around a desk that is ready."""
     dialects.check()
     app = FastAPI(
@@ -101,9 +123,22 @@ def build(desk: Desk, settings: Settings) -> FastAPI:
         # Whoever may GET may ask by HEAD; FastAPI's routes do not know.
         if isinstance(route, APIRoute) and "GET" in route.methods:
             route.methods.add("HEAD")
-    app.add_middleware(WholeBody, limit=settings.max_body_bytes, render=dialects.refusal)
-    app.add_middleware(Keys, keys=settings.api_keys, is_open=ops.is_open, render=dialects.refusal)
+    app.add_middleware(
+        WholeBody,
+        limit=settings.max_body_bytes,
+        seconds=settings.read_timeout_seconds,
+        render=dialects.refusal,
+    )
+    app.add_middleware(Keys, keys=keys, is_open=ops.is_open, note=CALLER, render=dialects.refusal)
     app.add_middleware(PlainPath, prefixes=dialects.PREFIXES, note=PREFIX)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["retry-after", "x-request-id", "x-rankd-cached", "x-rankd-warnings"],
+        )
     app.add_middleware(AccessLog, enabled=settings.access_log, render=_bug, arrived=ARRIVED)
     app.add_middleware(LastAnswers, stopping=lambda: desk.drain.begun)
     app.add_exception_handler(RankError, _render)

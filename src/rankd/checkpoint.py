@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,8 @@ from rankd.errors import BadModel
 BUILTIN = "builtin"
 CAUSAL = "Qwen3ForCausalLM"
 CLASSIFIER = "Qwen3ForSequenceClassification"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,23 @@ class Checkpoint:
                 # Name, shape and place of every tensor, and the first weights.
                 digest.update(stream.read(1 << 20))
         return digest.hexdigest()[:12]
+
+    def fingerprint(self) -> str:
+        """Changes with any bit of configuration and weights. Reads every file, so it takes
+        seconds for a large model, unless they lie in the hub's cache, which knows it."""
+        digest = hashlib.sha256((self.path / "config.json").read_bytes())
+        for file in self.weights:
+            digest.update(f"{file.name} {_content(file)}\n".encode())
+        return digest.hexdigest()
+
+
+def _content(file: Path) -> str:
+    """SHA-256 of a file, in hex; the hub's cache keeps large files under that name."""
+    blob = file.resolve()
+    if blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name):
+        return blob.name
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def locate(model: str, revision: str | None = None) -> Checkpoint:

@@ -96,6 +96,9 @@ class Desk:
 PREFIX = "rankd.prefix"
 ARRIVED = "rankd.arrived"
 
+# Where it notes whose key it let in: the key's name, or digits of its digest.
+CALLER = "rankd.caller"
+
 
 def desk_of(request: Request) -> Desk:
     return cast(Desk, request.app.state.desk)

@@ -7,7 +7,9 @@
     │   ├── UnknownModel    404   ... by naming a model that is served
     │   ├── WrongMethod     405   ... by another method
     │   ├── PoisonRequest   400   ... by not sending it again: it ended the engine, twice
+    │   ├── ReadTimeout     408   ... by sending sooner
     │   ├── TooLarge        413   ... by sending less
+    │   ├── HeadTooLarge    431   ... by sending fewer or shorter headers
     │   └── UnsupportedMedia 415  ... by sending it plain
     ├── Overloaded          429   try again later
     ├── ClientGone          499   nobody is listening any more
@@ -77,6 +79,11 @@ class WrongMethod(InvalidRequest):
     code = "method_not_allowed"
 
 
+class ReadTimeout(InvalidRequest):
+    status = 408
+    code = "request_timeout"
+
+
 class PoisonRequest(InvalidRequest):
     """It ended the engine twice, the second time when nothing else ran.
 
@@ -90,6 +97,11 @@ class PoisonRequest(InvalidRequest):
 class TooLarge(InvalidRequest):
     status = 413
     code = "request_too_large"
+
+
+class HeadTooLarge(InvalidRequest):
+    status = 431
+    code = "request_header_fields_too_large"
 
 
 class UnsupportedMedia(InvalidRequest):

@@ -35,3 +35,30 @@ UNKNOWN_FIELDS = Counter(
 )
 ENGINE_UP = Gauge("rankd_engine_up", "1 while the engine answers, 0 while it does not.")
 ENGINE_RESTARTS = Counter("rankd_engine_restarts_total", "Times the engine was started again.")
+WAITING_REQUESTS = Gauge("rankd_waiting_requests", "Requests taken in and not yet answered.")
+WAITING_TOKENS = Gauge(
+    "rankd_waiting_tokens", "Tokens that were admitted and are not yet scored, template included."
+)
+DRAIN_RATE = Gauge(
+    "rankd_drain_tokens_per_second",
+    "Tokens scored per second of work, over the last 30; what Retry-After is computed from.",
+)
+REFUSED = Counter(
+    "rankd_refused_total",
+    "Requests refused by a limit: request_tokens, waiting_requests, waiting_tokens, "
+    "key_requests, key_tokens, key_concurrency.",
+    ["reason"],
+)
+LIMITS_LOST = Counter(
+    "rankd_limits_backend_errors_total",
+    "Times that the limits' Redis did not answer, so that requests passed unchecked.",
+)
+CACHE_HITS = Counter("rankd_cache_hits_total", "Pairs whose score was computed before.")
+CACHE_MISSES = Counter("rankd_cache_misses_total", "Pairs looked up whose score was not known.")
+CACHE_BYTES = Gauge("rankd_cache_bytes", "Memory that cached scores take in this process.")
+CACHE_FAILURES = Counter(
+    "rankd_cache_failures_total", "Attempts to reach the shared cache that failed."
+)
+COALESCED = Counter(
+    "rankd_coalesced_total", "Pairs that another request in flight computed at the time."
+)

@@ -124,7 +124,8 @@ def _line(verdict: Verdict, document: dict[str, Any], *, raw: bool) -> str:
     number = verdict.logit if raw else verdict.score
     found = {"index": verdict.index, "relevance_score": rounded(number)}
     if verdict.truncated:
-        found |= {"document_tokens": verdict.document_tokens, "kept_tokens": verdict.kept_tokens}
+        counted = "document_tokens_more_than" if verdict.longer else "document_tokens"
+        found |= {counted: verdict.document_tokens, "kept_tokens": verdict.kept_tokens}
     return orjson.dumps({**document, **found}).decode()
 
 

@@ -5,17 +5,29 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
+from typing import NamedTuple
 
 from rankd import metrics
-from rankd.engines.base import Engine
+from rankd.admission import Admission, Ticket
+from rankd.cache import ScoreCache
+from rankd.engines.base import Engine, whose
 from rankd.errors import DeadlineExceeded, InternalError, InvalidRequest, TooLarge
+from rankd.flights import Flights
+from rankd.limits import Limits
 from rankd.prompts import Encoded, PromptEncoder
 from rankd.types import Ask, Prompt, Ranking, Verdict
 
 # Pieces of the documents of one request; Cohere's own limit.
 _MOST_PIECES = 10_000
+
+
+class Scored(NamedTuple):
+    """A pair's logit, None when it came too late, and whether an earlier request computed it."""
+
+    logit: float | None
+    cached: bool
 
 
 class Ranker:
@@ -25,12 +37,26 @@ class Ranker:
         engine: what scores; it is ready.
         encoder: what makes its prompts.
         max_documents: in one request.
+        cache: scores that were computed before; by default it keeps none.
+        admission: what may wait; without limits until someone sets them.
+        limits: what each caller may ask for, likewise.
     """
 
-    def __init__(self, encoder: PromptEncoder, engine: Engine, *, max_documents: int) -> None:
+    def __init__(
+        self,
+        encoder: PromptEncoder,
+        engine: Engine,
+        *,
+        max_documents: int,
+        cache: ScoreCache | None = None,
+    ) -> None:
         self.engine = engine
         self.encoder = encoder
         self.max_documents = max_documents
+        self.admission = Admission()
+        self.limits = Limits()
+        self.cache = cache or ScoreCache()
+        self._flights = Flights()
 
     async def rank(self, ask: Ask) -> list[Verdict]:
         """One verdict for each document, in the order of the request; see `Ask.partial`.
@@ -48,18 +74,27 @@ class Ranker:
     async def timed(self, asks: Sequence[Ask]) -> Ranking:
         """As `rank_all`, and how long its parts took."""
         self._refuse_too_many(asks)
-        began = time.perf_counter()
-        encoded = await self._encode(asks)
-        _refuse_too_many_pieces(encoded)
-        ready = time.perf_counter()
-        logits = await self._score(asks, [prompt for one in encoded for prompt in one.prompts])
+        with self.admission.enter(self._fewest_tokens(asks)) as ticket:
+            async with self.limits.call(asks[0].caller):
+                began = time.perf_counter()
+                encoded = await self._encode(asks)
+                _refuse_too_many_pieces(encoded)
+                ready = time.perf_counter()
+                prompts = [prompt for one in encoded for prompt in one.prompts]
+                pairs = await self._score(asks, prompts, ticket)
         scored = time.perf_counter()
-        rest = iter(logits)
+        rest = iter(pairs)
         judged = [_verdicts(one, list(islice(rest, len(one.prompts)))) for one in encoded]
         _refuse_unfinished(asks, judged)
         groups = [[verdict for verdict in one if verdict is not None] for one in judged]
         _count(groups)
         return Ranking(groups, ready - began, scored - ready)
+
+    def _fewest_tokens(self, asks: Sequence[Ask]) -> int:
+        """What there is to compute at least; that nothing is, only the cache can tell."""
+        if self.cache.is_kept and _may_share(asks):
+            return 0
+        return self.encoder.fewest_tokens(asks)
 
     async def _encode(self, asks: Sequence[Ask]) -> list[Encoded]:
         deadline = _deadline(asks)
@@ -70,25 +105,68 @@ class Ranker:
             metrics.ABANDONED_REQUESTS.labels("deadline").inc()
             raise DeadlineExceeded([None] * sum(len(ask.documents) for ask in asks)) from None
 
-    async def _score(self, asks: Sequence[Ask], prompts: Sequence[Prompt]) -> list[float | None]:
-        """A logit for each prompt, in order; None where the deadline came first.
+    async def _score(
+        self, asks: Sequence[Ask], prompts: Sequence[Prompt], ticket: Ticket
+    ) -> list[Scored]:
+        """What is known of each prompt, in order; what is not is admitted and computed.
 
         Equal pairs are scored once: it saves work, and only then are their logits the
         same to the last bit, so that they keep the order of the request.
         """
-        places: dict[Prompt, int] = {}
-        order = [places.setdefault(prompt, len(places)) for prompt in prompts]
-        scored: Sequence[float | None]
-        try:
-            scored = await self.engine.score(
-                list(places),
-                priority=min(ask.priority for ask in asks),
-                deadline=_deadline(asks),
-            )
-        except DeadlineExceeded as late:
-            scored = late.logits
-        _refuse_nonsense(scored)
-        return [scored[place] for place in order]
+        keys = await self.cache.keys(prompts)
+        pairs: dict[bytes, Prompt] = {}
+        for key, prompt in zip(keys, prompts, strict=True):
+            pairs.setdefault(key, prompt)
+        known = await self.look_up(asks, pairs)
+        missing = {key: prompt for key, prompt in pairs.items() if key not in known}
+        tokens = _tokens(missing.values())
+        ticket.admit(tokens)
+        await self.limits.charge(asks[0].caller, tokens)
+        computed = await self.compute(asks, missing)
+        ticket.done(tokens - _tokens(missing[key] for key in computed))
+        logits = known | computed
+        return [Scored(logits.get(key), key in known) for key in keys]
+
+    async def look_up(self, asks: Sequence[Ask], keys: Iterable[bytes]) -> dict[bytes, float]:
+        """The logits that are known, by their keys; none for who wants them computed."""
+        return await self.cache.look_up(keys) if _may_share(asks) else {}
+
+    async def compute(
+        self, asks: Sequence[Ask], pairs: Mapping[bytes, Prompt]
+    ) -> dict[bytes, float]:
+        """A logit for each pair that is scored in time, by its key."""
+        if not pairs:
+            return {}
+        priority = min(ask.priority for ask in asks)
+        deadline = _deadline(asks)
+        shares = _may_share(asks)
+
+        async def call(pairs: Mapping[bytes, Prompt]) -> dict[bytes, float]:
+            scored: Sequence[float | None]
+            try:
+                with whose(asks[0]):
+                    scored = await self.engine.score(
+                        list(pairs.values()), priority=priority, deadline=deadline
+                    )
+            except DeadlineExceeded as late:
+                scored = late.logits
+            _refuse_nonsense(scored)
+            rows = zip(pairs, scored, strict=True)
+            logits = {key: logit for key, logit in rows if logit is not None}
+            if shares:
+                self.cache.keep(logits)
+            return logits
+
+        if not shares:
+            return await call(pairs)
+        return await self._flights.score(
+            pairs,
+            call,
+            priority=priority,
+            deadline=deadline,
+            # Of another's call nothing is to be had until all of it is scored.
+            joins=not all(ask.partial for ask in asks),
+        )
 
     def _refuse_too_many(self, asks: Sequence[Ask]) -> None:
         documents = sum(len(ask.documents) for ask in asks)
@@ -99,6 +177,14 @@ class Ranker:
                 f"{documents:,} documents in one request; the limit is {self.max_documents:,}",
                 param="documents",
             )
+
+
+def _tokens(prompts: Iterable[Prompt]) -> int:
+    return sum(map(len, prompts))
+
+
+def _may_share(asks: Sequence[Ask]) -> bool:
+    return all(ask.cache for ask in asks)
 
 
 def _refuse_too_many_pieces(encoded: Sequence[Encoded]) -> None:
@@ -134,24 +220,28 @@ def _refuse_nonsense(logits: Sequence[float | None]) -> None:
         )
 
 
-def _verdicts(encoded: Encoded, logits: Sequence[float | None]) -> list[Verdict | None]:
+def _verdicts(encoded: Encoded, scored: Sequence[Scored]) -> list[Verdict | None]:
     """One for each document; None where it was not scored in time."""
-    pairs = iter(zip(logits, encoded.prompts, strict=True))
-    rows = zip(encoded.pieces, encoded.document_tokens, encoded.kept_tokens, strict=True)
+    pairs = iter(zip(scored, encoded.prompts, strict=True))
+    rows = zip(
+        encoded.pieces, encoded.document_tokens, encoded.kept_tokens, encoded.longer, strict=True
+    )
     return [
-        _verdict(index, list(islice(pairs, pieces)), whole, kept)
-        for index, (pieces, whole, kept) in enumerate(rows)
+        _verdict(index, list(islice(pairs, pieces)), whole, kept, longer)
+        for index, (pieces, whole, kept, longer) in enumerate(rows)
     ]
 
 
 def _verdict(
-    index: int, pieces: Sequence[tuple[float | None, Prompt]], whole: int, kept: int
+    index: int, pieces: Sequence[tuple[Scored, Prompt]], whole: int, kept: int, longer: bool
 ) -> Verdict | None:
     """Of a document that was read in pieces, the best piece counts; it may be any of them."""
-    logits = [logit for logit, _ in pieces if logit is not None]
+    logits = [scored.logit for scored, _ in pieces if scored.logit is not None]
     if len(logits) < len(pieces):
         return None
-    return Verdict(index, max(logits), sum(len(prompt) for _, prompt in pieces), whole, kept)
+    tokens = _tokens(prompt for _, prompt in pieces)
+    cached = all(scored.cached for scored, _ in pieces)
+    return Verdict(index, max(logits), tokens, whole, kept, longer, cached)
 
 
 def _count(verdicts: Sequence[Sequence[Verdict]]) -> None:

@@ -65,7 +65,8 @@ class Outcome:
 
 async def judge(ranker: Ranker, pairs: Sequence[KnownPair] = KNOWN_PAIRS) -> list[Outcome]:
     """Score every pair through prompt, engine and all."""
-    asks = [Ask(pair.query, (pair.right, pair.wrong)) for pair in pairs]
+    # Computed, never remembered: a shared cache knows what another server made of them.
+    asks = [Ask(pair.query, (pair.right, pair.wrong), cache=False) for pair in pairs]
     verdicts = await ranker.rank_all(asks)
     return [
         Outcome(pair, right.logit, wrong.logit)

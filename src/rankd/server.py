@@ -15,12 +15,14 @@ from dataclasses import dataclass
 
 import uvicorn
 
+from rankd import dialects
 from rankd.app import open_app
 from rankd.desk import Drain
 from rankd.engines.base import Engine
 from rankd.errors import EngineAway, EngineDown, PortTaken
-from rankd.http11 import Http11
+from rankd.http11 import Http11, Limits
 from rankd.settings import Settings
+from rankd.tls import tls_options
 
 _log = logging.getLogger("rankd")
 
@@ -57,12 +59,13 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
     loop = asyncio.get_running_loop()
     if loading := asyncio.current_task():
         loop.add_signal_handler(signal.SIGTERM, loading.cancel)
+    limits = Limits(settings.read_timeout_seconds, settings.max_connections, dialects.refusal)
     async with open_app(settings) as app:
         server = _Server(
             uvicorn.Config(
                 app,
                 loop="none",
-                http=Http11,
+                http=Http11.within(limits),
                 ws="none",
                 lifespan="off",
                 access_log=False,
@@ -70,6 +73,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
                 log_level="warning",
                 server_header=False,
                 timeout_keep_alive=75,
+                **tls_options(settings),
             ),
             app.state.desk.drain,
             drain_seconds=settings.drain_seconds,
@@ -142,7 +146,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or []:
-            _announce(self.name, listener)
+            _announce(self.name, listener, "https" if self.config.is_ssl else "http")
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -224,7 +228,8 @@ def _taken(host: str, port: int, problem: OSError) -> PortTaken:
     return PortTaken(f"cannot listen on {host}:{port}: {problem.strerror}")
 
 
-def _announce(name: str, listener: socket.socket) -> None:
+def _announce(name: str, listener: socket.socket, scheme: str) -> None:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    _log.info("%s is ready at http://%s:%d (try /docs, stop with Ctrl-C)", name, shown, port)
+    url = f"{scheme}://{shown}:{port}"
+    _log.info("%s is ready at %s (try /docs, stop with Ctrl-C)", name, url)

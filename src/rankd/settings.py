@@ -28,6 +28,12 @@ CONFIG_VARIABLE = "RANKD_CONFIG"  # What --config is in a container.
 # RANKD_SERVICE_HOST, RANKD_SERVICE_PORT_HTTP, RANKD_PORT_8000_TCP_ADDR, RANKD_PORT=tcp://...
 _SERVICE_LINK = re.compile(r"RANKD_(SERVICE_(HOST|PORT)|PORT_\d+_(TCP|UDP))")
 
+# What `rankd hash-key` prints.
+_DIGEST = re.compile(r"sha256:[0-9a-fA-F]{64}")
+
+# What a browser sends: no path and no slash at the end.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+", re.IGNORECASE)
+
 
 class Settings(BaseModel):
     """What an operator can choose."""
@@ -45,7 +51,13 @@ class Settings(BaseModel):
         False, description="Refuse requests that name another model, instead of answering them."
     )
     api_keys: tuple[str, ...] = Field(
-        (), description="Keys of which requests must carry one; none lets everyone in."
+        (),
+        repr=False,
+        description="Keys, or their digests from rankd hash-key, of which requests must carry "
+        "one; none lets everyone in.",
+    )
+    api_keys_file: Path | None = Field(
+        None, description="A file with one key or digest a line; read again when it changes."
     )
     engine: Literal["auto", "native", "vllm", "fake"] = Field(
         "auto", description="What scores; auto takes vLLM beside an accelerator, else native."
@@ -96,8 +108,61 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 opens it to all.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     max_documents: int = Field(1000, ge=1, description="Documents in one request; more is a 413.")
+    max_request_tokens: int = Field(
+        0,
+        ge=0,
+        description="Tokens to compute for one request, template included; more is a 413; 0: any.",
+    )
+    max_waiting_requests: int = Field(
+        2_000,
+        ge=0,
+        description="Requests taken in and not yet answered; more is a 429; 0: any number.",
+    )
+    max_waiting_tokens: int = Field(
+        8_000_000,
+        ge=0,
+        description="Tokens admitted and not yet scored; more is a 429; 0: any number. They take "
+        "some 40 bytes each; at your tokens per second this is the longest wait.",
+    )
+    key_requests_per_minute: int = Field(
+        0, ge=0, description="Requests of one key in any minute; more is a 429; 0: any number."
+    )
+    key_tokens_per_minute: int = Field(
+        0, ge=0, description="Tokens computed for one key in any minute; more is a 429; 0: any."
+    )
+    key_concurrency: int = Field(
+        0, ge=0, description="Requests of one key at a time; more is a 429; 0: any number."
+    )
+    limits_redis: str | None = Field(
+        None,
+        repr=False,
+        description="redis:// URL where several servers count a key's minutes together.",
+    )
     max_body_bytes: int = Field(
         32 * 1024 * 1024, ge=1024, description="Bytes of one request body; more is a 413."
+    )
+    read_timeout_seconds: float = Field(
+        60, gt=0, description="Seconds for a whole request to arrive; a slower one is a 408."
+    )
+    max_connections: int = Field(
+        900, ge=1, description="Open connections; a request on one more is a 429."
+    )
+    cors_origins: tuple[str, ...] = Field(
+        (),
+        description="Origins whose pages may call from a browser, by commas; * is every one, "
+        "none is none.",
+    )
+    ssl_certfile: Path | None = Field(
+        None, description="Certificate, with its chain, in PEM: the server speaks HTTPS."
+    )
+    ssl_keyfile: Path | None = Field(
+        None, description="Its private key in PEM; in the same file when absent."
+    )
+    ssl_keyfile_password: str | None = Field(
+        None, repr=False, description="What the private key is encrypted with."
+    )
+    ssl_ca_certs: Path | None = Field(
+        None, description="Authorities in PEM, of which a client must show a certificate."
     )
     max_instruction_tokens: int = Field(
         512, ge=16, description="Tokens of one instruction; more is a 400."
@@ -106,6 +171,13 @@ class Settings(BaseModel):
         "Given a web search query, retrieve relevant passages that answer the query",
         min_length=1,
         description="What relevance means when the request does not say.",
+    )
+    cache_mb: int = Field(
+        64, ge=0, description="Memory for scores computed before, in MiB; 0 keeps none here."
+    )
+    cache_ttl_seconds: int = Field(3600, ge=1, description="Seconds that a computed score is kept.")
+    cache_redis: str | None = Field(
+        None, repr=False, description="URL of a Redis in which several servers share their scores."
     )
     self_check: Literal["strict", "warn", "off"] = Field(
         "strict", description="Score known pairs at start; strict refuses to serve wrong scores."
@@ -136,7 +208,25 @@ class Settings(BaseModel):
     def _refuse_empty_keys(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
         if not all(key.strip() == key and key for key in keys):
             raise ValueError("a key must not be empty, or begin or end with a blank")
+        if any(key.startswith("sha256:") and not _DIGEST.fullmatch(key) for key in keys):
+            raise ValueError("sha256: must be followed by 64 hexadecimal digits")
         return keys
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """Flags and variables are text."""
+        if not isinstance(value, str):
+            return value
+        return [origin.strip() for origin in value.split(",") if origin.strip()]
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _refuse_what_is_no_origin(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin such as https://app.example.com")
+        return origins
 
     @field_validator("vllm_args", "api_keys", mode="before")
     @classmethod
@@ -165,14 +255,81 @@ def load(
     Raises:
         BadSettings: an unknown name, or a value of the wrong kind.
     """
-    environment = os.environ if environment is None else environment
-    if config is None and (named := environment.get(CONFIG_VARIABLE)):
-        config = Path(named)
-    values = _from_file(config) | _from_environment(environment) | dict(flags)
+    values: dict[str, Any] = {}
+    for given in sources(flags, environment, config).values():
+        values |= given
     try:
         return Settings(**values)
     except ValidationError as problem:
         raise BadSettings(_first_sentence(problem)) from None
+
+
+def sources(
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str] | None = None,
+    config: Path | None = None,
+) -> dict[str, dict[str, Any]]:
+    """What each place says, by its name, the weakest first; arguments as those of `load`."""
+    environment = os.environ if environment is None else environment
+    if config is None and (named := environment.get(CONFIG_VARIABLE)):
+        config = Path(named)
+    return {
+        str(config): _from_file(config),
+        "environment": _from_environment(environment),
+        "flag": dict(flags),
+    }
+
+
+def shown(settings: Settings, given: Mapping[str, Mapping[str, Any]]) -> str:
+    """Settings as a file for --config, secrets blotted out, and where each comes from.
+
+    Args:
+        given: the `sources` they were loaded from.
+    """
+    lines = []
+    for name, value in settings.model_dump(mode="json", exclude={"vllm_args"}).items():
+        origin = next((place for place in reversed(list(given)) if name in given[place]), "default")
+        text = f"# {name} =" if value is None else f"{name} = {_toml(blotted(name, value))}"
+        lines.append(f"{text}  # {origin}")
+    lines += ["", "[vllm]"]
+    lines += [
+        f"{json.dumps(name)} = {_toml(blotted(name, value))}"
+        for name, value in settings.vllm_args.items()
+        if value is not None
+    ]
+    return "\n".join(lines)
+
+
+_SECRET = re.compile(r"(^|_)(api_?keys?|password|passwd|secret|token|hf_token|credentials?)$")
+
+# The parts of a URL that hold a name and a password; a password may hold an @, too.
+_USERINFO = re.compile(r"://\S*@")
+_IN_QUERY = re.compile(r"([?&](?:username|password|token|secret)=)[^&\s]*", re.IGNORECASE)
+
+
+def blotted(name: str, value: Any) -> Any:
+    """A value with whatever opens a door replaced by stars."""
+    if _SECRET.search(name) and value is not None:
+        return ["***"] * len(value) if isinstance(value, list) else "***"
+    match value:
+        case str():
+            return _IN_QUERY.sub(r"\1***", _USERINFO.sub("://***@", value))
+        case list():
+            return [blotted("", item) for item in value]
+        case dict():
+            return {key: blotted(key, item) for key, item in value.items()}
+    return value
+
+
+def _toml(value: Any) -> str:
+    match value:
+        case list():
+            return f"[{', '.join(_toml(item) for item in value if item is not None)}]"
+        case dict():
+            pairs = (f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items() if v is not None)
+            return f"{{ {', '.join(pairs)} }}"
+    # Strings of JSON are strings of TOML, but for a character that no setting has.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def nearest(
@@ -226,6 +383,6 @@ def _first_sentence(problem: ValidationError) -> str:
     if name not in Settings.model_fields:
         return f"unknown setting {name}{nearest(name, Settings.model_fields)}"
     reason = error["msg"][0].lower() + error["msg"][1:]
-    if name == "api_keys":
-        return f"{name}: {reason}"  # Never the keys themselves.
-    return f"{name} = {error['input']!r}: {reason}"
+    if _SECRET.search(name) or name.endswith("_redis"):
+        return f"{name}: {reason}"  # Never the secrets themselves.
+    return f"{name} = {blotted('', error['input'])!r}: {reason}"

@@ -31,6 +31,10 @@ class Ask:
         priority: 0 is sooner than 1; the default of every dialect is 0.
         deadline: `time.monotonic()` after which the answer is of no use; None waits.
         partial: what is scored by then is better than nothing.
+        caller: whose limits it counts towards: the name of the key, or digits of its
+            digest; "" is everyone without one.
+        user: whom the caller asks for; callers and their users share the engine fairly.
+        cache: whether scores that were computed before will do.
     """
 
     query: str
@@ -43,6 +47,9 @@ class Ask:
     priority: int = 0
     deadline: float | None = None
     partial: bool = False
+    caller: str = ""
+    user: str = ""
+    cache: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,8 @@ class Verdict:
             pieces when the document was read in pieces.
         document_tokens: tokens of the whole document, before any cut.
         kept_tokens: tokens of the document that the model read, each once.
+        longer: the document has more than `document_tokens`; they were not all counted.
+        cached: computed for an earlier request; all its pieces, where it has several.
     """
 
     index: int
@@ -88,6 +97,8 @@ class Verdict:
     tokens: int
     document_tokens: int
     kept_tokens: int
+    longer: bool = False
+    cached: bool = False
 
     @property
     def score(self) -> float:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rankd.engines.base import whose
 from rankd.engines.native.queue import Call, Queue
-from rankd.types import Prompt
+from rankd.types import Ask, Prompt
 
 
 def _call(*lengths: int, priority: int = 0, head: int = 0) -> Call:
@@ -124,6 +125,146 @@ def test_every_prompt_is_handed_out_once(calls: list[tuple[list[int], int]], bud
     while batch := queue.take(budget):
         sizes = [len(call.prompts[place].tail) for call, place in batch]
         assert sum(sizes) <= budget or len(batch) == 1
+        seen += batch
+
+    expected = [(call, place) for call in waiting for place in range(len(call.prompts))]
+    assert sorted(seen, key=expected.index) == expected
+    assert queue.tokens == 0
+
+
+def _owned(caller: str, *lengths: int, priority: int = 0) -> Call:
+    return Call([Prompt((), (2,) * length) for length in lengths], priority, caller)
+
+
+def test_callers_take_turns_however_many_calls_each_has() -> None:
+    many = [_owned("many", *[10] * 20) for _ in range(9)]
+    single = _owned("single", *[10] * 20)
+
+    batch = _queue(*many, single).take(200)
+
+    assert sum(call is single for call, _ in batch) == 10
+    assert {sum(call is one for call, _ in batch) for one in many} == {1, 2}
+
+
+def test_a_call_is_of_whoever_asked() -> None:
+    with whose(Ask("q", ("d",), caller="key", user="ann")):
+        theirs = Call([])
+
+    assert (theirs.caller, Call([]).caller) == ("key/ann", "")
+
+
+def test_a_caller_who_comes_back_is_owed_nothing() -> None:
+    queue = _queue(_owned("busy", *[10] * 100), first := _owned("guest", 10))
+    queue.take(500)
+    second = _owned("guest", *[10] * 50)
+    queue.add(second)
+
+    batch = [call for call, _ in queue.take(200)]
+
+    assert first.waiting == 0
+    assert batch.count(second) == 10
+
+
+def test_callers_who_left_leave_nothing_behind() -> None:
+    queue = _queue(_call(*[1] * 5000))
+    for number in range(1000):
+        queue.add(_owned(f"caller {number}", 1))
+        queue.take(3)
+
+    [lane] = queue._lanes.values()
+
+    assert len(lane._callers) < 5
+
+
+def test_a_low_priority_gets_a_sixteenth_and_so_does_not_starve() -> None:
+    low = _call(*[10] * 100, priority=999)
+    queue = _queue(low, *(_call(*[10] * 1000, priority=0) for _ in range(2)))
+
+    batch = [call for call, _ in queue.take(17 * 10 * 20)]
+
+    assert batch.count(low) == 20
+    assert low not in batch[:15]
+
+
+def test_of_low_priorities_the_one_passed_over_for_longest_is_next() -> None:
+    low = [_call(*[10] * 5, priority=priority) for priority in (3, 500, 999)]
+    queue = _queue(*low, _call(*[10] * 1000))
+
+    late = [call.priority for call, _ in queue.take(10_000) if call.priority][:6]
+
+    assert sorted(late[:3]) == sorted(late[3:]) == [3, 500, 999]
+
+
+def test_what_is_owed_to_nobody_is_forgotten() -> None:
+    queue = _queue(_call(*[10] * 1000))
+    queue.take(9_000)
+    low = _call(10, 10, priority=5)
+    queue.add(low)
+
+    assert low not in [call for call, _ in queue.take(150)]
+
+
+def test_batches_are_smaller_while_a_call_waits_that_takes_many() -> None:
+    large = _call(*[10] * 1000)
+    queue = _queue(large)
+    small = _call(10, 10, 10, 10)
+
+    alone = queue.next_batch(100)
+    queue.add(small)
+    together = queue.next_batch(100)
+
+    assert len(alone) == 5
+    # Half of it in turns, and then the rest of the small one, which fits whole.
+    assert _names(together, L=large, s=small) in ("sLsLss", "LsLsLss")
+
+
+def test_ordinary_calls_fill_a_batch() -> None:
+    queue = _queue(*[_call(*[10] * 20) for _ in range(30)])
+
+    assert len(queue.next_batch(100)) == 10
+
+
+def test_what_is_finished_out_of_turn_is_paid_for_at_the_next() -> None:
+    large = _owned("large", *[10] * 5000)
+    queue = _queue(large)
+    shares: dict[str, int] = {"large": 0, "crowd": 0}
+    for _ in range(100):
+        while len([call for call in queue._calls if call.waiting]) < 8:
+            queue.add(_owned("crowd", *[10] * 4))
+        for call, _ in queue.next_batch(100):
+            shares[call.caller] += 1
+
+    assert 0.8 < shares["large"] / shares["crowd"] < 1.25
+
+
+@settings(deadline=None)
+@given(
+    calls=st.lists(
+        st.tuples(
+            st.lists(st.integers(1, 50), min_size=1, max_size=12),
+            st.integers(-2, 2),
+            st.sampled_from("abc"),
+            st.integers(0, 9),
+        ),
+        max_size=5,
+    ),
+    budget=st.integers(1, 120),
+)
+def test_smaller_batches_hand_out_every_prompt_once_too(
+    calls: list[tuple[list[int], int, str, int]], budget: int
+) -> None:
+    waiting = []
+    for lengths, priority, caller, head in calls:
+        # Each prompt has a head of its own, as several asks of one request have.
+        prompts = [Prompt(tuple([1] * head), (2,) * length) for length in lengths]
+        waiting.append(Call(prompts, priority, caller))
+    queue = _queue(*waiting)
+
+    seen = []
+    while batch := queue.next_batch(budget):
+        sizes = [len(call.prompts[place]) for call, place in batch]
+        heads = {id(call.prompts[place].head) for call, place in batch}
+        assert sum(sizes) <= budget or len(batch) == 1 or len(heads) < len(batch)
         seen += batch
 
     expected = [(call, place) for call in waiting for place in range(len(call.prompts))]

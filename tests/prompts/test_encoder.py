@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from transformers import AutoTokenizer
 from rankd.checkpoint import Checkpoint
 from rankd.errors import InvalidRequest
 from rankd.prompts import PromptEncoder, open_encoder
-from rankd.types import Ask, Prompt
+from rankd.types import Ask, Prompt, Truncation
 
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 
@@ -247,3 +249,138 @@ def test_documents_that_must_not_be_cut_are_refused_by_place_and_size(folder: Pa
 
     with pytest.raises(InvalidRequest, match=r"1 of 2 documents exceed 2 .*: documents\[1\] \(3\)"):
         encoder(folder).encode_now(ask)
+
+
+def _very_long(sort: str) -> str:
+    chance = random.Random(5)
+    words = [
+        "gravity",
+        " is",
+        " a",
+        " force",
+        ", ",
+        "北京",
+        "。",
+        "e\u0301",
+        "'s",
+        "\n",
+        " 1234",
+        "  ",
+    ]
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    return {
+        "words": lambda: "".join(chance.choices(words, k=500_000)),
+        "chinese": lambda: "".join(chance.choices("中华人民共和国是一个，。的了在有", k=1_100_000)),
+        "digits": lambda: "".join(chance.choices("0123456789", k=1_100_000)),
+        "letters": lambda: "".join(chance.choices(letters, k=1_100_000)),
+        "one letter": lambda: "a" * 1_100_000,
+        "marks": lambda: "a" + "\u0301\u0323" * 600_000,
+    }[sort]()
+
+
+@pytest.mark.parametrize(
+    ("sort", "truncation"),
+    [
+        *((sort, "end") for sort in ("words", "chinese", "digits", "letters", "one letter")),
+        ("marks", "end"),
+        *((sort, "start") for sort in ("words", "chinese", "digits")),
+    ],
+)
+def test_of_a_very_long_document_what_is_read_are_the_tokens_of_the_whole(
+    folder: Path, sort: str, truncation: Truncation
+) -> None:
+    text = _very_long(sort)
+    limit = 700
+    [whole] = encoder(folder)._plain.encode([" " + text])
+
+    encoded = encoder(folder).encode_now(
+        Ask("q", (text, "short"), max_document_tokens=limit, truncation=truncation)
+    )
+
+    [prompt, _] = encoded.prompts
+    expected = whole[:limit] if truncation == "end" else whole[-limit:]
+    assert list(prompt.tail[:limit]) == expected
+    assert encoded.longer == (True, False)
+    assert limit < encoded.document_tokens[0] < len(whole)
+    assert encoded.kept_tokens[0] == limit
+
+
+def test_chunks_of_a_very_long_document_are_those_of_the_whole(folder: Path) -> None:
+    text = _very_long("words")
+    [whole] = encoder(folder)._plain.encode([" " + text])
+    ask = Ask("q", (text,), max_document_tokens=300, max_chunks=4, overlap=50)
+
+    encoded = encoder(folder).encode_now(ask)
+
+    assert [list(prompt.tail[:300]) for prompt in encoded.prompts] == [
+        whole[start : start + 300] for start in (0, 250, 500, 750)
+    ]
+    assert encoded.kept_tokens == (1050,)
+
+
+def test_a_text_that_needs_many_characters_for_a_token_is_read_to_its_limit(qwen: Path) -> None:
+    text = "word" + " " * 1_200_000  # Up to 128 of them are one token.
+
+    encoded = encoder(qwen).encode_now(Ask("q", (text,)))
+
+    assert len(encoded.prompts[0]) == 8192 or encoded.longer == (False,)
+    assert not encoded.longer[0] or encoded.document_tokens[0] > encoded.kept_tokens[0]
+
+
+def test_thirty_megabytes_take_no_longer_than_what_can_be_read_of_them(folder: Path) -> None:
+    began = time.perf_counter()
+    encoded = encoder(folder).encode_now(Ask("q", ("gravity and time " * 1_800_000,)))
+
+    assert time.perf_counter() - began < 3  # The whole takes more than ten times as long.
+    assert encoded.longer == (True,)
+
+
+def test_a_very_long_query_or_instruction_is_refused_without_reading_all_of_it(qwen: Path) -> None:
+    long = "do this and " * 1_000_000
+
+    with pytest.raises(InvalidRequest, match=r"tokens or more .*the limit is 8,192"):
+        encoder(qwen).encode_now(Ask(long, ("d",)))
+    with pytest.raises(InvalidRequest, match=r"takes more than [\d,]+ tokens; the limit is 512"):
+        encoder(qwen).encode_now(Ask("q", ("d",), instruction=long))
+    with pytest.raises(InvalidRequest, match=r"documents\[0\] \(more than [\d,]+\)"):
+        encoder(qwen).encode_now(Ask("q", (long,), truncation="refuse"))
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    documents=st.lists(st.one_of(texts, st.text(max_size=400)), min_size=1, max_size=6),
+    limit=st.one_of(st.none(), st.integers(1, 40)),
+    truncation=st.sampled_from(["start", "end"]),
+    chunks=st.integers(1, 3),
+)
+def test_a_request_never_has_fewer_tokens_than_its_length_says(
+    folder: Path,
+    documents: list[str],
+    limit: int | None,
+    truncation: Truncation,
+    chunks: int,
+) -> None:
+    ask = Ask("q", tuple(documents), None, limit, truncation, chunks)
+
+    price = sum(map(len, set(encoder(folder).encode_now(ask).prompts)))
+
+    assert encoder(folder).fewest_tokens([ask]) <= price
+
+
+def test_the_lower_bound_takes_two_spellings_of_a_text_for_one(folder: Path) -> None:
+    spellings = ("é" * 500, "e\u0301" * 500)
+
+    both = encoder(folder).fewest_tokens([Ask("q", spellings)])
+
+    assert both == max(encoder(folder).fewest_tokens([Ask("q", (one,))]) for one in spellings)
+
+
+def test_the_lower_bound_counts_what_documents_differ_in(folder: Path) -> None:
+    alike = Ask("q", ("the same",) * 50)
+    different = Ask("q", tuple(f"{number} document" for number in range(50)))
+    long = Ask("q", ("word and more " * 10_000,))
+
+    one, fifty, many = (encoder(folder).fewest_tokens([ask]) for ask in (alike, different, long))
+
+    assert fifty == 50 * one
+    assert many > 10 * one

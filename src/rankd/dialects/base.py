@@ -49,6 +49,9 @@ class Asking(BaseModel):
     priority: Count | None = Field(
         None, ge=0, le=999, description="Lower is sooner; 0 when absent."
     )
+    user: str | None = Field(
+        None, description="Whom it is for: users share the engine fairly; nobody when absent."
+    )
     timeout_ms: Count | None = Field(
         None,
         ge=1,
@@ -61,6 +64,11 @@ class Asking(BaseModel):
         None,
         description="true: when the time is over the answer holds the documents that are scored, "
         "and says which are not; false when absent.",
+    )
+    cache: bool | None = Field(
+        None,
+        description="false: compute every score, take and leave none in the cache; true when "
+        "absent.",
     )
 
     # What a dialect's own fields say; each overrides what it has a field for.
@@ -112,6 +120,7 @@ class Asking(BaseModel):
             priority=self.priority or 0,
             deadline=deadline,
             partial=self.takes_part(),
+            cache=self.cache is not False,
         )
 
     def instructions(self) -> dict[str, str | None]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import Request, Response
 from starlette.types import Scope
 
 from rankd import metrics
-from rankd.desk import Desk, desk_of
+from rankd.desk import CALLER, Desk, desk_of
 from rankd.dialects import wire
 from rankd.dialects.base import Asking, Dialect, Reply
 from rankd.dialects.deadlines import deadline_of
@@ -38,10 +39,11 @@ async def fields_in(http: Request) -> dict[str, Any]:
     return wire.fields_of(await http.body(), desk_of(http).ranker.max_documents)
 
 
-async def ranked(desk: Desk, request: Asking, asks: Sequence[Ask]) -> Ranking:
-    """Rank; complaints are about the fields that the caller sent."""
+async def ranked(http: Request, request: Asking, asks: Sequence[Ask]) -> Ranking:
+    """Rank for whoever asks; complaints are about the fields that the caller sent."""
+    caller, user = http.scope.get(CALLER, ""), request.user or ""
     try:
-        return await desk.rank(asks)
+        return await desk_of(http).rank([replace(ask, caller=caller, user=user) for ask in asks])
     except InvalidRequest as problem:
         raise request.retold(problem) from None
 
@@ -55,7 +57,7 @@ async def answer(http: Request, desk: Desk, dialect: Dialect, body: dict[str, An
     request = wire.validated(dialect.Request, body)
     desk.accept_model(request.model)
     ask = request.ask(deadline_of(http, request.timeout_ms))
-    ranking = await ranked(desk, request, [ask])
+    ranking = await ranked(http, request, [ask])
     return rendered(dialect, reply_to(dialect, request, ask, ranking, desk, http.scope["path"]))
 
 
@@ -82,7 +84,11 @@ def reply_to(
 
 
 def rendered(dialect: Dialect, reply: Reply) -> Response:
-    headers = {**wire.warning_header(reply.warnings), **dialect.headers(reply)}
+    headers = {
+        **wire.warning_header(reply.warnings),
+        **wire.cached_header(reply.verdicts),
+        **dialect.headers(reply),
+    }
     return wire.JSON(dialect.render(reply), headers=headers)
 
 

@@ -73,7 +73,6 @@ class RerankRequest(Repeating):
         validation_alias=AliasChoices("kwargs"),
         description="Xinference's, as JSON text; of it only `instruction` is read; {} when absent.",
     )
-    user: str | None = Field(None, description="Accepted; has no effect.")
     # Sent by clients that mean no harm: the benchmark of vLLM, Xinference's client.
     truncate_prompt_tokens: int | None = Field(None, description="Accepted; has no effect.")
     return_len: bool | None = Field(None, description="Accepted; token counts always come.")
@@ -152,11 +151,16 @@ class Meta(BaseModel):
 
 
 class OwnMeta(Meta):
+    cached_documents: int = Field(description="Documents whose score was computed before.")
     not_scored: list[int] | None = Field(
         None,
         description="Of a partial answer, the documents that were not scored in time, by index; "
         "absent when there are none.",
     )
+
+
+class OwnUsage(Usage):
+    cached_tokens: int = Field(description="Of the prompt's tokens, those of cached documents.")
 
 
 class RerankResponse(BaseModel):
@@ -166,7 +170,7 @@ class RerankResponse(BaseModel):
     model: str = Field(description="As the request named it, or the served name.")
     results: list[Result] = Field(description="Most relevant first.")
     meta: OwnMeta
-    usage: Usage
+    usage: OwnUsage
     tokens: Tokens = Field(description="As in `meta`, where SiliconFlow's clients look.")
 
 
@@ -186,9 +190,13 @@ class OpenAI(Dialect):
             "results": results(reply),
             "meta": {
                 **meta(reply, "1" if reply.path.endswith("/v1/rerank") else "2"),
+                "cached_documents": sum(verdict.cached for verdict in reply.verdicts),
                 **({"not_scored": reply.not_scored} if reply.not_scored else {}),
             },
-            "usage": usage(reply),
+            "usage": {
+                **usage(reply),
+                "cached_tokens": sum(one.tokens for one in reply.verdicts if one.cached),
+            },
             "tokens": {"input_tokens": reply.tokens, "output_tokens": 0},
         }
 

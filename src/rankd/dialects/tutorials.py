@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any, ClassVar
 
 from fastapi import Request, Response
@@ -194,7 +195,7 @@ async def batch_rerank(http: Request) -> Response:
     request = wire.validated(BatchRequest, await counter.fields_in(http))
     desk.accept_model(request.model)
     asks = request.asks(deadline_of(http, request.timeout_ms))
-    groups = (await counter.ranked(desk, request, asks)).groups
+    groups = (await counter.ranked(http, request, asks)).groups
     warnings = wire.unknown_fields(request, simple.name)
     for place, verdicts in enumerate(groups):
         warnings += [f"query {place}: {said}" for said in wire.truncations(verdicts)]
@@ -205,7 +206,7 @@ async def batch_rerank(http: Request) -> Response:
                 for ask, verdicts in zip(asks, groups, strict=True)
             ]
         },
-        headers=wire.warning_header(warnings),
+        headers=wire.warning_header(warnings) | wire.cached_header(chain(*groups)),
     )
 
 

@@ -59,7 +59,6 @@ class _Scoring(Asking):
     chat_template_kwargs: dict[str, Any] | None = Field(
         None, description="Of it only `instruction` is read; none when absent."
     )
-    user: str | None = Field(None, description="Accepted; has no effect.")
     truncate_prompt_tokens: int | None = Field(
         None, description="Accepted; documents are cut to fit in any case."
     )
@@ -263,11 +262,12 @@ async def score_body(http: Request, desk: Desk, body: Mapping[str, Any]) -> Resp
     request = wire.validated(ScoreRequest, body)
     desk.accept_model(request.model)
     asks = request.asks(deadline_of(http, request.timeout_ms))
-    ranking = await counter.ranked(desk, request, asks)
+    ranking = await counter.ranked(http, request, asks)
     verdicts = _renumbered(verdict for group in ranking.groups for verdict in group)
     warnings = [*wire.unknown_fields(request, dialect.name), *wire.truncations(verdicts)]
     answer = _answer(request, verdicts, desk.name_for(request.model), warnings)
-    return wire.JSON(answer, headers=wire.warning_header(warnings))
+    headers = wire.warning_header(warnings) | wire.cached_header(verdicts)
+    return wire.JSON(answer, headers=headers)
 
 
 class TokenizeRequest(BaseModel):

@@ -32,9 +32,9 @@ _GZIP = b"\x1f\x8b"
 # What Windows puts before a text in UTF-8.
 _MARK = b"\xef\xbb\xbf"
 
-# Levels of a body. orjson reads 1024 and writes 254, and an answer that repeats a document
-# may hold it deeper than the request did.
-_DEEPEST = 250
+# Levels of arrays and objects in a body; no dialect has ten. orjson writes 254, and an answer
+# that repeats a document may hold it deeper than the request did.
+_DEEPEST = 64
 
 
 def fields_of(body: bytes, most: int) -> dict[str, Any]:
@@ -126,8 +126,8 @@ def _extras(model: BaseModel, path: str = "") -> Iterator[str]:
 def truncations(verdicts: Iterable[Verdict]) -> list[str]:
     """Which documents were cut, and by how much."""
     return [
-        f"document {verdict.index} was cut from {verdict.document_tokens} "
-        f"to {verdict.kept_tokens} tokens"
+        f"document {verdict.index} was cut from {'more than ' if verdict.longer else ''}"
+        f"{verdict.document_tokens} to {verdict.kept_tokens} tokens"
         for verdict in verdicts
         if verdict.truncated
     ]
@@ -170,6 +170,11 @@ def warning_header(warnings: Sequence[str]) -> dict[str, str]:
     return {"x-rankd-warnings": said.encode("ascii", "backslashreplace").decode()}
 
 
+def cached_header(verdicts: Iterable[Verdict]) -> dict[str, str]:
+    """How many documents' scores were computed before: few dialects have a place for it."""
+    return {"x-rankd-cached": str(sum(verdict.cached for verdict in verdicts))}
+
+
 def short_name(name: str) -> str:
     return name if len(name) <= 60 else name[:57] + "..."
 
@@ -188,37 +193,23 @@ def parse(body: bytes) -> Any:
     Raises:
         InvalidRequest: it is not JSON, or nests too deep.
     """
-    value = _read(body.removeprefix(_MARK))
-    # Nearly no body has as many brackets, and where none has, nothing nests.
-    if body.count(b"[") + body.count(b"{") > _DEEPEST:
-        _refuse_depth(value)
-    return value
-
-
-def _refuse_depth(value: Any) -> None:
-    try:
-        orjson.dumps([[value]])
-    except orjson.JSONEncodeError:
-        raise _too_deep() from None
-
-
-def _too_deep() -> InvalidRequest:
-    return InvalidRequest(f"the body nests more than {_DEEPEST} levels deep")
-
-
-def _read(body: bytes) -> Any:
+    body = body.removeprefix(_MARK)
     if not body.strip():
         raise InvalidRequest("the body is empty; send a JSON object")
     if body.startswith(_GZIP):
         raise UnsupportedMedia("the body is compressed; send plain JSON")
     try:
-        return orjson.loads(body)
+        value = orjson.loads(body)
+        _refuse_deep(value, body)
+        return value
     except orjson.JSONDecodeError as problem:
         first = problem
     # orjson refuses half a surrogate pair ("\ud83d"), which JavaScript's splitters
     # send whenever they cut an emoji in two. The standard library takes it.
     try:
-        return _mend(_loads(body.decode()))
+        value = _loads(body.decode())
+        _refuse_deep(value, body)
+        return _mend(value)
     except (ValueError, RecursionError):
         reason = first.msg[0].lower() + first.msg[1:]
         raise InvalidRequest(
@@ -234,6 +225,27 @@ def _integer(digits: str) -> int | float:
     """As orjson reads it, which writes no longer ones."""
     value = int(digits)
     return value if -(2**63) <= value < 2**64 else float(digits)
+
+
+def _refuse_deep(value: Any, body: bytes) -> None:
+    """Whoever walks through a body later may do so without a look at the stack."""
+    # Nearly no body has as many brackets, and where none has, nothing nests.
+    if body.count(b"[") + body.count(b"{") <= _DEEPEST:
+        return
+    level, depth = [value] if isinstance(value, dict | list) else [], 1
+    while level := [
+        item
+        for node in level
+        for item in (node.values() if isinstance(node, dict) else node)
+        if isinstance(item, dict | list)
+    ]:
+        depth += 1
+        if depth > _DEEPEST:
+            raise _too_deep()
+
+
+def _too_deep() -> InvalidRequest:
+    return InvalidRequest(f"the body is nested more than {_DEEPEST} levels deep")
 
 
 def _refuse_constant(name: str) -> None:

@@ -2,8 +2,8 @@
 
 from rankd.door.access import AccessLog
 from rankd.door.body import WholeBody
-from rankd.door.keys import Keys
+from rankd.door.keys import KeyRing, Keys
 from rankd.door.last import LastAnswers
 from rankd.door.path import PlainPath
 
-__all__ = ["AccessLog", "Keys", "LastAnswers", "PlainPath", "WholeBody"]
+__all__ = ["AccessLog", "KeyRing", "Keys", "LastAnswers", "PlainPath", "WholeBody"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+import traceback
 import uuid
 from collections.abc import Callable
 
@@ -18,6 +19,9 @@ _log = logging.getLogger("rankd.access")
 
 # What a caller may name its request; anything else could forge lines of the log.
 _SAFE_ID = re.compile(rb"[\w.:-]{1,128}", re.ASCII)
+
+# Errors behind an error that are still written down.
+_LONGEST_CHAIN = 10
 
 
 class AccessLog:
@@ -64,9 +68,9 @@ class AccessLog:
             await self._app(scope, receive, note)
         except Exception as problem:
             # Answered here and not by the framework, whose answer would pass by the log.
-            _log.exception("%s %s failed", scope["method"], _shown(path))
+            _log.error("%s %s failed: %s", scope["method"], _shown(path), _trace(problem))
             if status != 499:
-                raise  # Too late for another answer.
+                return  # Too late for another answer; the server below closes the connection.
             await self._render(problem, scope)(scope, receive, note)
         finally:
             self._write(scope, path, request_id, status, time.perf_counter() - began)
@@ -91,6 +95,18 @@ class AccessLog:
 def _shown(path: str) -> str:
     """A path as one line of plain characters."""
     return path.encode("ascii", "backslashreplace").decode()
+
+
+def _trace(problem: BaseException) -> str:
+    """Where it happened and what, but not what it says: that may quote a document."""
+    parts: list[str] = []
+    seen: BaseException | None = problem
+    while seen is not None and len(parts) < _LONGEST_CHAIN:
+        parts.append(
+            f"{type(seen).__qualname__}\n{''.join(traceback.format_tb(seen.__traceback__))}"
+        )
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    return "caused by ".join(parts)
 
 
 def _request_id(scope: Scope) -> bytes:

@@ -10,7 +10,14 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rankd import metrics
-from rankd.errors import ClientGone, RankError, ShuttingDown, TooLarge, UnsupportedMedia
+from rankd.errors import (
+    ClientGone,
+    RankError,
+    ReadTimeout,
+    ShuttingDown,
+    TooLarge,
+    UnsupportedMedia,
+)
 
 Render = Callable[[RankError, Scope], Response]
 
@@ -21,12 +28,14 @@ class WholeBody:
     Args:
         limit: bytes of one body; more is a 413, before it is read when the client
             says how long it is.
+        seconds: for a body to arrive, however steadily it trickles; then a 408.
         render: puts an error into the envelope that clients expect.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int, render: Render) -> None:
+    def __init__(self, app: ASGIApp, *, limit: int, seconds: float, render: Render) -> None:
         self._app = app
         self._limit = limit
+        self._seconds = seconds
         self._render = render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -34,19 +43,25 @@ class WholeBody:
             await self._app(scope, receive, send)
             return
         try:
-            body = await self._read(scope, receive)
+            body = await self._read_in_time(scope, receive)
         except ClientGone:
             return
-        except asyncio.CancelledError:
-            await self._say_that_it_ends(scope, receive, send)
-            return
-        except (TooLarge, UnsupportedMedia) as problem:
+        except (ReadTimeout, ShuttingDown, TooLarge, UnsupportedMedia) as problem:
             response = self._render(problem, scope)
             # The rest of the body is still to come, and must not be read as a request.
             response.headers["connection"] = "close"
             await response(scope, receive, send)
             return
         await self._run_while_wanted(scope, body, receive, send)
+
+    async def _read_in_time(self, scope: Scope, receive: Receive) -> bytes:
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await self._read(scope, receive)
+        except TimeoutError:
+            raise ReadTimeout(f"the body took more than {self._seconds:g} s to arrive") from None
+        except asyncio.CancelledError:
+            raise ShuttingDown("the server is stopping and the body has not arrived") from None
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
         for name, value in scope["headers"]:

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
-from rankd.types import Prompt
+from rankd.types import Ask, Prompt
+
+# Whose the calls of this task are. No argument of `score`, because only an engine that
+# keeps a queue of its own can do anything with it.
+CALLER: ContextVar[str] = ContextVar("rankd.caller", default="")
+
+
+@contextmanager
+def whose(ask: Ask) -> Iterator[None]:
+    """Calls of `score` in this block are one caller's, or one of its users'."""
+    before = CALLER.set(f"{ask.caller}/{ask.user}")
+    try:
+        yield
+    finally:
+        CALLER.reset(before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +61,8 @@ class Engine(Protocol):
         Args:
             prompts: N >= 1, each at most `info.max_tokens` long with a tail of at
                 least one id. Prompts of one request share one head object.
-            priority: lower is sooner; equal priorities share the engine fairly.
+            priority: lower is sooner, but nothing waits for ever; equal priorities share
+                the engine fairly among callers, and then among their calls.
             deadline: `time.monotonic()` after which the answer is of no use.
 
         Returns:

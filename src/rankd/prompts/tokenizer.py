@@ -34,6 +34,10 @@ class PlainEncoder(Protocol):
         """Each id as text; half a character becomes a replacement character."""
         ...
 
+    def fewest(self, text: str) -> int:
+        """Tokens that a text has at least, from its length alone."""
+        ...
+
 
 class BytePairEncoder:
     """`tiktoken` on the checkpoint's own vocabulary: the same ids, five times as fast."""
@@ -42,12 +46,17 @@ class BytePairEncoder:
         self._encode = encoding.encode_ordinary
         self._spell = encoding.decode_single_token_bytes
         self._normalize = normalize
+        self._longest = max(map(len, encoding.token_byte_values()))
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [self._encode(self._normalize(_short_blanks(text))) for text in texts]
 
     def spell(self, ids: Sequence[int]) -> list[str]:
         return [self._spell(one).decode(errors="replace") for one in ids]
+
+    def fewest(self, text: str) -> int:
+        # Up to four characters, such as a letter and its accents, are composed to one.
+        return min(len(text), _LONGEST_BLANK) // (self._longest * (1 if text.isascii() else 4))
 
 
 class GeneralEncoder:
@@ -65,6 +74,9 @@ class GeneralEncoder:
 
     def spell(self, ids: Sequence[int]) -> list[str]:
         return [self._tokenizer.decode([one], skip_special_tokens=False) for one in ids]
+
+    def fewest(self, text: str) -> int:
+        return 0  # A word that is not in the vocabulary may be one token, however long.
 
 
 class Tokenizer:

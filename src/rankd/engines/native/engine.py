@@ -101,7 +101,7 @@ class NativeEngine:
     def _feed(self) -> None:
         self._feeding = False
         while self._down is None and self._wants_batch():
-            batch = self._queue.take(self._batch_tokens)
+            batch = self._queue.next_batch(self._batch_tokens)
             if not batch:
                 return
             if not self._in_flight:

@@ -1,27 +1,45 @@
-"""Who is next: lower priority first, then equal shares of tokens among calls.
+"""Who is next: lower priority first, then equal shares of tokens among callers and calls.
 
 Pure bookkeeping, without clock or event loop. Each call carries a `turn`, the tokens
 it was served so far; the call with the lowest turn gives the next prompt, so a call
 of five documents passes through a call of a thousand. A call that arrives late starts
-at the turn of those being served: it owes nothing and is owed nothing.
+at the turn of those being served: it owes nothing and is owed nothing. Callers take turns
+in the same manner, so that one with a hundred calls gets no more than one with a single.
+
+Nothing starves: of what a priority is served, a sixteenth is owed to those that wait
+behind it, and goes to the one that was passed over for longest.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Generic, Protocol, TypeVar
 
+from rankd.engines.base import CALLER
 from rankd.types import Prompt
+
+# Of the tokens served, one in so many is owed to lower priorities that wait.
+_AGEING = 16
+
+# Batches after which a call is one that others should not have to wait for.
+_MANY = 4
 
 
 class Call:
-    """One `score` call: its prompts, those not yet sent, the logits that came back."""
+    """One `score` call: its prompts, those not yet sent, the logits that came back.
 
-    def __init__(self, prompts: Sequence[Prompt], priority: int = 0) -> None:
+    Attributes:
+        caller: whose it is; calls of one caller share that caller's share.
+    """
+
+    def __init__(
+        self, prompts: Sequence[Prompt], priority: int = 0, caller: str | None = None
+    ) -> None:
         self.prompts = prompts
         self.priority = priority
+        self.caller = CALLER.get() if caller is None else caller
         self.logits: list[float | None] = [None] * len(prompts)
         self.unanswered = len(prompts)
         self.turn = 0
@@ -38,6 +56,14 @@ class Call:
         prompt = self.prompts[self._next]
         return len(prompt.tail) + (0 if prompt.head is self._head else len(prompt.head))
 
+    def remaining(self) -> int:
+        """As `cost`, of all prompts that wait."""
+        head, tokens = self._head, self.waiting_tokens
+        for prompt in self.prompts[self._next :]:
+            tokens += 0 if prompt.head is head else len(prompt.head)
+            head = prompt.head
+        return tokens
+
     def take(self) -> int:
         """Hand out the next prompt, by its place in `prompts`."""
         place = self._next
@@ -53,30 +79,155 @@ class Call:
         self.waiting_tokens = 0
 
 
-@dataclass(slots=True)
-class _Lane:
-    """The calls of one priority, least served first."""
+class _Member(Protocol):
+    turn: int
 
-    heap: list[tuple[int, int, Call]] = field(default_factory=list)
-    turn: int = 0
+    @property
+    def waiting(self) -> int: ...
+
+
+M = TypeVar("M", bound=_Member)
+
+
+class _Turns(Generic[M]):
+    """Members that take turns, least served first.
+
+    Attributes:
+        turn: of the one that was served last; where newcomers start.
+    """
+
+    def __init__(self) -> None:
+        self.turn = 0
+        self._heap: list[tuple[int, int, M]] = []
+        self._arrivals = itertools.count()
+
+    def add(self, member: M) -> None:
+        member.turn = self.turn
+        heapq.heappush(self._heap, (member.turn, next(self._arrivals), member))
+
+    def first(self) -> M | None:
+        return self._heap[0][2] if self._heap else None
+
+    def dismiss(self) -> Iterator[M]:
+        """Let go of those in front who wait for nothing any more."""
+        while self._heap and not self._heap[0][2].waiting:
+            yield heapq.heappop(self._heap)[2]
+
+    def put_back(self, before: int) -> None:
+        """Put the first one in order again; its turn was `before` until it was served."""
+        self.turn = before
+        member = self._heap[0][2]
+        heapq.heapreplace(self._heap, (member.turn, next(self._arrivals), member))
+
+
+class _Caller:
+    """One caller's calls of one priority.
+
+    Attributes:
+        debt: tokens it was served out of turn, for which it waits at its next.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.turn = 0
+        self.debt = 0
+        self._calls: _Turns[Call] = _Turns()
+
+    @property
+    def waiting(self) -> int:
+        call = self.first()
+        return call.waiting if call else 0
+
+    def add(self, call: Call) -> None:
+        self._calls.add(call)
+
+    def first(self) -> Call | None:
+        for _ in self._calls.dismiss():
+            pass
+        return self._calls.first()
+
+    def take(self, call: Call) -> int:
+        before, cost = call.turn, call.cost()
+        place = call.take()
+        self._calls.put_back(before)
+        self.turn += cost + self.debt
+        self.debt = 0
+        return place
+
+
+class _Lane:
+    """The callers of one priority.
+
+    Attributes:
+        served: when it was served last, in tokens of the whole queue.
+    """
+
+    def __init__(self, priority: int, now: int) -> None:
+        self.priority = priority
+        self.served = now
+        self._callers: dict[str, _Caller] = {}
+        self._turns: _Turns[_Caller] = _Turns()
+
+    def add(self, call: Call) -> None:
+        caller = self._callers.get(call.caller)
+        if caller is None or not caller.waiting:
+            caller = self._callers[call.caller] = _Caller(call.caller)
+            self._turns.add(caller)
+        caller.add(call)
+
+    def first(self) -> Call | None:
+        for gone in self._turns.dismiss():
+            if self._callers.get(gone.name) is gone:
+                del self._callers[gone.name]
+        caller = self._turns.first()
+        return caller.first() if caller else None
+
+    def take(self, call: Call) -> int:
+        """Hand out the next prompt of the first call."""
+        caller = self._callers[call.caller]
+        before = caller.turn
+        place = caller.take(call)
+        self._turns.put_back(before)
+        return place
+
+    def charge(self, caller: str, cost: int) -> None:
+        self._callers[caller].debt += cost
 
 
 class Queue:
     def __init__(self) -> None:
         self._lanes: dict[int, _Lane] = {}
-        self._arrivals = itertools.count()
+        self._calls: set[Call] = set()
+        self._served = 0
+        self._owed = 0  # To lower priorities, in tokens times _AGEING.
         self.tokens = 0
 
     def add(self, call: Call) -> None:
-        lane = self._lanes.setdefault(call.priority, _Lane())
-        call.turn = lane.turn
-        heapq.heappush(lane.heap, (call.turn, next(self._arrivals), call))
+        if call.priority not in self._lanes:
+            self._lanes[call.priority] = _Lane(call.priority, self._served)
+        self._lanes[call.priority].add(call)
+        self._calls.add(call)
         self.tokens += call.waiting_tokens
 
     def drop(self, call: Call) -> None:
         """Forget what the call still has waiting; its place in the heap empties later."""
         self.tokens -= call.waiting_tokens
+        self._calls.discard(call)
         call.abandon()
+
+    def next_batch(self, budget: int) -> list[tuple[Call, int]]:
+        """As `take`, but smaller while a call waits that takes many batches.
+
+        Whoever comes waits for the batches that are on their way and for its own. So these
+        are half as large then, and a call that fits whole in what is left of the budget
+        needs no second one.
+        """
+        if not any(call.waiting_tokens > _MANY * budget for call in self._calls):
+            return self.take(budget)
+        before = self._served
+        batch = self.take(budget // 2)
+        calls = dict.fromkeys(call for call, _ in batch)
+        return batch + self._finished(calls, budget - (self._served - before))
 
     def take(self, budget: int) -> list[tuple[Call, int]]:
         """The next batch: at most `budget` tokens, but one prompt however long it is."""
@@ -86,26 +237,55 @@ class Queue:
             if batch and cost > budget:
                 break
             budget -= cost
-            batch.append((call, self._advance(call)))
+            batch.append((call, self._advance(call, cost)))
+        return batch
+
+    def _finished(self, calls: Iterable[Call], left: int) -> list[tuple[Call, int]]:
+        """The last prompts of calls that fit whole."""
+        batch: list[tuple[Call, int]] = []
+        for call in calls:
+            if not call.waiting or call.waiting_tokens > left or (cost := call.remaining()) > left:
+                continue
+            left -= cost
+            self._account(call, cost)
+            self._lanes[call.priority].charge(call.caller, cost)
+            self.tokens -= call.waiting_tokens
+            batch += [(call, call.take()) for _ in range(call.waiting)]
         return batch
 
     def _first(self) -> Call | None:
+        """The call whose prompt is next."""
+        best = self._best()
+        late = self._passed_over(best.priority) if best and len(self._lanes) > 1 else None
+        if late is None:
+            self._owed = 0
+            return best
+        return late if self._owed >= _AGEING * late.cost() else best
+
+    def _best(self) -> Call | None:
         while self._lanes:
             priority = min(self._lanes)
-            heap = self._lanes[priority].heap
-            while heap and not heap[0][2].waiting:
-                heapq.heappop(heap)
-            if heap:
-                return heap[0][2]
+            call = self._lanes[priority].first()
+            if call is not None:
+                return call
             del self._lanes[priority]
         return None
 
-    def _advance(self, call: Call) -> int:
-        """Take one prompt of the first call of its lane, and put the call back in order."""
-        lane = self._lanes[call.priority]
-        lane.turn = call.turn
+    def _passed_over(self, best: int) -> Call | None:
+        """Of the lower priorities, the first call of the one that was served longest ago."""
+        lanes = [lane for lane in self._lanes.values() if lane.priority != best and lane.first()]
+        return min(lanes, key=lambda lane: lane.served).first() if lanes else None
+
+    def _advance(self, call: Call, cost: int) -> int:
+        """Take one prompt of a call that is the first of its lane, and put it back in order."""
+        self._account(call, cost)
         self.tokens -= call.waiting_tokens
-        place = call.take()
+        place = self._lanes[call.priority].take(call)
         self.tokens += call.waiting_tokens
-        heapq.heapreplace(lane.heap, (call.turn, next(self._arrivals), call))
         return place
+
+    def _account(self, call: Call, cost: int) -> None:
+        is_late = call.priority != min(self._lanes)
+        self._owed += -_AGEING * cost if is_late else cost
+        self._served += cost
+        self._lanes[call.priority].served = self._served

@@ -102,6 +102,8 @@ def _common(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
         # A second clock and a histogram for every document; see configs/ to have them.
         "disable_log_stats": True,
         "enable_log_requests": False,
+        # Code that comes with a checkpoint runs only for whoever asks in vllm_args.
+        "trust_remote_code": False,
     }
 
 

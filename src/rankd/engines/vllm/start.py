@@ -19,7 +19,7 @@ from rankd.engines.vllm.profiles import profile_for
 from rankd.engines.vllm.refusals import refuse_known_bad
 from rankd.engines.vllm.versions import installed
 from rankd.errors import BadModel, SetupError
-from rankd.settings import Settings
+from rankd.settings import Settings, blotted
 from rankd.types import Answers
 
 _log = logging.getLogger("rankd")
@@ -115,7 +115,8 @@ async def _started(library: _Vllm, args: dict[str, Any], settings: Settings) -> 
 def _start(library: _Vllm, args: dict[str, Any], settings: Settings) -> Any:
     fields = {field.name for field in dataclasses.fields(library.args)}
     given = accepted(args, fields, asked=settings.vllm_args)
-    _log.debug("vLLM's arguments: %s; dropped: %s", given, sorted(args.keys() - given.keys()))
+    dropped = sorted(args.keys() - given.keys())
+    _log.debug("vLLM's arguments: %s; dropped: %s", blotted("", given), dropped)
     try:
         # Without a running loop `AsyncLLM` binds itself to the one that first awaits it.
         return library.llm.from_engine_args(

@@ -1,0 +1,97 @@
+"""What the score cache costs and saves: a request of 100 documents, found or not.
+
+    python bench/cache.py [--rounds 200] [--documents 100] [--characters 500] [--redis URL]
+
+The ranker on the fake engine, so that what is timed is everything but the model: prompts,
+keys, the look-up, and what is kept of a miss. Every round asks a query of its own, in each
+manner in turn; then the queries come again. No HTTP.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import re
+import statistics
+import time
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from rankd.app import open_ranker
+from rankd.cache import ENTRY_BYTES, digests
+from rankd.ranker import Ranker
+from rankd.settings import Settings
+from rankd.types import Ask
+
+WORDS = re.findall(r"[A-Za-z]+[,.;]?", (Path(__file__).parent.parent / "LICENSE").read_text())
+
+
+def make_asks(rounds: int, documents: int, characters: int) -> list[Ask]:
+    chance = random.Random(7)
+
+    def text(size: int) -> str:
+        start = chance.randrange(len(WORDS) - size)
+        return " ".join(WORDS[start : start + size])[:characters]
+
+    texts = tuple(f"{number} {text(characters // 4)}" for number in range(documents))
+    return [Ask(f"{text(8)} {number}?", texts) for number in range(rounds)]
+
+
+async def timed(ranker: Ranker, ask: Ask) -> tuple[float, float]:
+    """Milliseconds of the whole, and of what comes after the prompts."""
+    began = time.perf_counter()
+    ranking = await ranker.timed([ask])
+    return (time.perf_counter() - began) * 1000, ranking.scoring * 1000
+
+
+async def bench(options: argparse.Namespace) -> None:
+    asks = make_asks(options.rounds, options.documents, options.characters)
+    rows: dict[str, list[tuple[float, float]]] = {}
+    async with AsyncExitStack() as stack:
+        rankers = {}
+        for name, changes in {
+            "memory": {},
+            "none": {"cache_mb": 0},
+            **({"Redis": {"cache_mb": 0, "cache_redis": options.redis}} if options.redis else {}),
+        }.items():
+            settings = Settings.model_validate({"engine": "fake", **changes})
+            _, rankers[name] = await stack.enter_async_context(open_ranker(settings))
+        for ask in asks:
+            alone = replace(ask, cache=False)
+            rows.setdefault("`cache: false`", []).append(await timed(rankers["none"], alone))
+            for name, ranker in rankers.items():
+                rows.setdefault(f"{name}, misses", []).append(await timed(ranker, ask))
+        for ask in asks:
+            for name, ranker in rankers.items():
+                if name != "none":
+                    rows.setdefault(f"{name}, hits", []).append(await timed(ranker, ask))
+        encoder = next(iter(rankers.values())).encoder
+        prompts = encoder.encode_now(asks[0]).prompts
+    print(f"{options.documents} documents of {options.characters} characters\n")
+    print("| cache | request ms | after the prompts ms | the same, µs/document |")
+    print("|---|---|---|---|")
+    for name, times in rows.items():
+        whole, after = (statistics.median(column) for column in zip(*times, strict=True))
+        each = after * 1000 / options.documents
+        print(f"| {name} | {whole:.2f} | {after:.2f} | {each:.1f} |")
+    began = time.perf_counter()
+    for _ in range(100):
+        digests(prompts, b"identity")
+    each = (time.perf_counter() - began) / 100 / len(prompts) * 1e6
+    tokens = statistics.mean(len(prompt.tail) for prompt in prompts)
+    print(f"\na key: {each:.1f} µs for {tokens:.0f} tokens; 64 MiB: {(64 << 20) // ENTRY_BYTES:,}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--documents", type=int, default=100)
+    parser.add_argument("--characters", type=int, default=500)
+    parser.add_argument("--redis", help="URL of a Redis to try, too")
+    asyncio.run(bench(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

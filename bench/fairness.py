@@ -1,0 +1,107 @@
+"""A small request beside a large one: its latency as a multiple of what it is alone.
+
+In one run, on one server: five documents are asked for again and again, first alone, then
+while a request of a thousand documents is being scored, then while another key asks with
+many requests at a time.
+
+    python bench/fairness.py [MODEL] [--rounds 3] [--goal 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "bench"))
+
+from server import texts  # noqa: E402
+from servers import serving  # noqa: E402
+
+LARGE, SMALL, CROWD = 1000, 5, 16
+ALONE = 40  # Small requests that tell what they take alone.
+
+Ask = Callable[[str, int], Awaitable[float]]
+
+
+async def measure(url: str, rounds: int) -> list[tuple[str, list[float]]]:
+    """Seconds of small requests, in each situation."""
+    text = texts()
+    alone: list[float] = []
+    beside: list[float] = []
+    crowded: list[float] = []
+    async with httpx.AsyncClient(base_url=url, timeout=600) as http:
+
+        async def ask(user: str, count: int) -> float:
+            body = {
+                "query": text(8),
+                "documents": [text(76) for _ in range(count)],
+                "return_documents": False,
+                "user": user,
+            }
+            began = time.perf_counter()
+            (await http.post("/v1/rerank", json=body)).raise_for_status()
+            return time.perf_counter() - began
+
+        await ask("small", SMALL)
+        for _ in range(rounds):
+            alone += [await ask("small", SMALL) for _ in range(ALONE)]
+            beside += await _while(ask, [asyncio.create_task(ask("large", LARGE))])
+            crowd = [asyncio.create_task(ask("crowd", 5 * SMALL)) for _ in range(CROWD * 4)]
+            crowded += await _while(ask, crowd)
+    return [
+        ("alone", alone),
+        (f"beside one request of {LARGE:,}", beside),
+        (f"beside {CROWD * 4} requests of {5 * SMALL} by another user", crowded),
+    ]
+
+
+async def _while(ask: Ask, load: list[asyncio.Task[float]]) -> list[float]:
+    """Small requests, as long as the load lasts; one that outlives it does not count."""
+    await asyncio.sleep(0.3)
+    seconds: list[float] = []
+    while not any(task.done() for task in load):
+        took = await ask("small", SMALL)
+        if not all(task.done() for task in load):
+            seconds.append(took)
+        await asyncio.sleep(0.02)
+    await asyncio.gather(*load)
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("model", nargs="?", default="builtin")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--goal", type=float, default=3.0, help="the ratio that is a failure")
+    parser.add_argument("--batch-tokens", default="1024")
+    options = parser.parse_args()
+    arguments = [options.model, "--engine", "native", "--cache-mb", "0", "--no-access-log"]
+    with serving(*arguments, "--batch-tokens", options.batch_tokens) as server:
+        found = asyncio.run(measure(server.url, options.rounds))
+        server.stop(signal.SIGTERM)
+    idle = statistics.median(found[0][1])
+    print(f"{SMALL} documents of about 90 tokens, {options.model}, native engine\n")
+    print("| situation | requests | p50 ms | p95 ms | ratio of medians |")
+    print("|---|---|---|---|---|")
+    for name, seconds in found:
+        late = statistics.quantiles(seconds, n=20)[-1] * 1000 if len(seconds) > 1 else float("nan")
+        middle = statistics.median(seconds)
+        print(
+            f"| {name} | {len(seconds)} | {middle * 1000:.1f} | {late:.1f} | {middle / idle:.2f} |"
+        )
+    if statistics.median(found[1][1]) > options.goal * idle:
+        sys.exit(f"more than {options.goal} times the latency alone")
+
+
+if __name__ == "__main__":
+    main()
