@@ -17,8 +17,8 @@ def _call(*lengths: int, priority: int = 0, head: int = 0) -> Call:
     return Call([Prompt(shared, (2,) * length) for length in lengths], priority)
 
 
-def _queue(*calls: Call) -> Queue:
-    queue = Queue()
+def _queue(*calls: Call, slice_tokens: int = 1) -> Queue:
+    queue = Queue(slice_tokens)
     for call in calls:
         queue.add(call)
     return queue
@@ -116,10 +116,13 @@ def test_dropping_twice_or_after_the_end_changes_nothing() -> None:
         max_size=8,
     ),
     budget=st.integers(1, 120),
+    slice_tokens=st.integers(1, 120),
 )
-def test_every_prompt_is_handed_out_once(calls: list[tuple[list[int], int]], budget: int) -> None:
+def test_every_prompt_is_handed_out_once(
+    calls: list[tuple[list[int], int]], budget: int, slice_tokens: int
+) -> None:
     waiting = [_call(*lengths, priority=priority) for lengths, priority in calls]
-    queue = _queue(*waiting)
+    queue = _queue(*waiting, slice_tokens=slice_tokens)
 
     seen = []
     while batch := queue.take(budget):
@@ -130,6 +133,58 @@ def test_every_prompt_is_handed_out_once(calls: list[tuple[list[int], int]], bud
     expected = [(call, place) for call in waiting for place in range(len(call.prompts))]
     assert sorted(seen, key=expected.index) == expected
     assert queue.tokens == 0
+
+
+def test_a_turn_is_a_slice_of_a_call() -> None:
+    a, b, c = _call(*[10] * 5), _call(*[10] * 4), _call(10, 10)
+    queue = _queue(a, b, c, slice_tokens=30)
+
+    order = "".join(_names(queue.take(20), a=a, b=b, c=c) for _ in range(6))
+
+    assert order == "aaabbbccaab"
+
+
+def test_callers_take_turns_by_slices_too() -> None:
+    theirs = [_owned("they", *[10] * 3) for _ in range(3)]
+    mine = _owned("me", *[10] * 6)
+    queue = _queue(*theirs, mine, slice_tokens=30)
+
+    whose = ["they" if call is not mine else "me" for call, _ in queue.take(120)]
+
+    assert whose == ["they"] * 3 + ["me"] * 3 + ["they"] * 3 + ["me"] * 3
+
+
+def test_who_comes_in_the_middle_of_a_slice_is_next_after_it() -> None:
+    large = _call(*[10] * 100)
+    queue = _queue(large, slice_tokens=40)
+    queue.take(220)
+    queue.add(small := _call(10, 10, 10))
+
+    assert _names(queue.take(100), L=large, s=small) == "LLsssLLLLL"
+
+
+def test_many_who_come_and_go_within_a_slice_do_not_starve_a_large_one() -> None:
+    large = _call(*[10] * 1000)
+    queue = _queue(large, slice_tokens=50)
+    queue.take(500)
+    seen = []
+
+    for _ in range(200):
+        queue.add(_call(10, 10, 10, 10))
+        seen += queue.take(40)
+
+    # The others alone are as much as can be done, and wait in ever larger numbers.
+    assert sum(call is large for call, _ in seen) > len(seen) / 20
+
+
+def test_a_call_that_is_dropped_in_its_slice_leaves_the_next_a_whole_one() -> None:
+    gone, a, b = _call(*[10] * 9), _call(*[10] * 9), _call(*[10] * 9)
+    queue = _queue(gone, a, b, slice_tokens=30)
+    queue.take(20)
+
+    queue.drop(gone)
+
+    assert _names(queue.take(60), a=a, b=b) == "aaabbb"
 
 
 def _owned(caller: str, *lengths: int, priority: int = 0) -> Call:

@@ -6,6 +6,9 @@ of five documents passes through a call of a thousand. A call that arrives late 
 at the turn of those being served: it owes nothing and is owed nothing. Callers take turns
 in the same manner, so that one with a hundred calls gets no more than one with a single.
 
+A turn is a slice of some prompts, not one: of a hundred calls that wait, each of which gave one
+prompt to every batch, none would be done before all are, and no cache could keep their heads.
+
 Nothing starves: of what a priority is served, a sixteenth is owed to those that wait
 behind it, and goes to the one that was passed over for longest.
 """
@@ -93,7 +96,7 @@ class _Turns(Generic[M]):
     """Members that take turns, least served first.
 
     Attributes:
-        turn: of the one that was served last; where newcomers start.
+        turn: the furthest that any of them was when it was served; where newcomers start.
     """
 
     def __init__(self) -> None:
@@ -113,11 +116,12 @@ class _Turns(Generic[M]):
         while self._heap and not self._heap[0][2].waiting:
             yield heapq.heappop(self._heap)[2]
 
-    def put_back(self, before: int) -> None:
-        """Put the first one in order again; its turn was `before` until it was served."""
-        self.turn = before
-        member = self._heap[0][2]
-        heapq.heapreplace(self._heap, (member.turn, next(self._arrivals), member))
+    def served(self, before: int, *, goes_on: bool) -> None:
+        """The first one was served, whose turn was `before`; unless it goes on, others are next."""
+        self.turn = max(self.turn, before)
+        if not goes_on:
+            member = self._heap[0][2]
+            heapq.heapreplace(self._heap, (member.turn, next(self._arrivals), member))
 
 
 class _Caller:
@@ -146,10 +150,10 @@ class _Caller:
             pass
         return self._calls.first()
 
-    def take(self, call: Call) -> int:
+    def take(self, call: Call, *, goes_on: bool) -> int:
         before, cost = call.turn, call.cost()
         place = call.take()
-        self._calls.put_back(before)
+        self._calls.served(before, goes_on=goes_on)
         self.turn += cost + self.debt
         self.debt = 0
         return place
@@ -158,13 +162,19 @@ class _Caller:
 class _Lane:
     """The callers of one priority.
 
+    Args:
+        slice_tokens: of a call, before others are next.
+
     Attributes:
         served: when it was served last, in tokens of the whole queue.
     """
 
-    def __init__(self, priority: int, now: int) -> None:
+    def __init__(self, priority: int, now: int, slice_tokens: int) -> None:
         self.priority = priority
         self.served = now
+        self._slice_tokens = slice_tokens
+        self._on: Call | None = None  # Whose slice it is, and what is left of it.
+        self._left = 0
         self._callers: dict[str, _Caller] = {}
         self._turns: _Turns[_Caller] = _Turns()
 
@@ -184,10 +194,16 @@ class _Lane:
 
     def take(self, call: Call) -> int:
         """Hand out the next prompt of the first call."""
+        if call is not self._on:
+            self._on, self._left = call, self._slice_tokens
+        self._left -= call.cost()
+        goes_on = self._left > 0
+        if not goes_on:
+            self._on = None
         caller = self._callers[call.caller]
         before = caller.turn
-        place = caller.take(call)
-        self._turns.put_back(before)
+        place = caller.take(call, goes_on=goes_on)
+        self._turns.served(before, goes_on=goes_on)
         return place
 
     def charge(self, caller: str, cost: int) -> None:
@@ -195,7 +211,15 @@ class _Lane:
 
 
 class Queue:
-    def __init__(self) -> None:
+    """All calls that wait.
+
+    Args:
+        slice_tokens: served of a call before others of its priority are next; at least one
+            prompt is.
+    """
+
+    def __init__(self, slice_tokens: int = 1) -> None:
+        self._slice_tokens = slice_tokens
         self._lanes: dict[int, _Lane] = {}
         self._calls: set[Call] = set()
         self._served = 0
@@ -204,7 +228,7 @@ class Queue:
 
     def add(self, call: Call) -> None:
         if call.priority not in self._lanes:
-            self._lanes[call.priority] = _Lane(call.priority, self._served)
+            self._lanes[call.priority] = _Lane(call.priority, self._served, self._slice_tokens)
         self._lanes[call.priority].add(call)
         self._calls.add(call)
         self.tokens += call.waiting_tokens
