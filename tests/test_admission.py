@@ -193,6 +193,19 @@ def test_old_work_does_not_count_for_the_rate() -> None:
         assert _retry_after(lambda: second.admit(200)) == 20  # At 10 a second.
 
 
+def test_requests_that_take_longer_than_the_window_are_not_taken_for_fast_ones() -> None:
+    clock = Clock()
+    admission = Admission(clock=clock)
+    for _ in range(3):
+        with admission.enter() as ticket:
+            ticket.admit(6_000)
+            clock.now += 600
+            ticket.done()
+
+        # Ten tokens a second, and not what 6,000 in half a minute would be.
+        assert admission.seconds_for(300) == 30
+
+
 def test_many_small_requests_are_not_remembered_one_by_one() -> None:
     clock = Clock()
     admission = Admission(clock=clock)

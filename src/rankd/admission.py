@@ -185,6 +185,7 @@ class _Drain:
         self._worked = 0.0
         self._since: float | None = None
         self._finished: deque[_Finished] = deque()
+        self._before = 0.0  # When the last one finished that is no longer remembered.
         self._sum = 0
 
     def start(self) -> None:
@@ -211,12 +212,12 @@ class _Drain:
         now = self.busy()
         # The last one stays: an old rate is better than none.
         while len(self._finished) > 1 and self._finished[0].at <= now - _WINDOW:
-            self._sum -= self._finished.popleft().tokens
+            oldest = self._finished.popleft()
+            self._before, self._sum = oldest.at, self._sum - oldest.tokens
         if not self._finished:
             return 0.0
-        # One that ends long after the one before has drained all that time.
-        span = max(min(now, _WINDOW), now - self._finished[0].at)
-        return self._sum / max(span, 0.001)
+        # What finished since then took all the time since then, be it one long request.
+        return self._sum / max(now - self._before, 0.001)
 
 
 def _refused(reason: str, problem: RankError, retry_after: int | None = None) -> RankError:
