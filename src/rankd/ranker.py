@@ -12,7 +12,7 @@ from typing import NamedTuple
 from rankd import metrics
 from rankd.admission import Admission, Ticket
 from rankd.cache import ScoreCache
-from rankd.engines.base import Engine, whose
+from rankd.engines.base import Engine, name_of, whose
 from rankd.errors import DeadlineExceeded, InternalError, InvalidRequest, TooLarge
 from rankd.flights import Flights
 from rankd.limits import Limits
@@ -162,6 +162,7 @@ class Ranker:
         return await self._flights.score(
             pairs,
             call,
+            caller=name_of(asks[0]),
             priority=priority,
             deadline=deadline,
             # Of another's call nothing is to be had until all of it is scored.
