@@ -409,6 +409,57 @@ def test_what_is_in_the_cache_needs_no_room() -> None:
     asyncio.run(_known())
 
 
+async def _crowded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served(cache_mb=1, max_waiting_tokens=1_000) as server:
+        held = server.post(*map(str, range(12)))
+        await server.until(lambda: bool(server.engine.calls))
+        encoded: list[str] = []
+        encode = server.encoder.encode
+
+        async def noting(asks: Sequence[Ask]) -> object:
+            encoded.extend(document for ask in asks for document in ask.documents)
+            return await encode(asks)
+
+        monkeypatch.setattr(server.encoder, "encode", noting)
+        before = await server.metric('rankd_refused_total{reason="waiting_tokens"}')
+
+        refused = await server.post(*[f"{number} and " * 300 for number in range(20)], "short")
+
+        assert refused.status_code == 429
+        assert "by their length" in refused.json()["error"]["message"]
+        assert encoded == ["short"]
+        assert await server.metric('rankd_refused_total{reason="waiting_tokens"}') == before + 1
+        assert server.admission.requests == 1
+        server.engine.go.set()
+        await held
+
+
+def test_what_will_hardly_fit_is_not_encoded_although_the_cache_might_know_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asyncio.run(_crowded(monkeypatch))
+
+
+async def _crowded_by_long() -> None:
+    async with served(cache_mb=1, max_waiting_tokens=300) as server:
+        held = server.post("c", "d", "e")
+        await server.until(lambda: bool(server.engine.calls))
+        documents = [f"{number} word " * 5_000 for number in range(3)]
+        body = {"query": "q", "documents": documents, "truncation": False}
+
+        refused = await server.http.post("/jina/v1/rerank", json=body)
+        server.engine.go.set()
+        await held
+        wrong = await server.http.post("/jina/v1/rerank", json=body)
+
+        # Not before there is room for it does anyone look whether it must not be cut.
+        assert (refused.status_code, wrong.status_code) == (429, 400)
+
+
+def test_what_must_not_be_cut_is_refused_by_the_places_of_all_its_documents() -> None:
+    asyncio.run(_crowded_by_long())
+
+
 async def _callers() -> None:
     async with served(api_keys=("ann", "bob")) as server:
         server.engine.go.set()

@@ -114,18 +114,32 @@ class Admission:
                     param="documents",
                 ),
             )
+        self.check_room(tokens)
+
+    def fits(self, tokens: int) -> bool:
+        """Whether there is room for so many tokens now."""
         limit = self.max_waiting_tokens
-        if limit and tokens and self.tokens and self.tokens + tokens > limit:
-            # A request above the limit needs an empty queue, others only room.
-            ahead = min(self.tokens, self.tokens + tokens - limit)
-            raise _refused(
-                "waiting_tokens",
-                Overloaded(
-                    f"{self.tokens:,} tokens wait already and this request has {tokens:,} or "
-                    f"more; the limit is {limit:,}"
-                ),
-                self.seconds_for(ahead),
-            )
+        # A request above the limit needs an empty queue, others only room.
+        return not (limit and tokens and self.tokens and self.tokens + tokens > limit)
+
+    def check_room(self, tokens: int, measure: str = "or more") -> None:
+        """Raise `Overloaded` when so many tokens do not fit now.
+
+        Args:
+            measure: how sure the number is, in the sentence.
+        """
+        if self.fits(tokens):
+            return
+        limit = self.max_waiting_tokens
+        ahead = min(self.tokens, self.tokens + tokens - limit)
+        raise _refused(
+            "waiting_tokens",
+            Overloaded(
+                f"{self.tokens:,} tokens wait already and this request has {tokens:,} "
+                f"{measure}; the limit is {limit:,}"
+            ),
+            self.seconds_for(ahead),
+        )
 
     def _check_count(self) -> None:
         limit = self.max_waiting_requests
