@@ -153,6 +153,42 @@ def test_retry_after_falls_as_work_drains_and_then_the_request_fits() -> None:
         late.admit(1_000)
 
 
+def _at_a_hundred_tokens_a_second(**limits: int) -> Admission:
+    clock = Clock()
+    admission = Admission(clock=clock, **limits)
+    with admission.enter() as ticket:
+        ticket.admit(100)
+        clock.now += 1
+        ticket.done()
+    return admission
+
+
+def test_a_request_above_the_limit_comes_again_when_all_that_waits_has_drained() -> None:
+    admission = _at_a_hundred_tokens_a_second(max_waiting_tokens=1_000)
+    with admission.enter() as first, admission.enter() as large:
+        first.admit(300)
+
+        assert _retry_after(lambda: large.admit(5_000)) == 3
+
+
+def test_beyond_the_number_of_requests_one_of_mean_size_must_end() -> None:
+    admission = _at_a_hundred_tokens_a_second(max_waiting_requests=2)
+    with admission.enter() as first, admission.enter() as second:
+        first.admit(300)
+        second.admit(500)
+
+        assert _retry_after(lambda: admission.enter().__enter__()) == 4
+
+
+def test_what_is_known_whole_passes_even_a_queue_that_is_over_full() -> None:
+    admission = Admission(max_waiting_tokens=1_000)
+    with admission.enter() as large, admission.enter(0) as known:
+        large.admit(5_000)
+        known.admit(0)
+
+        assert admission.tokens == 5_000
+
+
 def test_before_anything_was_measured_it_is_as_long_again_as_it_took_so_far() -> None:
     clock = Clock()
     admission = Admission(max_waiting_tokens=100, clock=clock)

@@ -16,8 +16,8 @@ CALLER: ContextVar[str] = ContextVar("rankd.caller", default="")
 
 
 def name_of(ask: Ask) -> str:
-    """Who shares the engine fairly with others."""
-    return f"{ask.caller}/{ask.user}"
+    """Who shares the engine fairly with others: the key, and below it the user."""
+    return f"{ask.caller.replace('/', ' ')}/{ask.user}"
 
 
 @contextmanager
