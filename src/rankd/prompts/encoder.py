@@ -129,9 +129,10 @@ class PromptEncoder:
     def _likely(self, ask: Ask) -> int:
         limit = min(ask.max_document_tokens or self.max_tokens, self.max_tokens)
         template = len(self._prefix) + len(self._suffix)
+        # Equal ones count once; to compare millions of characters would take too long.
+        different = {(len(text), text[:_GLANCE]): text for text in ask.documents}
         return sum(
-            min(template + min(_guess(document), limit), self.max_tokens)
-            for document in set(ask.documents)
+            min(template + min(_guess(text), limit), self.max_tokens) for text in different.values()
         )
 
     def _fewest(self, ask: Ask) -> int:
