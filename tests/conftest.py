@@ -8,11 +8,19 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from checkpoints import make_checkpoint, qwen_tokenizer
 from rankd.app import open_app
 from rankd.checkpoint import BUILTIN, locate
 from rankd.settings import Settings
+
+# A machine that is busy with something else makes no test fail.
+hypothesis_settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

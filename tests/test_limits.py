@@ -84,6 +84,16 @@ def test_tokens_of_a_minute_are_spent_whole_or_not_at_all() -> None:
     run(work)
 
 
+def test_equal_limits_of_requests_and_of_tokens_are_counted_apart() -> None:
+    async def work() -> None:
+        async with limited(key_requests_per_minute=5, key_tokens_per_minute=5) as limits:
+            await _come(limits, "ann", 5)
+            for _ in range(4):
+                await _come(limits, "ann")
+
+    run(work)
+
+
 def test_concurrency_is_given_back_when_a_request_ends_or_is_cancelled() -> None:
     async def work() -> None:
         async with limited(key_concurrency=1) as limits:

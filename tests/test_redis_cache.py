@@ -111,6 +111,31 @@ def test_what_one_server_wrote_another_finds_to_the_last_bit(redis: Server) -> N
 
 
 @needs_redis
+def test_ten_thousand_scores_are_kept_without_holding_up_everyone(redis: Server) -> None:
+    logits = {number.to_bytes(16): float(number) for number in range(10_000)}
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def work() -> None:
+        async with open_redis(redis.url, 60) as store:
+            await store.ping()
+            running = asyncio.create_task(others())
+            store.put(logits)
+            await written(store)
+            assert turns >= 100
+
+            assert await store.get(list(logits)) == logits
+            running.cancel()
+
+    asyncio.run(work())
+
+
+@needs_redis
 def test_what_is_no_score_of_this_pair_is_not_taken_for_one(redis: Server) -> None:
     async def work() -> None:
         async with open_redis(redis.url, 60) as store:

@@ -114,7 +114,7 @@ class Settings(BaseModel):
         description="Tokens to compute for one request, template included; more is a 413; 0: any.",
     )
     max_waiting_requests: int = Field(
-        2_000,
+        800,  # Below `max_connections`: probes still find one, and refusals keep theirs open.
         ge=0,
         description="Requests taken in and not yet answered; more is a 429; 0: any number.",
     )

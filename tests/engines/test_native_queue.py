@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -201,6 +202,34 @@ def test_callers_take_turns_however_many_calls_each_has() -> None:
     assert {sum(call is one for call, _ in batch) for one in many} == {1, 2}
 
 
+def test_who_names_many_users_gets_no_more_than_who_names_none() -> None:
+    users = [_owned(f"one/user {number}", *[10] * 20) for number in range(9)]
+    single = _owned("other/", *[10] * 20)
+
+    batch = _queue(*users, single).take(200)
+
+    assert sum(call is single for call, _ in batch) == 10
+    assert {sum(call is user for call, _ in batch) for user in users} == {1, 2}
+
+
+@pytest.mark.parametrize(("large", "crowd"), [("large/", "crowd/{}"), ("key/large", "key/crowd")])
+def test_callers_and_users_pay_for_what_they_got_out_of_turn(large: str, crowd: str) -> None:
+    queue = _queue(_owned(large, *[10] * 5000))
+    shares = {True: 0, False: 0}
+    for number in range(100):
+        while len([call for call in queue._calls if call.waiting]) < 8:
+            queue.add(_owned(crowd.format(number), *[10] * 4))
+        for call, _ in queue.next_batch(100):
+            shares[call.caller == large] += 1
+
+    assert 0.8 < shares[True] / shares[False] < 1.25
+
+
+def test_a_slash_in_a_keys_name_makes_no_user_of_it() -> None:
+    with whose(Ask("q", ("d",), caller="team/a", user="x/y")):
+        assert Call([]).path == ["team a", "x/y"]
+
+
 def test_a_call_is_of_whoever_asked() -> None:
     with whose(Ask("q", ("d",), caller="key", user="ann")):
         theirs = Call([])
@@ -218,6 +247,26 @@ def test_a_caller_who_comes_back_is_owed_nothing() -> None:
 
     assert first.waiting == 0
     assert batch.count(second) == 10
+
+
+def test_a_caller_who_comes_back_at_once_waits_for_nobody() -> None:
+    queue = _queue(_owned("busy", *[10] * 100), _owned("guest", 50))
+    queue.take(60)
+    again = _owned("guest", 10)
+    queue.add(again)
+
+    assert again in [call for call, _ in queue.take(20)]
+
+
+def test_a_caller_who_left_and_came_back_is_forgotten_only_once() -> None:
+    first = _owned("guest", *[50] * 2)
+    queue = _queue(_owned("busy", *[10] * 20), first)
+    queue.take(60)
+    queue.drop(first)
+    again = _owned("guest", *[10] * 20)
+    queue.add(again)
+
+    assert sum(call is again for call, _ in queue.take(1_000)) == 20
 
 
 def test_callers_who_left_leave_nothing_behind() -> None:
@@ -298,7 +347,7 @@ def test_what_is_finished_out_of_turn_is_paid_for_at_the_next() -> None:
         st.tuples(
             st.lists(st.integers(1, 50), min_size=1, max_size=12),
             st.integers(-2, 2),
-            st.sampled_from("abc"),
+            st.sampled_from(["a", "b", "a/x", "a/y", "b/x"]),
             st.integers(0, 9),
         ),
         max_size=5,
