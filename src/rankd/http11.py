@@ -32,6 +32,10 @@ from rankd.errors import (
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 200
 
+# Requests that may stand behind the one that is being answered. A packet holds thousands,
+# and each would take its kilobytes and its turn.
+MAX_PIPELINED = 32
+
 # Connections beyond the limit that are still told why; the next are closed at once.
 _SPARE = 64
 
@@ -159,6 +163,10 @@ class Http11(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             return
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise Overloaded(
+                f"more than {MAX_PIPELINED} requests wait on one connection; read the answers"
+            )
         self._in_head = False
         turned_away = self._crowded and self._is_full()
         if turned_away and self.parser.get_method() not in (b"GET", b"HEAD"):
