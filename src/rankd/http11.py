@@ -37,7 +37,7 @@ MAX_HEADERS = 200
 MAX_PIPELINED = 32
 
 # Connections beyond the limit that are still told why; the next are closed at once.
-_SPARE = 64
+SPARE = 64
 
 # Seconds in which a client may read a refusal while we throw away what it still sends:
 # closing at once would take the answer back from it (RFC 9112, 9.6).
@@ -95,7 +95,7 @@ class Http11(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._crowded = self._is_full()
-        if self._is_full(_SPARE):
+        if self._is_full(SPARE):
             transport.abort()
         self._start_clock()
 
