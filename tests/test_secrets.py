@@ -167,7 +167,7 @@ def test_what_is_no_secret_is_shown(name: str) -> None:
 
 @pytest.mark.parametrize("wrong", [f'{{"hf_token": "{CANARY}", ', f'["{CANARY}"]', f'"{CANARY}"'])
 def test_arguments_of_vllm_that_cannot_be_read_are_not_repeated(wrong: str) -> None:
-    with pytest.raises(BadSettings, match=r"^vllm_args: ") as refusal:
+    with pytest.raises(BadSettings, match=r"^vllm_args = ") as refusal:
         load({"vllm_args": wrong}, {})
 
     assert CANARY not in str(refusal.value)

@@ -408,6 +408,8 @@ def _first_sentence(problem: ValidationError) -> str:
     if name not in Settings.model_fields:
         return f"unknown setting {name}{nearest(name, Settings.model_fields)}"
     reason = error["msg"][0].lower() + error["msg"][1:]
-    if _SECRET.search(name) or name.endswith("_redis") or name == "vllm_args":
+    if name == "vllm_args":
+        return f"{name} = ***: {reason}"  # What cannot be read cannot be searched for tokens.
+    if _SECRET.search(name) or name.endswith("_redis"):
         return f"{name}: {reason}"  # Never the secrets themselves.
     return f"{name} = {blotted('', error['input'])!r}: {reason}"
