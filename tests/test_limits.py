@@ -338,7 +338,9 @@ def test_a_redis_that_hangs_costs_one_request_a_moment(port: int) -> None:
         asyncio.run(work(f"redis://127.0.0.1:{port}"))
 
 
-@pytest.mark.parametrize("url", ["memcached://h:1", "secret@host:6379", "redis://h:port/0"])
+@pytest.mark.parametrize(
+    "url", ["memcached://h:1", "secret@host:6379", "redis://h:port/0", "redis://:secret@h/0?x=1"]
+)
 def test_what_is_no_redis_is_refused_without_telling_its_password(url: str) -> None:
     async def work() -> None:
         with pytest.raises(BadSettings, match="limits_redis") as refusal:

@@ -315,7 +315,10 @@ def test_a_server_that_is_not_there_does_not_stop_the_start(
     assert "secret" not in line
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:6379", "http://u:secret@h/", "redis://:secret@h:port"])
+@pytest.mark.parametrize(
+    "url",
+    ["127.0.0.1:6379", "http://u:secret@h/", "redis://:secret@h:port", "redis://:secret@h/0?x=1"],
+)
 def test_what_is_no_url_is_a_sentence_without_the_password(url: str) -> None:
     async def work() -> None:
         async with open_redis(url, 60):

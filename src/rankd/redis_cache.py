@@ -187,8 +187,9 @@ async def open_redis(url: str, ttl: int) -> AsyncIterator[RedisCache]:
             socket_connect_timeout=TIMEOUT,
             retry=Retry(NoBackoff(), 0),
         )
+        pool.make_connection()  # Connects nowhere, but knows what the URL may ask for.
         where = _where(url)
-    except ValueError:
+    except (TypeError, ValueError):
         # Never the URL itself: it may hold a password.
         raise BadSettings(
             "cache_redis must be a URL such as redis://HOST:6379/0, rediss://… or unix://PATH"
