@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -25,9 +26,9 @@ class Ledger:
     complaints: list[str] = field(default_factory=list)
 
     def open(self, kind: str) -> str:
-        """A name for the next request of a kind."""
+        """A name for the next request of a kind, plain enough for `X-Request-Id`."""
         self.sent[kind] += 1
-        return f"{kind.replace(' ', '-')}-{self.sent[kind]}"
+        return re.sub(r"\W+", "-", f"{kind}-{self.sent[kind]}")
 
     def close(self, kind: str, name: str, ending: str, why: str = "") -> None:
         self.endings[kind, ending] += 1
