@@ -86,7 +86,7 @@ class Crowd:
             self._asks_in_one_go(next(keys), dice()),
             self._is_in_a_hurry(next(keys), dice()),
             self._is_in_a_hurry(next(keys), dice()),
-            *(self._is_greedy(dice()) for _ in range(3)),
+            *(self._is_greedy(dice()) for _ in range(6)),
             self._asks_too_much(next(keys), dice()),
             self._has_no_key(dice()),
             self._talks_garbage(next(keys), dice()),

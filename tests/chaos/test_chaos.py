@@ -137,12 +137,16 @@ async def _play(
     trouble = Trouble(pid, url, redis)
     ledger = Ledger()
     began = time.monotonic()
+    sizes: list[Size] = []
+    watching = asyncio.create_task(_watch(pid, sizes, seconds / 12))
     await Crowd(url, calm, ledger, seed).run(trouble.all(seconds), seconds)
+    watching.cancel()
     lasted = time.monotonic() - began
     after = await _settled(url, pid)
     restarts = await metric(url, "rankd_engine_restarts_total") - restarts
 
     _tell(report, ledger, trouble, lasted, before, after)
+    report.add("memory meanwhile", " ".join(f"{size.mib:.0f}" for size in sizes))
     report.add("engine restarts that the server counted", f"{restarts:.0f}")
 
     assert warming.complaints == []
@@ -208,6 +212,12 @@ async def _settled(url: str, pid: int) -> Size:
         await asyncio.sleep(0.5)
         sizes.append(_size(pid))
     return Size(min(size.mib for size in sizes), min(size.files for size in sizes))
+
+
+async def _watch(pid: int, sizes: list[Size], every: float) -> None:
+    while True:
+        await asyncio.sleep(every)
+        sizes.append(_size(pid))
 
 
 async def _is_quiet(url: str) -> bool:
