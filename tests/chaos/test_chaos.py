@@ -55,8 +55,8 @@ _ARGUMENTS = (
     *(argument for key in KEYS for argument in ("--api-key", key)),
 )
 
-# Seconds of the same crowd, and one death, before memory is measured first.
-_WARM_UP = 15.0
+# Seconds of the same crowd, and one death of each, before memory is measured first.
+_WARM_UP = 30.0
 
 _GROWTH = 1.1
 
@@ -134,7 +134,7 @@ async def _play(
 
     trouble = Trouble(pid, url, redis)
     warming = Ledger()
-    await Crowd(url, calm, warming, f"{seed}/warm").run(_one_death(trouble), _WARM_UP)
+    await Crowd(url, calm, warming, f"{seed}/warm").run(_one_of_each(trouble), _WARM_UP)
     before = await _settled(url, pid)
     restarts = await metric(url, "rankd_engine_restarts_total")
     trouble = Trouble(pid, url, redis)
@@ -199,8 +199,9 @@ def _shows_mistakes(calm: Calm) -> None:
         assert alike < len(logits) / 10
 
 
-async def _one_death(trouble: Trouble) -> None:
-    await asyncio.sleep(_WARM_UP / 3)
+async def _one_of_each(trouble: Trouble) -> None:
+    await asyncio.sleep(_WARM_UP / 5)
+    await trouble.lose_redis(signal.SIGKILL, _WARM_UP / 5)
     await trouble.kill_under_load()
 
 

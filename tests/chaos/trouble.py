@@ -124,21 +124,25 @@ class Trouble:
 
     async def of_redis(self, seconds: float) -> None:
         """Killed, hanging, stopped softly, killed: each for longer than it is waited for."""
+        pause = seconds / _rounds(seconds) / 5
+        away = min(8.0, pause / 2)
+        for _ in range(_rounds(seconds)):
+            for signum in (signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGKILL):
+                await asyncio.sleep(pause - away)
+                await self.lose_redis(signum, away)
+
+    async def lose_redis(self, signum: int, away: float) -> None:
+        """For so many seconds; a hanging one has then what it had."""
         if self.redis is None:
             return
-        rounds = _rounds(seconds)
-        away = min(8.0, seconds / rounds / 10)
-        for _ in range(rounds):
-            for signum in (signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGKILL):
-                await asyncio.sleep(seconds / rounds / 5 - away)
-                self.outages += 1
-                self.redis.send(signum)
-                await asyncio.sleep(away)
-                if signum == signal.SIGSTOP:
-                    self.redis.send(signal.SIGCONT)
-                else:
-                    self.redis.stop()
-                    await asyncio.to_thread(self.redis.start)
+        self.outages += 1
+        self.redis.send(signum)
+        await asyncio.sleep(away)
+        if signum == signal.SIGSTOP:
+            self.redis.send(signal.SIGCONT)
+        else:
+            self.redis.stop()
+            await asyncio.to_thread(self.redis.start)
 
     async def all(self, seconds: float) -> None:
         await asyncio.gather(self.of_the_engine(seconds), self.of_redis(seconds))
