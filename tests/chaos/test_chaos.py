@@ -231,10 +231,9 @@ async def _is_quiet(url: str) -> bool:
 
 
 def _size(pid: int) -> Size:
-    """Of memory, what is a process's own: no file's pages."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    [size] = [int(line.split()[1]) for line in lines if line.startswith("RssAnon")]
-    return Size(size / 1024, len(list(Path(f"/proc/{pid}/fd").iterdir())))
+    [resident] = [int(line.split()[1]) for line in lines if line.startswith("VmRSS")]
+    return Size(resident / 1024, len(list(Path(f"/proc/{pid}/fd").iterdir())))
 
 
 async def _is_used_again(url: str, calm: Calm, redis: RedisServer) -> None:
@@ -297,7 +296,7 @@ def _tell(
         why_not = "".join(f", {times:,} x {why}" for why, times in sorted(reasons.items()))
         report.add(kind, f"{count:,}, {ledger.endings[kind, RIGHT]:,}{why_not}")
     report.title("the server's process: before, after")
-    report.add("memory of its own (MiB)", f"{before.mib:.1f}, {after.mib:.1f}")
+    report.add("resident memory (MiB)", f"{before.mib:.1f}, {after.mib:.1f}")
     report.add("open files", f"{before.files}, {after.files}")
     for complaint in ledger.complaints[:20]:
         report.lines.append(f"  ! {complaint}")
