@@ -23,6 +23,17 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("patient")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("chaos", "of make test-chaos")
+    group.addoption("--chaos-seconds", type=float, default=120, help="How long it lasts (120).")
+    group.addoption("--chaos-seed", default="1", help="Of all its dice (1).")
+    group.addoption(
+        "--chaos-without-redis",
+        action="store_true",
+        help="Leave Redis out; else it fails where there is no redis-server.",
+    )
+
+
 @pytest.fixture(scope="session")
 def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the real Qwen tokenizer."""

@@ -222,5 +222,6 @@ def _pool(url: str) -> Any:
         socket_connect_timeout=_PATIENCE,
         retry=Retry(NoBackoff(), 0),  # Whoever waits for it waits for a request.
     )
-    pool.make_connection()  # Connects nowhere, but knows what the URL may ask for.
+    # Connects nowhere, but knows what the URL may ask for.
+    pool.make_connection()  # type: ignore[no-untyped-call]
     return pool

@@ -187,7 +187,8 @@ async def open_redis(url: str, ttl: int) -> AsyncIterator[RedisCache]:
             socket_connect_timeout=TIMEOUT,
             retry=Retry(NoBackoff(), 0),
         )
-        pool.make_connection()  # Connects nowhere, but knows what the URL may ask for.
+        # Connects nowhere, but knows what the URL may ask for.
+        pool.make_connection()  # type: ignore[no-untyped-call]
         where = _where(url)
     except (TypeError, ValueError):
         # Never the URL itself: it may hold a password.
