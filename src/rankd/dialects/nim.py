@@ -25,7 +25,6 @@ from rankd.dialects.base import (
     usage,
 )
 from rankd.dialects.texts import Count, Documents, Query, texts_of
-from rankd.dialects.wire import rounded
 from rankd.errors import RankError
 
 
@@ -63,6 +62,9 @@ class NimRequest(Asking):
     def most(self) -> int | None:
         wanted: int | None = agreed(top_k=self.top_k, top_n=self.top_n)
         return wanted
+
+    def wants_logits(self) -> bool:
+        return True
 
     def fit(self) -> Fit:
         match self.truncate:
@@ -102,7 +104,7 @@ class Nim(Dialect):
     def render(self, reply: Reply) -> dict[str, Any]:
         return {
             "rankings": [
-                {"index": verdict.index, "logit": rounded(verdict.logit)} for verdict in reply.best
+                {"index": verdict.index, "logit": reply.number(verdict)} for verdict in reply.best
             ],
             "usage": usage(reply),
         }

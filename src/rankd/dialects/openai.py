@@ -28,7 +28,9 @@ from rankd.dialects.base import (
     usage,
 )
 from rankd.dialects.texts import Count, kind
+from rankd.dialects.wire import rounded
 from rankd.errors import InvalidRequest
+from rankd.tables import CUSTOM, DEFAULT
 
 
 class RerankRequest(Repeating):
@@ -73,6 +75,10 @@ class RerankRequest(Repeating):
         validation_alias=AliasChoices("kwargs"),
         description="Xinference's, as JSON text; of it only `instruction` is read; {} when absent.",
     )
+    return_details: bool | None = Field(
+        None,
+        description="true: results say more, such as `normalized_score`; false when absent.",
+    )
     # Sent by clients that mean no harm: the benchmark of vLLM, Xinference's client.
     truncate_prompt_tokens: int | None = Field(None, description="Accepted; has no effect.")
     return_len: bool | None = Field(None, description="Accepted; token counts always come.")
@@ -86,6 +92,9 @@ class RerankRequest(Repeating):
             chunks=self.max_chunks_per_doc or 1,
             overlap=self.overlap_tokens or 0,
         )
+
+    def details(self) -> bool:
+        return bool(self.return_details)
 
     def wants_logits(self) -> bool:
         return bool(
@@ -158,6 +167,26 @@ class OwnMeta(Meta):
         "absent when there are none.",
     )
 
+    preset: str | None = Field(
+        None,
+        description="The name of the instruction that was used; absent when it was the server's "
+        "own, or the request's.",
+    )
+    score_threshold: float | None = Field(
+        None, description="What documents had to reach; absent when there was no threshold."
+    )
+    below_threshold: int | None = Field(
+        None, description="Documents that did not and are left out; likewise."
+    )
+
+
+class OwnResult(Result):
+    normalized_score: float | None = Field(
+        None,
+        description="How probable it is that the document is relevant, by the calibration of its "
+        "instruction; absent without one, or without `return_details`.",
+    )
+
 
 class OwnUsage(Usage):
     cached_tokens: int = Field(description="Of the prompt's tokens, those of cached documents.")
@@ -168,7 +197,7 @@ class RerankResponse(BaseModel):
     object: str
     created: int
     model: str = Field(description="As the request named it, or the served name.")
-    results: list[Result] = Field(description="Most relevant first.")
+    results: list[OwnResult] = Field(description="Most relevant first.")
     meta: OwnMeta
     usage: OwnUsage
     tokens: Tokens = Field(description="As in `meta`, where SiliconFlow's clients look.")
@@ -187,11 +216,12 @@ class OpenAI(Dialect):
             "object": "rerank",
             "created": int(time.time()),
             "model": reply.model,
-            "results": results(reply),
+            "results": _detailed(reply),
             "meta": {
                 **meta(reply, "1" if reply.path.endswith("/v1/rerank") else "2"),
                 "cached_documents": sum(verdict.cached for verdict in reply.verdicts),
                 **({"not_scored": reply.not_scored} if reply.not_scored else {}),
+                **_judged(reply),
             },
             "usage": {
                 **usage(reply),
@@ -199,6 +229,26 @@ class OpenAI(Dialect):
             },
             "tokens": {"input_tokens": reply.tokens, "output_tokens": 0},
         }
+
+
+def _detailed(reply: Reply) -> list[dict[str, Any]]:
+    """Results with what only those get who ask: strict readers refuse any further field."""
+    found = results(reply)
+    if reply.request.details():
+        for result, verdict in zip(found, reply.best, strict=True):
+            if (probability := reply.profile.normalized(verdict)) is not None:
+                result["normalized_score"] = rounded(probability)
+    return found
+
+
+def _judged(reply: Reply) -> dict[str, Any]:
+    """By which preset, and what a threshold took away."""
+    said: dict[str, Any] = {}
+    if reply.profile.preset not in (DEFAULT, CUSTOM):
+        said["preset"] = reply.profile.preset
+    if reply.threshold is not None:
+        said |= {"score_threshold": reply.threshold, "below_threshold": reply.left_out}
+    return said
 
 
 def meta(reply: Reply, version: str) -> dict[str, Any]:

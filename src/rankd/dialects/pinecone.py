@@ -45,6 +45,10 @@ class PineconeRequest(Repeating):
         document = self.documents[index]
         return document if isinstance(document, dict) else {"text": text}
 
+    def says(self, *fields: str) -> bool:
+        inside = (self.parameters or {}).get("truncate") is not None and "truncate" in fields
+        return inside or super().says(*fields)
+
     def fit(self) -> Fit:
         match (self.parameters or {}).get("truncate"):
             case None | "END":

@@ -133,6 +133,12 @@ def _not_a_boolean(value: Any) -> Any:
     return value
 
 
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"must be a number, not {kind(value)}")
+    return value
+
+
 TEXT: dict[str, Any] = {
     "anyOf": [
         {"type": "string"},
@@ -186,6 +192,7 @@ def _listed(value: Any) -> Any:
 OneOrMore = Annotated[Documents, BeforeValidator(_listed)]
 
 Count = Annotated[int, BeforeValidator(_not_a_boolean)]
+Number = Annotated[float, BeforeValidator(_no_boolean)]
 
 
 def kind(value: Any) -> str:
