@@ -16,7 +16,7 @@ from rankd.dialects.base import Asking, Dialect, Reply, agreed_text, let_through
 from rankd.dialects.deadlines import deadline_of
 from rankd.errors import InvalidRequest, RankError
 from rankd.profiles import Profile
-from rankd.tables import Alias
+from rankd.tables import CUSTOM, Alias
 from rankd.types import Ask, Ranking, Verdict
 
 # Where a request's dialect is noted, for whoever has to render an error later.
@@ -137,6 +137,7 @@ def reply_to(
         *wire.unscored(not_scored, len(ask.documents)),
         *wire.unknown_fields(request, dialect.name),
         *wire.truncations(ranking.groups[0]),
+        *profile_warnings(profile, desk),
         *threshold_warnings(ranking.groups[0], request, profile),
     ]
     return Reply(
@@ -150,6 +151,16 @@ def reply_to(
         device=desk.ranker.engine.info.device,
         profile=profile,
     )
+
+
+def profile_warnings(profile: Profile, desk: Desk) -> list[str]:
+    """A preset's name where a text is expected is understood as a text, but hardly meant so."""
+    if profile.preset != CUSTOM or profile.instruction not in desk.profiles.presets:
+        return []
+    return [
+        f"the instruction {profile.instruction!r} was read as a text; the preset of that name is "
+        f'"preset": {profile.instruction!r}'
+    ]
 
 
 def threshold_warnings(verdicts: Sequence[Verdict], request: Asking, profile: Profile) -> list[str]:

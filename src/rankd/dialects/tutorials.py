@@ -202,7 +202,7 @@ async def batch_rerank(http: Request) -> Response:
     groups = (await counter.ranked(http, request, asks)).groups
     profile = counter.profile_of(http, request)
     through = [let_through(verdicts, request, profile) for verdicts in groups]
-    warnings = wire.unknown_fields(request, simple.name)
+    warnings = wire.unknown_fields(request, simple.name) + counter.profile_warnings(profile, desk)
     for place, verdicts in enumerate(groups):
         said = wire.truncations(verdicts)
         said += counter.threshold_warnings(verdicts, request, profile)

@@ -272,10 +272,12 @@ async def score_body(http: Request, desk: Desk, body: Mapping[str, Any]) -> Resp
     asks = request.asks(deadline_of(http, request.timeout_ms))
     ranking = await counter.ranked(http, request, asks)
     verdicts = _renumbered(verdict for group in ranking.groups for verdict in group)
+    profile = counter.profile_of(http, request)
     warnings = [
         *wire.unknown_fields(request, dialect.name),
         *wire.truncations(verdicts),
-        *counter.threshold_warnings(verdicts, request, counter.profile_of(http, request)),
+        *counter.profile_warnings(profile, desk),
+        *counter.threshold_warnings(verdicts, request, profile),
     ]
     answer = _answer(request, verdicts, desk.name_for(request.model), warnings)
     headers = wire.warning_header(warnings) | wire.cached_header(verdicts)
