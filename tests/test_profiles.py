@@ -540,6 +540,17 @@ def test_a_preset_for_a_key_that_nobody_has_is_logged(
     assert "key_presets names 'acne', which no key has; did you mean acme?" in caplog.text
 
 
+def test_a_key_where_its_name_belongs_ends_the_start_and_is_not_shown(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings: Json = {"api_keys": ["key-of-acme"], "key_presets": {"key-of-acme": "default"}}
+
+    with pytest.raises(BadSettings, match="key_presets holds a key") as refusal, opened(**settings):
+        pass
+
+    assert "key-of-acme" not in str(refusal.value) + caplog.text
+
+
 def test_the_instructions_that_ship_are_short_enough_and_understood() -> None:
     settings = load({"engine": "fake"}, {}, Path("configs/instructions-qwen3.toml"))
 

@@ -10,6 +10,7 @@ import pytest
 from rankd.errors import BadSettings
 from rankd.settings import Settings, load, shown, sources
 from rankd.tables import Alias, Calibration, Platt
+from servers import run
 
 
 def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
@@ -120,6 +121,16 @@ def test_a_later_file_is_stronger_and_adds_to_the_tables(tmp_path: Path) -> None
         }
         assert settings.aliases == {"house/law": Alias(preset="law")}
         assert settings.key_presets == {"acme": "code"}
+
+
+def test_the_command_line_takes_several_files(tmp_path: Path) -> None:
+    one, two = map(str, files(tmp_path, *TABLES))
+
+    ended = run("serve", "--config", one, "--print-config", "--config", two)
+
+    assert ended.returncode == 0
+    assert f"port = 2  # {two}" in ended.stdout
+    assert f"[instructions]  # {one}, {two}" in ended.stdout
 
 
 def test_flags_and_variables_give_tables_as_json_and_replace_those_of_files(

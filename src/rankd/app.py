@@ -87,7 +87,7 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
         SetupError: as `open_ranker`, or the self-check failed and is strict.
     """
     keys = KeyRing(settings.api_keys, settings.api_keys_file)
-    _warn_of_unknown_keys(settings, keys)
+    _check_key_presets(settings, keys)
     async with open_ranker(settings) as (checkpoint, ranker), open_limits(settings) as limits:
         await _self_check(ranker, settings)
         # Only now: what the server asks itself is nobody's.
@@ -131,10 +131,13 @@ async def _refuse_unfit_profiles(
             )
 
 
-def _warn_of_unknown_keys(settings: Settings, keys: KeyRing) -> None:
-    """Only a warning: the file may get the key later."""
+def _check_key_presets(settings: Settings, keys: KeyRing) -> None:
+    """A name that no key has is only a warning: the file may get the key later."""
+    owners = keys.owners()
     for name in settings.key_presets:
-        if name not in (owners := keys.owners()):
+        if keys.owner(name.encode()) is not None:
+            raise BadSettings("key_presets holds a key; put its name in --api-keys-file there")
+        if name not in owners:
             _log.warning("key_presets names %r, which no key has%s", name, nearest(name, owners))
 
 
