@@ -107,6 +107,12 @@ def ask(client: TestClient, path: str, body: Json, key: str = "other", **more: A
     return reply
 
 
+def counted(page: str, metric: str) -> dict[str, float]:
+    """What a metric counts, by the value of its only label, or by its name."""
+    lines = [line for line in page.splitlines() if line.startswith(metric)]
+    return {[*line.split('"'), metric][1]: float(line.split()[-1]) for line in lines}
+
+
 def numbers(answer: Any, *names: str) -> list[float]:
     """Every score in an answer of any dialect, in its order."""
     names = names or ("score", "relevance_score", "logit", "scores")
@@ -198,9 +204,8 @@ def test_the_name_of_a_preset_as_an_instruction_is_remarked_upon(client: TestCli
 
 def test_requests_are_counted_by_preset_and_never_by_text(client: TestClient) -> None:
     def counts() -> dict[str, float]:
-        lines = client.get("/metrics", headers={"api-key": "key-of-acme"}).text.splitlines()
-        begin = "rankd_instruction_requests_total{"
-        return {one.split('"')[1]: float(one.split()[1]) for one in lines if one.startswith(begin)}
+        page = client.get("/metrics", headers={"api-key": "key-of-acme"}).text
+        return counted(page, "rankd_instruction_requests_total{")
 
     before = counts()
     for key, more in (
@@ -366,6 +371,19 @@ def test_a_batch_leaves_out_for_each_query(strict: TestClient) -> None:
     assert second["ranked_documents"] == [TEXTS[0]]
     assert len(first["scores"]) == len(second["scores"]) == 3
     assert reply.headers["x-rankd-below-threshold"] == "4"
+
+
+def test_what_is_left_out_is_counted(strict: TestClient) -> None:
+    def count() -> float:
+        name = "rankd_below_threshold_documents_total"
+        return counted(strict.get("/metrics").text, f"{name} ")[f"{name} "]
+
+    before = count()
+    answer(strict)
+    answer(strict, score_threshold=0)
+    strict.post("/simple/batch_rerank", json={"queries": [QUERY], "documents": TEXTS})
+
+    assert count() == before + 4
 
 
 def test_top_n_counts_what_a_threshold_lets_through(strict: TestClient) -> None:

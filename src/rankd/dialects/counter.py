@@ -173,6 +173,7 @@ def threshold_warnings(verdicts: Sequence[Verdict], request: Asking, profile: Pr
 
 
 def rendered(dialect: Dialect, reply: Reply) -> Response:
+    metrics.BELOW_THRESHOLD.inc(reply.left_out or 0)
     headers = {
         **wire.warning_header(reply.warnings),
         **wire.cached_header(reply.verdicts),

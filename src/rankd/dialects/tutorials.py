@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
+from rankd import metrics
 from rankd.desk import desk_of
 from rankd.dialects import counter, wire
 from rankd.dialects.base import (
@@ -202,6 +203,8 @@ async def batch_rerank(http: Request) -> Response:
     groups = (await counter.ranked(http, request, asks)).groups
     profile = counter.profile_of(http, request)
     through = [let_through(verdicts, request, profile) for verdicts in groups]
+    left_out = sum(map(len, groups)) - sum(map(len, through))
+    metrics.BELOW_THRESHOLD.inc(left_out)
     warnings = wire.unknown_fields(request, simple.name) + counter.profile_warnings(profile, desk)
     for place, verdicts in enumerate(groups):
         said = wire.truncations(verdicts)
@@ -217,11 +220,7 @@ async def batch_rerank(http: Request) -> Response:
         headers={
             **wire.warning_header(warnings),
             **wire.cached_header(chain(*groups)),
-            **wire.below_header(
-                None
-                if threshold_of(request, profile) is None
-                else sum(map(len, groups)) - sum(map(len, through))
-            ),
+            **wire.below_header(None if threshold_of(request, profile) is None else left_out),
         },
     )
 
