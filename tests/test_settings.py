@@ -211,6 +211,17 @@ def test_a_wrong_table_is_named(text: str, message: str, tmp_path: Path) -> None
         load({}, {}, files(tmp_path, text))
 
 
+def test_the_tables_of_the_docs_load(tmp_path: Path) -> None:
+    page = Path("docs/instructions.md").read_text(encoding="utf-8")
+    text = page.split("```toml\n")[1].split("```")[0]
+
+    settings = load({}, {}, files(tmp_path, text))
+
+    assert settings.aliases["acme/code-reranker"].how == "chunk"
+    assert settings.calibration["code"].platt == Platt(slope=1.1, intercept=-0.3)
+    assert settings.key_presets == {"legal-team": "laws"}
+
+
 def test_an_instruction_is_found_by_name() -> None:
     settings = Settings(instructions={"code": "Find code."})
 
