@@ -359,6 +359,8 @@ def test_answers_with_a_place_for_every_document_keep_them_all(strict: TestClien
 
     assert len(strict.post("/v1/score", json=body).json()["data"]) == 3
     assert len(strict.post("/weaviate/rerank", json=BODY).json()["scores"]) == 3
+    for path, asked in (("/v1/score", body), ("/weaviate/rerank", BODY)):
+        assert strict.post(path, json=asked | {"score_threshold": 5}).status_code == 200
 
 
 def test_a_batch_leaves_out_for_each_query(strict: TestClient) -> None:
@@ -407,10 +409,13 @@ def test_a_threshold_is_on_the_scale_of_the_answer(strict: TestClient) -> None:
 def test_a_configured_threshold_is_of_the_score_though_the_answer_shows_logits(
     strict: TestClient,
 ) -> None:
-    said = answer(strict, raw_scores=True)
+    # One document has a score below, and a logit above 0.9.
+    for more, threshold in (({"preset": "lions"}, 0.9), ({"model": "firm"}, 0.9), ({}, 0.5)):
+        scores = answer(strict, **more)["results"]
+        said = answer(strict, raw_scores=True, **more)
 
-    assert len(said["results"]) == 1
-    assert said["meta"]["score_threshold"] == 0.5
+        assert [one["index"] for one in said["results"]] == [one["index"] for one in scores]
+        assert said["meta"]["score_threshold"] == threshold
 
 
 @pytest.mark.parametrize(
@@ -426,8 +431,14 @@ def test_a_configured_threshold_is_of_the_score_though_the_answer_shows_logits(
 def test_a_threshold_that_no_score_can_have_is_a_400(
     strict: TestClient, value: Any, said: str
 ) -> None:
+    def scored() -> float:
+        name = "rankd_documents_total"
+        return counted(strict.get("/metrics").text, f"{name} ")[f"{name} "]
+
+    before = scored()
     reply = strict.post("/v1/rerank", json=BODY | {"score_threshold": value})
 
+    assert scored() == before
     assert reply.status_code == 400
     assert reply.json()["error"]["message"] == said
     assert reply.json()["error"]["param"] == "score_threshold"
