@@ -168,6 +168,24 @@ def test_a_model_in_the_path_may_be_an_alias(client: TestClient, path: str) -> N
     assert numbers(by_path.json()) == numbers(by_text.json())
 
 
+def test_dashscopes_sdk_puts_it_among_the_parameters(client: TestClient) -> None:
+    path, body = "/dashscope/rerank", {"input": {"query": QUERY, "documents": ANIMALS}}
+    whole = numbers(ask(client, path, body, preset="first").json())
+
+    inside: Json = {"preset": "first", "score_threshold": whole[0]}
+    reply = ask(client, path, body, parameters=inside)
+    both = client.post(
+        path,
+        json=body | {"parameters": inside, "preset": "last"},
+        headers={"api-key": "key-of-other"},
+    )
+
+    assert numbers(reply.json()) == whole[:1]
+    assert "x-rankd-warnings" not in reply.headers
+    assert both.status_code == 400
+    assert both.json()["message"].startswith("preset and parameters.preset say different things")
+
+
 @every_way
 def test_an_unknown_preset_is_a_400_that_lists_the_known(
     client: TestClient, path: str, body: Json

@@ -119,6 +119,14 @@ class Asking(BaseModel):
         """Whether the request has any of these fields; a dialect need not know them all."""
         return any(getattr(self, name, None) is not None for name in fields)
 
+    def named(self) -> str | None:
+        """The preset that the request chooses."""
+        return self.preset
+
+    def threshold(self) -> float | None:
+        """The `score_threshold` that it sends."""
+        return self.score_threshold
+
     def leaves_out(self) -> bool:
         """Whether documents may be missing whose score is below a threshold."""
         return True
@@ -129,7 +137,7 @@ class Asking(BaseModel):
         Raises:
             InvalidRequest: no score can be so low, or so high.
         """
-        least = self.score_threshold if self.leaves_out() else None
+        least = self.threshold() if self.leaves_out() else None
         if least is not None and not 0 <= least <= 1 and not self.wants_logits():
             raise InvalidRequest(
                 f"score_threshold must be between 0 and 1, as scores are, not {least:g}",

@@ -62,7 +62,7 @@ def profile_of(http: Request, request: Asking) -> Profile:
     """
     return desk_of(http).profiles.choose(
         text=agreed_text(**request.instructions()),
-        preset=request.preset,
+        preset=request.named(),
         model=request.model,
         caller=http.scope.get(CALLER, ""),
     )
@@ -165,7 +165,7 @@ def profile_warnings(profile: Profile, desk: Desk) -> list[str]:
 
 def threshold_warnings(verdicts: Sequence[Verdict], request: Asking, profile: Profile) -> list[str]:
     """What a caller does not expect: a threshold that it did not send, or none where it did."""
-    if request.score_threshold is not None:
+    if request.threshold() is not None:
         told = "score_threshold has no effect here: every document has its place in the answer"
         return [] if request.leaves_out() else [told]
     left_out = len(verdicts) - len(let_through(verdicts, request, profile))
