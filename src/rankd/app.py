@@ -31,6 +31,7 @@ from rankd.limits import open_limits
 from rankd.prompts import open_encoder
 from rankd.ranker import Ranker
 from rankd.settings import Settings
+from rankd.types import Fit
 
 _log = logging.getLogger("rankd")
 
@@ -56,6 +57,7 @@ async def open_ranker(settings: Settings) -> AsyncIterator[tuple[Checkpoint, Ran
             max_tokens=settings.max_tokens,
             instruction=settings.instruction,
             max_instruction_tokens=settings.max_instruction_tokens,
+            fit=_fit(settings),
             executor=executor,
         )
         async with (
@@ -95,6 +97,16 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
             timeout_ms=settings.timeout_ms,
         )
         yield build(desk, settings, keys)
+
+
+def _fit(settings: Settings) -> Fit:
+    return Fit(
+        tokens=settings.max_tokens_per_doc or None,
+        truncation=settings.truncation,
+        chunks=settings.max_chunks_per_doc or None,
+        overlap=settings.overlap_tokens,
+        side=settings.truncation_side,
+    )
 
 
 def _admission(settings: Settings) -> Admission:

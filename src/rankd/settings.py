@@ -164,6 +164,21 @@ class Settings(BaseModel):
     ssl_ca_certs: Path | None = Field(
         None, description="Authorities in PEM, of which a client must show a certificate."
     )
+    truncation: Literal["cut", "refuse", "chunk"] = Field(
+        "cut",
+        description="What becomes of documents that do not fit, when the request does not say; "
+        "chunk reads all of them, in chunks of which the best counts.",
+    )
+    truncation_side: Literal["right", "left"] = Field(
+        "right", description="Where they are cut: right is the end of the text."
+    )
+    max_tokens_per_doc: int = Field(
+        0, ge=0, description="Tokens of a document, or of a chunk, that fit; 0: what the model can."
+    )
+    max_chunks_per_doc: int = Field(
+        0, ge=0, description="Chunks in which a document is read; 0: as many as it takes."
+    )
+    overlap_tokens: int = Field(0, ge=0, description="Tokens that two neighbouring chunks share.")
     max_instruction_tokens: int = Field(
         512, ge=16, description="Tokens of one instruction; more is a 400."
     )

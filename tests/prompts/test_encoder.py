@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 from rankd.checkpoint import Checkpoint
 from rankd.errors import InvalidRequest
 from rankd.prompts import PromptEncoder, open_encoder
-from rankd.types import Ask, Prompt, Truncation
+from rankd.types import Ask, Prompt, Side, Truncation
 
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 
@@ -237,7 +237,7 @@ def test_chunks_cover_every_token_and_share_what_they_should(
 def test_a_document_is_cut_at_its_start_when_asked_to(folder: Path) -> None:
     whole = encoder(folder).encode_now(Ask("q", ("one two three four",))).prompts[0].tail
     cut = encoder(folder).encode_now(
-        Ask("q", ("one two three four",), max_document_tokens=2, truncation="start")
+        Ask("q", ("one two three four",), max_document_tokens=2, side="left")
     )
 
     assert cut.prompts[0].tail == whole[2:]
@@ -279,26 +279,26 @@ def _very_long(sort: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("sort", "truncation"),
+    ("sort", "side"),
     [
-        *((sort, "end") for sort in ("words", "chinese", "digits", "letters", "one letter")),
-        ("marks", "end"),
-        *((sort, "start") for sort in ("words", "chinese", "digits")),
+        *((sort, "right") for sort in ("words", "chinese", "digits", "letters", "one letter")),
+        ("marks", "right"),
+        *((sort, "left") for sort in ("words", "chinese", "digits")),
     ],
 )
 def test_of_a_very_long_document_what_is_read_are_the_tokens_of_the_whole(
-    folder: Path, sort: str, truncation: Truncation
+    folder: Path, sort: str, side: Side
 ) -> None:
     text = _very_long(sort)
     limit = 700
     [whole] = encoder(folder)._plain.encode([" " + text])
 
     encoded = encoder(folder).encode_now(
-        Ask("q", (text, "short"), max_document_tokens=limit, truncation=truncation)
+        Ask("q", (text, "short"), max_document_tokens=limit, side=side)
     )
 
     [prompt, _] = encoded.prompts
-    expected = whole[:limit] if truncation == "end" else whole[-limit:]
+    expected = whole[:limit] if side == "right" else whole[-limit:]
     assert list(prompt.tail[:limit]) == expected
     assert encoded.longer == (True, False)
     assert limit < encoded.document_tokens[0] < len(whole)
@@ -350,17 +350,19 @@ def test_a_very_long_query_or_instruction_is_refused_without_reading_all_of_it(q
 @given(
     documents=st.lists(st.one_of(texts, st.text(max_size=400)), min_size=1, max_size=6),
     limit=st.one_of(st.none(), st.integers(1, 40)),
-    truncation=st.sampled_from(["start", "end"]),
-    chunks=st.integers(1, 3),
+    truncation=st.sampled_from(["cut", "chunk"]),
+    side=st.sampled_from(["left", "right"]),
+    chunks=st.one_of(st.none(), st.integers(1, 3)),
 )
 def test_a_request_never_has_fewer_tokens_than_its_length_says(
     folder: Path,
     documents: list[str],
     limit: int | None,
     truncation: Truncation,
-    chunks: int,
+    side: Side,
+    chunks: int | None,
 ) -> None:
-    ask = Ask("q", tuple(documents), None, limit, truncation, chunks)
+    ask = Ask("q", tuple(documents), None, limit, truncation, chunks, side=side)
 
     price = sum(map(len, set(encoder(folder).encode_now(ask).prompts)))
 
