@@ -57,7 +57,9 @@ async def open_ranker(settings: Settings) -> AsyncIterator[tuple[Checkpoint, Ran
             max_tokens=settings.max_tokens,
             instruction=settings.instruction,
             max_instruction_tokens=settings.max_instruction_tokens,
-            fit=_fit(settings),
+            fit=Fit(truncation=settings.truncation, side=settings.truncation_side),
+            chunk_tokens=settings.chunk_tokens,
+            chunk_overlap=settings.chunk_overlap,
             executor=executor,
         )
         async with (
@@ -97,16 +99,6 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
             timeout_ms=settings.timeout_ms,
         )
         yield build(desk, settings, keys)
-
-
-def _fit(settings: Settings) -> Fit:
-    return Fit(
-        tokens=settings.max_tokens_per_doc or None,
-        truncation=settings.truncation,
-        chunks=settings.max_chunks_per_doc or None,
-        overlap=settings.overlap_tokens,
-        side=settings.truncation_side,
-    )
 
 
 def _admission(settings: Settings) -> Admission:

@@ -17,7 +17,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from rankd.errors import BadSettings
 
@@ -172,13 +179,14 @@ class Settings(BaseModel):
     truncation_side: Literal["right", "left"] = Field(
         "right", description="Where they are cut: right is the end of the text."
     )
-    max_tokens_per_doc: int = Field(
-        0, ge=0, description="Tokens of a document, or of a chunk, that fit; 0: what the model can."
+    chunk_tokens: int = Field(
+        512, ge=16, description="Tokens of one chunk, when the request does not say."
     )
-    max_chunks_per_doc: int = Field(
-        0, ge=0, description="Chunks in which a document is read; 0: as many as it takes."
+    chunk_overlap: int = Field(
+        64,
+        ge=0,
+        description="Tokens that two neighbouring chunks of that length share; at most half of it.",
     )
-    overlap_tokens: int = Field(0, ge=0, description="Tokens that two neighbouring chunks share.")
     max_instruction_tokens: int = Field(
         512, ge=16, description="Tokens of one instruction; more is a 400."
     )
@@ -226,6 +234,14 @@ class Settings(BaseModel):
         if any(key.startswith("sha256:") and not _DIGEST.fullmatch(key) for key in keys):
             raise ValueError("sha256: must be followed by 64 hexadecimal digits")
         return keys
+
+    @field_validator("chunk_overlap")
+    @classmethod
+    def _refuse_much_overlap(cls, overlap: int, info: ValidationInfo) -> int:
+        most = info.data.get("chunk_tokens", 0) // 2
+        if overlap > most:
+            raise ValueError(f"must be at most {most}, half of chunk_tokens")
+        return overlap
 
     @field_validator("cors_origins", mode="before")
     @classmethod

@@ -57,18 +57,17 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What becomes of documents that do not fit; None leaves it to whoever is asked next.
+    """What becomes of documents that do not fit; None takes the server's.
 
     Attributes:
-        tokens: a document longer than this does not fit, nor does a chunk; at last the
-            model's own limit.
-        truncation: when nobody says, a document is cut, but chunks are made for who says
-            how many.
-        side: where a document is cut, and which end chunks leave out when there are
-            more than `chunks`; the right is the end of the text.
-        chunks: in which one document is read, at most; at last as many as it has. The
+        tokens: a document longer than this does not fit, nor does a chunk; None leaves
+            that to the model's own limit.
+        truncation: None with a number of `chunks` makes them as long as the model reads.
+        chunks: in which one document is read, at most; None are as many as it has. The
             best of them counts.
         overlap: tokens that two neighbouring chunks share.
+        side: where a document is cut, and which end of it chunks leave out when it has
+            more than `chunks`; the right is the end of the text.
     """
 
     tokens: int | None = None

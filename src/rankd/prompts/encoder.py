@@ -96,37 +96,52 @@ class _Rule:
     """How the documents of one ask are made to fit.
 
     Attributes:
-        limit: tokens of one piece.
+        fits: tokens of a document that is read as one piece.
+        limit: tokens of one piece of another.
+        longest: of one piece, where more of them than `most` would be needed.
         most: pieces of one document.
-        step: tokens from the beginning of one piece to that of the next.
+        overlap: tokens that two neighbouring pieces share.
         at_start: whether the start of a document is what is always read.
-        refuses: documents that are longer than one piece.
+        refuses: documents that do not fit.
     """
 
+    fits: int
     limit: int
+    longest: int
     most: int
-    step: int
+    overlap: int
     at_start: bool
     refuses: bool
 
     @property
     def readable(self) -> int:
         """Tokens of one document that can be read; more than its chunks may have."""
-        return self.limit + min(self.most - 1, _MOST_PIECES) * self.step
+        step = max(self.longest - self.overlap, 1)
+        return max(self.fits, self.longest + min(self.most - 1, _MOST_PIECES) * step)
 
     def count(self, tokens: int) -> int:
         """Pieces of a document; none begins where the one before already reached the end."""
-        if tokens <= self.limit:
+        if tokens <= self.fits:
             return 1
-        return min(self.most, 1 - (self.limit - tokens) // self.step)
+        length, step = self._lengths(tokens)
+        return min(self.most, 1 - (length - tokens) // step)
 
     def pieces(self, tokens: int) -> list[Place]:
         """What the model reads of a document, in its order."""
-        starts = (number * self.step for number in range(self.count(tokens)))
-        pieces = [Place(start, min(start + self.limit, tokens)) for start in starts]
+        if tokens <= self.fits:
+            return [Place(0, tokens)]
+        length, step = self._lengths(tokens)
+        starts = (number * step for number in range(self.count(tokens)))
+        pieces = [Place(start, min(start + length, tokens)) for start in starts]
         if self.at_start:
             return pieces
         return [Place(tokens - end, tokens - start) for start, end in reversed(pieces)]
+
+    def _lengths(self, tokens: int) -> tuple[int, int]:
+        """Of a piece of a document, and from its beginning to that of the next."""
+        needed = self.overlap - (self.overlap - tokens) // self.most
+        length = max(self.limit, min(needed, self.longest))
+        return length, max(length - self.overlap, 1)
 
 
 class PromptEncoder:
@@ -135,7 +150,8 @@ class PromptEncoder:
     Attributes:
         answers: ids of "yes" and "no" in this checkpoint's vocabulary.
         max_tokens: the longest prompt it makes.
-        fit: what becomes of documents that do not fit, where an ask does not say.
+        fit: what becomes of documents that do not fit, where an ask does not say; of it
+            only truncation and side.
     """
 
     def __init__(
@@ -146,9 +162,12 @@ class PromptEncoder:
         instruction: str,
         max_instruction_tokens: int,
         fit: Fit = Fit(),  # noqa: B008  # It cannot change.
+        chunk_tokens: int = 512,
+        chunk_overlap: int = 64,
         executor: Executor | None = None,
     ) -> None:
         self.fit = fit
+        self._chunk = chunk_tokens, chunk_overlap
         self.answers = Answers(tokenizer.single(qwen3.YES), tokenizer.single(qwen3.NO))
         self.max_tokens = max_tokens
         self._plain = tokenizer.plain
@@ -177,7 +196,7 @@ class PromptEncoder:
 
     def _fewest(self, ask: Ask) -> int:
         rule = self._rule(ask, self.max_tokens)
-        limit = rule.limit
+        limit = min(rule.fits, rule.limit)
         template = len(self._prefix) + len(self._suffix)
         # Documents that are alike where they are read may become the same pair.
         longest: dict[str, int] = {}
@@ -216,7 +235,8 @@ class PromptEncoder:
             raise InvalidRequest(
                 f"query and instruction take {len(head) + len(self._suffix):,} tokens "
                 f"{'' if exact else 'or more '}with the template; "
-                f"the limit is {self.max_tokens:,} with the document",
+                f"the limit is {self.max_tokens:,} with the document, and "
+                f"{self.max_tokens // 2:,} for the query alone",
                 param="query",
             )
         if len(head) > self.max_tokens // 2:
@@ -225,21 +245,23 @@ class PromptEncoder:
 
     def _rule(self, ask: Ask, room: int) -> _Rule:
         """What an ask says of documents that do not fit, and where it says nothing, the server."""
-        given = self.fit
-        limit = min(ask.max_document_tokens or given.tokens or room, room)
-        truncation = ask.truncation
-        if truncation is None:
-            truncation = "chunk" if ask.max_chunks else given.truncation or "cut"
-        most = 1
-        if truncation == "chunk":
-            most = ask.max_chunks or given.chunks or sys.maxsize
-        overlap = (given.overlap or 0) if ask.overlap is None else ask.overlap
+        fits = min(ask.max_document_tokens or room, room)
+        truncation = ask.truncation or self.fit.truncation
+        # Who only says how many chunks means Cohere's, which are as long as the model reads.
+        counted = ask.truncation is None and ask.max_chunks is not None
+        limit, overlap = fits, ask.overlap or 0
+        if truncation == "chunk" and ask.max_document_tokens is None:
+            tokens, shared = self._chunk
+            limit = min(tokens, room)
+            overlap = min(shared, limit // 2) if ask.overlap is None else ask.overlap
         return _Rule(
+            fits=fits,
             limit=limit,
-            most=most,
-            step=max(limit - overlap, 1),
-            at_start=(ask.side or given.side) != "left",
-            refuses=truncation == "refuse",
+            longest=fits if ask.max_chunks else limit,
+            most=(ask.max_chunks or sys.maxsize) if counted or truncation == "chunk" else 1,
+            overlap=overlap,
+            at_start=(ask.side or self.fit.side) != "left",
+            refuses=truncation == "refuse" and not counted,
         )
 
     def _head(self, ask: Ask, exact: bool) -> tuple[int, ...]:
@@ -298,11 +320,11 @@ class PromptEncoder:
     def _fitted(self, head: tuple[int, ...], rule: _Rule, ask: Ask, exact: bool) -> Encoded:
         bodies = self._bodies(ask, rule, exact)
         if rule.refuses:
-            _refuse_long(bodies, rule.limit)
+            _refuse_long(bodies, rule.fits)
         counts = [rule.count(len(body.ids)) for body in bodies]
         refuse_many_pieces(sum(counts))
-        _refuse_much_overlap(sum(count for count in counts if count > 1), rule)
         cut = [rule.pieces(len(body.ids)) for body in bodies]
+        _refuse_much_overlap(cut)
         return Encoded(
             prompts=tuple(
                 Prompt(head, (*body.ids[start:end], *self._suffix))
@@ -368,11 +390,12 @@ def refuse_many_pieces(count: int) -> None:
         )
 
 
-def _refuse_much_overlap(count: int, rule: _Rule) -> None:
-    if count * rule.limit > _MOST_PIECE_TOKENS:
+def _refuse_much_overlap(cut: Sequence[Sequence[Place]]) -> None:
+    tokens = sum(end - start for pieces in cut if len(pieces) > 1 for start, end in pieces)
+    if tokens > _MOST_PIECE_TOKENS:
         raise TooLarge(
-            f"the documents make {count:,} chunks of {rule.limit:,} tokens; the limit is "
-            f"{_MOST_PIECE_TOKENS:,} tokens together: lower overlap_tokens",
+            f"the chunks of the documents hold {tokens:,} tokens; the limit is "
+            f"{_MOST_PIECE_TOKENS:,}: lower overlap_tokens",
             param="overlap_tokens",
         )
 
@@ -403,6 +426,8 @@ def open_encoder(
     instruction: str,
     max_instruction_tokens: int,
     fit: Fit = Fit(),  # noqa: B008  # It cannot change.
+    chunk_tokens: int = 512,
+    chunk_overlap: int = 64,
     executor: Executor | None = None,
 ) -> PromptEncoder:
     """The encoder of a checkpoint's own `tokenizer.json`.
@@ -427,5 +452,7 @@ def open_encoder(
         instruction=instruction,
         max_instruction_tokens=max_instruction_tokens,
         fit=fit,
+        chunk_tokens=chunk_tokens,
+        chunk_overlap=chunk_overlap,
         executor=executor,
     )
