@@ -29,6 +29,9 @@ def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None
         ({"RANKD_PORT": "http"}, "", "port = 'http'"),
         ({"RANKD_SELF_CHECK": "maybe"}, "", "self_check = 'maybe'.*'strict', 'warn' or 'off'"),
         ({}, "port = 1\nport = 2", "is not valid TOML"),
+        ({}, "chunk_tokens = 99\nchunk_overlap = 50", "chunk_overlap = 50: .* at most 49, half of"),
+        ({}, "chunk_tokens = 15", "greater than or equal to 16"),
+        ({"RANKD_TRUNCATION": "end"}, "", "truncation = 'end'.*'cut', 'refuse' or 'chunk'"),
         ({}, "max_tokens = 1", "max_tokens = 1: input should be greater than or equal to 128"),
     ],
 )

@@ -48,6 +48,12 @@ ASKS: list[tuple[type[Asking], dict[str, Any], dict[str, Any]]] = [
     ),
     (
         openai.RerankRequest,
+        DOCUMENTS | {"truncation": "chunk", "truncation_side": "left", "return_details": True},
+        {"truncation": "chunk", "side": "left", "details": True},
+    ),
+    (openai.RerankRequest, DOCUMENTS | {"truncation": False}, {"truncation": "refuse"}),
+    (
+        openai.RerankRequest,
         DOCUMENTS | {"chat_template_kwargs": {"instruction": "i"}},
         {"instruction": "i"},
     ),
@@ -58,6 +64,7 @@ ASKS: list[tuple[type[Asking], dict[str, Any], dict[str, Any]]] = [
     (cohere.V2Request, DOCUMENTS | {"max_tokens_per_doc": 9}, {"max_document_tokens": 9}),
     (jina.JinaRequest, DOCUMENTS, {}),
     (jina.JinaRequest, DOCUMENTS | {"max_doc_length": 9}, {"max_document_tokens": 9}),
+    (jina.JinaRequest, DOCUMENTS | {"truncation": "chunk"}, {"truncation": "chunk"}),
     (jina.JinaRequest, DOCUMENTS | {"truncation": False}, {"truncation": "refuse"}),
     (vllm.RerankRequest, DOCUMENTS | {"max_tokens_per_doc": 9}, {"max_document_tokens": 9}),
     (
