@@ -324,7 +324,8 @@ class PromptEncoder:
         counts = [rule.count(len(body.ids)) for body in bodies]
         refuse_many_pieces(sum(counts))
         cut = [rule.pieces(len(body.ids)) for body in bodies]
-        _refuse_much_overlap(cut)
+        if rule.overlap:
+            _refuse_much_overlap(cut)
         return Encoded(
             prompts=tuple(
                 Prompt(head, (*body.ids[start:end], *self._suffix))

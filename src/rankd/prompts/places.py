@@ -18,7 +18,7 @@ from typing import NamedTuple
 _WITHIN = bytes(range(0x80, 0xC0))
 
 # Characters whose origins are sought at a time.
-_BLOCK = 1_024
+_BLOCK = 128
 
 # Marks beyond which a letter is none.
 _MOST_MARKS = 1_024
@@ -100,7 +100,8 @@ class _Letters:
             begins = (place for place, one in enumerate(text) if place and not _goes_on(one))
             self._starts = [0, *begins, len(text)]
             letters = (text[start:end] for start, end in pairwise(self._starts))
-            self._normalized = [0, *accumulate(len(normalize(letter)) for letter in letters)]
+            sizes = (1 if letter.isascii() else len(normalize(letter)) for letter in letters)
+            self._normalized = [0, *accumulate(sizes)]
 
     def around(self, position: int) -> Place:
         if self._same:

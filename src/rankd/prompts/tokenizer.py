@@ -160,10 +160,13 @@ def _among_blanks(text: str, places: Sequence[Place]) -> list[Place]:
     """Places in a text whose runs were cut short, in the whole text."""
     left_out = 0
     borders = []  # Behind each run that was cut: its place in the short text, and what is missing.
-    for run in re.finditer(rf"\s{{{_LONGEST_BLANK + 1},}}", text):
-        border = run.start() - left_out + _LONGEST_BLANK
-        left_out += len(run.group()) - _LONGEST_BLANK
-        borders.append((border, left_out))
+    # Every run is looked at: a pattern that only fits long ones is quadratic in almost long ones.
+    for run in re.finditer(r"\s+", text):
+        more = run.end() - run.start() - _LONGEST_BLANK
+        if more > 0:
+            border = run.start() - left_out + _LONGEST_BLANK
+            left_out += more
+            borders.append((border, left_out))
 
     def moved(position: int) -> int:
         return position + max((count for border, count in borders if border <= position), default=0)
