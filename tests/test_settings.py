@@ -32,6 +32,9 @@ def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None
         ({"RANKD_PORT": "http"}, "", "port = 'http'"),
         ({"RANKD_SELF_CHECK": "maybe"}, "", "self_check = 'maybe'.*'strict', 'warn' or 'off'"),
         ({}, "port = 1\nport = 2", "is not valid TOML"),
+        ({}, "chunk_tokens = 99\nchunk_overlap = 50", "chunk_overlap = 50: .* at most 49, half of"),
+        ({}, "chunk_tokens = 15", "greater than or equal to 16"),
+        ({"RANKD_TRUNCATION": "end"}, "", "truncation = 'end'.*'cut', 'refuse' or 'chunk'"),
         ({}, "max_tokens = 1", "max_tokens = 1: input should be greater than or equal to 128"),
     ],
 )
@@ -200,8 +203,8 @@ def test_tables_are_shown_as_they_can_be_read_again(tmp_path: Path) -> None:
             "max_chunks_per_doc means nothing with truncation = 'cut'",
         ),
         (
-            "[aliases.x]\nmax_chunks_per_doc = 2\ntruncation_side = 'left'",
-            "truncation_side means nothing with truncation = 'chunk'",
+            "[aliases.x]\ntruncation = 'refuse'\ntruncation_side = 'left'",
+            "truncation_side means nothing with truncation = 'refuse'",
         ),
         ("[key_presets]\nacme = 'code'", "key_presets: acme: 'code' is neither"),
     ],

@@ -39,6 +39,7 @@ from rankd.profiles import Profiles
 from rankd.prompts import open_encoder
 from rankd.ranker import Ranker
 from rankd.settings import Settings, nearest
+from rankd.types import Fit
 
 _log = logging.getLogger("rankd")
 
@@ -64,6 +65,9 @@ async def open_ranker(settings: Settings) -> AsyncIterator[tuple[Checkpoint, Ran
             max_tokens=settings.max_tokens,
             instruction=settings.instruction,
             max_instruction_tokens=settings.max_instruction_tokens,
+            fit=Fit(truncation=settings.truncation, side=settings.truncation_side),
+            chunk_tokens=settings.chunk_tokens,
+            chunk_overlap=settings.chunk_overlap,
             executor=executor,
         )
         async with (

@@ -177,6 +177,22 @@ class Settings(BaseModel):
     ssl_ca_certs: Path | None = Field(
         None, description="Authorities in PEM, of which a client must show a certificate."
     )
+    truncation: Literal["cut", "refuse", "chunk"] = Field(
+        "cut",
+        description="What becomes of documents that do not fit, when the request does not say; "
+        "chunk reads all of them, in chunks of which the best counts.",
+    )
+    truncation_side: Literal["right", "left"] = Field(
+        "right", description="Where they are cut: right is the end of the text."
+    )
+    chunk_tokens: int = Field(
+        512, ge=16, description="Tokens of one chunk, when the request does not say."
+    )
+    chunk_overlap: int = Field(
+        64,
+        ge=0,
+        description="Tokens that two neighbouring chunks of that length share; at most half of it.",
+    )
     max_instruction_tokens: int = Field(
         512, ge=16, description="Tokens of one instruction; more is a 400."
     )
@@ -244,6 +260,14 @@ class Settings(BaseModel):
         if any(key.startswith("sha256:") and not _DIGEST.fullmatch(key) for key in keys):
             raise ValueError("sha256: must be followed by 64 hexadecimal digits")
         return keys
+
+    @field_validator("chunk_overlap")
+    @classmethod
+    def _refuse_much_overlap(cls, overlap: int, info: ValidationInfo) -> int:
+        most = info.data.get("chunk_tokens", 0) // 2
+        if overlap > most:
+            raise ValueError(f"must be at most {most}, half of chunk_tokens")
+        return overlap
 
     @field_validator("cors_origins", mode="before")
     @classmethod

@@ -92,8 +92,8 @@ class Alias(_Table):
         for name in ("max_chunks_per_doc", "overlap_tokens"):
             if getattr(self, name) is not None and not chunked:
                 raise ValueError(f"{name} means nothing with truncation = {self.truncation!r}")
-        if self.truncation_side and self.how in ("refuse", "chunk"):
-            raise ValueError(f"truncation_side means nothing with truncation = {self.how!r}")
+        if self.truncation_side and self.how == "refuse":
+            raise ValueError("truncation_side means nothing with truncation = 'refuse'")
         return self
 
     @property

@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rankd.dialects import wire
 from rankd.dialects.deadlines import LONGEST_MS
-from rankd.dialects.texts import Count, Number, OneOrMore, Query, echo, texts_of
+from rankd.dialects.texts import Count, Number, OneOrMore, Query, echo, is_switch, texts_of
 from rankd.errors import InvalidRequest, RankError
 from rankd.profiles import Profile
-from rankd.types import Ask, Ranking, Truncation, Verdict, best_first
+from rankd.types import Ask, Fit, Ranking, Verdict, best_first
 
 # Where clients ask for a ranking whatever their base URL holds: they drop and add
 # `/v1` and `/v2` as they like, so all of these mean the same.
@@ -112,7 +112,7 @@ class Asking(BaseModel):
         return Fit()
 
     def details(self) -> bool:
-        """Whether results say more than the vendor's do."""
+        """Whether results say what was read of their documents, and how probable they are."""
         return False
 
     def says(self, *fields: str) -> bool:
@@ -163,6 +163,8 @@ class Asking(BaseModel):
             truncation=fit.truncation,
             max_chunks=fit.chunks,
             overlap=fit.overlap,
+            side=fit.side,
+            details=self.details(),
             priority=self.priority or 0,
             deadline=deadline,
             partial=self.takes_part(),
@@ -209,16 +211,6 @@ def agreed_text(**spellings: str | None) -> str | None:
     """As `agreed`, of texts, of which an empty one says nothing."""
     text: str | None = agreed(**{name: text or None for name, text in spellings.items()})
     return text
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """What happens to documents that do not fit; the fields are those of `Ask`."""
-
-    tokens: int | None = None
-    truncation: Truncation = "end"
-    chunks: int = 1
-    overlap: int = 0
 
 
 def threshold_of(request: Asking, profile: Profile) -> float | None:
@@ -447,8 +439,8 @@ class Dialect(ABC):
         return {}
 
 
-# "any" is a value, "present" may be null, too.
-Kind = Literal["any", "present", "array", "object"]
+# "any" is a value, "present" may be null, too, and so may "boolean".
+Kind = Literal["any", "present", "array", "object", "boolean"]
 
 
 @dataclass(frozen=True)
@@ -471,7 +463,7 @@ class Claim:
 
     def __str__(self) -> str:
         return " + ".join(
-            f"{name} ({kind})" if kind in ("array", "object") else name
+            f"{name} ({kind})" if kind in ("array", "object", "boolean") else name
             for name, kind in sorted(self.fields)
         )
 
@@ -488,6 +480,8 @@ def _is(value: Any, kind: Kind) -> bool:
             return isinstance(value, list)
         case "object":
             return isinstance(value, dict)
+        case "boolean":
+            return value is None or is_switch(value)
     # A null is as good as absent.
     return value is not None
 

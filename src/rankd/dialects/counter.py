@@ -76,9 +76,6 @@ _CUTS = (
     *("max_chunks_per_doc", "overlap_tokens"),
 )
 
-# Pieces of a document that is read in chunks where nobody says how many; Cohere's number.
-_CHUNKS = 10
-
 
 def _filled(ask: Ask, request: Asking, profile: Profile) -> Ask:
     """With what its profile says where the request says nothing."""
@@ -91,20 +88,15 @@ def _filled(ask: Ask, request: Asking, profile: Profile) -> Ask:
 
 
 def _cut_as(alias: Alias, ask: Ask) -> Ask:
-    match alias.how:
-        case "refuse":
-            return replace(ask, truncation="refuse", max_chunks=1)
-        case "chunk":
-            return replace(
-                ask,
-                truncation="end",
-                max_chunks=alias.max_chunks_per_doc or _CHUNKS,
-                overlap=alias.overlap_tokens or 0,
-            )
-        case "cut":
-            left = alias.truncation_side == "left"
-            return replace(ask, truncation="start" if left else "end", max_chunks=1)
-    return ask
+    if alias.how is None:
+        return ask
+    return replace(
+        ask,
+        truncation=alias.how,
+        side=alias.truncation_side,
+        max_chunks=alias.max_chunks_per_doc,
+        overlap=alias.overlap_tokens,
+    )
 
 
 async def answer(http: Request, desk: Desk, dialect: Dialect, body: dict[str, Any]) -> Response:

@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from rankd.dialects.base import Dialect, Fit, Repeating, Reply, example, openai_error
+from rankd.dialects.base import Dialect, Repeating, Reply, example, openai_error
 from rankd.errors import InvalidRequest, RankError
-from rankd.types import Verdict
+from rankd.types import Fit, Verdict
 
 
 class PineconeRequest(Repeating):
@@ -51,8 +51,10 @@ class PineconeRequest(Repeating):
 
     def fit(self) -> Fit:
         match (self.parameters or {}).get("truncate"):
-            case None | "END":
+            case None:
                 return Fit()
+            case "END":
+                return Fit(truncation="cut", side="right")
             case "NONE":
                 return Fit(truncation="refuse")
         raise InvalidRequest(

@@ -24,7 +24,6 @@ from rankd.dialects import counter, wire
 from rankd.dialects.base import (
     Asking,
     Dialect,
-    Fit,
     Listing,
     Reply,
     Usage,
@@ -36,7 +35,7 @@ from rankd.dialects.deadlines import deadline_of
 from rankd.dialects.openai import instruction_in
 from rankd.dialects.texts import Count, Number, Side, query_of, refuse_many_fields, text_of
 from rankd.errors import InvalidRequest, RankError
-from rankd.types import Ask, Verdict
+from rankd.types import Ask, Fit, Verdict
 
 # (queries, documents) as the four spellings name them.
 _SPELLINGS = (
