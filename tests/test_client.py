@@ -118,9 +118,11 @@ def test_options_reach_the_server(ask: Asking, url: str) -> None:
             max_tokens_per_doc=4,
             raw_scores=True,
             instruction="Judge.",
+            preset="default",
             priority=3,
             timeout_ms=60_000,
             partial=True,
+            return_details=True,
             user="me",
             timeout=30,
         ),
@@ -132,6 +134,37 @@ def test_options_reach_the_server(ask: Asking, url: str) -> None:
     assert any("was cut" in warning for warning in answer.warnings)
     assert not any("unknown field" in warning for warning in answer.warnings)
     assert answer.not_scored == ()
+
+
+def test_documents_below_a_threshold_are_left_out_and_counted(ask: Asking, url: str) -> None:
+    whole = ask(url, lambda client: client.rerank(QUERY, DOCUMENTS))
+    least = whole.results[0].relevance_score
+
+    answer = ask(url, lambda client: client.rerank(QUERY, DOCUMENTS, score_threshold=least))
+
+    assert answer.results == whole.results[:1]
+    assert (whole.below_threshold, answer.below_threshold) == (0, len(DOCUMENTS) - 1)
+
+
+def test_an_unknown_preset_is_a_bad_request(ask: Asking, url: str) -> None:
+    for call in (
+        lambda client: client.rerank(QUERY, DOCUMENTS, preset="code"),
+        lambda client: client.score(QUERY, DOCUMENTS, preset="code"),
+    ):
+        with pytest.raises(BadRequest, match="preset 'code' is not known"):
+            ask(url, call)
+
+
+def test_a_normalized_score_is_read_where_there_is_one() -> None:
+    result = {"index": 0, "relevance_score": 0.5}
+    answer = rerank_response(
+        {
+            **{"id": "1", "model": "m", "usage": {"prompt_tokens": 1, "total_tokens": 1}},
+            "results": [result | {"normalized_score": 0.25}, result],
+        }
+    )
+
+    assert [one.normalized_score for one in answer.results] == [0.25, None]
 
 
 def test_a_partial_answer_says_what_it_lacks() -> None:

@@ -21,6 +21,7 @@ FLOORS: list[dict[str, set[str]]] = [
         "ranker": {
             "ranker",
             "desk",
+            "profiles",
             "selfcheck",
             "admission",
             "limits",
@@ -30,7 +31,7 @@ FLOORS: list[dict[str, set[str]]] = [
         }
     },
     {"engines": {"engines"}, "prompts": {"prompts"}},
-    {"settings": {"settings", "checkpoint"}},
+    {"settings": {"settings", "tables", "checkpoint"}},
     {"foundation": {"metrics", "errors", "types"}, "client": {"client"}},
     {"version": {"__init__"}},
 ]

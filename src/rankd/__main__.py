@@ -217,7 +217,13 @@ def _add_settings(parser: argparse.ArgumentParser, *, positional: bool) -> None:
         positional: MODEL may also stand by itself.
     """
     group = parser.add_argument_group("settings (also RANKD_<NAME>, or a key of --config)")
-    group.add_argument("--config", type=Path, metavar="FILE", help="a TOML file of settings")
+    group.add_argument(
+        "--config",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="a TOML file of settings; of several the later are the stronger",
+    )
     for name, field in Settings.model_fields.items():
         if name == "model" and positional:
             parser.add_argument("model", nargs="?", metavar="MODEL", help=field.description)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
@@ -26,11 +26,20 @@ from rankd.dialects.base import OpenAIFailure
 from rankd.dialects.schema import completed, failures
 from rankd.door import AccessLog, KeyRing, Keys, LastAnswers, PlainPath, WholeBody
 from rankd.engines import open_engine
-from rankd.errors import InternalError, NotFound, RankError, SelfCheckFailed, WrongMethod
+from rankd.errors import (
+    BadSettings,
+    InternalError,
+    NotFound,
+    RankError,
+    SelfCheckFailed,
+    WrongMethod,
+)
 from rankd.limits import open_limits
+from rankd.profiles import Profiles
 from rankd.prompts import open_encoder
 from rankd.ranker import Ranker
-from rankd.settings import Settings
+from rankd.settings import Settings, nearest
+from rankd.types import Fit
 
 _log = logging.getLogger("rankd")
 
@@ -56,6 +65,9 @@ async def open_ranker(settings: Settings) -> AsyncIterator[tuple[Checkpoint, Ran
             max_tokens=settings.max_tokens,
             instruction=settings.instruction,
             max_instruction_tokens=settings.max_instruction_tokens,
+            fit=Fit(truncation=settings.truncation, side=settings.truncation_side),
+            chunk_tokens=settings.chunk_tokens,
+            chunk_overlap=settings.chunk_overlap,
             executor=executor,
         )
         async with (
@@ -79,6 +91,7 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
         SetupError: as `open_ranker`, or the self-check failed and is strict.
     """
     keys = KeyRing(settings.api_keys, settings.api_keys_file)
+    _check_key_presets(settings, keys)
     async with open_ranker(settings) as (checkpoint, ranker), open_limits(settings) as limits:
         await _self_check(ranker, settings)
         # Only now: what the server asks itself is nobody's.
@@ -86,6 +99,7 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
         ranker.admission = _admission(settings)
         name = settings.served_model_name or checkpoint.name
         aliases = frozenset({checkpoint.name, settings.model})
+        await _refuse_unfit_profiles(settings, checkpoint, ranker, {name, *aliases})
         desk = Desk(
             ranker,
             name,
@@ -93,8 +107,42 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
             strict=settings.strict_model,
             needs_key=bool(keys),
             timeout_ms=settings.timeout_ms,
+            profiles=Profiles(settings),
         )
         yield build(desk, settings, keys)
+
+
+async def _refuse_unfit_profiles(
+    settings: Settings, checkpoint: Checkpoint, ranker: Ranker, own: Collection[str]
+) -> None:
+    """What only the model can tell of presets, aliases and calibrations."""
+    limit = settings.max_instruction_tokens
+    for name, text in settings.instructions.items():
+        tokens = len(await ranker.encoder.tokenize(text))
+        if tokens > limit:
+            raise BadSettings(
+                f"instructions.{name} takes {tokens:,} tokens; "
+                f"--max-instruction-tokens is {limit:,}"
+            )
+    for name in settings.aliases:
+        if name in own:
+            raise BadSettings(f"aliases.{name} is the model's own name; give it another")
+    for name, measured in settings.calibration.items():
+        if measured.model not in (None, checkpoint.name):
+            raise BadSettings(
+                f"calibration.{name} was measured with {measured.model!r}, and this is "
+                f"{checkpoint.name!r}: calibrate again"
+            )
+
+
+def _check_key_presets(settings: Settings, keys: KeyRing) -> None:
+    """A name that no key has is only a warning: the file may get the key later."""
+    owners = keys.owners()
+    for name in settings.key_presets:
+        if keys.owner(name.encode()) is not None:
+            raise BadSettings("key_presets holds a key; put its name in --api-keys-file there")
+        if name not in owners:
+            _log.warning("key_presets names %r, which no key has%s", name, nearest(name, owners))
 
 
 def _admission(settings: Settings) -> Admission:
@@ -138,7 +186,10 @@ def build(desk: Desk, settings: Settings, keys: KeyRing) -> FastAPI:
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["retry-after", "x-request-id", "x-rankd-cached", "x-rankd-warnings"],
+            expose_headers=[
+                *("retry-after", "x-request-id"),
+                *("x-rankd-below-threshold", "x-rankd-cached", "x-rankd-warnings"),
+            ],
         )
     app.add_middleware(AccessLog, enabled=settings.access_log, render=_bug, arrived=ARRIVED)
     app.add_middleware(LastAnswers, stopping=lambda: desk.drain.begun)

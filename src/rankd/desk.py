@@ -10,6 +10,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from rankd.errors import ShuttingDown, UnknownModel
+from rankd.profiles import Profiles
 from rankd.ranker import Ranker
 from rankd.types import Ask, Ranking
 
@@ -44,6 +45,8 @@ class Desk:
     Attributes:
         name: what answers call it and clients send.
         aliases: other names that mean it, such as the folder it was loaded from.
+        profiles: further names, each with defaults of its own, and what else is configured
+            for requests that do not say.
         strict: refuse requests that name another model. Otherwise it answers them all:
             many clients have another vendor's name built in.
         needs_key: whether requests must carry a key; some clients ask before they send it.
@@ -56,6 +59,7 @@ class Desk:
     strict: bool = False
     needs_key: bool = False
     timeout_ms: int = 0
+    profiles: Profiles = field(default_factory=Profiles)
     drain: Drain = field(default_factory=Drain)
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -81,10 +85,19 @@ class Desk:
         """Raises `UnknownModel` when a request names another model, and that matters here."""
         if not self.strict or model is None or model in _NO_NAME or self.is_called(model):
             return
-        raise UnknownModel(f"model {model!r} is not served here; use {self.name!r}", param="model")
+        raise self.unknown(model)
+
+    def unknown(self, model: str) -> UnknownModel:
+        names = " or ".join(map(repr, self.names))
+        return UnknownModel(f"model {model!r} is not served here; use {names}", param="model")
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What is listed: the model's name, then those with defaults of their own."""
+        return (self.name, *self.profiles.aliases)
 
     def is_called(self, model: str) -> bool:
-        return model == self.name or model in self.aliases
+        return model in self.names or model in self.aliases
 
     def name_for(self, model: str | None) -> str:
         """The model's name as this client knows it."""

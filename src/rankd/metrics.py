@@ -28,6 +28,16 @@ ABANDONED_DOCUMENTS = Counter(
 DIALECTS = Counter(
     "rankd_dialect_requests_total", "Rerank requests, by the dialect they were in.", ["dialect"]
 )
+INSTRUCTIONS = Counter(
+    "rankd_instruction_requests_total",
+    "Requests by their instruction: a preset's name, default for the server's, or custom for a "
+    "text that came along.",
+    ["preset"],
+)
+BELOW_THRESHOLD = Counter(
+    "rankd_below_threshold_documents_total",
+    "Documents that were scored and left out, because a threshold was above their score.",
+)
 UNKNOWN_FIELDS = Counter(
     "rankd_unknown_fields_total",
     "Request fields that no dialect here knows, by dialect.",

@@ -8,7 +8,6 @@ from pydantic import BaseModel, Field
 
 from rankd import __version__
 from rankd.desk import Desk, DeskDep
-from rankd.errors import UnknownModel
 
 router = APIRouter(tags=["operations"])
 
@@ -101,8 +100,8 @@ class Models(BaseModel):
 @shared.get("/v1/models")
 @shared.get("/models", include_in_schema=False)
 async def models(desk: DeskDep) -> Models:
-    """The served model, as OpenAI lists models."""
-    return Models(data=[_model(desk, desk.name)])
+    """The served model by each of its names, as OpenAI lists models."""
+    return Models(data=[_model(desk, name) for name in desk.names])
 
 
 @shared.get("/v1/models/{model:path}")
@@ -110,7 +109,7 @@ async def models(desk: DeskDep) -> Models:
 async def model(model: str, desk: DeskDep) -> Model:
     """One model, by any name that requests may use; a name may hold slashes."""
     if desk.strict and not desk.is_called(model):
-        raise UnknownModel(f"model {model!r} is not served here; use {desk.name!r}", param="model")
+        raise desk.unknown(model)
     return _model(desk, model)
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, repeat
 from typing import NamedTuple
 
 from rankd import metrics
@@ -18,11 +18,8 @@ from rankd.engines.base import Engine, name_of, whose
 from rankd.errors import DeadlineExceeded, InternalError, InvalidRequest, TooLarge
 from rankd.flights import Flights
 from rankd.limits import Limits
-from rankd.prompts import Encoded, PromptEncoder
-from rankd.types import Ask, Prompt, Ranking, Verdict
-
-# Pieces of the documents of one request; Cohere's own limit.
-_MOST_PIECES = 10_000
+from rankd.prompts import Encoded, PromptEncoder, refuse_many_pieces
+from rankd.types import Ask, Prompt, Ranking, Truncation, Verdict
 
 
 class Scored(NamedTuple):
@@ -82,7 +79,7 @@ class Ranker:
                 async with _in_time(asks):
                     await self._refuse_crowded(asks)
                     encoded = await self.encoder.encode(asks)
-                _refuse_too_many_pieces(encoded)
+                refuse_many_pieces(sum(len(one.prompts) for one in encoded))
                 ready = time.perf_counter()
                 prompts = [prompt for one in encoded for prompt in one.prompts]
                 pairs = await self._score(asks, prompts, ticket)
@@ -115,7 +112,8 @@ class Ranker:
             return False
         ask = next(ask for ask in asks if ask.documents)
         # Cut where it does not fit: it would be refused by its place among all of them.
-        cuts = "end" if ask.truncation == "refuse" else ask.truncation
+        refuses = (ask.truncation or self.encoder.fit.truncation) == "refuse"
+        cuts: Truncation | None = "cut" if refuses else ask.truncation
         shortest = min(ask.documents, key=len)
         [one] = await self.encoder.encode([replace(ask, documents=(shortest,), truncation=cuts)])
         return bool(await self.cache.look_up(await self.cache.keys(one.prompts)))
@@ -203,16 +201,6 @@ def _may_share(asks: Sequence[Ask]) -> bool:
     return all(ask.cache for ask in asks)
 
 
-def _refuse_too_many_pieces(encoded: Sequence[Encoded]) -> None:
-    pieces = sum(len(one.prompts) for one in encoded)
-    if pieces > _MOST_PIECES:
-        raise TooLarge(
-            f"the documents make {pieces:,} chunks; the limit is {_MOST_PIECES:,}: "
-            "lower max_chunks_per_doc",
-            param="max_chunks_per_doc",
-        )
-
-
 def _deadline(asks: Sequence[Ask]) -> float | None:
     return min((ask.deadline for ask in asks if ask.deadline is not None), default=None)
 
@@ -250,7 +238,8 @@ def _refuse_nonsense(logits: Sequence[float | None]) -> None:
 
 def _verdicts(encoded: Encoded, scored: Sequence[Scored]) -> list[Verdict | None]:
     """One for each document; None where it was not scored in time."""
-    pairs = iter(zip(scored, encoded.prompts, strict=True))
+    spans = encoded.spans or repeat(None, len(scored))
+    pairs = iter(zip(scored, encoded.prompts, spans, strict=True))
     rows = zip(
         encoded.pieces, encoded.document_tokens, encoded.kept_tokens, encoded.longer, strict=True
     )
@@ -261,15 +250,30 @@ def _verdicts(encoded: Encoded, scored: Sequence[Scored]) -> list[Verdict | None
 
 
 def _verdict(
-    index: int, pieces: Sequence[tuple[Scored, Prompt]], whole: int, kept: int, longer: bool
+    index: int,
+    pieces: Sequence[tuple[Scored, Prompt, tuple[int, int] | None]],
+    whole: int,
+    kept: int,
+    longer: bool,
 ) -> Verdict | None:
     """Of a document that was read in pieces, the best piece counts; it may be any of them."""
-    logits = [scored.logit for scored, _ in pieces if scored.logit is not None]
+    logits = [scored.logit for scored, _, _ in pieces if scored.logit is not None]
     if len(logits) < len(pieces):
         return None
-    tokens = _tokens(prompt for _, prompt in pieces)
-    cached = all(scored.cached for scored, _ in pieces)
-    return Verdict(index, max(logits), tokens, whole, kept, longer, cached)
+    best = max(logits)
+    piece = logits.index(best)
+    return Verdict(
+        index,
+        best,
+        tokens=_tokens(prompt for _, prompt, _ in pieces),
+        document_tokens=whole,
+        kept_tokens=kept,
+        longer=longer,
+        cached=all(scored.cached for scored, _, _ in pieces),
+        pieces=len(pieces),
+        piece=piece,
+        span=pieces[piece][2],
+    )
 
 
 def _count(verdicts: Sequence[Sequence[Verdict]]) -> None:

@@ -2,8 +2,8 @@
 
 One line makes the flag (`--max-tokens`), the environment variable
 (`RANKD_MAX_TOKENS`) and the key of the TOML file (`max_tokens`). Flag beats
-environment beats file beats default. A name nobody knows is an error that
-names the nearest one.
+environment beats file beats default, and a later file an earlier one. A name
+nobody knows is an error that names the nearest one.
 """
 
 from __future__ import annotations
@@ -13,16 +13,25 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from rankd.errors import BadSettings
+from rankd.tables import DEFAULT, Alias, Calibration, Instruction, ModelName, Platt, PresetName
 
 ENV_PREFIX = "RANKD_"
-CONFIG_VARIABLE = "RANKD_CONFIG"  # What --config is in a container.
+# What --config is in a container; several files are separated as the folders of PATH.
+CONFIG_VARIABLE = "RANKD_CONFIG"
 
 # Kubernetes puts these into every container beside a Service called "rankd":
 # RANKD_SERVICE_HOST, RANKD_SERVICE_PORT_HTTP, RANKD_PORT_8000_TCP_ADDR, RANKD_PORT=tcp://...
@@ -33,6 +42,10 @@ _DIGEST = re.compile(r"sha256:[0-9a-fA-F]{64}")
 
 # What a browser sends: no path and no slash at the end.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+", re.IGNORECASE)
+
+
+# Those of a later file are added to those of an earlier one.
+_TABLES = ("instructions", "calibration", "aliases", "key_presets")
 
 
 class Settings(BaseModel):
@@ -172,6 +185,22 @@ class Settings(BaseModel):
     ssl_ca_certs: Path | None = Field(
         None, description="Authorities in PEM, of which a client must show a certificate."
     )
+    truncation: Literal["cut", "refuse", "chunk"] = Field(
+        "cut",
+        description="What becomes of documents that do not fit, when the request does not say; "
+        "chunk reads all of them, in chunks of which the best counts.",
+    )
+    truncation_side: Literal["right", "left"] = Field(
+        "right", description="Where they are cut: right is the end of the text."
+    )
+    chunk_tokens: int = Field(
+        512, ge=16, description="Tokens of one chunk, when the request does not say."
+    )
+    chunk_overlap: int = Field(
+        64,
+        ge=0,
+        description="Tokens that two neighbouring chunks of that length share; at most half of it.",
+    )
     max_instruction_tokens: int = Field(
         512, ge=16, description="Tokens of one instruction; more is a 400."
     )
@@ -179,6 +208,26 @@ class Settings(BaseModel):
         "Given a web search query, retrieve relevant passages that answer the query",
         min_length=1,
         description="What relevance means when the request does not say.",
+    )
+    instructions: dict[PresetName, Instruction] = Field(
+        {},
+        description="Presets: instructions by name, for requests, aliases and keys, as a JSON "
+        "object; [instructions] in the file.",
+    )
+    calibration: dict[str, Calibration] = Field(
+        {},
+        description="Threshold and Platt scaling of a preset, or of the default, as a JSON object; "
+        "[calibration.NAME] in the file.",
+    )
+    aliases: dict[ModelName, Alias] = Field(
+        {},
+        description="Other names of the model, each with its preset, threshold and truncation, as "
+        "a JSON object; [aliases.NAME] in the file.",
+    )
+    key_presets: dict[str, str] = Field(
+        {},
+        description="Presets of keys, by the names of --api-keys-file, as a JSON object; "
+        "[key_presets] in the file.",
     )
     cache_mb: int = Field(
         64, ge=0, description="Memory for scores computed before, in MiB; 0 keeps none here."
@@ -222,6 +271,14 @@ class Settings(BaseModel):
             raise ValueError("sha256: must be followed by 64 hexadecimal digits")
         return keys
 
+    @field_validator("chunk_overlap")
+    @classmethod
+    def _refuse_much_overlap(cls, overlap: int, info: ValidationInfo) -> int:
+        most = info.data.get("chunk_tokens", 0) // 2
+        if overlap > most:
+            raise ValueError(f"must be at most {most}, half of chunk_tokens")
+        return overlap
+
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -238,7 +295,41 @@ class Settings(BaseModel):
                 raise ValueError(f"{origin!r} is no origin such as https://app.example.com")
         return origins
 
-    @field_validator("vllm_args", "api_keys", mode="before")
+    @field_validator("calibration")
+    @classmethod
+    def _refuse_other_calibrations(
+        cls, tables: dict[str, Calibration], info: ValidationInfo
+    ) -> dict[str, Calibration]:
+        for name, table in tables.items():
+            text = _instruction_named(name, info.data)
+            if table.threshold is None and table.platt is None:
+                raise ValueError(f"{name} has neither a threshold nor platt")
+            if table.instruction not in (None, text):
+                raise ValueError(
+                    f"{name} was measured with another text: {table.instruction!r}, not {text!r}"
+                )
+        return tables
+
+    @field_validator("aliases")
+    @classmethod
+    def _refuse_unknown_presets(
+        cls, tables: dict[str, Alias], info: ValidationInfo
+    ) -> dict[str, Alias]:
+        for name, table in tables.items():
+            if table.preset is not None:
+                _instruction_named(table.preset, info.data, f"{name}: ")
+        return tables
+
+    @field_validator("key_presets")
+    @classmethod
+    def _refuse_unknown_presets_of_keys(
+        cls, presets: dict[str, str], info: ValidationInfo
+    ) -> dict[str, str]:
+        for key, name in presets.items():
+            _instruction_named(name, info.data, f"{key}: ")
+        return presets
+
+    @field_validator("vllm_args", "api_keys", *_TABLES, mode="before")
     @classmethod
     def _parse(cls, value: Any) -> Any:
         """Flags and variables are text."""
@@ -249,42 +340,74 @@ class Settings(BaseModel):
         except json.JSONDecodeError as problem:
             raise ValueError(f"not JSON: {problem}") from None
 
+    def instruction_named(self, name: str) -> str:
+        """The text of a preset, or of the server's own instruction.
+
+        Raises:
+            BadSettings: there is no preset of that name; names the nearest.
+        """
+        try:
+            return _instruction_named(name, {**vars(self)})
+        except ValueError as problem:
+            raise BadSettings(str(problem)) from None
+
+
+def _instruction_named(name: str, settings: Mapping[str, Any], whose: str = "") -> str:
+    """Raises `ValueError` when there is no such preset."""
+    presets = settings.get("instructions", {})
+    if name == DEFAULT:
+        return str(settings["instruction"])
+    if name not in presets:
+        hint = nearest(name, [*presets, DEFAULT])
+        raise ValueError(f"{whose}{name!r} is neither in [instructions] nor {DEFAULT!r}{hint}")
+    return str(presets[name])
+
 
 def load(
     flags: Mapping[str, Any],
     environment: Mapping[str, str] | None = None,
-    config: Path | None = None,
+    config: Path | Sequence[Path] | None = None,
 ) -> Settings:
-    """Settings from flags, environment and file, in that order of precedence.
+    """Settings from flags, environment and files, in that order of precedence.
 
     Args:
         flags: only what was given on the command line, by field name.
         environment: `os.environ` when absent.
-        config: a TOML file of top-level keys, and `[vllm]` for `vllm_args`.
+        config: TOML files of top-level keys and tables, and `[vllm]` for `vllm_args`; a later
+            one is the stronger.
 
     Raises:
         BadSettings: an unknown name, or a value of the wrong kind.
     """
     values: dict[str, Any] = {}
     for given in sources(flags, environment, config).values():
-        values |= given
+        values |= {name: _added(values.get(name), value) for name, value in given.items()}
     try:
         return Settings(**values)
     except ValidationError as problem:
         raise BadSettings(_first_sentence(problem)) from None
 
 
+def _added(before: Any, value: Any) -> Any:
+    """A table with what weaker files put into it; flags and variables are text, and replace it."""
+    if isinstance(before, dict) and isinstance(value, dict):
+        return {**before, **value}
+    return value
+
+
 def sources(
     flags: Mapping[str, Any],
     environment: Mapping[str, str] | None = None,
-    config: Path | None = None,
+    config: Path | Sequence[Path] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """What each place says, by its name, the weakest first; arguments as those of `load`."""
     environment = os.environ if environment is None else environment
-    if config is None and (named := environment.get(CONFIG_VARIABLE)):
-        config = Path(named)
+    if not config:
+        config = [Path(name) for name in environment.get(CONFIG_VARIABLE, "").split(os.pathsep)]
+        config = [file for file in config if file != Path()]
+    files = [config] if isinstance(config, Path) else config
     return {
-        str(config): _from_file(config),
+        **{str(file): _from_file(file) for file in files},
         "environment": _from_environment(environment),
         "flag": dict(flags),
     }
@@ -297,10 +420,12 @@ def shown(settings: Settings, given: Mapping[str, Mapping[str, Any]]) -> str:
         given: the `sources` they were loaded from.
     """
     lines = []
-    for name, value in settings.model_dump(mode="json", exclude={"vllm_args"}).items():
+    for name, value in settings.model_dump(mode="json", exclude={"vllm_args", *_TABLES}).items():
         origin = next((place for place in reversed(list(given)) if name in given[place]), "default")
         text = f"# {name} =" if value is None else f"{name} = {_toml(blotted(name, value))}"
         lines.append(f"{text}  # {origin}")
+    for name, table in settings.model_dump(mode="json", include={*_TABLES}).items():
+        lines += ["", *_shown_table(name, table, given)]
     lines += ["", "[vllm]"]
     lines += [
         f"{json.dumps(name)} = {_toml(blotted(name, value))}"
@@ -317,6 +442,16 @@ _SECRET = re.compile(
     r"|tokens?$(?<!_tokens)|credential|authorization|(^|[_-])auth$|cookie",
     re.IGNORECASE,
 )
+
+
+def _shown_table(
+    name: str, table: Mapping[str, Any], given: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """A table as a section of the file; what stands in it has a name, and is no secret."""
+    places = [place for place in given if name in given[place]]
+    rows = [f"{json.dumps(key)} = {_toml(value)}" for key, value in table.items()]
+    return [f"[{name}]  # {', '.join(places) or 'default'}", *rows]
+
 
 # The parts of a URL that hold a name and a password; a password may hold an @, too.
 _USERINFO = re.compile(r"://\S*@")
@@ -360,9 +495,7 @@ def nearest(
     return f"; did you mean {spelled(near[0])}?" if near else ""
 
 
-def _from_file(config: Path | None) -> dict[str, Any]:
-    if config is None:
-        return {}
+def _from_file(config: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(config.read_text(encoding="utf-8"))
     except OSError as problem:
@@ -404,12 +537,24 @@ def _is_service_link(variable: str, value: str) -> bool:
 
 def _first_sentence(problem: ValidationError) -> str:
     error = problem.errors()[0]
-    name = str(error["loc"][0])
+    name, *inside = map(str, error["loc"])
     if name not in Settings.model_fields:
         return f"unknown setting {name}{nearest(name, Settings.model_fields)}"
     reason = error["msg"][0].lower() + error["msg"][1:]
     if name == "vllm_args":
         return f"{name} = ***: {reason}"  # What cannot be read cannot be searched for tokens.
+    if name in _TABLES:
+        return _of_table(".".join((name, *inside)), error["type"], reason)
     if _SECRET.search(name) or name.endswith("_redis"):
         return f"{name}: {reason}"  # Never the secrets themselves.
     return f"{name} = {blotted('', error['input'])!r}: {reason}"
+
+
+# What may stand in tables that hold tables.
+_KEYS = (*Calibration.model_fields, *Platt.model_fields, *Alias.model_fields)
+
+
+def _of_table(path: str, kind: str, reason: str) -> str:
+    if kind == "extra_forbidden":
+        return f"unknown setting {path}{nearest(path.rpartition('.')[2], _KEYS)}"
+    return f"{path.removesuffix('.[key]')}: {reason.removeprefix('value error, ')}"

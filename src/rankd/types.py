@@ -8,7 +8,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-Truncation = Literal["end", "start", "refuse"]
+# What becomes of a document that does not fit: a part of it is read, the request is refused,
+# or all of it is read in chunks.
+Truncation = Literal["cut", "refuse", "chunk"]
+
+# The end that is cut off.
+Side = Literal["right", "left"]
 
 # The id of the request that is being answered, for whoever must name it in a log.
 REQUEST_ID: ContextVar[str] = ContextVar("REQUEST_ID", default="without an id")
@@ -21,13 +26,9 @@ class Ask:
     Attributes:
         documents: N >= 1, in the order of the request; verdicts refer to them by index.
         instruction: what relevance means here; None takes the server's.
-        max_document_tokens: a document longer than this does not fit; None leaves that
-            to the model's own limit.
-        truncation: where a document that does not fit is cut: at its end, at its start,
-            or nowhere: then the request is refused.
-        max_chunks: a document that does not fit is read in up to so many pieces, and the
-            best of them counts; 1 cuts it.
-        overlap: tokens that two neighbouring pieces share.
+        max_document_tokens: as `tokens` of a `Fit`, and so are `truncation`, `side`,
+            `max_chunks` and `overlap`; None takes the server's.
+        details: where in each document its best chunk stands is wanted.
         priority: 0 is sooner than 1; the default of every dialect is 0.
         deadline: `time.monotonic()` after which the answer is of no use; None waits.
         partial: what is scored by then is better than nothing.
@@ -41,15 +42,39 @@ class Ask:
     documents: tuple[str, ...]
     instruction: str | None = None
     max_document_tokens: int | None = None
-    truncation: Truncation = "end"
-    max_chunks: int = 1
-    overlap: int = 0
+    truncation: Truncation | None = None
+    max_chunks: int | None = None
+    overlap: int | None = None
     priority: int = 0
     deadline: float | None = None
     partial: bool = False
     caller: str = ""
     user: str = ""
     cache: bool = True
+    side: Side | None = None
+    details: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What becomes of documents that do not fit; None takes the server's.
+
+    Attributes:
+        tokens: a document longer than this does not fit, nor does a chunk; None leaves
+            that to the model's own limit.
+        truncation: None with a number of `chunks` makes them as long as the model reads.
+        chunks: in which one document is read, at most; None are as many as it has. The
+            best of them counts.
+        overlap: tokens that two neighbouring chunks share.
+        side: where a document is cut, and which end of it chunks leave out when it has
+            more than `chunks`; the right is the end of the text.
+    """
+
+    tokens: int | None = None
+    truncation: Truncation | None = None
+    chunks: int | None = None
+    overlap: int | None = None
+    side: Side | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +115,10 @@ class Verdict:
         kept_tokens: tokens of the document that the model read, each once.
         longer: the document has more than `document_tokens`; they were not all counted.
         cached: computed for an earlier request; all its pieces, where it has several.
+        pieces: in how many it was read.
+        piece: which of them, from 0, is the best: the first of those with this logit.
+        span: where that one stands in the document's text: the first of its characters
+            and the one behind its last; None unless it was asked for.
     """
 
     index: int
@@ -99,6 +128,9 @@ class Verdict:
     kept_tokens: int
     longer: bool = False
     cached: bool = False
+    pieces: int = 1
+    piece: int = 0
+    span: tuple[int, int] | None = None
 
     @property
     def score(self) -> float:

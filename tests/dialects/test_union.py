@@ -115,6 +115,10 @@ def broken(body: dict[str, Any]) -> dict[str, Any]:
         # ... but for Voyage's client, which sends one.
         ({"query": "q", "documents": ["a"], "top_k": None}, "voyage"),
         ({"query": "q", "documents": None, "top_k": 1}, "openai"),
+        # Our own words for what Voyage has a boolean for are not Voyage's.
+        ({"query": "q", "documents": ["a"], "truncation": "chunk"}, "openai"),
+        ({"query": "q", "documents": ["a"], "truncation": "true"}, "voyage"),
+        ({"query": "q", "documents": ["a"], "truncation": None}, "voyage"),
         # A text where an object or an array was meant is nobody's.
         ({"query": "q", "input": "a"}, "openai"),
         ({"query": "q"}, "openai"),

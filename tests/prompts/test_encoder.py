@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from rankd.checkpoint import Checkpoint
-from rankd.errors import InvalidRequest
+from rankd.errors import InvalidRequest, TooLarge
 from rankd.prompts import PromptEncoder, open_encoder
-from rankd.types import Ask, Prompt, Truncation
+from rankd.types import Ask, Fit, Prompt, Side, Truncation
 
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 
@@ -237,7 +238,7 @@ def test_chunks_cover_every_token_and_share_what_they_should(
 def test_a_document_is_cut_at_its_start_when_asked_to(folder: Path) -> None:
     whole = encoder(folder).encode_now(Ask("q", ("one two three four",))).prompts[0].tail
     cut = encoder(folder).encode_now(
-        Ask("q", ("one two three four",), max_document_tokens=2, truncation="start")
+        Ask("q", ("one two three four",), max_document_tokens=2, side="left")
     )
 
     assert cut.prompts[0].tail == whole[2:]
@@ -279,26 +280,26 @@ def _very_long(sort: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("sort", "truncation"),
+    ("sort", "side"),
     [
-        *((sort, "end") for sort in ("words", "chinese", "digits", "letters", "one letter")),
-        ("marks", "end"),
-        *((sort, "start") for sort in ("words", "chinese", "digits")),
+        *((sort, "right") for sort in ("words", "chinese", "digits", "letters", "one letter")),
+        ("marks", "right"),
+        *((sort, "left") for sort in ("words", "chinese", "digits")),
     ],
 )
 def test_of_a_very_long_document_what_is_read_are_the_tokens_of_the_whole(
-    folder: Path, sort: str, truncation: Truncation
+    folder: Path, sort: str, side: Side
 ) -> None:
     text = _very_long(sort)
     limit = 700
     [whole] = encoder(folder)._plain.encode([" " + text])
 
     encoded = encoder(folder).encode_now(
-        Ask("q", (text, "short"), max_document_tokens=limit, truncation=truncation)
+        Ask("q", (text, "short"), max_document_tokens=limit, side=side)
     )
 
     [prompt, _] = encoded.prompts
-    expected = whole[:limit] if truncation == "end" else whole[-limit:]
+    expected = whole[:limit] if side == "right" else whole[-limit:]
     assert list(prompt.tail[:limit]) == expected
     assert encoded.longer == (True, False)
     assert limit < encoded.document_tokens[0] < len(whole)
@@ -350,17 +351,19 @@ def test_a_very_long_query_or_instruction_is_refused_without_reading_all_of_it(q
 @given(
     documents=st.lists(st.one_of(texts, st.text(max_size=400)), min_size=1, max_size=6),
     limit=st.one_of(st.none(), st.integers(1, 40)),
-    truncation=st.sampled_from(["start", "end"]),
-    chunks=st.integers(1, 3),
+    truncation=st.sampled_from(["cut", "chunk"]),
+    side=st.sampled_from(["left", "right"]),
+    chunks=st.one_of(st.none(), st.integers(1, 3)),
 )
 def test_a_request_never_has_fewer_tokens_than_its_length_says(
     folder: Path,
     documents: list[str],
     limit: int | None,
     truncation: Truncation,
-    chunks: int,
+    side: Side,
+    chunks: int | None,
 ) -> None:
-    ask = Ask("q", tuple(documents), None, limit, truncation, chunks)
+    ask = Ask("q", tuple(documents), None, limit, truncation, chunks, side=side)
 
     price = sum(map(len, set(encoder(folder).encode_now(ask).prompts)))
 
@@ -414,3 +417,143 @@ def test_the_guess_is_below_the_tokens_in_other_languages_too(qwen: Path, text: 
     price = sum(map(len, encoder(qwen).encode_now(ask).prompts))
 
     assert encoder(qwen).likely_tokens([ask]) < price
+
+
+def counted(encoded: Any, folder: Path) -> list[int]:
+    """Tokens of the document in each prompt."""
+    [bare] = encoder(folder).encode_now(Ask("q", ("",))).prompts
+    suffix = len(bare.tail) - len(encoder(folder)._plain.encode([" "])[0])
+    return [len(prompt.tail) - suffix for prompt in encoded.prompts]
+
+
+WORDS = " ".join(f"word{number}" for number in range(6_000))
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_all_of_a_document_is_read_in_chunks_of_the_servers_length(
+    folder: Path, side: Side
+) -> None:
+    encoded = encoder(folder).encode_now(Ask("q", (WORDS, "short"), truncation="chunk", side=side))
+
+    lengths = counted(encoded, folder)
+    assert set(lengths[1:-2]) == {512}
+    assert encoded.kept_tokens == encoded.document_tokens
+    assert sum(lengths[:-1]) - 64 * (encoded.pieces[0] - 1) == encoded.document_tokens[0]
+    assert (lengths[0] < 512) == (side == "left")
+
+
+def test_a_document_that_fits_is_not_split(folder: Path) -> None:
+    encoded = encoder(folder).encode_now(Ask("q", ("word " * 5_000,), truncation="chunk"))
+
+    assert encoded.pieces == (1,)
+
+
+@pytest.mark.parametrize("most", [7, 20, 40])
+def test_as_few_chunks_as_asked_for_are_as_long_as_it_takes(folder: Path, most: int) -> None:
+    ask = Ask("q", (WORDS,), truncation="chunk", max_chunks=most)
+
+    encoded = encoder(folder).encode_now(ask)
+
+    assert encoded.pieces == (most,)
+    assert encoded.kept_tokens == encoded.document_tokens
+    assert max(counted(encoded, folder)) - min(counted(encoded, folder)) <= most + 64
+
+
+def test_what_chunks_leave_out_is_at_the_side_that_is_asked_for(folder: Path) -> None:
+    ask = Ask("q", (WORDS,), max_document_tokens=100, max_chunks=3)
+    whole = encoder(folder, 40_000).encode_now(Ask("q", (WORDS,))).prompts[0].tail
+
+    right = encoder(folder).encode_now(ask).prompts
+    left = encoder(folder).encode_now(replace(ask, side="left")).prompts
+
+    suffix = right[0].tail[100:]
+    body = whole[: -len(suffix)]
+    assert [prompt.tail[:100] for prompt in right] == [body[:100], body[100:200], body[200:300]]
+    assert [prompt.tail[:100] for prompt in left] == [
+        body[-300:-200],
+        body[-200:-100],
+        body[-100:],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ask", "pieces"),
+    [
+        ({}, 4),
+        ({"truncation": "cut"}, 1),
+        ({"truncation": "cut", "max_chunks": 9}, 1),
+        ({"max_chunks": 1}, 1),
+        ({"max_chunks": 2}, 2),
+        ({"overlap": 10}, 6),
+    ],
+)
+def test_what_an_ask_does_not_say_the_server_says(
+    builtin: Path, ask: dict[str, Any], pieces: int
+) -> None:
+    server = open_encoder(
+        Checkpoint(builtin, "test", {"max_position_embeddings": 40960}),
+        max_tokens=110,
+        instruction="i",
+        max_instruction_tokens=512,
+        fit=Fit(truncation="chunk", side="left"),
+        chunk_tokens=20,
+        chunk_overlap=0,
+    )
+    text = " ".join(["word"] * 60 + ["end"])
+
+    encoded = server.encode_now(Ask("q", (text,), **ask))
+
+    assert encoded.pieces == (pieces,)
+    assert encoded.prompts[-1].tail[-10] == server._plain.encode([" end"])[0][0]
+
+
+def test_chunks_are_counted_before_they_are_made(builtin: Path) -> None:
+    text = "word " * 150_000
+
+    began = time.perf_counter()
+    with pytest.raises(TooLarge, match=r"the documents make 149,[\d,]+ chunks; .* 10,000: lower"):
+        encoder(builtin).encode_now(
+            Ask("q", (text,), max_document_tokens=1_000, max_chunks=10**9, overlap=999)
+        )
+    with pytest.raises(TooLarge, match=r"hold 56,[\d,]+ tokens; the limit is 16,000,000") as much:
+        encoder(builtin).encode_now(
+            Ask("q", (text,), max_document_tokens=7_000, max_chunks=8_000, overlap=6_990)
+        )
+
+    assert much.value.param == "overlap_tokens"
+    assert time.perf_counter() - began < 10
+
+
+def test_chunks_of_a_text_without_end_are_not_all_encoded(builtin: Path) -> None:
+    long = "gravity and time " * 1_800_000
+
+    began = time.perf_counter()
+    with pytest.raises(TooLarge, match="the limit is 10,000"):
+        encoder(builtin).encode_now(Ask("q", (long,), max_document_tokens=10, truncation="chunk"))
+
+    assert time.perf_counter() - began < 3
+
+
+@pytest.mark.parametrize("query", ["why? " * 90, "why?" * 95])
+def test_a_query_of_more_than_half_is_refused_with_the_numbers(folder: Path, query: str) -> None:
+    small = encoder(folder, max_tokens=300)
+    [ids] = small._plain.encode([query])
+
+    with pytest.raises(InvalidRequest) as refusal:
+        small.encode_now(Ask(query, ("d",)))
+
+    assert refusal.value.param == "query"
+    assert refusal.value.message == (
+        f"the query takes {len(ids):,} tokens; the limit is 150, half of the 300 that the model "
+        "reads at a time"
+    )
+
+
+def test_a_query_of_half_is_read_whatever_the_instruction_takes(folder: Path) -> None:
+    half = " ".join(["why"] * 150)
+    small = encoder(folder, max_tokens=300)
+    assert len(small._plain.encode([half])[0]) == 150
+
+    [prompt] = small.encode_now(Ask(half, ("d",), instruction="do this " * 10)).prompts
+
+    assert len(prompt) > 200

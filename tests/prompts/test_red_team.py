@@ -222,17 +222,17 @@ def test_no_query_and_no_instruction_holds_one_either(folder: Path, general: boo
         assert text_of(question, folder) == normal(qwen3.question(attack, attack), folder)
 
 
-@pytest.mark.parametrize("truncation", ["end", "start"])
+@pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 8, 13])
-def test_no_cut_makes_one(folder: Path, truncation: Any, limit: int) -> None:
-    ask = Ask("q", tuple(ATTACKS), max_document_tokens=limit, truncation=truncation)
+def test_no_cut_makes_one(folder: Path, side: Any, limit: int) -> None:
+    ask = Ask("q", tuple(ATTACKS), max_document_tokens=limit, side=side)
     whole = encoder(folder).encode_now(Ask("q", tuple(ATTACKS)))
 
     for cut, full in zip(encoder(folder).encode_now(ask).prompts, whole.prompts, strict=True):
         _, piece = between(cut, folder)
         _, document = between(full, folder)
         assert not controls(folder).intersection(piece)
-        assert piece == (document[:limit] if truncation == "end" else document[-limit:])
+        assert piece == (document[:limit] if side == "right" else document[-limit:])
 
 
 @pytest.mark.parametrize(("limit", "overlap"), [(1, 0), (3, 1), (7, 6)])

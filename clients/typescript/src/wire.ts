@@ -17,6 +17,8 @@ export interface ScoreOptions extends CallOptions {
   model?: string | undefined;
   /** What relevance means here. */
   instruction?: string | undefined;
+  /** The name of an instruction that the server holds. */
+  preset?: string | undefined;
   /** Longer documents are cut at their end. */
   maxTokensPerDoc?: number | undefined;
   /** Logits, in nats, instead of scores in [0, 1]. */
@@ -41,6 +43,10 @@ export interface RerankOptions extends ScoreOptions {
   maxChunksPerDoc?: number | undefined;
   /** Tokens that neighbouring chunks share. */
   overlapTokens?: number | undefined;
+  /** Documents whose `relevanceScore` is below are left out. */
+  scoreThreshold?: number | undefined;
+  /** True adds the `normalizedScore` where the server can tell it. */
+  returnDetails?: boolean | undefined;
 }
 
 /** One call of `rerank`, as `batch` takes them. */
@@ -63,6 +69,11 @@ export interface Result {
   readonly relevanceScore: number;
   /** Its text; undefined where `returnDocuments` was false. */
   readonly document: string | undefined;
+  /**
+   * How probable its relevance is, by the server's calibration; undefined without one, or without
+   * `returnDetails`.
+   */
+  readonly normalizedScore: number | undefined;
 }
 
 interface About {
@@ -76,6 +87,8 @@ interface About {
 export interface RerankResponse extends About {
   /** Best first. */
   readonly results: readonly Result[];
+  /** Documents left out for their score, by a threshold of the request or of the server. */
+  readonly belowThreshold: number;
 }
 
 export interface ScoreResponse extends About {
@@ -100,6 +113,8 @@ export function rerankBody(request: RerankRequest, model: string | undefined): o
     rank_fields: request.rankFields,
     max_chunks_per_doc: request.maxChunksPerDoc,
     overlap_tokens: request.overlapTokens,
+    score_threshold: request.scoreThreshold,
+    return_details: request.returnDetails,
     raw_scores: request.rawScores,
   };
 }
@@ -125,6 +140,7 @@ function shared(options: ScoreOptions, model: string | undefined): object {
   return {
     model: options.model ?? model,
     instruction: options.instruction,
+    preset: options.preset,
     max_tokens_per_doc: options.maxTokensPerDoc,
     priority: options.priority,
     user: options.user,
@@ -152,8 +168,9 @@ export function rerankResponse(answer: any): RerankResponse {
     index: number(result.index),
     relevanceScore: number(result.relevance_score),
     document: result.document?.text,
+    normalizedScore: result.normalized_score,
   }));
-  return { results, ...about(answer) };
+  return { results, belowThreshold: answer.meta?.below_threshold ?? 0, ...about(answer) };
 }
 
 export function scoreResponse(answer: any): ScoreResponse {

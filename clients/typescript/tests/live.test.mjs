@@ -38,6 +38,22 @@ test("documents may be any iterable, of texts or of objects", live, async () => 
   assert.equal(answer.results[0].document, DOCUMENTS[1]);
 });
 
+test("documents below a threshold are left out and counted", live, async () => {
+  const whole = await rankd.rerank(QUERY, DOCUMENTS);
+  const scoreThreshold = whole.results[0].relevanceScore;
+
+  const answer = await rankd.rerank(QUERY, DOCUMENTS, { scoreThreshold });
+
+  assert.deepEqual(answer.results, whole.results.slice(0, 1));
+  assert.equal(whole.belowThreshold, 0);
+  assert.equal(answer.belowThreshold, 1);
+});
+
+test("an unknown preset is a bad request", live, async () => {
+  await assert.rejects(rankd.rerank(QUERY, DOCUMENTS, { preset: "code" }), BadRequest);
+  await assert.rejects(rankd.score(QUERY, DOCUMENTS, { preset: "code" }), BadRequest);
+});
+
 test("options reach the server", live, async () => {
   const answer = await rankd.rerank(QUERY, [...DOCUMENTS, "one two three four five six seven"], {
     topN: 2,
@@ -45,6 +61,8 @@ test("options reach the server", live, async () => {
     maxTokensPerDoc: 4,
     rawScores: true,
     instruction: "Judge.",
+    preset: "default",
+    returnDetails: true,
     priority: 3,
     timeoutMs: 60_000,
     user: "me",

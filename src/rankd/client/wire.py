@@ -17,6 +17,7 @@ class ScoreOptions(TypedDict, total=False):
     Attributes:
         model: the client's `model` when absent.
         instruction: what relevance means here.
+        preset: the name of an instruction that the server holds.
         max_tokens_per_doc: longer documents are cut at their end.
         raw_scores: logits, in nats, instead of scores in [0, 1].
         priority: 0 to 999; lower is sooner.
@@ -27,6 +28,7 @@ class ScoreOptions(TypedDict, total=False):
 
     model: str | None
     instruction: str | None
+    preset: str | None
     max_tokens_per_doc: int | None
     raw_scores: bool | None
     priority: int | None
@@ -45,6 +47,8 @@ class RerankOptions(ScoreOptions, total=False):
         max_chunks_per_doc: a longer document is read in up to so many; the best counts.
         overlap_tokens: what neighbouring chunks share.
         partial: True answers with what is scored when the server's time is over.
+        score_threshold: documents whose `relevance_score` is below are left out.
+        return_details: True adds the `normalized_score` where the server can tell it.
     """
 
     top_n: int | None
@@ -53,6 +57,8 @@ class RerankOptions(ScoreOptions, total=False):
     max_chunks_per_doc: int | None
     overlap_tokens: int | None
     partial: bool | None
+    score_threshold: float | None
+    return_details: bool | None
 
 
 class RerankRequest(RerankOptions, total=False):
@@ -78,11 +84,14 @@ class Result:
         index: its place in the request, from 0.
         relevance_score: in [0, 1], or a logit where `raw_scores` was asked for.
         document: its text; None where `return_documents` was False.
+        normalized_score: how probable its relevance is, by the server's calibration; None
+            without one, or without `return_details`.
     """
 
     index: int
     relevance_score: float
     document: str | None
+    normalized_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,8 @@ class RerankResponse:
 
     Attributes:
         not_scored: indices of the documents that a partial answer lacks.
+        below_threshold: documents left out for their score, by a threshold of the request
+            or of the server.
     """
 
     results: tuple[Result, ...]
@@ -99,6 +110,7 @@ class RerankResponse:
     usage: Usage
     warnings: tuple[str, ...]
     not_scored: tuple[int, ...] = ()
+    below_threshold: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +164,13 @@ def rerank_response(answer: Any) -> RerankResponse:
                 int(result["index"]),
                 float(result["relevance_score"]),
                 (result.get("document") or {}).get("text"),
+                result.get("normalized_score"),
             )
             for result in answer["results"]
         ),
         **_about(answer),
         not_scored=tuple(map(int, answer.get("meta", {}).get("not_scored", ()))),
+        below_threshold=int(answer.get("meta", {}).get("below_threshold", 0)),
     )
 
 

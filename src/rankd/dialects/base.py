@@ -13,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rankd.dialects import wire
 from rankd.dialects.deadlines import LONGEST_MS
-from rankd.dialects.texts import Count, OneOrMore, Query, echo, texts_of
+from rankd.dialects.texts import Count, Number, OneOrMore, Query, echo, is_switch, texts_of
 from rankd.errors import InvalidRequest, RankError
-from rankd.types import Ask, Ranking, Truncation, Verdict, best_first
+from rankd.profiles import Profile
+from rankd.types import Ask, Fit, Ranking, Verdict, best_first
 
 # Where clients ask for a ranking whatever their base URL holds: they drop and add
 # `/v1` and `/v2` as they like, so all of these mean the same.
@@ -46,6 +47,17 @@ class Asking(BaseModel):
     )
     instruct: str | None = Field(None, description="Another name of `instruction`.")
     task: str | None = Field(None, description="Another name of `instruction`.")
+    preset: str | None = Field(
+        None,
+        description="The name of an instruction that the server holds; that of the model's name "
+        "or of the key when absent. An `instruction` beside it counts.",
+    )
+    score_threshold: Number | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="Documents whose score, as the answer shows it, is below are left out; the "
+        "server's threshold, which is mostly none, when absent.",
+    )
     priority: Count | None = Field(
         None, ge=0, le=999, description="Lower is sooner; 0 when absent."
     )
@@ -99,6 +111,40 @@ class Asking(BaseModel):
         """What happens to documents that do not fit."""
         return Fit()
 
+    def details(self) -> bool:
+        """Whether results say what was read of their documents, and how probable they are."""
+        return False
+
+    def says(self, *fields: str) -> bool:
+        """Whether the request has any of these fields; a dialect need not know them all."""
+        return any(getattr(self, name, None) is not None for name in fields)
+
+    def named(self) -> str | None:
+        """The preset that the request chooses."""
+        return self.preset
+
+    def threshold(self) -> float | None:
+        """The `score_threshold` that it sends."""
+        return self.score_threshold
+
+    def leaves_out(self) -> bool:
+        """Whether documents may be missing whose score is below a threshold."""
+        return True
+
+    def least(self) -> float | None:
+        """The least number that the request wants to see, on the scale that the answer has.
+
+        Raises:
+            InvalidRequest: no score can be so low, or so high.
+        """
+        least = self.threshold() if self.leaves_out() else None
+        if least is not None and not 0 <= least <= 1 and not self.wants_logits():
+            raise InvalidRequest(
+                f"score_threshold must be between 0 and 1, as scores are, not {least:g}",
+                param="score_threshold",
+            )
+        return least
+
     def takes_part(self) -> bool:
         """Whether documents that were not scored in time may be missing from the answer."""
         return bool(self.partial)
@@ -117,6 +163,8 @@ class Asking(BaseModel):
             truncation=fit.truncation,
             max_chunks=fit.chunks,
             overlap=fit.overlap,
+            side=fit.side,
+            details=self.details(),
             priority=self.priority or 0,
             deadline=deadline,
             partial=self.takes_part(),
@@ -165,14 +213,28 @@ def agreed_text(**spellings: str | None) -> str | None:
     return text
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """What happens to documents that do not fit; the fields are those of `Ask`."""
+def threshold_of(request: Asking, profile: Profile) -> float | None:
+    """What documents are compared with; None where nothing is left out."""
+    if not request.leaves_out():
+        return None
+    least = request.least()
+    return profile.threshold if least is None else least
 
-    tokens: int | None = None
-    truncation: Truncation = "end"
-    chunks: int = 1
-    overlap: int = 0
+
+def let_through(
+    verdicts: Sequence[Verdict], request: Asking, profile: Profile
+) -> Sequence[Verdict]:
+    """Those that are not below the request's threshold, or else the configured one.
+
+    Compared is what the wire shows: a caller may send a number back that it has seen. What
+    is configured is meant for the score, whatever the answer shows.
+    """
+    least, logits = request.least(), request.wants_logits()
+    if least is None:
+        least, logits = profile.threshold, False
+    if least is None or not request.leaves_out():
+        return verdicts
+    return [one for one in verdicts if wire.rounded(one.logit if logits else one.score) >= least]
 
 
 def example(body: dict[str, Any]) -> ConfigDict:
@@ -226,6 +288,9 @@ class Repeating(Listing):
         return self.return_documents is not False
 
 
+_NO_PROFILE = Profile()
+
+
 @dataclass(frozen=True)
 class Reply:
     """What a dialect has to render an answer from.
@@ -238,6 +303,7 @@ class Reply:
         model: as the client named it, or the served name.
         warnings: what the caller should know: unknown fields, documents that were cut.
         device: where it was computed.
+        profile: by what it was judged.
     """
 
     request: Asking
@@ -248,6 +314,7 @@ class Reply:
     not_scored: Sequence[int]
     warnings: Sequence[str]
     device: str = ""
+    profile: Profile = _NO_PROFILE
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     @property
@@ -256,8 +323,22 @@ class Reply:
 
     @cached_property
     def best(self) -> list[Verdict]:
-        """As many as wanted, most relevant first."""
-        return best_first(self.verdicts)[: self.request.most() or None]
+        """As many as wanted of those that a threshold lets through, most relevant first."""
+        return best_first(self._through)[: self.request.most() or None]
+
+    @cached_property
+    def _through(self) -> Sequence[Verdict]:
+        return let_through(self.verdicts, self.request, self.profile)
+
+    @property
+    def threshold(self) -> float | None:
+        """What was compared with; None where nothing was."""
+        return threshold_of(self.request, self.profile)
+
+    @property
+    def left_out(self) -> int | None:
+        """Documents below the threshold; None where there is none."""
+        return None if self.threshold is None else len(self.verdicts) - len(self._through)
 
     @cached_property
     def tokens(self) -> int:
@@ -358,8 +439,8 @@ class Dialect(ABC):
         return {}
 
 
-# "any" is a value, "present" may be null, too.
-Kind = Literal["any", "present", "array", "object"]
+# "any" is a value, "present" may be null, too, and so may "boolean".
+Kind = Literal["any", "present", "array", "object", "boolean"]
 
 
 @dataclass(frozen=True)
@@ -382,7 +463,7 @@ class Claim:
 
     def __str__(self) -> str:
         return " + ".join(
-            f"{name} ({kind})" if kind in ("array", "object") else name
+            f"{name} ({kind})" if kind in ("array", "object", "boolean") else name
             for name, kind in sorted(self.fields)
         )
 
@@ -399,6 +480,8 @@ def _is(value: Any, kind: Kind) -> bool:
             return isinstance(value, list)
         case "object":
             return isinstance(value, dict)
+        case "boolean":
+            return value is None or is_switch(value)
     # A null is as good as absent.
     return value is not None
 

@@ -16,7 +16,6 @@ from rankd.dialects.base import (
     RERANK_PATHS,
     Dialect,
     ErrorObject,
-    Fit,
     Listing,
     Reply,
     Result,
@@ -27,6 +26,7 @@ from rankd.dialects.base import (
 from rankd.dialects.openai import Meta, meta
 from rankd.dialects.texts import Count, Documents, Query
 from rankd.errors import RankError
+from rankd.types import Fit
 
 _V2 = "/v2/rerank"
 

@@ -12,10 +12,12 @@ from starlette.types import Scope
 from rankd import metrics
 from rankd.desk import CALLER, Desk, desk_of
 from rankd.dialects import wire
-from rankd.dialects.base import Asking, Dialect, Reply
+from rankd.dialects.base import Asking, Dialect, Reply, agreed_text, let_through
 from rankd.dialects.deadlines import deadline_of
 from rankd.errors import InvalidRequest, RankError
-from rankd.types import Ask, Ranking
+from rankd.profiles import Profile
+from rankd.tables import CUSTOM, Alias
+from rankd.types import Ask, Ranking, Verdict
 
 # Where a request's dialect is noted, for whoever has to render an error later.
 SPOKEN = "rankd.dialect"
@@ -42,10 +44,59 @@ async def fields_in(http: Request) -> dict[str, Any]:
 async def ranked(http: Request, request: Asking, asks: Sequence[Ask]) -> Ranking:
     """Rank for whoever asks; complaints are about the fields that the caller sent."""
     caller, user = http.scope.get(CALLER, ""), request.user or ""
+    profile = profile_of(http, request)
+    request.least()  # What cannot be compared is refused before anything is computed.
+    metrics.INSTRUCTIONS.labels(profile.preset).inc()
+    asks = [replace(_filled(ask, request, profile), caller=caller, user=user) for ask in asks]
     try:
-        return await desk_of(http).rank([replace(ask, caller=caller, user=user) for ask in asks])
+        return await desk_of(http).rank(asks)
     except InvalidRequest as problem:
         raise request.retold(problem) from None
+
+
+def profile_of(http: Request, request: Asking) -> Profile:
+    """By what a request is judged: as it says itself, or its model's name, its key, the server.
+
+    Raises:
+        InvalidRequest: it names a preset that is not there.
+    """
+    return desk_of(http).profiles.choose(
+        text=agreed_text(**request.instructions()),
+        preset=request.named(),
+        model=request.model,
+        caller=http.scope.get(CALLER, ""),
+    )
+
+
+# What a request says of documents that do not fit, in any dialect: from which size on, and what
+# becomes of them.
+_SIZES = ("max_tokens_per_doc", "max_doc_length")
+_CUTS = (
+    *("truncation", "truncation_side", "truncate", "truncation_direction"),
+    *("max_chunks_per_doc", "overlap_tokens"),
+)
+
+
+def _filled(ask: Ask, request: Asking, profile: Profile) -> Ask:
+    """With what its profile says where the request says nothing."""
+    ask = replace(ask, instruction=profile.instruction)
+    if (alias := profile.alias) is None:
+        return ask
+    if alias.max_tokens_per_doc and not request.says(*_SIZES):
+        ask = replace(ask, max_document_tokens=alias.max_tokens_per_doc)
+    return ask if request.says(*_CUTS) else _cut_as(alias, ask)
+
+
+def _cut_as(alias: Alias, ask: Ask) -> Ask:
+    if alias.how is None:
+        return ask
+    return replace(
+        ask,
+        truncation=alias.how,
+        side=alias.truncation_side,
+        max_chunks=alias.max_chunks_per_doc,
+        overlap=alias.overlap_tokens,
+    )
 
 
 async def answer(http: Request, desk: Desk, dialect: Dialect, body: dict[str, Any]) -> Response:
@@ -58,11 +109,19 @@ async def answer(http: Request, desk: Desk, dialect: Dialect, body: dict[str, An
     desk.accept_model(request.model)
     ask = request.ask(deadline_of(http, request.timeout_ms))
     ranking = await ranked(http, request, [ask])
-    return rendered(dialect, reply_to(dialect, request, ask, ranking, desk, http.scope["path"]))
+    profile = profile_of(http, request)
+    path = http.scope["path"]
+    return rendered(dialect, reply_to(dialect, request, ask, ranking, desk, path, profile))
 
 
 def reply_to(
-    dialect: Dialect, request: Asking, ask: Ask, ranking: Ranking, desk: Desk, path: str
+    dialect: Dialect,
+    request: Asking,
+    ask: Ask,
+    ranking: Ranking,
+    desk: Desk,
+    path: str,
+    profile: Profile,
 ) -> Reply:
     scored = {verdict.index for verdict in ranking.groups[0]}
     not_scored = [index for index in range(len(ask.documents)) if index not in scored]
@@ -70,6 +129,8 @@ def reply_to(
         *wire.unscored(not_scored, len(ask.documents)),
         *wire.unknown_fields(request, dialect.name),
         *wire.truncations(ranking.groups[0]),
+        *profile_warnings(profile, desk),
+        *threshold_warnings(ranking.groups[0], request, profile),
     ]
     return Reply(
         request=request,
@@ -80,13 +141,35 @@ def reply_to(
         not_scored=not_scored,
         warnings=warnings,
         device=desk.ranker.engine.info.device,
+        profile=profile,
     )
 
 
+def profile_warnings(profile: Profile, desk: Desk) -> list[str]:
+    """A preset's name where a text is expected is understood as a text, but hardly meant so."""
+    if profile.preset != CUSTOM or profile.instruction not in desk.profiles.presets:
+        return []
+    return [
+        f"the instruction {profile.instruction!r} was read as a text; the preset of that name is "
+        f'"preset": {profile.instruction!r}'
+    ]
+
+
+def threshold_warnings(verdicts: Sequence[Verdict], request: Asking, profile: Profile) -> list[str]:
+    """What a caller does not expect: a threshold that it did not send, or none where it did."""
+    if request.threshold() is not None:
+        told = "score_threshold has no effect here: every document has its place in the answer"
+        return [] if request.leaves_out() else [told]
+    left_out = len(verdicts) - len(let_through(verdicts, request, profile))
+    return wire.below(left_out, len(verdicts), profile.threshold or 0)
+
+
 def rendered(dialect: Dialect, reply: Reply) -> Response:
+    metrics.BELOW_THRESHOLD.inc(reply.left_out or 0)
     headers = {
         **wire.warning_header(reply.warnings),
         **wire.cached_header(reply.verdicts),
+        **wire.below_header(reply.left_out),
         **dialect.headers(reply),
     }
     return wire.JSON(dialect.render(reply), headers=headers)

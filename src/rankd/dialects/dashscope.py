@@ -19,11 +19,13 @@ from rankd.dialects.base import (
     Repeating,
     Reply,
     Result,
+    agreed,
+    agreed_text,
     example,
     openai_error,
     results,
 )
-from rankd.dialects.texts import Count, Documents, Query, echo, texts_of
+from rankd.dialects.texts import Count, Documents, Number, Query, echo, texts_of
 from rankd.errors import RankError
 
 
@@ -42,6 +44,13 @@ class Parameters(BaseModel):
         None, description="Whether results repeat their documents; false when absent."
     )
     instruct: str | None = Field(None, description="Another name of `instruction`.")
+    # Its SDK puts here whatever a caller adds.
+    preset: str | None = Field(None, description="As `preset` of the body; that when absent.")
+    score_threshold: Number | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="As `score_threshold` of the body; that when absent.",
+    )
 
 
 class NativeRequest(Asking):
@@ -80,6 +89,17 @@ class NativeRequest(Asking):
 
     def echo(self, index: int, text: str) -> dict[str, Any]:
         return echo(self.input.documents[index], text)
+
+    def named(self) -> str | None:
+        inside = self.parameters.preset if self.parameters else None
+        return agreed_text(**{"preset": self.preset, "parameters.preset": inside})
+
+    def threshold(self) -> float | None:
+        inside = self.parameters.score_threshold if self.parameters else None
+        sent: float | None = agreed(
+            **{"score_threshold": self.score_threshold, "parameters.score_threshold": inside}
+        )
+        return sent
 
     def instructions(self) -> dict[str, str | None]:
         return {

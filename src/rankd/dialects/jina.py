@@ -11,7 +11,6 @@ from pydantic import BaseModel, Field
 
 from rankd.dialects.base import (
     Dialect,
-    Fit,
     Repeating,
     Reply,
     Result,
@@ -20,7 +19,8 @@ from rankd.dialects.base import (
     results,
     usage,
 )
-from rankd.dialects.texts import Count
+from rankd.dialects.texts import Count, Truncating
+from rankd.types import Fit
 
 
 class JinaRequest(Repeating):
@@ -39,12 +39,14 @@ class JinaRequest(Repeating):
     max_doc_length: Count | None = Field(
         None, ge=1, description="Tokens of a document that are read; all that fit when absent."
     )
-    truncation: bool | None = Field(
-        None, description="false: documents that do not fit are refused; true when absent."
+    truncation: Truncating | None = Field(
+        None,
+        description="true or `cut`: documents that do not fit are cut, false or `refuse`: refused, "
+        "`chunk`: read in chunks; the server's --truncation (true) when absent.",
     )
 
     def fit(self) -> Fit:
-        return Fit(self.max_doc_length, "refuse" if self.truncation is False else "end")
+        return Fit(self.max_doc_length, self.truncation)
 
 
 class JinaResponse(BaseModel):

@@ -15,7 +15,6 @@ from rankd.dialects.base import (
     Asking,
     Claim,
     Dialect,
-    Fit,
     Reply,
     StringFailure,
     Usage,
@@ -25,8 +24,8 @@ from rankd.dialects.base import (
     usage,
 )
 from rankd.dialects.texts import Count, Documents, Query, texts_of
-from rankd.dialects.wire import rounded
 from rankd.errors import RankError
+from rankd.types import Fit
 
 
 class NimRequest(Asking):
@@ -48,8 +47,8 @@ class NimRequest(Asking):
     passages: Documents = Field(description="What to judge, as `{text}` or strings.")
     truncate: Literal["NONE", "END", "START"] | None = Field(
         None,
-        description="What happens to passages that do not fit: NONE refuses the request, END "
-        "(when absent) and START cut the passage there.",
+        description="What happens to passages that do not fit: NONE refuses the request, END and "
+        "START cut the passage there; the server's --truncation (END) when absent.",
     )
     top_k: Count | None = Field(None, ge=0, description="Rankings to return; all when absent.")
     top_n: Count | None = Field(None, ge=0, description="Another name of `top_k`.")
@@ -64,15 +63,20 @@ class NimRequest(Asking):
         wanted: int | None = agreed(top_k=self.top_k, top_n=self.top_n)
         return wanted
 
+    def wants_logits(self) -> bool:
+        return True
+
     def fit(self) -> Fit:
         match self.truncate:
             case "NONE":
                 return Fit(truncation="refuse")
             case "START":
-                return Fit(truncation="start")
+                return Fit(truncation="cut", side="left")
+            case "END":
+                return Fit(truncation="cut", side="right")
         # NIM's own default is NONE. But its clients that say nothing would fail a whole
-        # search for one long passage; cutting it is said in a header.
-        return Fit(truncation="end")
+        # search for one long passage; what becomes of it here is said in a header.
+        return Fit()
 
 
 class Ranking(BaseModel):
@@ -102,7 +106,7 @@ class Nim(Dialect):
     def render(self, reply: Reply) -> dict[str, Any]:
         return {
             "rankings": [
-                {"index": verdict.index, "logit": rounded(verdict.logit)} for verdict in reply.best
+                {"index": verdict.index, "logit": reply.number(verdict)} for verdict in reply.best
             ],
             "usage": usage(reply),
         }

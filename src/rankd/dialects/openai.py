@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import AliasChoices, BaseModel, Field
 
 from rankd.dialects.base import (
     Claim,
     Dialect,
-    Fit,
     Repeating,
     Reply,
     Result,
@@ -27,8 +26,11 @@ from rankd.dialects.base import (
     results,
     usage,
 )
-from rankd.dialects.texts import Count, kind
+from rankd.dialects.texts import Count, Truncating, kind
+from rankd.dialects.wire import rounded
 from rankd.errors import InvalidRequest
+from rankd.tables import CUSTOM, DEFAULT
+from rankd.types import Fit, Verdict
 
 
 class RerankRequest(Repeating):
@@ -47,17 +49,40 @@ class RerankRequest(Repeating):
         description="Fields of object documents that are read, in this order; `text`, or else all, "
         "when absent.",
     )
+    truncation: Truncating | None = Field(
+        None,
+        description="What becomes of a document that does not fit: `cut` (or true), `refuse` (or "
+        "false: a 400 that names it), or `chunk`: all of it is read, in chunks, of which the best "
+        "counts; the server's --truncation (cut) when absent.",
+    )
+    truncation_side: Literal["right", "left"] | None = Field(
+        None,
+        description="Which end of it is left out: right is that of the text; the server's "
+        "--truncation-side (right) when absent.",
+    )
     max_tokens_per_doc: Count | None = Field(
-        None, ge=0, description="Tokens of a document that fit; what the model allows when absent."
+        None,
+        ge=0,
+        description="Tokens of a document, and of a chunk, that fit; the server's "
+        "--max-tokens-per-doc (what the model allows) when 0 or absent.",
     )
     max_chunks_per_doc: Count | None = Field(
         None,
         ge=1,
         description="A document that does not fit is read in up to so many chunks, of which the "
-        "best counts; when absent it is cut.",
+        "best counts; without it, `chunk` makes --max-chunks-per-doc (as many as it takes).",
     )
     overlap_tokens: Count | None = Field(
-        None, ge=0, description="Tokens that two neighbouring chunks share; 0 when absent."
+        None,
+        ge=0,
+        description="Tokens that two neighbouring chunks share; the server's --overlap-tokens (0) "
+        "when absent.",
+    )
+    return_details: bool | None = Field(
+        None,
+        description="true: results say how many tokens were read of their document, whether it "
+        "was cut, where its best chunk stands, and, with a calibration, the `normalized_score`; "
+        "false when absent.",
     )
     use_activation: bool | None = Field(
         None, description="false: raw logits, in nats; true when absent."
@@ -81,11 +106,23 @@ class RerankRequest(Repeating):
         return self.rank_fields or ()
 
     def fit(self) -> Fit:
+        chunks = self.max_chunks_per_doc
+        if self.truncation in ("cut", "refuse") and chunks is not None and chunks > 1:
+            raise InvalidRequest(
+                f"truncation {self.truncation!r} makes no chunks and max_chunks_per_doc is "
+                f"{chunks:,}; send one, or truncation 'chunk'",
+                param="max_chunks_per_doc",
+            )
         return Fit(
             tokens=self.max_tokens_per_doc or None,
-            chunks=self.max_chunks_per_doc or 1,
-            overlap=self.overlap_tokens or 0,
+            truncation=self.truncation,
+            chunks=chunks,
+            overlap=self.overlap_tokens,
+            side=self.truncation_side,
         )
+
+    def details(self) -> bool:
+        return bool(self.return_details)
 
     def wants_logits(self) -> bool:
         return bool(
@@ -158,9 +195,50 @@ class OwnMeta(Meta):
         "absent when there are none.",
     )
 
+    preset: str | None = Field(
+        None,
+        description="The name of the instruction that was used; absent when it was the server's "
+        "own, or the request's.",
+    )
+    score_threshold: float | None = Field(
+        None, description="What documents had to reach; absent when there was no threshold."
+    )
+    below_threshold: int | None = Field(
+        None, description="Documents that did not and are left out; likewise."
+    )
+
 
 class OwnUsage(Usage):
     cached_tokens: int = Field(description="Of the prompt's tokens, those of cached documents.")
+
+
+class Chunk(BaseModel):
+    index: int = Field(description="Its place among the document's chunks, from 0.")
+    of: int = Field(description="How many of them were read; 1 when it was not split.")
+    start: int = Field(
+        description="The first of its characters in the document's text, from 0; Unicode code "
+        "points, as Python counts."
+    )
+    end: int = Field(description="The one behind its last.")
+
+
+class OwnResult(Result):
+    tokens: int | None = Field(
+        None,
+        description="Tokens that the model read for this document, template included; only with "
+        "return_details.",
+    )
+    truncated: bool | None = Field(
+        None, description="Whether a part of it was not read; only with return_details."
+    )
+    chunk: Chunk | None = Field(
+        None, description="The part that has this score; only with return_details."
+    )
+    normalized_score: float | None = Field(
+        None,
+        description="How probable it is that the document is relevant, by the calibration of its "
+        "instruction; absent without one, or without return_details.",
+    )
 
 
 class RerankResponse(BaseModel):
@@ -168,7 +246,7 @@ class RerankResponse(BaseModel):
     object: str
     created: int
     model: str = Field(description="As the request named it, or the served name.")
-    results: list[Result] = Field(description="Most relevant first.")
+    results: list[OwnResult] = Field(description="Most relevant first.")
     meta: OwnMeta
     usage: OwnUsage
     tokens: Tokens = Field(description="As in `meta`, where SiliconFlow's clients look.")
@@ -187,11 +265,12 @@ class OpenAI(Dialect):
             "object": "rerank",
             "created": int(time.time()),
             "model": reply.model,
-            "results": results(reply),
+            "results": _results(reply),
             "meta": {
                 **meta(reply, "1" if reply.path.endswith("/v1/rerank") else "2"),
                 "cached_documents": sum(verdict.cached for verdict in reply.verdicts),
                 **({"not_scored": reply.not_scored} if reply.not_scored else {}),
+                **_judged(reply),
             },
             "usage": {
                 **usage(reply),
@@ -199,6 +278,33 @@ class OpenAI(Dialect):
             },
             "tokens": {"input_tokens": reply.tokens, "output_tokens": 0},
         }
+
+
+def _judged(reply: Reply) -> dict[str, Any]:
+    """By which preset, and what a threshold took away."""
+    said: dict[str, Any] = {}
+    if reply.profile.preset not in (DEFAULT, CUSTOM):
+        said["preset"] = reply.profile.preset
+    if reply.threshold is not None:
+        said |= {"score_threshold": reply.threshold, "below_threshold": reply.left_out}
+    return said
+
+
+def _results(reply: Reply) -> list[dict[str, Any]]:
+    found = results(reply)
+    if reply.request.details():
+        for result, verdict in zip(found, reply.best, strict=True):
+            result |= _details(verdict)
+            if (probability := reply.profile.normalized(verdict)) is not None:
+                result["normalized_score"] = rounded(probability)
+    return found
+
+
+def _details(verdict: Verdict) -> dict[str, Any]:
+    """What was read of a document, and which part of it counts."""
+    start, end = verdict.span or (0, 0)
+    chunk = {"index": verdict.piece, "of": verdict.pieces, "start": start, "end": end}
+    return {"tokens": verdict.tokens, "truncated": verdict.truncated, "chunk": chunk}
 
 
 def meta(reply: Reply, version: str) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from rankd.dialects.base import Dialect, Fit, Repeating, Reply, example, openai_error
+from rankd.dialects.base import Dialect, Repeating, Reply, example, openai_error
 from rankd.errors import InvalidRequest, RankError
-from rankd.types import Verdict
+from rankd.types import Fit, Verdict
 
 
 class PineconeRequest(Repeating):
@@ -45,10 +45,16 @@ class PineconeRequest(Repeating):
         document = self.documents[index]
         return document if isinstance(document, dict) else {"text": text}
 
+    def says(self, *fields: str) -> bool:
+        inside = (self.parameters or {}).get("truncate") is not None and "truncate" in fields
+        return inside or super().says(*fields)
+
     def fit(self) -> Fit:
         match (self.parameters or {}).get("truncate"):
-            case None | "END":
+            case None:
                 return Fit()
+            case "END":
+                return Fit(truncation="cut", side="right")
             case "NONE":
                 return Fit(truncation="refuse")
         raise InvalidRequest(

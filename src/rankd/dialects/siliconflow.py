@@ -12,7 +12,6 @@ from pydantic import BaseModel, Field
 from rankd.dialects.base import (
     Dialect,
     ErrorObject,
-    Fit,
     Listing,
     Reply,
     Result,
@@ -23,6 +22,7 @@ from rankd.dialects.base import (
 from rankd.dialects.openai import Meta, Tokens, meta
 from rankd.dialects.texts import Count
 from rankd.errors import RankError
+from rankd.types import Fit
 
 
 class SiliconFlowRequest(Listing):
@@ -43,11 +43,14 @@ class SiliconFlowRequest(Listing):
         None, ge=1, description="Chunks in which a long document is read; 1024 when absent."
     )
     overlap_tokens: Count | None = Field(
-        None, ge=0, description="Tokens that two neighbouring chunks share; 0 when absent."
+        None,
+        ge=0,
+        description="Tokens that two neighbouring chunks share; the server's --overlap-tokens (0) "
+        "when absent.",
     )
 
     def fit(self) -> Fit:
-        return Fit(chunks=self.max_chunks_per_doc or 1024, overlap=self.overlap_tokens or 0)
+        return Fit(chunks=self.max_chunks_per_doc or 1024, overlap=self.overlap_tokens)
 
 
 class SiliconFlowResponse(BaseModel):

@@ -18,7 +18,6 @@ from rankd.dialects.base import (
     Asking,
     Claim,
     Dialect,
-    Fit,
     Reply,
     StringFailure,
     example,
@@ -26,7 +25,7 @@ from rankd.dialects.base import (
 )
 from rankd.dialects.texts import Count, Documents, Query, texts_of
 from rankd.errors import RankError
-from rankd.types import Verdict
+from rankd.types import Fit, Verdict
 
 
 class TeiRequest(Asking):
@@ -52,10 +51,14 @@ class TeiRequest(Asking):
         None, description="Whether results repeat their texts; false when absent."
     )
     truncate: bool | None = Field(
-        None, description="false: texts that do not fit are refused; true when absent."
+        None,
+        description="false: texts that do not fit are refused; the server's --truncation (true) "
+        "when absent.",
     )
     truncation_direction: Literal["Right", "Left", "right", "left"] | None = Field(
-        None, description="Where a long text is cut: Right (when absent) is its end."
+        None,
+        description="Where a long text is cut: Right is its end; the server's --truncation-side "
+        "(Right) when absent.",
     )
     top_n: Count | None = Field(None, ge=0, description="Results to return; all when absent.")
 
@@ -75,10 +78,11 @@ class TeiRequest(Asking):
         return bool(self.raw_scores)
 
     def fit(self) -> Fit:
-        if self.truncate is False:
-            return Fit(truncation="refuse")
-        left = (self.truncation_direction or "Right").lower() == "left"
-        return Fit(truncation="start" if left else "end")
+        direction = self.truncation_direction
+        return Fit(
+            truncation=None if self.truncate is None else "cut" if self.truncate else "refuse",
+            side=None if direction is None else "left" if direction.lower() == "left" else "right",
+        )
 
 
 class Rank(BaseModel):
@@ -191,7 +195,7 @@ async def info(desk: DeskDep) -> Info:
         max_batch_tokens=_UNLIMITED,
         max_batch_requests=None,
         max_client_batch_size=desk.ranker.max_documents,
-        auto_truncate=True,
+        auto_truncate=desk.ranker.encoder.fit.truncation != "refuse",
         tokenization_workers=2,
         version=__version__,
         sha=None,

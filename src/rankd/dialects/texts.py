@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BeforeValidator, WithJsonSchema
 
 from rankd.errors import InvalidRequest, TooLarge
+from rankd.types import Truncation
 
 
 def text_of(value: Any, fields: Sequence[str] = ()) -> str:
@@ -133,6 +134,12 @@ def _not_a_boolean(value: Any) -> Any:
     return value
 
 
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"must be a number, not {kind(value)}")
+    return value
+
+
 TEXT: dict[str, Any] = {
     "anyOf": [
         {"type": "string"},
@@ -186,6 +193,32 @@ def _listed(value: Any) -> Any:
 OneOrMore = Annotated[Documents, BeforeValidator(_listed)]
 
 Count = Annotated[int, BeforeValidator(_not_a_boolean)]
+Number = Annotated[float, BeforeValidator(_no_boolean)]
+
+
+_SWITCHES = {"true": "cut", "false": "refuse"}
+
+
+def _truncating(value: Any) -> Any:
+    """Voyage's booleans, which some clients send as text, and our own words."""
+    said = str(value).lower() if isinstance(value, bool | str) else None
+    word = _SWITCHES.get(said or "", said)
+    if word not in get_args(Truncation):
+        raise ValueError(f"must be 'cut', 'refuse', 'chunk', true or false, not {kind(value)}")
+    return word
+
+
+# What becomes of documents that do not fit.
+Truncating = Annotated[
+    Truncation,
+    BeforeValidator(_truncating),
+    WithJsonSchema({"enum": ["cut", "refuse", "chunk", True, False]}),
+]
+
+
+def is_switch(value: Any) -> bool:
+    """Whether it is a boolean, or a text that stands for one."""
+    return isinstance(value, bool) or (isinstance(value, str) and value.lower() in _SWITCHES)
 
 
 def kind(value: Any) -> str:

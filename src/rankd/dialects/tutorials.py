@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any, ClassVar
 
 from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
+from rankd import metrics
 from rankd.desk import desk_of
 from rankd.dialects import counter, wire
 from rankd.dialects.base import (
@@ -16,6 +18,8 @@ from rankd.dialects.base import (
     Repeating,
     Reply,
     example,
+    let_through,
+    threshold_of,
 )
 from rankd.dialects.deadlines import deadline_of
 from rankd.dialects.infinity import string_results
@@ -77,11 +81,12 @@ class Simple(Dialect):
     response = SimpleResponse
 
     def render(self, reply: Reply) -> dict[str, Any]:
-        return _ranked(reply.verdicts, reply.texts, reply.request.most())
+        return _ranked(reply.verdicts, reply.best, reply.texts)
 
 
-def _ranked(verdicts: list[Verdict], texts: Any, most: int | None) -> dict[str, Any]:
-    best = best_first(verdicts)[: most or None]
+def _ranked(
+    verdicts: Sequence[Verdict], best: Sequence[Verdict], texts: Sequence[str]
+) -> dict[str, Any]:
     return {
         "scores": [wire.rounded(verdict.score) for verdict in verdicts],
         "ranked_documents": [texts[verdict.index] for verdict in best],
@@ -196,17 +201,27 @@ async def batch_rerank(http: Request) -> Response:
     desk.accept_model(request.model)
     asks = request.asks(deadline_of(http, request.timeout_ms))
     groups = (await counter.ranked(http, request, asks)).groups
-    warnings = wire.unknown_fields(request, simple.name)
+    profile = counter.profile_of(http, request)
+    through = [let_through(verdicts, request, profile) for verdicts in groups]
+    left_out = sum(map(len, groups)) - sum(map(len, through))
+    metrics.BELOW_THRESHOLD.inc(left_out)
+    warnings = wire.unknown_fields(request, simple.name) + counter.profile_warnings(profile, desk)
     for place, verdicts in enumerate(groups):
-        warnings += [f"query {place}: {said}" for said in wire.truncations(verdicts)]
+        said = wire.truncations(verdicts)
+        said += counter.threshold_warnings(verdicts, request, profile)
+        warnings += [f"query {place}: {one}" for one in said]
     return wire.JSON(
         {
             "results": [
-                _ranked(verdicts, ask.documents, request.top_k)
-                for ask, verdicts in zip(asks, groups, strict=True)
+                _ranked(verdicts, best_first(rest)[: request.top_k or None], ask.documents)
+                for ask, verdicts, rest in zip(asks, groups, through, strict=True)
             ]
         },
-        headers=wire.warning_header(warnings) | wire.cached_header(chain(*groups)),
+        headers={
+            **wire.warning_header(warnings),
+            **wire.cached_header(chain(*groups)),
+            **wire.below_header(None if threshold_of(request, profile) is None else left_out),
+        },
     )
 
 

@@ -24,7 +24,6 @@ from rankd.dialects import counter, wire
 from rankd.dialects.base import (
     Asking,
     Dialect,
-    Fit,
     Listing,
     Reply,
     Usage,
@@ -34,9 +33,9 @@ from rankd.dialects.base import (
 )
 from rankd.dialects.deadlines import deadline_of
 from rankd.dialects.openai import instruction_in
-from rankd.dialects.texts import Count, Side, query_of, refuse_many_fields, text_of
+from rankd.dialects.texts import Count, Number, Side, query_of, refuse_many_fields, text_of
 from rankd.errors import InvalidRequest, RankError
-from rankd.types import Ask, Verdict
+from rankd.types import Ask, Fit, Verdict
 
 # (queries, documents) as the four spellings name them.
 _SPELLINGS = (
@@ -183,8 +182,16 @@ class ScoreRequest(_Scoring):
     partial: bool | None = Field(
         None, description="Accepted, without effect: clients count through the scores."
     )
+    score_threshold: Number | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="Accepted, without effect: clients count through the scores.",
+    )
 
     def takes_part(self) -> bool:
+        return False
+
+    def leaves_out(self) -> bool:
         return False
 
     def spellings(self) -> Mapping[str, str]:
@@ -264,7 +271,13 @@ async def score_body(http: Request, desk: Desk, body: Mapping[str, Any]) -> Resp
     asks = request.asks(deadline_of(http, request.timeout_ms))
     ranking = await counter.ranked(http, request, asks)
     verdicts = _renumbered(verdict for group in ranking.groups for verdict in group)
-    warnings = [*wire.unknown_fields(request, dialect.name), *wire.truncations(verdicts)]
+    profile = counter.profile_of(http, request)
+    warnings = [
+        *wire.unknown_fields(request, dialect.name),
+        *wire.truncations(verdicts),
+        *counter.profile_warnings(profile, desk),
+        *counter.threshold_warnings(verdicts, request, profile),
+    ]
     answer = _answer(request, verdicts, desk.name_for(request.model), warnings)
     headers = wire.warning_header(warnings) | wire.cached_header(verdicts)
     return wire.JSON(answer, headers=headers)

@@ -13,7 +13,6 @@ from pydantic import BaseModel, Field
 from rankd.dialects.base import (
     Claim,
     Dialect,
-    Fit,
     Listing,
     Reply,
     StringFailure,
@@ -22,8 +21,9 @@ from rankd.dialects.base import (
     string_error,
 )
 from rankd.dialects.infinity import string_results
-from rankd.dialects.texts import Count
+from rankd.dialects.texts import Count, Truncating
 from rankd.errors import RankError
+from rankd.types import Fit
 
 
 class VoyageRequest(Listing):
@@ -45,8 +45,10 @@ class VoyageRequest(Listing):
         description="Whether results repeat their documents; false when absent, but true in a "
         "body that has neither `top_k` nor `truncation`.",
     )
-    truncation: bool | None = Field(
-        None, description="false: documents that do not fit are refused; true when absent."
+    truncation: Truncating | None = Field(
+        None,
+        description="true or `cut`: documents that do not fit are cut, false or `refuse`: refused, "
+        "`chunk`: read in chunks; the server's --truncation (true) when absent.",
     )
 
     def most(self) -> int | None:
@@ -60,7 +62,7 @@ class VoyageRequest(Listing):
         return self.return_documents
 
     def fit(self) -> Fit:
-        return Fit(truncation="refuse" if self.truncation is False else "end")
+        return Fit(truncation=self.truncation)
 
 
 class VoyageResult(BaseModel):
@@ -88,7 +90,7 @@ class Voyage(Dialect):
     failure = StringFailure
     claims = (
         Claim.on(documents="any", top_k="present"),
-        Claim.on(documents="any", truncation="present"),
+        Claim.on(documents="any", truncation="boolean"),
     )
 
     def render(self, reply: Reply) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from rankd.desk import DeskDep
 from rankd.dialects.base import Asking, Claim, Dialect, Reply, StringFailure, example, string_error
-from rankd.dialects.texts import Documents, Query, texts_of
+from rankd.dialects.texts import Documents, Number, Query, texts_of
 from rankd.errors import InvalidRequest, RankError
 
 
@@ -34,7 +34,16 @@ class WeaviateRequest(Asking):
         None, description="Accepted, without effect: scores have no index, so none can be missing."
     )
 
+    score_threshold: Number | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="Accepted, without effect: every document has its place in the answer.",
+    )
+
     def takes_part(self) -> bool:
+        return False
+
+    def leaves_out(self) -> bool:
         return False
 
     def question(self) -> str:

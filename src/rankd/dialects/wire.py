@@ -154,6 +154,16 @@ def truncations(verdicts: Iterable[Verdict]) -> list[str]:
     ]
 
 
+def below(left_out: int, count: int, threshold: float) -> list[str]:
+    """What a threshold took away that the caller did not send."""
+    if not left_out:
+        return []
+    return [
+        f"{left_out} of {count} documents scored below {threshold:g}, the threshold configured "
+        "here, and are left out; send a score_threshold of your own to see them"
+    ]
+
+
 # Runs of documents that one warning names.
 _NAMED = 100
 
@@ -194,6 +204,11 @@ def warning_header(warnings: Sequence[str]) -> dict[str, str]:
 def cached_header(verdicts: Iterable[Verdict]) -> dict[str, str]:
     """How many documents' scores were computed before: few dialects have a place for it."""
     return {"x-rankd-cached": str(sum(verdict.cached for verdict in verdicts))}
+
+
+def below_header(left_out: int | None) -> dict[str, str]:
+    """How many documents a threshold took away; nothing where there is none."""
+    return {} if left_out is None else {"x-rankd-below-threshold": str(left_out)}
 
 
 def short_name(name: str) -> str:
@@ -302,6 +317,8 @@ def _complaint(problem: ValidationError) -> InvalidRequest:
             sentence = f"{path} must be an array, not {kind(got)}"
         case "bool_type" | "bool_parsing":
             sentence = f"{path} must be true or false, not {kind(got)}"
+        case "float_type" | "float_parsing" | "finite_number":
+            sentence = f"{path} must be a number, not {kind(got)}"
         case "int_type" | "int_parsing" | "int_from_float" | "int_parsing_size":
             sentence = f"{path} must be an integer, not {kind(got)}"
         case _:

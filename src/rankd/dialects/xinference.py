@@ -13,7 +13,6 @@ from pydantic import AliasChoices, BaseModel, Field
 from rankd.desk import DeskDep
 from rankd.dialects.base import (
     Dialect,
-    Fit,
     Listing,
     Reply,
     Result,
@@ -22,6 +21,7 @@ from rankd.dialects.base import (
 )
 from rankd.dialects.openai import Tokens, instruction_in
 from rankd.dialects.texts import Count
+from rankd.types import Fit
 
 
 class XinferenceRequest(Listing):
@@ -37,7 +37,10 @@ class XinferenceRequest(Listing):
 
     return_len: bool | None = Field(None, description="Accepted; token counts always come.")
     max_chunks_per_doc: Count | None = Field(
-        None, ge=1, description="Chunks in which a long document is read; 1 (a cut) when absent."
+        None,
+        ge=1,
+        description="Chunks in which a long document is read; the server's --truncation (a cut) "
+        "when absent.",
     )
     kwargs_: str | dict[str, Any] | None = Field(
         None,
@@ -46,7 +49,7 @@ class XinferenceRequest(Listing):
     )
 
     def fit(self) -> Fit:
-        return Fit(chunks=self.max_chunks_per_doc or 1)
+        return Fit(chunks=self.max_chunks_per_doc)
 
     def instructions(self) -> dict[str, str | None]:
         return {

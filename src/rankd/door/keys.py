@@ -68,8 +68,13 @@ class KeyRing:
         digest = _digest(key)
         for known, name in (*self._from_file.items(), *self._fixed.items()):
             if hmac.compare_digest(digest, known):
-                return name or digest.hex()[:12]
+                return _owner(digest, name)
         return None
+
+    def owners(self) -> frozenset[str]:
+        """What `owner` may say of the keys there are now."""
+        keys = (*self._from_file.items(), *self._fixed.items())
+        return frozenset(_owner(digest, name) for digest, name in keys)
 
     def _look(self) -> None:
         """Take over a file that has changed; one that cannot be used changes nothing."""
@@ -90,6 +95,10 @@ class KeyRing:
             if self._complaint != str(problem):
                 self._complaint = str(problem)
                 _log.error("the keys stay as they were: %s", problem)
+
+
+def _owner(digest: bytes, name: str) -> str:
+    return name or digest.hex()[:12]
 
 
 def read_keys(file: Path) -> dict[bytes, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -12,10 +13,11 @@ from dataclasses import dataclass
 import orjson
 
 from rankd.checkpoint import Checkpoint
-from rankd.errors import BadModel, InvalidRequest
+from rankd.errors import BadModel, InvalidRequest, TooLarge
 from rankd.prompts import qwen3
+from rankd.prompts.places import Place
 from rankd.prompts.tokenizer import Tokenizer
-from rankd.types import Answers, Ask, Prompt
+from rankd.types import Answers, Ask, Fit, Prompt
 
 # Characters below which a request is encoded where it stands: that takes less than a
 # tenth of a millisecond, and a thread's round trip more.
@@ -46,6 +48,12 @@ _WORD_END = re.compile(r"[^\W\d_](?=[ \n.,，。、])")
 # Characters in which such a place is looked for.
 _NEAR = 4_096
 
+# Chunks of the documents of one request; Cohere's own limit.
+_MOST_PIECES = 10_000
+
+# Tokens of all of them, which overlap may multiply: they take 16 bytes each for a moment.
+_MOST_PIECE_TOKENS = 16_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -58,6 +66,7 @@ class Encoded:
         document_tokens: length of each whole document, before any cut.
         kept_tokens: length of what is left of it in its prompts, each token once.
         longer: which documents have more than their `document_tokens`.
+        spans: where each prompt's piece stands in its document, when that was asked for.
     """
 
     prompts: tuple[Prompt, ...]
@@ -65,6 +74,7 @@ class Encoded:
     document_tokens: tuple[int, ...]
     kept_tokens: tuple[int, ...]
     longer: tuple[bool, ...]
+    spans: tuple[Place, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +82,70 @@ class _Body:
     """A text's tokens: all of them, or those at one end.
 
     Attributes:
+        text: what was encoded: all of it, or one end.
+        skipped: characters before that.
+        before: tokens of it that come before `ids`.
         longer: the text has more.
     """
 
     ids: Sequence[int]
+    text: str
+    skipped: int = 0
+    before: Sequence[int] = ()
     longer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """How the documents of one ask are made to fit.
+
+    Attributes:
+        fits: tokens of a document that is read as one piece.
+        limit: tokens of one piece of another.
+        longest: of one piece, where more of them than `most` would be needed.
+        most: pieces of one document.
+        overlap: tokens that two neighbouring pieces share.
+        at_start: whether the start of a document is what is always read.
+        refuses: documents that do not fit.
+    """
+
+    fits: int
+    limit: int
+    longest: int
+    most: int
+    overlap: int
+    at_start: bool
+    refuses: bool
+
+    @property
+    def readable(self) -> int:
+        """Tokens of one document that can be read; more than its chunks may have."""
+        step = max(self.longest - self.overlap, 1)
+        return max(self.fits, self.longest + min(self.most - 1, _MOST_PIECES) * step)
+
+    def count(self, tokens: int) -> int:
+        """Pieces of a document; none begins where the one before already reached the end."""
+        if tokens <= self.fits:
+            return 1
+        length, step = self._lengths(tokens)
+        return min(self.most, 1 - (length - tokens) // step)
+
+    def pieces(self, tokens: int) -> list[Place]:
+        """What the model reads of a document, in its order."""
+        if tokens <= self.fits:
+            return [Place(0, tokens)]
+        length, step = self._lengths(tokens)
+        starts = (number * step for number in range(self.count(tokens)))
+        pieces = [Place(start, min(start + length, tokens)) for start in starts]
+        if self.at_start:
+            return pieces
+        return [Place(tokens - end, tokens - start) for start, end in reversed(pieces)]
+
+    def _lengths(self, tokens: int) -> tuple[int, int]:
+        """Of a piece of a document, and from its beginning to that of the next."""
+        needed = self.overlap - (self.overlap - tokens) // self.most
+        length = max(self.limit, min(needed, self.longest))
+        return length, max(length - self.overlap, 1)
 
 
 class PromptEncoder:
@@ -84,7 +153,9 @@ class PromptEncoder:
 
     Attributes:
         answers: ids of "yes" and "no" in this checkpoint's vocabulary.
-        max_tokens: the longest prompt it makes; documents are cut to fit.
+        max_tokens: the longest prompt it makes.
+        fit: what becomes of documents that do not fit, where an ask does not say; of it
+            only truncation and side.
     """
 
     def __init__(
@@ -94,8 +165,13 @@ class PromptEncoder:
         max_tokens: int,
         instruction: str,
         max_instruction_tokens: int,
+        fit: Fit = Fit(),  # noqa: B008  # It cannot change.
+        chunk_tokens: int = 512,
+        chunk_overlap: int = 64,
         executor: Executor | None = None,
     ) -> None:
+        self.fit = fit
+        self._chunk = chunk_tokens, chunk_overlap
         self.answers = Answers(tokenizer.single(qwen3.YES), tokenizer.single(qwen3.NO))
         self.max_tokens = max_tokens
         self._plain = tokenizer.plain
@@ -136,12 +212,13 @@ class PromptEncoder:
         )
 
     def _fewest(self, ask: Ask) -> int:
-        limit = min(ask.max_document_tokens or self.max_tokens, self.max_tokens)
+        rule = self._rule(ask, self.max_tokens)
+        limit = min(rule.fits, rule.limit)
         template = len(self._prefix) + len(self._suffix)
         # Documents that are alike where they are read may become the same pair.
         longest: dict[str, int] = {}
         for document in ask.documents:
-            seen = _glance(document, limit, at_start=ask.truncation != "start")
+            seen = _glance(document, limit, at_start=rule.at_start)
             longest[seen] = max(longest.get(seen, 0), self._plain.fewest(document))
         return sum(
             min(template + min(tokens, limit), self.max_tokens) for tokens in longest.values()
@@ -163,8 +240,10 @@ class PromptEncoder:
         """Make the prompts of one ask; only documents are ever cut.
 
         Raises:
-            InvalidRequest: query and instruction alone leave no room for a document, or
-                one does not fit and must not be cut.
+            InvalidRequest: query and instruction alone leave no room for a document, the
+                query takes more than half of it, or a document does not fit and must
+                not be cut.
+            TooLarge: the documents make too many chunks.
         """
         exact = _characters(ask) <= _EXACT
         head = self._head(ask, exact)
@@ -173,11 +252,34 @@ class PromptEncoder:
             raise InvalidRequest(
                 f"query and instruction take {len(head) + len(self._suffix):,} tokens "
                 f"{'' if exact else 'or more '}with the template; "
-                f"the limit is {self.max_tokens:,} with the document",
+                f"the limit is {self.max_tokens:,} with the document, and "
+                f"{self.max_tokens // 2:,} for the query alone",
                 param="query",
             )
-        limit = room if ask.max_document_tokens is None else min(room, ask.max_document_tokens)
-        return self._fit(head, limit, ask, exact)
+        if len(head) > self.max_tokens // 2:
+            self._refuse_long_query(ask.query)
+        return self._fitted(head, self._rule(ask, room), ask, exact)
+
+    def _rule(self, ask: Ask, room: int) -> _Rule:
+        """What an ask says of documents that do not fit, and where it says nothing, the server."""
+        fits = min(ask.max_document_tokens or room, room)
+        truncation = ask.truncation or self.fit.truncation
+        # Who only says how many chunks means Cohere's, which are as long as the model reads.
+        counted = ask.truncation is None and ask.max_chunks is not None
+        limit, overlap = fits, ask.overlap or 0
+        if truncation == "chunk" and ask.max_document_tokens is None:
+            tokens, shared = self._chunk
+            limit = min(tokens, room)
+            overlap = min(shared, limit // 2) if ask.overlap is None else ask.overlap
+        return _Rule(
+            fits=fits,
+            limit=limit,
+            longest=fits if ask.max_chunks else limit,
+            most=(ask.max_chunks or sys.maxsize) if counted or truncation == "chunk" else 1,
+            overlap=overlap,
+            at_start=(ask.side or self.fit.side) != "left",
+            refuses=truncation == "refuse" and not counted,
+        )
 
     def _head(self, ask: Ask, exact: bool) -> tuple[int, ...]:
         if ask.instruction is not None:
@@ -195,12 +297,22 @@ class PromptEncoder:
                 param="instruction",
             )
 
-    def _bodies(self, ask: Ask, limit: int, exact: bool) -> list[_Body]:
+    def _refuse_long_query(self, query: str) -> None:
+        limit = self.max_tokens // 2
+        [ids] = self._plain.encode([query])
+        if len(ids) > limit:
+            raise InvalidRequest(
+                f"the query takes {len(ids):,} tokens; the limit is {limit:,}, half of the "
+                f"{self.max_tokens:,} that the model reads at a time",
+                param="query",
+            )
+
+    def _bodies(self, ask: Ask, rule: _Rule, exact: bool) -> list[_Body]:
         texts = [qwen3.answer(document) for document in ask.documents]
         if exact:
-            return [_Body(ids) for ids in self._plain.encode(texts)]
-        readable = limit + (ask.max_chunks - 1) * max(limit - ask.overlap, 1)
-        return [self._body(text, readable, at_start=ask.truncation != "start") for text in texts]
+            encoded = self._plain.encode(texts)
+            return [_Body(ids, text) for ids, text in zip(encoded, texts, strict=True)]
+        return [self._body(text, rule.readable, at_start=rule.at_start) for text in texts]
 
     def _body(self, text: str, readable: int | None, *, at_start: bool = True) -> _Body:
         """A text's tokens; of a very long one only more than `readable`, at the end that is read.
@@ -211,30 +323,50 @@ class PromptEncoder:
         """
         size = _CHARACTERS * ((readable or 0) + _MARGIN)
         while readable is not None and size < len(text):
-            [ids] = self._plain.encode([_part(text, size, at_start=at_start)])
+            part = _part(text, size, at_start=at_start)
+            [ids] = self._plain.encode([part])
             if len(ids) > readable + _MARGIN:
-                return _Body(ids[:-_MARGIN] if at_start else ids[_MARGIN:], longer=True)
+                if at_start:
+                    return _Body(ids[:-_MARGIN], part, longer=True)
+                skipped = len(text) - len(part)
+                return _Body(ids[_MARGIN:], part, skipped, ids[:_MARGIN], longer=True)
             size *= 4
         [ids] = self._plain.encode([text])
-        return _Body(ids)
+        return _Body(ids, text)
 
-    def _fit(self, head: tuple[int, ...], limit: int, ask: Ask, exact: bool) -> Encoded:
-        found = self._bodies(ask, limit, exact)
-        if ask.truncation == "refuse":
-            _refuse_long(found, limit)
-        bodies = [body.ids for body in found]
-        cut = [_pieces(body, limit, ask) for body in bodies]
+    def _fitted(self, head: tuple[int, ...], rule: _Rule, ask: Ask, exact: bool) -> Encoded:
+        bodies = self._bodies(ask, rule, exact)
+        if rule.refuses:
+            _refuse_long(bodies, rule.fits)
+        counts = [rule.count(len(body.ids)) for body in bodies]
+        refuse_many_pieces(sum(counts))
+        cut = [rule.pieces(len(body.ids)) for body in bodies]
+        if rule.overlap:
+            _refuse_much_overlap(cut)
         return Encoded(
             prompts=tuple(
-                Prompt(head, (*piece, *self._suffix)) for pieces in cut for piece in pieces
+                Prompt(head, (*body.ids[start:end], *self._suffix))
+                for body, pieces in zip(bodies, cut, strict=True)
+                for start, end in pieces
             ),
-            pieces=tuple(map(len, cut)),
-            document_tokens=tuple(map(len, bodies)),
-            kept_tokens=tuple(
-                _covered(body, pieces, ask) for body, pieces in zip(bodies, cut, strict=True)
-            ),
-            longer=tuple(body.longer for body in found),
+            pieces=tuple(counts),
+            document_tokens=tuple(len(body.ids) for body in bodies),
+            kept_tokens=tuple(pieces[-1].end - pieces[0].start for pieces in cut),
+            longer=tuple(body.longer for body in bodies),
+            spans=self._spans(bodies, cut) if ask.details else None,
         )
+
+    def _spans(self, bodies: Sequence[_Body], cut: Sequence[Sequence[Place]]) -> tuple[Place, ...]:
+        """Where pieces stand in their documents, in characters."""
+        lead = len(qwen3.answer(""))
+        spans = []
+        for body, pieces in zip(bodies, cut, strict=True):
+            before = len(body.before)
+            parts = [Place(before + start, before + end) for start, end in pieces]
+            places = self._plain.places(body.text, [*body.before, *body.ids], parts)
+            moved = body.skipped - lead
+            spans += [Place(max(start + moved, 0), max(end + moved, 0)) for start, end in places]
+        return tuple(spans)
 
 
 def _guess(text: str) -> int:
@@ -270,23 +402,24 @@ def _count(body: _Body) -> str:
     return f"more than {len(body.ids):,}" if body.longer else f"{len(body.ids):,}"
 
 
-def _pieces(body: Sequence[int], limit: int, ask: Ask) -> list[Sequence[int]]:
-    """What the model reads of a document, in pieces of at most `limit` tokens."""
-    if len(body) <= limit:
-        return [body]
-    if ask.truncation == "start":
-        return [body[-limit:]]
-    step = max(limit - ask.overlap, 1)
-    # No piece begins where the one before already reached the end.
-    starts = range(0, max(len(body) - limit, 0) + step, step)[: ask.max_chunks]
-    return [body[start : start + limit] for start in starts]
+def refuse_many_pieces(count: int) -> None:
+    """Raises `TooLarge` when the documents of one request make too many pieces."""
+    if count > _MOST_PIECES:
+        raise TooLarge(
+            f"the documents make {count:,} chunks; the limit is {_MOST_PIECES:,}: "
+            "lower max_chunks_per_doc",
+            param="max_chunks_per_doc",
+        )
 
 
-def _covered(body: Sequence[int], pieces: Sequence[Sequence[int]], ask: Ask) -> int:
-    if len(pieces) == 1:
-        return len(pieces[0])
-    step = max(len(pieces[0]) - ask.overlap, 1)
-    return min(len(body), step * (len(pieces) - 1) + len(pieces[0]))
+def _refuse_much_overlap(cut: Sequence[Sequence[Place]]) -> None:
+    tokens = sum(end - start for pieces in cut if len(pieces) > 1 for start, end in pieces)
+    if tokens > _MOST_PIECE_TOKENS:
+        raise TooLarge(
+            f"the chunks of the documents hold {tokens:,} tokens; the limit is "
+            f"{_MOST_PIECE_TOKENS:,}: lower overlap_tokens",
+            param="overlap_tokens",
+        )
 
 
 def _refuse_long(bodies: Sequence[_Body], limit: int) -> None:
@@ -314,6 +447,9 @@ def open_encoder(
     max_tokens: int,
     instruction: str,
     max_instruction_tokens: int,
+    fit: Fit = Fit(),  # noqa: B008  # It cannot change.
+    chunk_tokens: int = 512,
+    chunk_overlap: int = 64,
     executor: Executor | None = None,
 ) -> PromptEncoder:
     """The encoder of a checkpoint's own `tokenizer.json`.
@@ -337,5 +473,8 @@ def open_encoder(
         max_tokens=min(max_tokens, checkpoint.max_tokens),
         instruction=instruction,
         max_instruction_tokens=max_instruction_tokens,
+        fit=fit,
+        chunk_tokens=chunk_tokens,
+        chunk_overlap=chunk_overlap,
         executor=executor,
     )

@@ -17,6 +17,7 @@ import tiktoken
 import tokenizers
 
 from rankd.errors import BadModel
+from rankd.prompts.places import Origins, Place, characters_of, whole_letters
 
 Normalize = Callable[[str], str]
 
@@ -38,6 +39,14 @@ class PlainEncoder(Protocol):
         """Tokens that a text has at least, from its length alone."""
         ...
 
+    def places(self, text: str, ids: Sequence[int], parts: Sequence[Place]) -> list[Place]:
+        """Where parts of a text's tokens stand in it; what a border divides is in both parts.
+
+        Args:
+            ids: all of the text's tokens, or the first of them.
+        """
+        ...
+
 
 class BytePairEncoder:
     """`tiktoken` on the checkpoint's own vocabulary: the same ids, five times as fast."""
@@ -45,6 +54,7 @@ class BytePairEncoder:
     def __init__(self, encoding: tiktoken.Encoding, normalize: Normalize) -> None:
         self._encode = encoding.encode_ordinary
         self._spell = encoding.decode_single_token_bytes
+        self._spell_all = encoding.decode_bytes
         self._normalize = normalize
         self._longest = max(map(len, encoding.token_byte_values()))
 
@@ -57,6 +67,17 @@ class BytePairEncoder:
     def fewest(self, text: str) -> int:
         # Up to four characters, such as a letter and its accents, are composed to one.
         return min(len(text), _LONGEST_BLANK) // (self._longest * (1 if text.isascii() else 4))
+
+    def places(self, text: str, ids: Sequence[int], parts: Sequence[Place]) -> list[Place]:
+        def spelled(start: int, end: int) -> bytes:
+            return self._spell_all(ids[start:end])
+
+        short = _short_blanks(text)
+        places = characters_of(parts, spelled)
+        if not short.isascii() and self._normalize(short) != short:
+            origins = Origins(short, self._normalize)
+            places = [origins.of(place) for place in places]
+        return places if len(short) == len(text) else _among_blanks(text, places)
 
 
 class GeneralEncoder:
@@ -77,6 +98,15 @@ class GeneralEncoder:
 
     def fewest(self, text: str) -> int:
         return 0  # A word that is not in the vocabulary may be one token, however long.
+
+    def places(self, text: str, ids: Sequence[int], parts: Sequence[Place]) -> list[Place]:
+        # Only here, because it takes longer than the ids alone.
+        found = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        places = [
+            Place(found[start][0], found[end - 1][1]) if start < end else Place(0, 0)
+            for start, end in parts
+        ]
+        return [whole_letters(text, place) for place in places]
 
 
 class Tokenizer:
@@ -124,6 +154,24 @@ def _short_blanks(text: str) -> str:
     if len(text) <= _LONGEST_BLANK:
         return text
     return re.sub(r"\s+", lambda run: run.group()[:_LONGEST_BLANK], text)
+
+
+def _among_blanks(text: str, places: Sequence[Place]) -> list[Place]:
+    """Places in a text whose runs were cut short, in the whole text."""
+    left_out = 0
+    borders = []  # Behind each run that was cut: its place in the short text, and what is missing.
+    # Every run is looked at: a pattern that only fits long ones is quadratic in almost long ones.
+    for run in re.finditer(r"\s+", text):
+        more = run.end() - run.start() - _LONGEST_BLANK
+        if more > 0:
+            border = run.start() - left_out + _LONGEST_BLANK
+            left_out += more
+            borders.append((border, left_out))
+
+    def moved(position: int) -> int:
+        return position + max((count for border, count in borders if border <= position), default=0)
+
+    return [Place(moved(place.start), moved(place.end)) for place in places]
 
 
 def _byte_pair_encoding(spec: dict[str, Any]) -> tiktoken.Encoding | None:
