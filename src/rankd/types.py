@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -90,6 +90,7 @@ class Verdict:
         kept_tokens: tokens of the document that the model read, each once.
         longer: the document has more than `document_tokens`; they were not all counted.
         cached: computed for an earlier request; all its pieces, where it has several.
+        cached_tokens: of `tokens`, those of pieces that were.
     """
 
     index: int
@@ -99,6 +100,7 @@ class Verdict:
     kept_tokens: int
     longer: bool = False
     cached: bool = False
+    cached_tokens: int = 0
 
     @property
     def score(self) -> float:
@@ -118,11 +120,42 @@ class Ranking(NamedTuple):
             lacks those of the documents that were not scored in time.
         encoding: seconds from text to token ids.
         scoring: seconds from token ids to logits, waiting for the engine included.
+        search_units: of each ask, as Cohere counts.
     """
 
     groups: list[list[Verdict]]
     encoding: float
     scoring: float
+    search_units: Sequence[int] = ()
+
+    def usage(self) -> Usage:
+        verdicts = [verdict for group in self.groups for verdict in group]
+        return Usage(
+            documents=len(verdicts),
+            cached_documents=sum(verdict.cached for verdict in verdicts),
+            prompt_tokens=sum(verdict.tokens for verdict in verdicts),
+            cached_tokens=sum(verdict.cached_tokens for verdict in verdicts),
+            search_units=sum(self.search_units),
+        )
+
+
+class Usage(NamedTuple):
+    """What a request is charged for: what is answered, equal documents each.
+
+    Attributes:
+        documents: that have a score.
+        cached_documents: of these, the ones computed for an earlier request.
+        prompt_tokens: that the model read for them, template included; of a document that
+            was read in pieces those of every piece.
+        cached_tokens: of these, the ones of pairs computed for an earlier request.
+        search_units: as Cohere counts.
+    """
+
+    documents: int
+    cached_documents: int
+    prompt_tokens: int
+    cached_tokens: int
+    search_units: int
 
 
 def sigmoid(logit: float) -> float:

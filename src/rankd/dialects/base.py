@@ -238,6 +238,7 @@ class Reply:
         model: as the client named it, or the served name.
         warnings: what the caller should know: unknown fields, documents that were cut.
         device: where it was computed.
+        provenance: headers that say what it was computed by.
     """
 
     request: Asking
@@ -248,6 +249,7 @@ class Reply:
     not_scored: Sequence[int]
     warnings: Sequence[str]
     device: str = ""
+    provenance: Mapping[str, str] = field(default_factory=dict)
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     @property
@@ -266,8 +268,8 @@ class Reply:
 
     @property
     def search_units(self) -> int:
-        """Cohere's unit: a query with up to a hundred documents."""
-        return -(-len(self.texts) // 100)
+        """Cohere's unit; see `billing.py`."""
+        return sum(self.ranking.search_units)
 
     def number(self, verdict: Verdict) -> float:
         """The score as it goes on the wire, in [0, 1], or the logit when asked for."""

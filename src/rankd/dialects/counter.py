@@ -80,13 +80,15 @@ def reply_to(
         not_scored=not_scored,
         warnings=warnings,
         device=desk.ranker.engine.info.device,
+        provenance=desk.provenance.header,
     )
 
 
 def rendered(dialect: Dialect, reply: Reply) -> Response:
     headers = {
+        **reply.provenance,
         **wire.warning_header(reply.warnings),
-        **wire.cached_header(reply.verdicts),
+        **wire.usage_headers(reply.ranking.usage()),
         **dialect.headers(reply),
     }
     return wire.JSON(dialect.render(reply), headers=headers)

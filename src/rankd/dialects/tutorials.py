@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Any, ClassVar
 
 from fastapi import Request, Response
@@ -195,7 +194,8 @@ async def batch_rerank(http: Request) -> Response:
     request = wire.validated(BatchRequest, await counter.fields_in(http))
     desk.accept_model(request.model)
     asks = request.asks(deadline_of(http, request.timeout_ms))
-    groups = (await counter.ranked(http, request, asks)).groups
+    ranking = await counter.ranked(http, request, asks)
+    groups = ranking.groups
     warnings = wire.unknown_fields(request, simple.name)
     for place, verdicts in enumerate(groups):
         warnings += [f"query {place}: {said}" for said in wire.truncations(verdicts)]
@@ -206,7 +206,11 @@ async def batch_rerank(http: Request) -> Response:
                 for ask, verdicts in zip(asks, groups, strict=True)
             ]
         },
-        headers=wire.warning_header(warnings) | wire.cached_header(chain(*groups)),
+        headers={
+            **desk.provenance.header,
+            **wire.warning_header(warnings),
+            **wire.usage_headers(ranking.usage()),
+        },
     )
 
 

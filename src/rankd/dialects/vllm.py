@@ -266,8 +266,8 @@ async def score_body(http: Request, desk: Desk, body: Mapping[str, Any]) -> Resp
     verdicts = _renumbered(verdict for group in ranking.groups for verdict in group)
     warnings = [*wire.unknown_fields(request, dialect.name), *wire.truncations(verdicts)]
     answer = _answer(request, verdicts, desk.name_for(request.model), warnings)
-    headers = wire.warning_header(warnings) | wire.cached_header(verdicts)
-    return wire.JSON(answer, headers=headers)
+    headers = wire.warning_header(warnings) | wire.usage_headers(ranking.usage())
+    return wire.JSON(answer, headers={**desk.provenance.header, **headers})
 
 
 class TokenizeRequest(BaseModel):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import cached_property
 
 import orjson
 
@@ -54,6 +56,7 @@ class Encoded:
         document_tokens: length of each whole document, before any cut.
         kept_tokens: length of what is left of it in its prompts, each token once.
         longer: which documents have more than their `document_tokens`.
+        query_tokens: length of the query by itself; of a very long one a thousand or more.
     """
 
     prompts: tuple[Prompt, ...]
@@ -61,6 +64,7 @@ class Encoded:
     document_tokens: tuple[int, ...]
     kept_tokens: tuple[int, ...]
     longer: tuple[bool, ...]
+    query_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,16 @@ class PromptEncoder:
         return sum(
             min(template + min(tokens, limit), self.max_tokens) for tokens in longest.values()
         )
+
+    @cached_property
+    def template(self) -> str:
+        """Twelve hex digits that change with the prompt around a query and a document: its
+        text and its token ids, the instruction of those who send none, the two answers."""
+        texts = [qwen3.PREFIX, qwen3.question(self._instruction, "{query}")]
+        texts += [qwen3.answer("{document}"), qwen3.SUFFIX]
+        question, answer = self._plain.encode(texts[1:3])
+        ids = [self._prefix, question, answer, self._suffix, list(self.answers)]
+        return hashlib.sha256(orjson.dumps([texts, ids])).hexdigest()[:12]
 
     async def tokenize(self, text: str) -> list[int]:
         """The ids of a text by itself; no string in it becomes a control token."""
@@ -217,6 +231,7 @@ class PromptEncoder:
                 _covered(body, pieces, ask) for body, pieces in zip(bodies, cut, strict=True)
             ),
             longer=tuple(body.longer for body in found),
+            query_tokens=len(self._body(ask.query, _MARGIN).ids),
         )
 
 
