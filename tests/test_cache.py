@@ -328,7 +328,8 @@ def test_a_document_in_pieces_is_cached_when_all_of_them_are() -> None:
             [every] = await ranker.rank(replace(whole, max_chunks=2))
 
             assert not some.cached
-            assert every == replace(some, cached=True)
+            assert 0 < some.cached_tokens < some.tokens
+            assert every == replace(some, cached=True, cached_tokens=some.tokens)
 
     asyncio.run(work())
 
