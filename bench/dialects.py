@@ -131,12 +131,16 @@ class Ready:
         return self
 
     @property
+    def encoder(self) -> SimpleNamespace:
+        return SimpleNamespace(template="0123456789ab")
+
+    @property
     def info(self) -> EngineInfo:
         return EngineInfo("fake", "model", "", "none", "none", 8192)
 
     async def timed(self, asks: Sequence[Ask]) -> Ranking:
         self.asked = time.thread_time()
-        return Ranking([self.verdicts[: len(asks[0].documents)]], 0.01, 0.1)
+        return Ranking([self.verdicts[: len(asks[0].documents)]], 0.01, 0.1, [1])
 
 
 def verdicts(count: int) -> list[Verdict]:

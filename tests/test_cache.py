@@ -249,7 +249,7 @@ def test_a_hit_is_the_score_that_the_model_gave_to_the_last_bit() -> None:
             assert engine.calls == [3, 3]
             assert [verdict.cached for verdict in first] == [False] * 3
             assert [verdict.cached for verdict in again] == [True] * 3
-            assert [replace(verdict, cached=False) for verdict in again] == first
+            assert [replace(verdict, cached=False, cached_tokens=0) for verdict in again] == first
 
     asyncio.run(work())
 
@@ -340,7 +340,8 @@ def test_a_document_in_pieces_is_cached_when_all_of_them_are() -> None:
             [every] = await ranker.rank(replace(whole, max_chunks=2))
 
             assert not some.cached
-            assert every == replace(some, cached=True)
+            assert 0 < some.cached_tokens < some.tokens
+            assert every == replace(some, cached=True, cached_tokens=some.tokens)
 
     asyncio.run(work())
 

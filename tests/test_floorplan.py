@@ -28,6 +28,8 @@ FLOORS: list[dict[str, set[str]]] = [
             "cache",
             "redis_cache",
             "flights",
+            "provenance",
+            "billing",
         }
     },
     {"engines": {"engines"}, "prompts": {"prompts"}},

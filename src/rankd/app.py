@@ -17,7 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import Scope
 
-from rankd import __version__, dialects, ops, selfcheck
+from rankd import __version__, dialects, metrics, ops, selfcheck
 from rankd.admission import Admission
 from rankd.cache import open_cache
 from rankd.checkpoint import Checkpoint, locate
@@ -95,6 +95,7 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
     async with open_ranker(settings) as (checkpoint, ranker), open_limits(settings) as limits:
         await _self_check(ranker, settings)
         # Only now: what the server asks itself is nobody's.
+        ranker.counted = True
         ranker.limits = limits
         ranker.admission = _admission(settings)
         name = settings.served_model_name or checkpoint.name
@@ -109,6 +110,7 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
             timeout_ms=settings.timeout_ms,
             profiles=Profiles(settings),
         )
+        metrics.SERVED.info(desk.provenance.labels)
         yield build(desk, settings, keys)
 
 
@@ -187,8 +189,9 @@ def build(desk: Desk, settings: Settings, keys: KeyRing) -> FastAPI:
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
             expose_headers=[
-                *("retry-after", "x-request-id"),
-                *("x-rankd-below-threshold", "x-rankd-cached", "x-rankd-warnings"),
+                *("rankd", "retry-after", "x-request-id"),
+                *("x-rankd-below-threshold", "x-rankd-cached", "x-rankd-usage"),
+                "x-rankd-warnings",
             ],
         )
     app.add_middleware(AccessLog, enabled=settings.access_log, render=_bug, arrived=ARRIVED)

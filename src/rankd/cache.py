@@ -166,6 +166,9 @@ def identity(model: str, info: EngineInfo, answers: Answers, settings: Settings)
         "quantization": settings.quantization,
         "vllm_args": settings.vllm_args,
     }
+    if settings.deterministic:
+        # Of a shared store only what has the same bits will do.
+        facts["deterministic"] = info.arithmetic
     said = orjson.dumps(facts, default=str, option=orjson.OPT_SORT_KEYS)
     return blake2b(said, digest_size=32).digest()
 

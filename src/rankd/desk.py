@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
 from rankd.errors import ShuttingDown, UnknownModel
 from rankd.profiles import Profiles
+from rankd.provenance import Provenance
 from rankd.ranker import Ranker
 from rankd.types import Ask, Ranking
 
@@ -62,6 +64,11 @@ class Desk:
     profiles: Profiles = field(default_factory=Profiles)
     drain: Drain = field(default_factory=Drain)
     created: int = field(default_factory=lambda: int(time.time()))
+
+    @cached_property
+    def provenance(self) -> Provenance:
+        """What its scores are made by, for as long as it serves."""
+        return Provenance.of(self.ranker.engine.info, self.ranker.encoder.template)
 
     async def rank(self, asks: Sequence[Ask]) -> Ranking:
         """The answer to one request's asks; once begun, it is finished before the server ends.

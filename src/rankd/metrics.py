@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram, Info
 
 REQUESTS = Counter(
     "rankd_requests_total", "Requests answered, by route and status.", ["route", "status"]
@@ -15,6 +15,20 @@ SECONDS = Histogram(
 )
 DOCUMENTS = Counter("rankd_documents_total", "Documents scored.")
 TOKENS = Counter("rankd_prompt_tokens_total", "Tokens of scored pairs, template included.")
+CACHED_DOCUMENTS = Counter(
+    "rankd_cached_documents_total",
+    "Of the documents scored, those computed for an earlier request.",
+)
+CACHED_TOKENS = Counter(
+    "rankd_cached_tokens_total", "Of the prompt tokens, those of pairs computed for an earlier one."
+)
+COMPUTED_TOKENS = Counter(
+    "rankd_computed_tokens_total",
+    "Tokens of pairs that the engine scored, template included; equal pairs once.",
+)
+SEARCH_UNITS = Counter(
+    "rankd_search_units_total", "Cohere's units: a query with up to 100 documents of 500 tokens."
+)
 TRUNCATED = Counter("rankd_truncated_documents_total", "Documents that were cut to fit.")
 ABANDONED_REQUESTS = Counter(
     "rankd_abandoned_requests_total",
@@ -72,3 +86,4 @@ CACHE_FAILURES = Counter(
 COALESCED = Counter(
     "rankd_coalesced_total", "Pairs that another request in flight computed at the time."
 )
+SERVED = Info("rankd_served", "What scores are made by, as the header `rankd` says it.")

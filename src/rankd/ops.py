@@ -6,8 +6,8 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
-from rankd import __version__
 from rankd.desk import Desk, DeskDep
+from rankd.provenance import Provenance
 
 router = APIRouter(tags=["operations"])
 
@@ -57,17 +57,9 @@ async def readyz(desk: DeskDep) -> dict[str, str]:
 
 
 @router.get("/version")
-async def version(desk: DeskDep) -> dict[str, str]:
-    """What runs here."""
-    info = desk.ranker.engine.info
-    return {
-        "version": __version__,
-        "engine": info.name,
-        "device": info.device,
-        "dtype": info.dtype,
-        "model": desk.name,
-        "revision": info.revision,
-    }
+async def version(desk: DeskDep) -> Provenance:
+    """What runs here; the header `rankd` of every ranking says the same."""
+    return desk.provenance
 
 
 @router.get(

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from rankd import metrics
 from rankd.admission import Admission, Ticket
+from rankd.billing import search_units
 from rankd.cache import ScoreCache
 from rankd.engines.base import Engine, name_of, whose
 from rankd.errors import DeadlineExceeded, InternalError, InvalidRequest, TooLarge
@@ -39,6 +40,7 @@ class Ranker:
         cache: scores that were computed before; by default it keeps none.
         admission: what may wait; without limits until someone sets them.
         limits: what each caller may ask for, likewise.
+        counted: whether what it ranks is counted in /metrics, likewise.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Ranker:
         self.max_documents = max_documents
         self.admission = Admission()
         self.limits = Limits()
+        self.counted = False
         self.cache = cache or ScoreCache()
         self._flights = Flights()
 
@@ -88,8 +91,11 @@ class Ranker:
         judged = [_verdicts(one, list(islice(rest, len(one.prompts)))) for one in encoded]
         _refuse_unfinished(asks, judged)
         groups = [[verdict for verdict in one if verdict is not None] for one in judged]
-        _count(groups)
-        return Ranking(groups, ready - began, scored - ready)
+        units = [_search_units(one, group) for one, group in zip(encoded, groups, strict=True)]
+        ranking = Ranking(groups, ready - began, scored - ready, units)
+        if self.counted:
+            _count(ranking)
+        return ranking
 
     def _fewest_tokens(self, asks: Sequence[Ask]) -> int:
         """What there is to compute at least; that nothing is, only the cache can tell."""
@@ -166,6 +172,8 @@ class Ranker:
             _refuse_nonsense(scored)
             rows = zip(pairs, scored, strict=True)
             logits = {key: logit for key, logit in rows if logit is not None}
+            if self.counted:
+                metrics.COMPUTED_TOKENS.inc(_tokens(pairs[key] for key in logits))
             if shares:
                 self.cache.keep(logits)
             return logits
@@ -270,14 +278,24 @@ def _verdict(
         kept_tokens=kept,
         longer=longer,
         cached=all(scored.cached for scored, _, _ in pieces),
+        cached_tokens=_tokens(prompt for scored, prompt, _ in pieces if scored.cached),
         pieces=len(pieces),
         piece=piece,
         span=pieces[piece][2],
     )
 
 
-def _count(verdicts: Sequence[Sequence[Verdict]]) -> None:
-    every = [verdict for one in verdicts for verdict in one]
-    metrics.DOCUMENTS.inc(len(every))
-    metrics.TOKENS.inc(sum(verdict.tokens for verdict in every))
-    metrics.TRUNCATED.inc(sum(verdict.truncated for verdict in every))
+def _search_units(encoded: Encoded, verdicts: Sequence[Verdict]) -> int:
+    return search_units(encoded.query_tokens, (verdict.kept_tokens for verdict in verdicts))
+
+
+def _count(ranking: Ranking) -> None:
+    """The metrics count what answers say, and nothing that was not answered."""
+    usage = ranking.usage()
+    metrics.DOCUMENTS.inc(usage.documents)
+    metrics.CACHED_DOCUMENTS.inc(usage.cached_documents)
+    metrics.TOKENS.inc(usage.prompt_tokens)
+    metrics.CACHED_TOKENS.inc(usage.cached_tokens)
+    metrics.SEARCH_UNITS.inc(usage.search_units)
+    cut = sum(verdict.truncated for group in ranking.groups for verdict in group)
+    metrics.TRUNCATED.inc(cut)

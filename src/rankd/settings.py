@@ -88,6 +88,11 @@ class Settings(BaseModel):
         1024, ge=16, description="Tokens in one step of the native engine; more costs memory."
     )
     threads: int = Field(0, ge=0, description="CPU threads of the native engine; 0 takes all.")
+    deterministic: bool = Field(
+        False,
+        description="Equal pairs get equal scores, to the last bit, whatever the load; native "
+        "engine on CPU, slower.",
+    )
     tensor_parallel: int = Field(
         1,
         ge=1,

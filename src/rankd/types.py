@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -119,6 +119,7 @@ class Verdict:
         piece: which of them, from 0, is the best: the first of those with this logit.
         span: where that one stands in the document's text: the first of its characters
             and the one behind its last; None unless it was asked for.
+        cached_tokens: of `tokens`, those of pieces that were.
     """
 
     index: int
@@ -131,6 +132,7 @@ class Verdict:
     pieces: int = 1
     piece: int = 0
     span: tuple[int, int] | None = None
+    cached_tokens: int = 0
 
     @property
     def score(self) -> float:
@@ -150,11 +152,42 @@ class Ranking(NamedTuple):
             lacks those of the documents that were not scored in time.
         encoding: seconds from text to token ids.
         scoring: seconds from token ids to logits, waiting for the engine included.
+        search_units: of each ask, as Cohere counts.
     """
 
     groups: list[list[Verdict]]
     encoding: float
     scoring: float
+    search_units: Sequence[int] = ()
+
+    def usage(self) -> Usage:
+        verdicts = [verdict for group in self.groups for verdict in group]
+        return Usage(
+            documents=len(verdicts),
+            cached_documents=sum(verdict.cached for verdict in verdicts),
+            prompt_tokens=sum(verdict.tokens for verdict in verdicts),
+            cached_tokens=sum(verdict.cached_tokens for verdict in verdicts),
+            search_units=sum(self.search_units),
+        )
+
+
+class Usage(NamedTuple):
+    """What a request is charged for: what is answered, equal documents each.
+
+    Attributes:
+        documents: that have a score.
+        cached_documents: of these, the ones computed for an earlier request.
+        prompt_tokens: that the model read for them, template included; of a document that
+            was read in pieces those of every piece.
+        cached_tokens: of these, the ones of pairs computed for an earlier request.
+        search_units: as Cohere counts.
+    """
+
+    documents: int
+    cached_documents: int
+    prompt_tokens: int
+    cached_tokens: int
+    search_units: int
 
 
 def sigmoid(logit: float) -> float:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -428,3 +429,29 @@ def test_the_first_start_is_not_tried_again() -> None:
 
     with pytest.raises(SetupError, match="no such model"):
         asyncio.run(play())
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_bits_that_are_promised_do_not_change_with_a_restart(deterministic: bool) -> None:
+    class Drifting(Stage):
+        @asynccontextmanager
+        async def open(self) -> AsyncIterator[Mortal]:
+            async with super().open() as life:
+                threads = f"{len(self.lives)} threads"
+                life.info = replace(INFO, deterministic=deterministic, arithmetic=threads)
+                yield life
+
+    async def play() -> list[Any]:
+        stage = Drifting()
+        given = Settings(engine="fake", engine_restarts=2)
+        async with open_supervised(stage.open, Answers(1, 2), given) as engine:
+            stage.lives[0].die()
+            return await _all([_ask(engine, 20)])
+
+    [answer] = asyncio.run(play())
+
+    if deterministic:
+        assert isinstance(answer, EngineDown)
+        assert "would compute by 3 threads, and began by 1 threads" in answer.message
+    else:
+        assert answer == [20.0]

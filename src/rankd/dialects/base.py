@@ -304,6 +304,7 @@ class Reply:
         warnings: what the caller should know: unknown fields, documents that were cut.
         device: where it was computed.
         profile: by what it was judged.
+        provenance: headers that say what it was computed by.
     """
 
     request: Asking
@@ -315,6 +316,7 @@ class Reply:
     warnings: Sequence[str]
     device: str = ""
     profile: Profile = _NO_PROFILE
+    provenance: Mapping[str, str] = field(default_factory=dict)
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     @property
@@ -347,8 +349,8 @@ class Reply:
 
     @property
     def search_units(self) -> int:
-        """Cohere's unit: a query with up to a hundred documents."""
-        return -(-len(self.texts) // 100)
+        """Cohere's unit; see `billing.py`."""
+        return sum(self.ranking.search_units)
 
     def number(self, verdict: Verdict) -> float:
         """The score as it goes on the wire, in [0, 1], or the logit when asked for."""

@@ -142,6 +142,7 @@ def reply_to(
         warnings=warnings,
         device=desk.ranker.engine.info.device,
         profile=profile,
+        provenance=desk.provenance.header,
     )
 
 
@@ -167,8 +168,9 @@ def threshold_warnings(verdicts: Sequence[Verdict], request: Asking, profile: Pr
 def rendered(dialect: Dialect, reply: Reply) -> Response:
     metrics.BELOW_THRESHOLD.inc(reply.left_out or 0)
     headers = {
+        **reply.provenance,
         **wire.warning_header(reply.warnings),
-        **wire.cached_header(reply.verdicts),
+        **wire.usage_headers(reply.ranking.usage()),
         **wire.below_header(reply.left_out),
         **dialect.headers(reply),
     }

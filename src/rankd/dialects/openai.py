@@ -180,7 +180,10 @@ class Tokens(BaseModel):
 
 class Meta(BaseModel):
     api_version: dict[str, str]
-    billed_units: dict[str, int] = Field(description="`search_units`: 100 documents make one.")
+    billed_units: dict[str, int] = Field(
+        description="`search_units`, as Cohere counts: a query with up to 100 documents; one of "
+        "more than 500 tokens, the query included, counts as several."
+    )
     tokens: Tokens
     warnings: list[str] | None = Field(
         None, description="Unknown fields, documents that were cut; absent when there are none."
@@ -209,7 +212,9 @@ class OwnMeta(Meta):
 
 
 class OwnUsage(Usage):
-    cached_tokens: int = Field(description="Of the prompt's tokens, those of cached documents.")
+    cached_tokens: int = Field(
+        description="Of the prompt's tokens, those of pairs that were scored before."
+    )
 
 
 class Chunk(BaseModel):
@@ -274,7 +279,7 @@ class OpenAI(Dialect):
             },
             "usage": {
                 **usage(reply),
-                "cached_tokens": sum(one.tokens for one in reply.verdicts if one.cached),
+                "cached_tokens": reply.ranking.usage().cached_tokens,
             },
             "tokens": {"input_tokens": reply.tokens, "output_tokens": 0},
         }

@@ -103,6 +103,10 @@ _CODES = {
 }
 
 
+# Documents of one unit, however long: it bills by requests of up to so many.
+_DOCUMENTS = 100
+
+
 class Pinecone(Dialect):
     name = "pinecone"
     about = "Pinecone's rerank."
@@ -114,7 +118,7 @@ class Pinecone(Dialect):
         return {
             "model": reply.model,
             "data": [self._result(reply, verdict) for verdict in reply.best],
-            "usage": {"rerank_units": reply.search_units},
+            "usage": {"rerank_units": -(-len(reply.verdicts) // _DOCUMENTS)},
         }
 
     def _result(self, reply: Reply, verdict: Verdict) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any, ClassVar
 
 from fastapi import Request, Response
@@ -200,7 +199,8 @@ async def batch_rerank(http: Request) -> Response:
     request = wire.validated(BatchRequest, await counter.fields_in(http))
     desk.accept_model(request.model)
     asks = request.asks(deadline_of(http, request.timeout_ms))
-    groups = (await counter.ranked(http, request, asks)).groups
+    ranking = await counter.ranked(http, request, asks)
+    groups = ranking.groups
     profile = counter.profile_of(http, request)
     through = [let_through(verdicts, request, profile) for verdicts in groups]
     left_out = sum(map(len, groups)) - sum(map(len, through))
@@ -218,8 +218,9 @@ async def batch_rerank(http: Request) -> Response:
             ]
         },
         headers={
+            **desk.provenance.header,
             **wire.warning_header(warnings),
-            **wire.cached_header(chain(*groups)),
+            **wire.usage_headers(ranking.usage()),
             **wire.below_header(None if threshold_of(request, profile) is None else left_out),
         },
     )

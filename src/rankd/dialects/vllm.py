@@ -279,8 +279,8 @@ async def score_body(http: Request, desk: Desk, body: Mapping[str, Any]) -> Resp
         *counter.threshold_warnings(verdicts, request, profile),
     ]
     answer = _answer(request, verdicts, desk.name_for(request.model), warnings)
-    headers = wire.warning_header(warnings) | wire.cached_header(verdicts)
-    return wire.JSON(answer, headers=headers)
+    headers = wire.warning_header(warnings) | wire.usage_headers(ranking.usage())
+    return wire.JSON(answer, headers={**desk.provenance.header, **headers})
 
 
 class TokenizeRequest(BaseModel):

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from rankd import metrics
 from rankd.dialects.texts import kind, refuse_many_fields, short
 from rankd.errors import InvalidRequest, TooLarge, UnsupportedMedia
-from rankd.types import Verdict
+from rankd.types import Usage, Verdict
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -201,9 +201,11 @@ def warning_header(warnings: Sequence[str]) -> dict[str, str]:
     return {"x-rankd-warnings": said.encode("ascii", "backslashreplace").decode()}
 
 
-def cached_header(verdicts: Iterable[Verdict]) -> dict[str, str]:
-    """How many documents' scores were computed before: few dialects have a place for it."""
-    return {"x-rankd-cached": str(sum(verdict.cached for verdict in verdicts))}
+def usage_headers(usage: Usage) -> dict[str, str]:
+    """What a request is charged for, a dictionary of RFC 9651: few dialects have a place for
+    all of it, and some for none."""
+    counts = ", ".join(f"{name}={count}" for name, count in usage._asdict().items())
+    return {"x-rankd-cached": str(usage.cached_documents), "x-rankd-usage": counts}
 
 
 def below_header(left_out: int | None) -> dict[str, str]:

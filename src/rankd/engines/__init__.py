@@ -13,7 +13,7 @@ from functools import partial
 
 from rankd.checkpoint import Checkpoint
 from rankd.engines.base import Engine
-from rankd.engines.devices import accelerator
+from rankd.engines.devices import accelerator, cores
 from rankd.engines.supervised import open_supervised
 from rankd.errors import BadSettings
 from rankd.settings import Settings
@@ -27,9 +27,16 @@ def choose(settings: Settings) -> str:
     """The engine that will run: the one asked for, or the best installed.
 
     Raises:
-        BadSettings: what it needs is not installed; the sentence says how to.
+        BadSettings: what it needs is not installed, or it is not deterministic and has to
+            be; the sentence says what to do.
     """
     name = _best(settings) if settings.engine == "auto" else settings.engine
+    if settings.deterministic and name == "vllm":
+        raise BadSettings(
+            "deterministic: the last bits of vLLM's scores depend on what it batches together "
+            "(its batch-invariant mode is a beta for some GPUs, and not tested for rerankers); "
+            "set engine to native, or leave deterministic out"
+        )
     module, extra = _NEEDS[name]
     if module is not None and not _is_installed(module):
         raise BadSettings(
@@ -41,6 +48,8 @@ def choose(settings: Settings) -> str:
 
 def _best(settings: Settings) -> str:
     """vLLM is worth its minute of starting only where there is an accelerator."""
+    if settings.deterministic:
+        return "native"
     wanted = settings.device != "cpu" and accelerator() is not None
     return "vllm" if wanted and _is_installed("vllm") else "native"
 
@@ -63,5 +72,8 @@ def open_engine(
         SetupError: the engine or its model cannot be used; says why.
     """
     module = importlib.import_module(f"rankd.engines.{choose(settings)}")
+    if settings.deterministic and not settings.threads:
+        # One that is started again has as many threads as the first, whatever it may use then.
+        settings = settings.model_copy(update={"threads": cores()})
     opening = partial(module.open_engine, checkpoint, answers, settings)
     return open_supervised(opening, answers, settings)

@@ -37,6 +37,9 @@ class EngineInfo:
     Attributes:
         max_tokens: longest prompt it takes, head and tail together.
         version: of the library that computes, where one can be another's.
+        deterministic: equal prompts have equal logits, to the last bit, whatever else it
+            computes and however often it is started.
+        arithmetic: what that holds for; with another one the last bits may be others.
     """
 
     name: str
@@ -46,6 +49,8 @@ class EngineInfo:
     dtype: str
     max_tokens: int
     version: str = ""
+    deterministic: bool = False
+    arithmetic: str = ""
 
 
 class Engine(Protocol):

@@ -1,4 +1,4 @@
-"""Which accelerator is in this machine, seen without importing torch."""
+"""Which accelerator and how many cores are in this machine, seen without importing torch."""
 
 from __future__ import annotations
 
@@ -30,3 +30,15 @@ def accelerator(
 def _is_there(driver: tuple[str, str], devices: Path, environment: Mapping[str, str]) -> bool:
     node, variable = driver
     return (devices / node).exists() and environment.get(variable) not in ("", "-1")
+
+
+def cores() -> int:
+    """Cores that this process may use: affinity, and the quota of a container."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return count or 1
+    if quota == "max":
+        return count or 1
+    return max(1, min(count or 1, -(-int(quota) // int(period))))

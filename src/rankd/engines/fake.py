@@ -59,5 +59,6 @@ async def open_engine(
             device="none",
             dtype="none",
             max_tokens=min(settings.max_tokens, checkpoint.max_tokens),
+            deterministic=True,
         )
     )

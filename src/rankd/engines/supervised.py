@@ -294,6 +294,14 @@ class SupervisedEngine:
         longest = min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** min(repeated, 16))
         return longest * random.uniform(0.5, 1.0)
 
+    def _refuse_other_bits(self, engine: Engine) -> None:
+        """Raises `EngineDown` when its scores may differ from the first one's, and must not."""
+        if self.info.deterministic and engine.info.arithmetic != self.info.arithmetic:
+            raise EngineDown(
+                f"the engine would compute by {engine.info.arithmetic}, and began by "
+                f"{self.info.arithmetic}: deterministic scores need a server that starts anew"
+            )
+
     async def _start(
         self, opening: Opening, stack: AsyncExitStack, supervision: Supervision
     ) -> None:
@@ -303,6 +311,7 @@ class SupervisedEngine:
                 engine = await stack.enter_async_context(opening())
                 # It answers: a model that loads and then dies is no engine.
                 await engine.score([supervision.probe])
+                self._refuse_other_bits(engine)
         except Exception as problem:
             # Whatever a library raises when it starts: it is a death like any other, and
             # at the end of all restarts its sentence is what the operator sees.

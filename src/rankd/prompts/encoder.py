@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import sys
 import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import cached_property
 
 import orjson
 
@@ -67,6 +69,7 @@ class Encoded:
         kept_tokens: length of what is left of it in its prompts, each token once.
         longer: which documents have more than their `document_tokens`.
         spans: where each prompt's piece stands in its document, when that was asked for.
+        query_tokens: length of the query by itself; of a very long one a thousand or more.
     """
 
     prompts: tuple[Prompt, ...]
@@ -75,6 +78,7 @@ class Encoded:
     kept_tokens: tuple[int, ...]
     longer: tuple[bool, ...]
     spans: tuple[Place, ...] | None = None
+    query_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +228,16 @@ class PromptEncoder:
             min(template + min(tokens, limit), self.max_tokens) for tokens in longest.values()
         )
 
+    @cached_property
+    def template(self) -> str:
+        """Twelve hex digits that change with the prompt around a query and a document: its
+        text and its token ids, the instruction of those who send none, the two answers."""
+        texts = [qwen3.PREFIX, qwen3.question(self._instruction, "{query}")]
+        texts += [qwen3.answer("{document}"), qwen3.SUFFIX]
+        question, answer = self._plain.encode(texts[1:3])
+        ids = [self._prefix, question, answer, self._suffix, list(self.answers)]
+        return hashlib.sha256(orjson.dumps([texts, ids])).hexdigest()[:12]
+
     async def tokenize(self, text: str) -> list[int]:
         """The ids of a text by itself; no string in it becomes a control token."""
         if len(text) < _SMALL:
@@ -353,6 +367,7 @@ class PromptEncoder:
             document_tokens=tuple(len(body.ids) for body in bodies),
             kept_tokens=tuple(pieces[-1].end - pieces[0].start for pieces in cut),
             longer=tuple(body.longer for body in bodies),
+            query_tokens=len(self._body(ask.query, _MARGIN).ids),
             spans=self._spans(bodies, cut) if ask.details else None,
         )
 

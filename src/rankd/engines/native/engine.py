@@ -195,6 +195,8 @@ async def open_engine(
             device=ready.device,
             dtype=ready.dtype,
             max_tokens=min(settings.max_tokens, checkpoint.max_tokens),
+            deterministic=settings.deterministic,
+            arithmetic=ready.arithmetic,
         )
         engine = NativeEngine(info, worker, settings.batch_tokens)
         tasks = [
@@ -221,4 +223,5 @@ def _job(checkpoint: Checkpoint, answers: Answers, settings: Settings) -> Job:
         device=settings.device,
         dtype=settings.dtype,
         threads=settings.threads,
+        deterministic=settings.deterministic,
     )

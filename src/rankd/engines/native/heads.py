@@ -20,7 +20,7 @@ from rankd.engines.native.shape import Shape
 BYTES = 256 * 2**20
 
 # Looking for a common beginning is linear in these; the latest are the likely ones.
-_CANDIDATES = 8
+CANDIDATES = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,13 +44,27 @@ class Head:
 
 
 class Heads:
-    """The heads used last, bounded by the bytes they hold."""
+    """The heads used last, bounded by the bytes they hold.
 
-    def __init__(self, shape: Shape, device: torch.device, dtype: torch.dtype, limit: int) -> None:
+    Args:
+        candidates: heads in which the beginning of a new one is looked for; 0 computes
+            each one whole.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        device: torch.device,
+        dtype: torch.dtype,
+        limit: int,
+        *,
+        candidates: int = CANDIDATES,
+    ) -> None:
         self._shape = shape
         self._device = device
         self._dtype = dtype
         self._limit = limit
+        self._candidates = candidates
         self._kept: OrderedDict[bytes, Head] = OrderedDict()
         self._bytes = 0
 
@@ -89,7 +103,7 @@ class Heads:
 
     def _nearest(self, ids: array[int]) -> tuple[Head | None, int]:
         nearest: tuple[Head | None, int] = (None, 0)
-        for head, _ in zip(reversed(self._kept.values()), range(_CANDIDATES), strict=False):
+        for head, _ in zip(reversed(self._kept.values()), range(self._candidates), strict=False):
             shared = _common(head.ids, ids)
             if shared > nearest[1]:
                 nearest = (head, shared)

@@ -72,7 +72,7 @@ def lay_out(batch: Batch, heads: Heads) -> Layout:
         ids=torch.frombuffer(row.ids, dtype=torch.int32),
         positions=torch.cat(row.positions),
         runs=row.runs,
-        last=torch.tensor(row.last),
+        last=torch.tensor(row.last, dtype=torch.long),
         order=order,
         new=row.new,
         reach=max(run.context + run.length for run in row.runs),

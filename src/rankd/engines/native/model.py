@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rankd.engines.native.heads import BYTES, Heads
+from rankd.engines.native.heads import BYTES, CANDIDATES, Heads
 from rankd.engines.native.layout import Layout, Run, lay_out
 from rankd.engines.native.shape import Shape
 from rankd.engines.native.weights import Layer, Weights
@@ -26,18 +26,54 @@ _CHUNK = 256
 
 
 class Model:
-    def __init__(self, weights: Weights, shape: Shape, head_bytes: int = BYTES) -> None:
+    """The forward, and the heads that it keeps.
+
+    Args:
+        deterministic: a prompt's logit is the same to the last bit whatever it is batched
+            with and whatever was computed before. Matrix products round differently with
+            the number of rows, so each head and each document gets a pass of its own.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        shape: Shape,
+        head_bytes: int = BYTES,
+        *,
+        deterministic: bool = False,
+    ) -> None:
         self._weights = weights
         self._shape = shape
         self._device = weights.head.device
         self._dtype = weights.layers[0].qkv.dtype
-        self._heads = Heads(shape, self._device, self._dtype, head_bytes)
+        # A head that begins like another is no exception: its rest would be a shorter pass.
+        self._heads = Heads(
+            shape,
+            self._device,
+            self._dtype,
+            head_bytes,
+            candidates=0 if deterministic else CANDIDATES,
+        )
+        self._deterministic = deterministic
         halves = torch.arange(0, shape.head_dim, 2, dtype=torch.float32) / shape.head_dim
         self._frequencies = (1.0 / shape.theta**halves).to(self._device)
 
     @torch.inference_mode()
     def score(self, batch: Batch) -> list[float]:
         """One logit for each tail, in their order."""
+        return self._one_by_one(batch) if self._deterministic else self._packed(batch)
+
+    def _one_by_one(self, batch: Batch) -> list[float]:
+        logits: list[float] = []
+        for place, ids in batch.tails:
+            head = batch.heads[place]
+            # Whether the head is kept from before or computed now, its pass is the same one.
+            if head and self._heads.get(head) is None:
+                self._packed(Batch([head], []))
+            logits += self._packed(Batch([head], [(0, ids)]))
+        return logits
+
+    def _packed(self, batch: Batch) -> list[float]:
         layout = lay_out(batch, self._heads)
         hidden = self._forward(layout)
         for head in layout.new:
@@ -178,7 +214,8 @@ class _Pass:
             answer = F.scaled_dot_product_attention(asked, known, seen)
             answers.append(answer.reshape(run.count, self._queries))
             done += run.count
-        return torch.cat(answers)
+        # A row of a head alone has no documents that end.
+        return torch.cat(answers) if answers else queries.flatten(1)
 
     def _grouped(self, queries: Tensor, run: Run) -> Tensor:
         """[documents * kv_heads, heads of each, length, head_dim]."""

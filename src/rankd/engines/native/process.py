@@ -28,6 +28,7 @@ class Job:
     Attributes:
         yes, no: ids of the two words whose logits are compared.
         threads: 0 takes all cores that this process may use.
+        deterministic: compute each prompt as if it were alone.
     """
 
     folder: str
@@ -37,12 +38,14 @@ class Job:
     device: str
     dtype: str
     threads: int
+    deterministic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
     device: str
     dtype: str
+    arithmetic: str = ""
 
 
 class Worker:
@@ -154,4 +157,7 @@ def _environment(job: Job) -> dict[str, str]:
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if job.threads:
         environment["OMP_NUM_THREADS"] = str(job.threads)
+    if job.deterministic:
+        # Else they may take fewer threads while the machine is busy, and round otherwise.
+        environment |= {"OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE"}
     return environment

@@ -15,6 +15,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, BinaryIO
 
+from rankd.engines.devices import cores
 from rankd.engines.native import wire
 from rankd.engines.native.process import Job
 from rankd.errors import BadSettings, SetupError
@@ -104,19 +105,46 @@ def _load(job: Job) -> tuple[Model, dict[str, str]]:
         ) from None
     from rankd.engines.native.shape import read_shape
 
-    torch.set_num_threads(job.threads or _cores())
+    torch.set_num_threads(job.threads or cores())
     shape = read_shape(json.loads((Path(job.folder) / "config.json").read_bytes()))
     device = _device(job.device)
+    if job.deterministic:
+        _refuse_unproven(device)
     dtype = _dtype(job.dtype, device)
     try:
         weights = load(
             [Path(file) for file in job.weights], shape, Answers(job.yes, job.no), device, dtype
         )
-        return Model(weights, shape), {"device": str(device), "dtype": str(dtype).split(".")[1]}
+        model = Model(weights, shape, deterministic=job.deterministic)
+        return model, {
+            "device": str(device),
+            "dtype": str(dtype).split(".")[1],
+            "arithmetic": _arithmetic(),
+        }
     except (MemoryError, RuntimeError) as problem:
         # Torch reports a lack of memory, on any device, as a RuntimeError.
         reason = next(iter(str(problem).strip().splitlines()), repr(problem))
         raise SetupError(f"the model does not load on {device}: {reason}") from None
+
+
+def _refuse_unproven(device: torch.device) -> None:
+    if device.type != "cpu":
+        raise BadSettings(
+            f"deterministic: equal bits are promised on the CPU only, and the device is {device}; "
+            "set device to cpu, or leave deterministic out"
+        )
+
+
+def _arithmetic() -> str:
+    """What the last bits depend on beside the model: with other threads products are
+    divided otherwise, and each instruction set has sums of its own."""
+    import torch
+
+    threads = torch.get_num_threads()
+    return (
+        f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, "
+        f"{threads} {'thread' if threads == 1 else 'threads'}"
+    )
 
 
 def _device(asked: str) -> torch.device:
@@ -146,18 +174,6 @@ def _dtype(asked: str, device: torch.device) -> torch.dtype:
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     dtype: torch.dtype = getattr(torch, asked)
     return dtype
-
-
-def _cores() -> int:
-    """Cores that this process may use: affinity, and the quota of a container."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return cores or 1
-    if quota == "max":
-        return cores or 1
-    return max(1, min(cores or 1, -(-int(quota) // int(period))))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,129 @@
+"""In every dialect: order is decided on the logit, and equal logits keep the request's order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from test_dialects import example, home
+
+from rankd.app import build
+from rankd.checkpoint import BUILTIN, locate
+from rankd.desk import Desk
+from rankd.dialects import DIALECTS
+from rankd.dialects.base import Dialect
+from rankd.dialects.tutorials import Simple
+from rankd.dialects.weaviate import Weaviate
+from rankd.door import KeyRing
+from rankd.engines.base import EngineInfo
+from rankd.engines.fake import FakeEngine
+from rankd.prompts import open_encoder
+from rankd.ranker import Ranker
+from rankd.settings import Settings
+from rankd.types import Prompt
+
+# Their scores stand in the order of the request.
+ORDERED = [dialect for dialect in DIALECTS if not isinstance(dialect, Weaviate | Simple)]
+
+# Sigmoids of 40 are 1.0, of whatever follows behind the dot: 3 is best, and 1, 4 and 6 are equal.
+LOGITS = [40.1, 40.5, 40.2, 41.0, 40.5, 40.0, 40.5]
+BEST_FIRST = [3, 1, 4, 6, 2, 0, 5]
+
+
+class Saturated(FakeEngine):
+    """Logits by the length of a document: they differ, and all print 1.0."""
+
+    async def score(
+        self, prompts: Sequence[Prompt], *, priority: int = 0, deadline: float | None = None
+    ) -> list[float]:
+        shortest = min(len(prompt.tail) for prompt in prompts)
+        return [LOGITS[len(prompt.tail) - shortest] for prompt in prompts]
+
+
+@pytest.fixture(scope="module")
+def saturated() -> TestClient:
+    encoder = open_encoder(
+        locate(BUILTIN),
+        max_tokens=8192,
+        instruction="Judge",
+        max_instruction_tokens=512,
+        executor=ThreadPoolExecutor(1),
+    )
+    engine = Saturated(EngineInfo("fake", "saturated", "0", "none", "none", 8192))
+    ranker = Ranker(encoder, engine, max_documents=100)
+    return TestClient(build(Desk(ranker, "it"), Settings(access_log=False), KeyRing()))
+
+
+def listed(answer: Any) -> list[Any]:
+    if isinstance(answer, list):
+        return answer
+    for name in ("results", "data", "rankings", "rerank"):
+        if name in answer:
+            return list(answer[name])
+    return list(answer["output"]["results"])
+
+
+def body_of(dialect: Dialect, documents: list[str]) -> dict[str, Any]:
+    """Its example, with other documents and without a limit."""
+
+    def grown(name: str, value: Any) -> Any:
+        match value:
+            case [{"text": _}, *_]:
+                return [{"text": document} for document in documents]
+            case [str(), *_] if name != "rank_fields":
+                return documents
+            case dict():
+                return {key: grown(key, one) for key, one in value.items() if key != "top_n"}
+        return value
+
+    return {
+        name: grown(name, value)
+        for name, value in example(dialect).items()
+        if name not in ("top_n", "top_k", "max_chunks_per_doc")
+    }
+
+
+@pytest.mark.parametrize("dialect", ORDERED, ids=lambda dialect: type(dialect).__name__)
+def test_scores_that_print_the_same_are_in_the_order_of_their_logits(
+    saturated: TestClient, dialect: Dialect
+) -> None:
+    documents = [" one" * (1 + place) for place in range(len(LOGITS))]
+
+    reply = saturated.post(home(dialect), json=body_of(dialect, documents))
+
+    assert reply.status_code == 200, reply.text
+    results = listed(reply.json())
+    assert [result["index"] for result in results] == BEST_FIRST
+    if dialect.name != "nim":  # It sends logits.
+        printed = {result.get("relevance_score", result.get("score")) for result in results}
+        assert printed == {1.0}
+
+
+def test_simple_ranks_its_documents_so_too(saturated: TestClient) -> None:
+    documents = [" one" * (1 + place) for place in range(len(LOGITS))]
+    body = {"query": "q", "documents": documents}
+    both = {"queries": ["q", "r"], "documents": [documents, documents]}
+
+    one = saturated.post("/simple/rerank", json=body).json()
+    two = saturated.post("/simple/batch_rerank", json=both).json()["results"]
+
+    assert one["ranked_documents"] == [documents[place] for place in BEST_FIRST]
+    assert [ranked["ranked_documents"] for ranked in two] == [one["ranked_documents"]] * 2
+
+
+@pytest.mark.parametrize("dialect", ORDERED, ids=lambda dialect: type(dialect).__name__)
+def test_equal_documents_keep_the_order_of_the_request(
+    client: TestClient, dialect: Dialect
+) -> None:
+    documents = ["the same", "another one", "the same", "the same"] * 3
+
+    results = listed(client.post(home(dialect), json=body_of(dialect, documents)).json())
+
+    places = [result["index"] for result in results]
+    others = [place for place in places if place % 4 == 1]
+    same = [place for place in places if place % 4 != 1]
+    assert (same, others) == (sorted(same), sorted(others))
+    assert places in (same + others, others + same)
