@@ -14,10 +14,11 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Route
 from starlette.types import Scope
 
-from rankd import __version__, dialects, ops, selfcheck
+from rankd import __version__, batches, dialects, ops, selfcheck
 from rankd.admission import Admission
 from rankd.cache import open_cache
 from rankd.checkpoint import Checkpoint, locate
@@ -94,7 +95,12 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
             needs_key=bool(keys),
             timeout_ms=settings.timeout_ms,
         )
-        yield build(desk, settings, keys)
+        app = build(desk, settings, keys)
+        endpoints = frozenset(offer.path for offer in dialects.offers())
+        async with batches.open_batches(
+            settings, _inside(app), endpoints, desk.drain.tell
+        ) as app.state.batches:
+            yield app
 
 
 def _admission(settings: Settings) -> Admission:
@@ -105,6 +111,13 @@ def _admission(settings: Settings) -> Admission:
     )
 
 
+def _inside(app: FastAPI) -> batches.Inside:
+    """The app behind the door, but with the prefixes that the door takes off."""
+    handlers = {RankError: _render, HTTPException: _render_http}
+    behind = ExceptionMiddleware(app.router, handlers)
+    return batches.Inside(PlainPath(behind, prefixes=dialects.PREFIXES, note=PREFIX), {"app": app})
+
+
 def build(desk: Desk, settings: Settings, keys: KeyRing) -> FastAPI:
     """Put the rooms together around a desk that is ready."""
     dialects.check()
@@ -113,11 +126,12 @@ def build(desk: Desk, settings: Settings, keys: KeyRing) -> FastAPI:
         version=__version__,
         description=_ABOUT,
         redirect_slashes=False,
-        openapi_tags=dialects.tags(),
+        openapi_tags=[*dialects.tags(), *([batches.TAG] if settings.batch_dir else [])],
     )
     app.state.desk = desk
+    app.state.batches = None
     app.router.routes.extend(dialects.routes())
-    for router in (*dialects.BESIDES.values(), ops.router, ops.shared):
+    for router in (*dialects.BESIDES.values(), ops.router, ops.shared, batches.router):
         app.include_router(router)
     for route in app.routes:
         # Whoever may GET may ask by HEAD; FastAPI's routes do not know.
@@ -128,6 +142,7 @@ def build(desk: Desk, settings: Settings, keys: KeyRing) -> FastAPI:
         limit=settings.max_body_bytes,
         seconds=settings.read_timeout_seconds,
         render=dialects.refusal,
+        in_pieces=batches.takes_pieces,
     )
     app.add_middleware(Keys, keys=keys, is_open=ops.is_open, note=CALLER, render=dialects.refusal)
     app.add_middleware(PlainPath, prefixes=dialects.PREFIXES, note=PREFIX)
@@ -163,6 +178,8 @@ def _describe(app: FastAPI, settings: Settings) -> None:
             book.description = app.description
             for router in dialects.documented():
                 book.include_router(router)
+            if settings.batch_dir is not None:
+                book.include_router(batches.router)
             for router in (ops.router, ops.shared):
                 book.include_router(router, responses=_OPS_FAILURES)
             app.openapi_schema = completed(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, cast
 
@@ -28,9 +28,16 @@ class Drain:
 
     begun: bool = False
     running: int = 0
+    _others: list[Callable[[], object]] = field(default_factory=list)
 
     def begin(self) -> None:
         self.begun = True
+        for end in self._others:
+            end()
+
+    def tell(self, end: Callable[[], object]) -> None:
+        """Call this, too, when it begins: work that nobody waits for ends at once."""
+        self._others.append(end)
 
     def refuse_when_begun(self) -> None:
         if self.begun:
@@ -98,6 +105,9 @@ ARRIVED = "rankd.arrived"
 
 # Where it notes whose key it let in: the key's name, or digits of its digest.
 CALLER = "rankd.caller"
+
+# Where a batch job notes that a request is a line of it: nobody waits for the answer.
+BATCH = "rankd.batch"
 
 
 def desk_of(request: Request) -> Desk:

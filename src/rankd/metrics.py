@@ -62,3 +62,9 @@ CACHE_FAILURES = Counter(
 COALESCED = Counter(
     "rankd_coalesced_total", "Pairs that another request in flight computed at the time."
 )
+BATCH_JOBS = Gauge("rankd_batch_jobs", "Batch jobs that are not finished.")
+BATCH_LINES = Counter(
+    "rankd_batch_lines_total",
+    "Lines of batch jobs that were answered: completed, or failed with another status than 200.",
+    ["result"],
+)

@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import islice
 from typing import NamedTuple
 
@@ -74,8 +75,8 @@ class Ranker:
     async def timed(self, asks: Sequence[Ask]) -> Ranking:
         """As `rank_all`, and how long its parts took."""
         self._refuse_too_many(asks)
-        with self.admission.enter(self._fewest_tokens(asks)) as ticket:
-            async with self.limits.call(asks[0].caller):
+        with self._place(asks) as ticket:
+            async with self._limits(asks).call(asks[0].caller):
                 began = time.perf_counter()
                 encoded = await self._encode(asks)
                 _refuse_too_many_pieces(encoded)
@@ -89,6 +90,14 @@ class Ranker:
         groups = [[verdict for verdict in one if verdict is not None] for one in judged]
         _count(groups)
         return Ranking(groups, ready - began, scored - ready)
+
+    def _place(self, asks: Sequence[Ask]) -> AbstractContextManager[Ticket]:
+        enter = self.admission.aside if _in_background(asks) else self.admission.enter
+        return enter(self._fewest_tokens(asks))
+
+    def _limits(self, asks: Sequence[Ask]) -> Limits:
+        """Work in the background is no part of what its caller may ask for in a minute."""
+        return Limits() if _in_background(asks) else self.limits
 
     def _fewest_tokens(self, asks: Sequence[Ask]) -> int:
         """What there is to compute at least; that nothing is, only the cache can tell."""
@@ -121,7 +130,7 @@ class Ranker:
         missing = {key: prompt for key, prompt in pairs.items() if key not in known}
         tokens = _tokens(missing.values())
         ticket.admit(tokens)
-        await self.limits.charge(asks[0].caller, tokens)
+        await self._limits(asks).charge(asks[0].caller, tokens)
         computed = await self.compute(asks, missing)
         ticket.done(tokens - _tokens(missing[key] for key in computed))
         logits = known | computed
@@ -185,6 +194,10 @@ def _tokens(prompts: Iterable[Prompt]) -> int:
 
 def _may_share(asks: Sequence[Ask]) -> bool:
     return all(ask.cache for ask in asks)
+
+
+def _in_background(asks: Sequence[Ask]) -> bool:
+    return all(ask.background for ask in asks)
 
 
 def _refuse_too_many_pieces(encoded: Sequence[Encoded]) -> None:

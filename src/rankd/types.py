@@ -10,6 +10,9 @@ from typing import Literal, NamedTuple
 
 Truncation = Literal["end", "start", "refuse"]
 
+# Of asks in the background: behind every priority that a request can have.
+LAST_PRIORITY = 1000
+
 # The id of the request that is being answered, for whoever must name it in a log.
 REQUEST_ID: ContextVar[str] = ContextVar("REQUEST_ID", default="without an id")
 
@@ -35,6 +38,8 @@ class Ask:
             digest; "" is everyone without one.
         user: whom the caller asks for; callers and their users share the engine fairly.
         cache: whether scores that were computed before will do.
+        background: of a batch job: outside the limits on what may wait, of which it takes
+            nothing from others.
     """
 
     query: str
@@ -50,6 +55,7 @@ class Ask:
     caller: str = ""
     user: str = ""
     cache: bool = True
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ from fastapi import Request, Response
 from starlette.types import Scope
 
 from rankd import metrics
-from rankd.desk import CALLER, Desk, desk_of
+from rankd.desk import BATCH, CALLER, Desk, desk_of
 from rankd.dialects import wire
 from rankd.dialects.base import Asking, Dialect, Reply
 from rankd.dialects.deadlines import deadline_of
 from rankd.errors import InvalidRequest, RankError
-from rankd.types import Ask, Ranking
+from rankd.types import LAST_PRIORITY, Ask, Ranking
 
 # Where a request's dialect is noted, for whoever has to render an error later.
 SPOKEN = "rankd.dialect"
@@ -41,9 +41,11 @@ async def fields_in(http: Request) -> dict[str, Any]:
 
 async def ranked(http: Request, request: Asking, asks: Sequence[Ask]) -> Ranking:
     """Rank for whoever asks; complaints are about the fields that the caller sent."""
-    caller, user = http.scope.get(CALLER, ""), request.user or ""
+    whose: dict[str, Any] = {"caller": http.scope.get(CALLER, ""), "user": request.user or ""}
+    if BATCH in http.scope:
+        whose |= {"priority": LAST_PRIORITY, "background": True}
     try:
-        return await desk_of(http).rank([replace(ask, caller=caller, user=user) for ask in asks])
+        return await desk_of(http).rank([replace(ask, **whose) for ask in asks])
     except InvalidRequest as problem:
         raise request.retold(problem) from None
 
