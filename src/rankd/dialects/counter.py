@@ -53,14 +53,21 @@ async def ranked(http: Request, request: Asking, asks: Sequence[Ask]) -> Ranking
 async def answer(http: Request, desk: Desk, dialect: Dialect, body: dict[str, Any]) -> Response:
     """Rank what a body asks for, in its own dialect."""
     http.scope[SPOKEN] = dialect
-    metrics.DIALECTS.labels(dialect.name).inc()
     if named := http.path_params.get("model"):
         body.setdefault("model", named)
-    request = wire.validated(dialect.Request, body)
-    desk.accept_model(request.model)
-    ask = request.ask(deadline_of(http, request.timeout_ms))
+    request, ask = asked(http, desk, dialect, body)
     ranking = await ranked(http, request, [ask])
     return rendered(dialect, reply_to(dialect, request, ask, ranking, desk, http.scope["path"]))
+
+
+def asked(
+    http: Request, desk: Desk, dialect: Dialect, body: Mapping[str, Any]
+) -> tuple[Asking, Ask]:
+    """What a body asks for, as it was said and as it is ranked."""
+    metrics.DIALECTS.labels(dialect.name).inc()
+    request = wire.validated(dialect.Request, body)
+    desk.accept_model(request.model)
+    return request, request.ask(deadline_of(http, request.timeout_ms))
 
 
 def reply_to(
