@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from rankd.app import open_app
 from rankd.settings import Settings
-from rankd.types import Ask, Ranking
+from rankd.types import Ask, Prompt, Ranking
 
 Json = dict[str, Any]
 
@@ -134,10 +134,21 @@ def ask(settings: Settings, body: Json, prepare: Any = None) -> list[Json]:
     return asyncio.run(run())
 
 
+def slow_down(desk: Any) -> None:
+    """Let calls of the engine overlap, as those of a real one do."""
+    score = desk.ranker.engine.score
+
+    async def slow(prompts: Sequence[Prompt], **options: Any) -> list[float]:
+        await asyncio.sleep(0.05)
+        return list(await score(prompts, **options))
+
+    desk.ranker.engine.score = slow
+
+
 def test_each_part_is_admitted_by_itself() -> None:
     settings = Settings(engine="fake", max_waiting_requests=2, cache_mb=0)
 
-    answers = ask(settings, {"requests": [GOOD] * 5})
+    answers = ask(settings, {"requests": [GOOD] * 5}, slow_down)
 
     assert [one["status_code"] for one in answers] == [200, 200, 429, 429, 429]
     assert all(one["retry_after"] >= 1 for one in answers[2:])
@@ -145,9 +156,9 @@ def test_each_part_is_admitted_by_itself() -> None:
 
 
 def test_a_key_with_few_at_a_time_gets_all_its_parts() -> None:
-    settings = Settings(engine="fake", key_concurrency=2)
+    settings = Settings(engine="fake", key_concurrency=2, cache_mb=0)
 
-    answers = ask(settings, {"requests": [GOOD] * 9})
+    answers = ask(settings, {"requests": [GOOD] * 9}, slow_down)
 
     assert [one["status_code"] for one in answers] == [200] * 9
 
