@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 
 from rankd.errors import ShuttingDown, UnknownModel
 from rankd.ranker import Ranker
-from rankd.types import Ask, Ranking
+from rankd.types import Ask, Ranking, Verdict
 
 # What clients send when nobody chose a model.
 _NO_NAME = frozenset({"", "default", "default/not-specified"})
@@ -66,8 +66,13 @@ class Desk:
     drain: Drain = field(default_factory=Drain)
     created: int = field(default_factory=lambda: int(time.time()))
 
-    async def rank(self, asks: Sequence[Ask]) -> Ranking:
+    async def rank(
+        self, asks: Sequence[Ask], tell: Callable[[Verdict], None] | None = None
+    ) -> Ranking:
         """The answer to one request's asks; once begun, it is finished before the server ends.
+
+        Args:
+            tell: as that of `Ranker.timed`.
 
         Raises:
             RankError: the server is stopping, or as `Ranker.timed`.
@@ -75,7 +80,7 @@ class Desk:
         self.drain.refuse_when_begun()
         self.drain.running += 1
         try:
-            return await self.ranker.timed(asks)
+            return await self.ranker.timed(asks, tell)
         finally:
             self.drain.running -= 1
 

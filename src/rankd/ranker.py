@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from itertools import islice
+from itertools import accumulate, islice
 from typing import NamedTuple
 
 from rankd import metrics
 from rankd.admission import Admission, Ticket
 from rankd.cache import ScoreCache
-from rankd.engines.base import Engine, whose
+from rankd.engines.base import Engine, Listener, heard_by, whose
 from rankd.errors import DeadlineExceeded, InternalError, InvalidRequest, TooLarge
 from rankd.flights import Flights
 from rankd.limits import Limits
@@ -72,8 +72,15 @@ class Ranker:
         """Several asks of one request: taken together, or refused together."""
         return (await self.timed(asks)).groups
 
-    async def timed(self, asks: Sequence[Ask]) -> Ranking:
-        """As `rank_all`, and how long its parts took."""
+    async def timed(
+        self, asks: Sequence[Ask], tell: Callable[[Verdict], None] | None = None
+    ) -> Ranking:
+        """As `rank_all`, and how long its parts took.
+
+        Args:
+            tell: is told of each verdict of a single ask as soon as it is known, once; of
+                none before all of them are admitted.
+        """
         self._refuse_too_many(asks)
         with self._place(asks) as ticket:
             async with self._limits(asks).call(asks[0].caller):
@@ -82,7 +89,8 @@ class Ranker:
                 _refuse_too_many_pieces(encoded)
                 ready = time.perf_counter()
                 prompts = [prompt for one in encoded for prompt in one.prompts]
-                pairs = await self._score(asks, prompts, ticket)
+                told = None if tell is None else _Told(encoded[0], tell)
+                pairs = await self._score(asks, prompts, ticket, told)
         scored = time.perf_counter()
         rest = iter(pairs)
         judged = [_verdicts(one, list(islice(rest, len(one.prompts)))) for one in encoded]
@@ -115,7 +123,11 @@ class Ranker:
             raise DeadlineExceeded([None] * sum(len(ask.documents) for ask in asks)) from None
 
     async def _score(
-        self, asks: Sequence[Ask], prompts: Sequence[Prompt], ticket: Ticket
+        self,
+        asks: Sequence[Ask],
+        prompts: Sequence[Prompt],
+        ticket: Ticket,
+        told: _Told | None,
     ) -> list[Scored]:
         """What is known of each prompt, in order; what is not is admitted and computed.
 
@@ -131,7 +143,11 @@ class Ranker:
         tokens = _tokens(missing.values())
         ticket.admit(tokens)
         await self._limits(asks).charge(asks[0].caller, tokens)
-        computed = await self.compute(asks, missing)
+        if told is not None:
+            told.begin(keys, known)
+        computed = await self.compute(asks, missing, told)
+        if told is not None:
+            computed = told.end(computed)
         ticket.done(tokens - _tokens(missing[key] for key in computed))
         logits = known | computed
         return [Scored(logits.get(key), key in known) for key in keys]
@@ -141,7 +157,10 @@ class Ranker:
         return await self.cache.look_up(keys) if _may_share(asks) else {}
 
     async def compute(
-        self, asks: Sequence[Ask], pairs: Mapping[bytes, Prompt]
+        self,
+        asks: Sequence[Ask],
+        pairs: Mapping[bytes, Prompt],
+        told: _Told | None = None,
     ) -> dict[bytes, float]:
         """A logit for each pair that is scored in time, by its key."""
         if not pairs:
@@ -152,8 +171,9 @@ class Ranker:
 
         async def call(pairs: Mapping[bytes, Prompt]) -> dict[bytes, float]:
             scored: Sequence[float | None]
+            listener = None if told is None else told.listener(list(pairs))
             try:
-                with whose(asks[0]):
+                with whose(asks[0]), heard_by(listener):
                     scored = await self.engine.score(
                         list(pairs.values()), priority=priority, deadline=deadline
                     )
@@ -255,6 +275,80 @@ def _verdict(
     tokens = _tokens(prompt for _, prompt in pieces)
     cached = all(scored.cached for scored, _ in pieces)
     return Verdict(index, max(logits), tokens, whole, kept, longer, cached)
+
+
+class _Told:
+    """Tells of each document once, when the last of its pieces is scored.
+
+    What was told stays so: a pair that an engine scores again, because it died meanwhile,
+    keeps its first logit.
+    """
+
+    def __init__(self, encoded: Encoded, tell: Callable[[Verdict], None]) -> None:
+        self._encoded = encoded
+        self._tell = tell
+        self._scored: dict[bytes, Scored] = {}
+        self._keys: Sequence[bytes] = ()
+        self._waiting: dict[bytes, list[int]] = {}
+        self._missing = list(encoded.pieces)
+        self._first = [0, *accumulate(encoded.pieces)]
+
+    def begin(self, keys: Sequence[bytes], known: Mapping[bytes, float]) -> None:
+        """Tell of what is known already.
+
+        Args:
+            keys: of the prompts, in their order.
+        """
+        self._keys = keys
+        for place, document in enumerate(self._documents()):
+            self._waiting.setdefault(keys[place], []).append(document)
+        for key, logit in known.items():
+            self._hear(key, Scored(logit, True))
+
+    def listener(self, keys: Sequence[bytes]) -> Listener:
+        """What an engine tells of its logits, of the pairs with these keys."""
+
+        def hear(place: int, logit: float) -> None:
+            if math.isfinite(logit):  # The others end the call.
+                self._hear(keys[place], Scored(logit, False))
+
+        return hear
+
+    def end(self, computed: Mapping[bytes, float]) -> dict[bytes, float]:
+        """Tell of what was not heard of; returns what was computed as it was told."""
+        for key, logit in computed.items():
+            self._hear(key, Scored(logit, False))
+        return {
+            key: one.logit
+            for key, one in self._scored.items()
+            if one.logit is not None and not one.cached
+        }
+
+    def _documents(self) -> list[int]:
+        """For each prompt the document that it is of."""
+        return [place for place, pieces in enumerate(self._encoded.pieces) for _ in range(pieces)]
+
+    def _hear(self, key: bytes, scored: Scored) -> None:
+        if key in self._scored:
+            return
+        self._scored[key] = scored
+        for document in self._waiting[key]:
+            self._missing[document] -= 1
+            if not self._missing[document]:
+                self._tell(self._verdict(document))
+
+    def _verdict(self, document: int) -> Verdict:
+        encoded = self._encoded
+        places = range(self._first[document], self._first[document + 1])
+        verdict = _verdict(
+            document,
+            [(self._scored[self._keys[place]], encoded.prompts[place]) for place in places],
+            encoded.document_tokens[document],
+            encoded.kept_tokens[document],
+            encoded.longer[document],
+        )
+        assert verdict is not None
+        return verdict
 
 
 def _count(verdicts: Sequence[Sequence[Verdict]]) -> None:

@@ -167,7 +167,7 @@ def test_a_bug_in_one_part_is_its_own(caplog: pytest.LogCaptureFixture) -> None:
     def break_one(desk: Any) -> None:
         timed = desk.ranker.timed
 
-        async def broken(asks: Sequence[Ask]) -> Ranking:
+        async def broken(asks: Sequence[Ask], tell: None) -> Ranking:
             if asks[0].query == "break":
                 raise ZeroDivisionError("a secret document")
             ranking: Ranking = await timed(asks)

@@ -11,11 +11,11 @@ from starlette.types import Scope
 
 from rankd import metrics
 from rankd.desk import BATCH, CALLER, Desk, desk_of
-from rankd.dialects import wire
+from rankd.dialects import lines, wire
 from rankd.dialects.base import Asking, Dialect, Reply
 from rankd.dialects.deadlines import deadline_of
 from rankd.errors import InvalidRequest, RankError
-from rankd.types import LAST_PRIORITY, Ask, Ranking
+from rankd.types import LAST_PRIORITY, Ask, Ranking, Verdict
 
 # Where a request's dialect is noted, for whoever has to render an error later.
 SPOKEN = "rankd.dialect"
@@ -39,13 +39,18 @@ async def fields_in(http: Request) -> dict[str, Any]:
     return wire.fields_of(await http.body(), desk_of(http).ranker.max_documents)
 
 
-async def ranked(http: Request, request: Asking, asks: Sequence[Ask]) -> Ranking:
+async def ranked(
+    http: Request,
+    request: Asking,
+    asks: Sequence[Ask],
+    tell: Callable[[Verdict], None] | None = None,
+) -> Ranking:
     """Rank for whoever asks; complaints are about the fields that the caller sent."""
     whose: dict[str, Any] = {"caller": http.scope.get(CALLER, ""), "user": request.user or ""}
     if BATCH in http.scope:
         whose |= {"priority": LAST_PRIORITY, "background": True}
     try:
-        return await desk_of(http).rank([replace(ask, **whose) for ask in asks])
+        return await desk_of(http).rank([replace(ask, **whose) for ask in asks], tell)
     except InvalidRequest as problem:
         raise request.retold(problem) from None
 
@@ -56,8 +61,17 @@ async def answer(http: Request, desk: Desk, dialect: Dialect, body: dict[str, An
     if named := http.path_params.get("model"):
         body.setdefault("model", named)
     request, ask = asked(http, desk, dialect, body)
+    path = http.scope["path"]
+    if lines.are_wanted(http):
+
+        async def rank(tell: Callable[[Verdict], None]) -> bytes:
+            ranking = await ranked(http, request, [ask], tell)
+            reply = reply_to(dialect, request, ask, ranking, desk, path)
+            return bytes(rendered(dialect, reply).body)
+
+        return await lines.streamed(dialect, request, rank)
     ranking = await ranked(http, request, [ask])
-    return rendered(dialect, reply_to(dialect, request, ask, ranking, desk, http.scope["path"]))
+    return rendered(dialect, reply_to(dialect, request, ask, ranking, desk, path))
 
 
 def asked(

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
 from fastapi import Request, Response
@@ -26,6 +26,11 @@ from rankd.types import Ask
 _log = logging.getLogger("rankd")
 
 
+_MANY: dict[str, Any] = {"minItems": 1, "x-limit": "max_documents"}
+_Parts = Annotated[list[Any], Field(json_schema_extra={"items": {"type": "object"}, **_MANY})]
+_Queries = Annotated[list[Any], Field(json_schema_extra={"items": SAYING, **_MANY})]
+
+
 class ManyRequest(BaseModel):
     model_config = ConfigDict(
         extra="allow",
@@ -39,21 +44,15 @@ class ManyRequest(BaseModel):
         ),
     )
 
-    requests: list[Any] | None = Field(
+    requests: _Parts | None = Field(
         None,
         description="Rerank requests, in any dialect each; absent where `queries` are sent. Fields "
         "beside this one hold for every request that does not have them.",
-        json_schema_extra={
-            "items": {"type": "object"},
-            "minItems": 1,
-            "x-limit": "max_documents",
-        },
     )
-    queries: list[Any] | None = Field(
+    queries: _Queries | None = Field(
         None,
         description="Short for requests of which each has but a query; absent where `requests` "
         "are sent.",
-        json_schema_extra={"items": SAYING, "minItems": 1, "x-limit": "max_documents"},
     )
     model: str | None = Field(
         None,

@@ -153,7 +153,10 @@ class WholeBody:
             # The server ends and has waited long enough; whoever still listens is told.
             gone.cancel()
             work.cancel()
-            if not began:
+            if began:
+                with suppress(asyncio.CancelledError):  # A stream says so in its last line.
+                    await work
+            else:
                 await self._say_that_it_ends(scope, receive, send)
             return
         gone.cancel()

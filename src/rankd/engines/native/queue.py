@@ -17,7 +17,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from rankd.engines.base import CALLER
+from rankd.engines.base import CALLER, LISTENER
 from rankd.types import Prompt
 
 # Of the tokens served, one in so many is owed to lower priorities that wait.
@@ -32,6 +32,7 @@ class Call:
 
     Attributes:
         caller: whose it is; calls of one caller share that caller's share.
+        listener: who wants to hear of each logit.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Call:
         self.priority = priority
         self.caller = CALLER.get() if caller is None else caller
         self.logits: list[float | None] = [None] * len(prompts)
+        self.listener = LISTENER.get()
         self.unanswered = len(prompts)
         self.turn = 0
         self._next = 0
