@@ -96,7 +96,8 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
             timeout_ms=settings.timeout_ms,
         )
         app = build(desk, settings, keys)
-        endpoints = frozenset(offer.path for offer in dialects.offers())
+        paths = (offer.path for offer in dialects.offers())
+        endpoints = frozenset(path for path in paths if "{" not in path)
         async with batches.open_batches(
             settings, _inside(app), endpoints, desk.drain.tell
         ) as app.state.batches:

@@ -282,7 +282,7 @@ async def test_what_is_not_answered_in_the_window_expires(tmp_path: Path) -> Non
     async with opened(tmp_path, batch_concurrency=2) as client:
         gated(client, free=3)
         rows = [line(f"r{number}") for number in range(9)]
-        job = await client.begin(rows, completion_window="1s")
+        job = await client.begin(rows, completion_window="3s")
         done = await client.ended(job["id"])
         good = await client.rows(done["output_file_id"])
         bad = await client.rows(done["error_file_id"])

@@ -150,6 +150,34 @@ async def test_all_files_together_have_a_limit_while_they_arrive_too(tmp_path: P
     assert again.status_code == 200
 
 
+async def test_uploads_that_land_while_another_arrives_count(tmp_path: Path) -> None:
+    begun, landed = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield part("purpose") + part("file", b"x")[:-2]
+        begun.set()
+        await landed.wait()
+        yield b"x" * 2_500_000 + b"\r\n--xx--"
+
+    async with opened(tmp_path, batch_stored_bytes=5_000_000) as client:
+        first = asyncio.ensure_future(client.http.post("/v1/files", content=slow(), headers=FORM))
+        await begun.wait()
+        second = await client.upload(b"x" * 3_000_000)
+        landed.set()
+        late = await first
+
+    assert (second.status_code, late.status_code) == (200, 413)
+
+
+async def test_a_file_whose_bytes_were_lost_is_not_found(tmp_path: Path) -> None:
+    async with opened(tmp_path) as client:
+        file = (await client.upload(b"{}")).json()["id"]
+        (tmp_path / "files" / file).unlink()
+        reply = await client.http.get(f"/v1/files/{file}/content")
+
+    assert reply.status_code == 404
+
+
 async def test_a_file_that_a_job_still_reads_is_not_deleted(tmp_path: Path) -> None:
     async with opened(tmp_path) as client:
         gate = gated(client)

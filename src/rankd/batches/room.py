@@ -40,10 +40,35 @@ class Batches:
     file_bytes: int
     stored_bytes: int
     lasting_seconds: int
+    _stored: int = field(default=0, init=False)
     _arriving: int = field(default=0, init=False)
 
-    async def reservation(self) -> Reservation:
-        return Reservation(self, await self.database.do(tables.stored_bytes))
+    @asynccontextmanager
+    async def reservation(self) -> AsyncIterator[Callable[[int], None]]:
+        """What is to be told of every byte of an upload before it is on the disk.
+
+        It raises `TooLarge` when all files together would be more than may be stored, those
+        that are still arriving included.
+        """
+        self._stored = await self.database.do(tables.stored_bytes)
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            taken += size
+            self._arriving += size
+            if self._stored + self._arriving > self.stored_bytes:
+                raise TooLarge(
+                    f"all files of this server may have {self.stored_bytes:,} bytes, and with "
+                    "this one they would have more: delete some",
+                    param="file",
+                )
+
+        try:
+            yield take
+            self._stored += taken
+        finally:
+            self._arriving -= taken
 
     async def forget(self, names: Sequence[str]) -> None:
         """Delete the bytes of files that the database names no more."""
@@ -72,32 +97,6 @@ class Batches:
             with suppress(StorageDown, OSError):  # The next look finds it, too.
                 await self.sweep()
             await asyncio.sleep(_SWEEP_EVERY)
-
-
-class Reservation:
-    """What of the disk one upload takes, counted before it is in the database."""
-
-    def __init__(self, batches: Batches, stored: int) -> None:
-        self._batches = batches
-        self._stored = stored
-        self._taken = 0
-
-    def take(self, size: int) -> None:
-        """Raises `TooLarge` when all files together would be more than may be stored."""
-        batches = self._batches
-        self._taken += size
-        batches._arriving += size
-        if self._stored + batches._arriving > batches.stored_bytes:
-            raise TooLarge(
-                f"all files of this server may have {batches.stored_bytes:,} bytes, and with this "
-                "one they would have more: delete some",
-                param="file",
-            )
-
-    def give_back(self) -> None:
-        """It is stored now, or is not."""
-        self._batches._arriving -= self._taken
-        self._taken = 0
 
 
 @asynccontextmanager

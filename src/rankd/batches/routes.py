@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -115,15 +116,12 @@ async def upload(http: Request) -> Response:
     """One request a line: `{"custom_id", "method": "POST", "url", "body"}`."""
     batches = _batches(http)
     desk_of(http).drain.refuse_when_begun()
-    reservation = await batches.reservation()
-    try:
-        async with received(
-            http, batches.folder, most_bytes=batches.file_bytes, reserve=reservation.take
-        ) as form:
-            file = _file(form, _owner(http), batches.lasting_seconds)
-            await batches.database.do(tables.add_file, file)
-    finally:
-        reservation.give_back()
+    async with (
+        batches.reservation() as reserve,
+        received(http, batches.folder, most_bytes=batches.file_bytes, reserve=reserve) as form,
+    ):
+        file = _file(form, _owner(http), batches.lasting_seconds)
+        await batches.database.do(tables.add_file, file)
     return wire.JSON(file.shown())
 
 
@@ -226,7 +224,10 @@ async def file(http: Request) -> Response:
 async def content(http: Request) -> Response:
     """As they were uploaded, or as the job wrote them."""
     found = await _found_file(http)
-    return FileResponse(_batches(http).folder / found.id, media_type="application/octet-stream")
+    path = _batches(http).folder / found.id
+    if not await asyncio.to_thread(path.exists):
+        raise _no_file(found.id)  # Half a backup, or somebody's broom.
+    return FileResponse(path, media_type="application/octet-stream")
 
 
 @router.delete(

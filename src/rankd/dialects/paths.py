@@ -224,7 +224,8 @@ def _union_offers() -> list[Offer]:
 
 _UNION = (
     "The body decides whose dialect is spoken, in the order of docs/api.md; errors wear the "
-    f"envelope of that dialect. Also at {', '.join(RERANK_PATHS[1:])}."
+    "envelope of that dialect. With `Accept: application/x-ndjson` each verdict is a line as "
+    f"soon as it is known, the answer the last. Also at {', '.join(RERANK_PATHS[1:])}."
 )
 
 
