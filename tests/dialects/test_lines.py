@@ -404,3 +404,21 @@ def test_a_server_that_drains_finishes_its_streams() -> None:
     assert "index" in first
     assert len(rest[-1]["results"]) == 60
     assert status == 0
+
+
+def test_a_stream_that_a_second_signal_ends_says_so() -> None:
+    with serving("builtin", "--self-check", "off", "--batch-tokens", "512") as server:
+        with httpx.stream(
+            "POST", f"{server.url}/v1/rerank", json=_long(900), headers=LINES, timeout=120
+        ) as reply:
+            lines = reply.iter_lines()
+            next(lines)
+            for _ in range(2):
+                server.process.send_signal(signal.SIGTERM)
+                time.sleep(0.2)
+            *_, last = (json.loads(line) for line in lines)
+        status, _ = server.ended()
+
+    assert last["error"]["code"] == "shutting_down"
+    assert last["status_code"] == 503
+    assert status == 0
