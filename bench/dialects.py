@@ -138,7 +138,7 @@ class Ready:
     def info(self) -> EngineInfo:
         return EngineInfo("fake", "model", "", "none", "none", 8192)
 
-    async def timed(self, asks: Sequence[Ask]) -> Ranking:
+    async def timed(self, asks: Sequence[Ask], tell: object = None) -> Ranking:
         self.asked = time.thread_time()
         return Ranking([self.verdicts[: len(asks[0].documents)]], 0.01, 0.1, [1])
 

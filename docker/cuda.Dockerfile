@@ -16,7 +16,7 @@ COPY --from=build /wheels /wheels
 # Only what it lacks is added. Importing the server shows at build time that nothing is missing.
 RUN python3 -m pip install --no-cache-dir --no-deps /wheels/*.whl \
     && python3 -m pip install --no-cache-dir \
-        'cachetools>=5.3,<9' 'limits>=4.3,<6' 'redis>=5.2,<9' \
+        'cachetools>=5.3,<9' 'limits>=4.3,<6' 'python-multipart>=0.0.18,<1' 'redis>=5.2,<9' \
     && python3 -c "import huggingface_hub, rankd.redis_cache, rankd.server, tqdm, uvloop" \
     && rankd --version \
     && useradd --create-home --uid 10001 rankd \

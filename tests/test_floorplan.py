@@ -1,4 +1,4 @@
-"""Imports point down: command line → app → {door, ops, dialects} → ranker → engines and prompts."""
+"""Imports point down: from the command line through app, batches and dialects to the engines."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ HOUSE = Path(rankd.__file__).parent
 FLOORS: list[dict[str, set[str]]] = [
     {"command line": {"__main__", "server", "http11", "offline", "probe", "tls"}},
     {"app": {"app"}},
+    {"batches": {"batches"}},
     {"door": {"door"}, "ops": {"ops"}, "dialects": {"dialects"}},
     {
         "ranker": {
@@ -49,6 +50,8 @@ HEAVY: dict[str, str | tuple[str, ...]] = {
     "vllm": "engines/vllm",
     "httpx": "client",
     "redis": ("redis_cache", "limits"),
+    "sqlite3": "batches",
+    "python_multipart": "batches",
 }
 
 

@@ -54,6 +54,19 @@ class Ticket:
         self._admission.give_back(tokens, scored=False)
 
 
+class _Aside(Ticket):
+    """A place that takes none from others."""
+
+    def admit(self, tokens: int) -> None:
+        self._admission.refuse_too_large(tokens)
+
+    def done(self, unscored: int = 0) -> None:
+        """Nobody counts it."""
+
+    def leave(self) -> None:
+        """Nobody counts it."""
+
+
 class Admission:
     """What waits, and what may join it.
 
@@ -103,17 +116,19 @@ class Admission:
             self._count(-1)
             ticket.leave()
 
+    @contextmanager
+    def aside(self, fewest: int = 1) -> Iterator[Ticket]:
+        """As `enter`, for work in the background: it waits for nobody's room and fills none.
+
+        Raises:
+            TooLarge: it can never be admitted.
+        """
+        self.refuse_too_large(fewest)
+        yield _Aside(self)
+
     def check(self, tokens: int) -> None:
         """Raise what `Ticket.admit` would for so many tokens; none are always let in."""
-        if self.max_request_tokens and tokens > self.max_request_tokens:
-            raise _refused(
-                "request_tokens",
-                TooLarge(
-                    f"the request has {tokens:,} tokens or more; the limit is "
-                    f"{self.max_request_tokens:,}: send fewer or shorter documents",
-                    param="documents",
-                ),
-            )
+        self.refuse_too_large(tokens)
         self.check_room(tokens)
 
     def fits(self, tokens: int) -> bool:
@@ -140,6 +155,18 @@ class Admission:
             ),
             self.seconds_for(ahead),
         )
+
+    def refuse_too_large(self, tokens: int) -> None:
+        """Raises `TooLarge` for more tokens than one request may have."""
+        if self.max_request_tokens and tokens > self.max_request_tokens:
+            raise _refused(
+                "request_tokens",
+                TooLarge(
+                    f"the request has {tokens:,} tokens or more; the limit is "
+                    f"{self.max_request_tokens:,}: send fewer or shorter documents",
+                    param="documents",
+                ),
+            )
 
     def _check_count(self) -> None:
         limit = self.max_waiting_requests

@@ -14,10 +14,11 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Route
 from starlette.types import Scope
 
-from rankd import __version__, dialects, metrics, ops, selfcheck
+from rankd import __version__, batches, dialects, metrics, ops, selfcheck
 from rankd.admission import Admission
 from rankd.cache import open_cache
 from rankd.checkpoint import Checkpoint, locate
@@ -111,7 +112,13 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
             profiles=Profiles(settings),
         )
         metrics.SERVED.info(desk.provenance.labels)
-        yield build(desk, settings, keys)
+        app = build(desk, settings, keys)
+        paths = (offer.path for offer in dialects.offers())
+        endpoints = frozenset(path for path in paths if "{" not in path)
+        async with batches.open_batches(
+            settings, _inside(app), endpoints, desk.drain.tell
+        ) as app.state.batches:
+            yield app
 
 
 async def _refuse_unfit_profiles(
@@ -155,6 +162,13 @@ def _admission(settings: Settings) -> Admission:
     )
 
 
+def _inside(app: FastAPI) -> batches.Inside:
+    """The app behind the door, but with the prefixes that the door takes off."""
+    handlers = {RankError: _render, HTTPException: _render_http}
+    behind = ExceptionMiddleware(app.router, handlers)
+    return batches.Inside(PlainPath(behind, prefixes=dialects.PREFIXES, note=PREFIX), {"app": app})
+
+
 def build(desk: Desk, settings: Settings, keys: KeyRing) -> FastAPI:
     """Put the rooms together around a desk that is ready."""
     dialects.check()
@@ -163,11 +177,12 @@ def build(desk: Desk, settings: Settings, keys: KeyRing) -> FastAPI:
         version=__version__,
         description=_ABOUT,
         redirect_slashes=False,
-        openapi_tags=dialects.tags(),
+        openapi_tags=[*dialects.tags(), *([batches.TAG] if settings.batch_dir else [])],
     )
     app.state.desk = desk
+    app.state.batches = None
     app.router.routes.extend(dialects.routes())
-    for router in (*dialects.BESIDES.values(), ops.router, ops.shared):
+    for router in (*dialects.BESIDES.values(), ops.router, ops.shared, batches.router):
         app.include_router(router)
     for route in app.routes:
         # Whoever may GET may ask by HEAD; FastAPI's routes do not know.
@@ -179,6 +194,7 @@ def build(desk: Desk, settings: Settings, keys: KeyRing) -> FastAPI:
         room=settings.max_waiting_bytes,
         seconds=settings.read_timeout_seconds,
         render=dialects.refusal,
+        in_pieces=batches.takes_pieces,
     )
     app.add_middleware(Keys, keys=keys, is_open=ops.is_open, note=CALLER, render=dialects.refusal)
     app.add_middleware(PlainPath, prefixes=dialects.PREFIXES, note=PREFIX)
@@ -218,6 +234,8 @@ def _describe(app: FastAPI, settings: Settings) -> None:
             book.description = app.description
             for router in dialects.documented():
                 book.include_router(router)
+            if settings.batch_dir is not None:
+                book.include_router(batches.router)
             for router in (ops.router, ops.shared):
                 book.include_router(router, responses=_OPS_FAILURES)
             app.openapi_schema = completed(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, cast
@@ -14,7 +14,7 @@ from rankd.errors import ShuttingDown, UnknownModel
 from rankd.profiles import Profiles
 from rankd.provenance import Provenance
 from rankd.ranker import Ranker
-from rankd.types import Ask, Ranking
+from rankd.types import Ask, Ranking, Verdict
 
 # What clients send when nobody chose a model.
 _NO_NAME = frozenset({"", "default", "default/not-specified"})
@@ -31,9 +31,16 @@ class Drain:
 
     begun: bool = False
     running: int = 0
+    _others: list[Callable[[], object]] = field(default_factory=list)
 
     def begin(self) -> None:
         self.begun = True
+        for end in self._others:
+            end()
+
+    def tell(self, end: Callable[[], object]) -> None:
+        """Call this, too, when it begins: work that nobody waits for ends at once."""
+        self._others.append(end)
 
     def refuse_when_begun(self) -> None:
         if self.begun:
@@ -70,8 +77,13 @@ class Desk:
         """What its scores are made by, for as long as it serves."""
         return Provenance.of(self.ranker.engine.info, self.ranker.encoder.template)
 
-    async def rank(self, asks: Sequence[Ask]) -> Ranking:
+    async def rank(
+        self, asks: Sequence[Ask], tell: Callable[[Verdict], None] | None = None
+    ) -> Ranking:
         """The answer to one request's asks; once begun, it is finished before the server ends.
+
+        Args:
+            tell: as that of `Ranker.timed`.
 
         Raises:
             RankError: the server is stopping, or as `Ranker.timed`.
@@ -79,7 +91,7 @@ class Desk:
         self.drain.refuse_when_begun()
         self.drain.running += 1
         try:
-            return await self.ranker.timed(asks)
+            return await self.ranker.timed(asks, tell)
         finally:
             self.drain.running -= 1
 
@@ -118,6 +130,9 @@ ARRIVED = "rankd.arrived"
 
 # Where it notes whose key it let in: the key's name, or digits of its digest.
 CALLER = "rankd.caller"
+
+# Where a batch job notes that a request is a line of it: nobody waits for the answer.
+BATCH = "rankd.batch"
 
 
 def desk_of(request: Request) -> Desk:

@@ -17,6 +17,7 @@
     ├── EngineDown          503   this server cannot score any more
     │   └── EngineAway      503   ... but soon again
     ├── ShuttingDown        503   it ends; another may answer
+    ├── StorageDown         503   the disk is full, or does not take what it should keep
     └── DeadlineExceeded    504   not ready in the time the caller gave
     SetupError                    ends the start, with a sentence and no traceback
     ├── BadSettings
@@ -148,6 +149,16 @@ class ShuttingDown(RankError):
     code = "shutting_down"
     # Behind a balancer another server answers at once; alone, a new one is soon there.
     retry_after = 2
+
+
+class StorageDown(RankError):
+    """Files of batch jobs cannot be kept."""
+
+    status = 503
+    kind = "service_unavailable_error"
+    code = "storage_down"
+    # An operator has to make room.
+    retry_after = 60
 
 
 class DeadlineExceeded(RankError):

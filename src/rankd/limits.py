@@ -55,7 +55,7 @@ class Limits:
     ) -> None:
         self._requests = _Minute("requests", requests)
         self._tokens = _Minute("tokens", tokens)
-        self._concurrency = concurrency
+        self.concurrency = concurrency
         self._running: Counter[str] = Counter()
         self._storage = storage
         self._window = SlidingWindowCounterRateLimiter(storage) if storage else None
@@ -98,11 +98,11 @@ class Limits:
 
     def _refuse_beyond_concurrency(self, caller: str) -> None:
         running = self._running.get(caller, 0)
-        if self._concurrency and running >= self._concurrency:
+        if self.concurrency and running >= self.concurrency:
             raise _refused(
                 "key_concurrency",
                 f"{running:,} requests of this key are running; "
-                f"the limit is {self._concurrency:,} at a time",
+                f"the limit is {self.concurrency:,} at a time",
                 1,
             )
 

@@ -87,3 +87,9 @@ COALESCED = Counter(
     "rankd_coalesced_total", "Pairs that another request in flight computed at the time."
 )
 SERVED = Info("rankd_served", "What scores are made by, as the header `rankd` says it.")
+BATCH_JOBS = Gauge("rankd_batch_jobs", "Batch jobs that are not finished.")
+BATCH_LINES = Counter(
+    "rankd_batch_lines_total",
+    "Lines of batch jobs that were answered: completed, or failed with another status than 200.",
+    ["result"],
+)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import replace
-from itertools import islice, repeat
+from itertools import accumulate, islice, repeat
 from typing import NamedTuple
 
 from rankd import metrics
 from rankd.admission import Admission, Ticket
 from rankd.billing import search_units
 from rankd.cache import ScoreCache
-from rankd.engines.base import Engine, name_of, whose
+from rankd.engines.base import Engine, Listener, heard_by, name_of, whose
 from rankd.errors import DeadlineExceeded, InternalError, InvalidRequest, TooLarge
 from rankd.flights import Flights
 from rankd.limits import Limits
@@ -73,11 +73,18 @@ class Ranker:
         """Several asks of one request: taken together, or refused together."""
         return (await self.timed(asks)).groups
 
-    async def timed(self, asks: Sequence[Ask]) -> Ranking:
-        """As `rank_all`, and how long its parts took."""
+    async def timed(
+        self, asks: Sequence[Ask], tell: Callable[[Verdict], None] | None = None
+    ) -> Ranking:
+        """As `rank_all`, and how long its parts took.
+
+        Args:
+            tell: is told of each verdict of a single ask as soon as it is known, once; of
+                none before all of them are admitted.
+        """
         self._refuse_too_many(asks)
-        with self.admission.enter(self._fewest_tokens(asks)) as ticket:
-            async with self.limits.call(asks[0].caller):
+        with self._place(asks) as ticket:
+            async with self._limits(asks).call(asks[0].caller):
                 began = time.perf_counter()
                 async with _in_time(asks):
                     await self._refuse_crowded(asks)
@@ -85,7 +92,8 @@ class Ranker:
                 refuse_many_pieces(sum(len(one.prompts) for one in encoded))
                 ready = time.perf_counter()
                 prompts = [prompt for one in encoded for prompt in one.prompts]
-                pairs = await self._score(asks, prompts, ticket)
+                told = None if tell is None else _Told(encoded[0], tell)
+                pairs = await self._score(asks, prompts, ticket, told)
         scored = time.perf_counter()
         rest = iter(pairs)
         judged = [_verdicts(one, list(islice(rest, len(one.prompts)))) for one in encoded]
@@ -96,6 +104,14 @@ class Ranker:
         if self.counted:
             _count(ranking)
         return ranking
+
+    def _place(self, asks: Sequence[Ask]) -> AbstractContextManager[Ticket]:
+        enter = self.admission.aside if _in_background(asks) else self.admission.enter
+        return enter(self._fewest_tokens(asks))
+
+    def _limits(self, asks: Sequence[Ask]) -> Limits:
+        """Work in the background is no part of what its caller may ask for in a minute."""
+        return Limits() if _in_background(asks) else self.limits
 
     def _fewest_tokens(self, asks: Sequence[Ask]) -> int:
         """What there is to compute at least; that nothing is, only the cache can tell."""
@@ -109,6 +125,8 @@ class Ranker:
         What is known needs no room. Whether that may be much, one document tells: where it
         is known, the others may be, too, and only their exact price decides.
         """
+        if _in_background(asks):
+            return
         likely = self.encoder.likely_tokens(asks)
         if not self.admission.fits(likely) and not await self._knows_one(asks):
             self.admission.check_room(likely, "by their length")
@@ -125,7 +143,11 @@ class Ranker:
         return bool(await self.cache.look_up(await self.cache.keys(one.prompts)))
 
     async def _score(
-        self, asks: Sequence[Ask], prompts: Sequence[Prompt], ticket: Ticket
+        self,
+        asks: Sequence[Ask],
+        prompts: Sequence[Prompt],
+        ticket: Ticket,
+        told: _Told | None,
     ) -> list[Scored]:
         """What is known of each prompt, in order; what is not is admitted and computed.
 
@@ -140,8 +162,12 @@ class Ranker:
         missing = {key: prompt for key, prompt in pairs.items() if key not in known}
         tokens = _tokens(missing.values())
         ticket.admit(tokens)
-        await self.limits.charge(asks[0].caller, tokens)
-        computed = await self.compute(asks, missing)
+        await self._limits(asks).charge(asks[0].caller, tokens)
+        if told is not None:
+            told.begin(keys, known)
+        computed = await self.compute(asks, missing, told)
+        if told is not None:
+            computed = told.end(computed)
         ticket.done(tokens - _tokens(missing[key] for key in computed))
         logits = known | computed
         return [Scored(logits.get(key), key in known) for key in keys]
@@ -151,7 +177,10 @@ class Ranker:
         return await self.cache.look_up(keys) if _may_share(asks) else {}
 
     async def compute(
-        self, asks: Sequence[Ask], pairs: Mapping[bytes, Prompt]
+        self,
+        asks: Sequence[Ask],
+        pairs: Mapping[bytes, Prompt],
+        told: _Told | None = None,
     ) -> dict[bytes, float]:
         """A logit for each pair that is scored in time, by its key."""
         if not pairs:
@@ -162,8 +191,9 @@ class Ranker:
 
         async def call(pairs: Mapping[bytes, Prompt]) -> dict[bytes, float]:
             scored: Sequence[float | None]
+            listener = None if told is None else told.listener(list(pairs))
             try:
-                with whose(asks[0]):
+                with whose(asks[0]), heard_by(listener):
                     scored = await self.engine.score(
                         list(pairs.values()), priority=priority, deadline=deadline
                     )
@@ -207,6 +237,10 @@ def _tokens(prompts: Iterable[Prompt]) -> int:
 
 def _may_share(asks: Sequence[Ask]) -> bool:
     return all(ask.cache for ask in asks)
+
+
+def _in_background(asks: Sequence[Ask]) -> bool:
+    return all(ask.background for ask in asks)
 
 
 def _deadline(asks: Sequence[Ask]) -> float | None:
@@ -283,6 +317,83 @@ def _verdict(
         piece=piece,
         span=pieces[piece][2],
     )
+
+
+class _Told:
+    """Tells of each document once, when the last of its pieces is scored.
+
+    What was told stays so: a pair that an engine scores again, because it died meanwhile,
+    keeps its first logit.
+    """
+
+    def __init__(self, encoded: Encoded, tell: Callable[[Verdict], None]) -> None:
+        self._encoded = encoded
+        self._tell = tell
+        self._scored: dict[bytes, Scored] = {}
+        self._keys: Sequence[bytes] = ()
+        self._waiting: dict[bytes, list[int]] = {}
+        self._missing = list(encoded.pieces)
+        self._first = [0, *accumulate(encoded.pieces)]
+
+    def begin(self, keys: Sequence[bytes], known: Mapping[bytes, float]) -> None:
+        """Tell of what is known already.
+
+        Args:
+            keys: of the prompts, in their order.
+        """
+        self._keys = keys
+        for place, document in enumerate(self._documents()):
+            self._waiting.setdefault(keys[place], []).append(document)
+        for key, logit in known.items():
+            self._hear(key, Scored(logit, True))
+
+    def listener(self, keys: Sequence[bytes]) -> Listener:
+        """What an engine tells of its logits, of the pairs with these keys."""
+
+        def hear(place: int, logit: float) -> None:
+            if math.isfinite(logit):  # The others end the call.
+                self._hear(keys[place], Scored(logit, False))
+
+        return hear
+
+    def end(self, computed: Mapping[bytes, float]) -> dict[bytes, float]:
+        """Tell of what was not heard of; returns what was computed as it was told."""
+        for key, logit in computed.items():
+            self._hear(key, Scored(logit, False))
+        return {
+            key: one.logit
+            for key, one in self._scored.items()
+            if one.logit is not None and not one.cached
+        }
+
+    def _documents(self) -> list[int]:
+        """For each prompt the document that it is of."""
+        return [place for place, pieces in enumerate(self._encoded.pieces) for _ in range(pieces)]
+
+    def _hear(self, key: bytes, scored: Scored) -> None:
+        if key in self._scored:
+            return
+        self._scored[key] = scored
+        for document in self._waiting[key]:
+            self._missing[document] -= 1
+            if not self._missing[document]:
+                self._tell(self._verdict(document))
+
+    def _verdict(self, document: int) -> Verdict:
+        encoded = self._encoded
+        places = range(self._first[document], self._first[document + 1])
+        verdict = _verdict(
+            document,
+            [
+                (self._scored[self._keys[place]], encoded.prompts[place], encoded.span(place))
+                for place in places
+            ],
+            encoded.document_tokens[document],
+            encoded.kept_tokens[document],
+            encoded.longer[document],
+        )
+        assert verdict is not None
+        return verdict
 
 
 def _search_units(encoded: Encoded, verdicts: Sequence[Verdict]) -> int:

@@ -244,6 +244,28 @@ class Settings(BaseModel):
     self_check: Literal["strict", "warn", "off"] = Field(
         "strict", description="Score known pairs at start; strict refuses to serve wrong scores."
     )
+    batch_dir: Path | None = Field(
+        None,
+        description="Directory of batch jobs and their files, one for each server; /v1/files and "
+        "/v1/batches are served only where it is set.",
+    )
+    batch_file_bytes: int = Field(
+        200 * 1024 * 1024, ge=1024, description="Bytes of one uploaded file; more is a 413."
+    )
+    batch_lines: int = Field(
+        50_000, ge=1, description="Requests in one batch job; one of more fails."
+    )
+    batch_stored_bytes: int = Field(
+        10 * 1024**3,
+        ge=1024,
+        description="Bytes of all files of batch jobs, above which an upload is a 413.",
+    )
+    batch_days: int = Field(
+        30, ge=1, description="Days that batch jobs and their files are kept, then deleted."
+    )
+    batch_concurrency: int = Field(
+        32, ge=1, description="Requests of batch jobs that are answered at a time."
+    )
     timeout_ms: int = Field(
         0,
         ge=0,

@@ -15,6 +15,9 @@ Truncation = Literal["cut", "refuse", "chunk"]
 # The end that is cut off.
 Side = Literal["right", "left"]
 
+# Of asks in the background: behind every priority that a request can have.
+LAST_PRIORITY = 1000
+
 # The id of the request that is being answered, for whoever must name it in a log.
 REQUEST_ID: ContextVar[str] = ContextVar("REQUEST_ID", default="without an id")
 
@@ -36,6 +39,8 @@ class Ask:
             digest; "" is everyone without one.
         user: whom the caller asks for; callers and their users share the engine fairly.
         cache: whether scores that were computed before will do.
+        background: of a batch job: outside the limits on what may wait, of which it takes
+            nothing from others.
     """
 
     query: str
@@ -53,6 +58,7 @@ class Ask:
     cache: bool = True
     side: Side | None = None
     details: bool = False
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True)

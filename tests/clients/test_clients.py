@@ -52,6 +52,7 @@ PLAN = {
         "llama_index_lib",
         "cohere_sdk",
         "openai_sdk",
+        "openai_batches",
         "infinity_sdk",
         "langchain_community_lib",
         "agno_lib",
@@ -63,6 +64,7 @@ PLAN = {
         "cohere_sdk",
         "voyage_sdk",
         "openai_sdk",
+        "openai_batches",
         "xinference_sdk",
         "mixedbread_sdk",
         "dashscope_sdk",
@@ -209,8 +211,12 @@ def report(request: pytest.FixtureRequest) -> Iterator[Report]:
 
 
 @pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
-    with serving("builtin") as plain, serving("builtin", "--api-key", KEY) as keyed:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    folders = [str(tmp_path_factory.mktemp("batches")) for _ in range(2)]
+    with (
+        serving("builtin", "--batch-dir", folders[0]) as plain,
+        serving("builtin", "--api-key", KEY, "--batch-dir", folders[1]) as keyed,
+    ):
         yield Servers(plain.url, keyed.url)
         for server in plain, keyed:
             server.stop(signal.SIGTERM)

@@ -15,7 +15,7 @@ import pytest
 from checkpoints import NO, YES, make_checkpoint
 from rankd.checkpoint import locate
 from rankd.engines import open_engine
-from rankd.engines.base import Engine
+from rankd.engines.base import Engine, heard_by
 from rankd.errors import DeadlineExceeded
 from rankd.settings import Settings
 from rankd.types import Answers, Prompt
@@ -231,3 +231,49 @@ def test_an_open_engine_checks_well_and_says_what_it_is(opened: Opened) -> None:
     assert opened.engine.info.name in {"native", "vllm", "fake"}
     assert opened.engine.info.model == "model"
     assert opened.engine.info.max_tokens == 512
+
+
+def test_a_listener_is_told_of_every_logit_while_the_call_runs(opened: Opened) -> None:
+    prompts = _prompts(600, seed=21)
+    told: list[tuple[int, float]] = []
+    seen: set[int] = set()
+
+    async def listen() -> list[float]:
+        with heard_by(lambda place, logit: told.append((place, logit))):
+            call = asyncio.create_task(opened.engine.score(prompts))
+        while not call.done():
+            seen.add(len(told))
+            await asyncio.sleep(0)
+        return await call
+
+    logits = opened.run(listen())
+
+    assert dict(told) == dict(enumerate(logits))
+    assert len(told) == 600
+    assert len(seen - {0, 600}) > 1
+
+
+def test_a_listener_hears_nothing_of_a_call_that_was_cancelled(opened: Opened) -> None:
+    told: list[int] = []
+
+    async def leave() -> int:
+        first = asyncio.Event()
+
+        def listen(place: int, logit: float) -> None:
+            told.append(place)
+            first.set()
+
+        with heard_by(listen):
+            call = asyncio.create_task(opened.engine.score(_prompts(900, seed=22)))
+        await first.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        heard = len(told)
+        await opened.engine.score(_prompts(200, seed=23))
+        return heard
+
+    heard = opened.run(leave())
+
+    assert 0 < heard < 900
+    assert len(told) == heard

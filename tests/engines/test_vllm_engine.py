@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rankd.engines.base import EngineInfo
+from rankd.engines.base import EngineInfo, heard_by
 from rankd.engines.vllm.engine import VllmEngine
 from rankd.errors import (
     DeadlineExceeded,
@@ -294,3 +294,24 @@ def test_a_closed_engine_is_down() -> None:
 
     with pytest.raises(EngineDown):
         asyncio.run(ours.score(PROMPTS))
+
+
+def test_a_listener_is_told_of_each_logit_while_others_are_computed() -> None:
+    llm = Llm033(asleep=True)
+    told: list[tuple[int, float]] = []
+
+    async def half() -> list[tuple[int, float]]:
+        with heard_by(lambda place, logit: told.append((place, logit))):
+            call = asyncio.create_task(engine(llm).score(PROMPTS))
+        await asyncio.sleep(0.01)
+        for name in list(llm.added)[:2]:
+            llm.answer(name)
+        await asyncio.sleep(0.05)
+        heard = list(told)
+        for name in list(llm.added)[2:]:
+            llm.answer(name)
+        await call
+        return heard
+
+    assert asyncio.run(half()) == [(0, 6.0), (1, 3.0)]
+    assert told == [(0, 6.0), (1, 3.0), (2, 11.0), (3, 4.0)]

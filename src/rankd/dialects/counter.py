@@ -10,14 +10,14 @@ from fastapi import Request, Response
 from starlette.types import Scope
 
 from rankd import metrics
-from rankd.desk import CALLER, Desk, desk_of
-from rankd.dialects import wire
+from rankd.desk import BATCH, CALLER, Desk, desk_of
+from rankd.dialects import lines, wire
 from rankd.dialects.base import Asking, Dialect, Reply, agreed_text, let_through
 from rankd.dialects.deadlines import deadline_of
 from rankd.errors import InvalidRequest, RankError
 from rankd.profiles import Profile
 from rankd.tables import CUSTOM, Alias
-from rankd.types import Ask, Ranking, Verdict
+from rankd.types import LAST_PRIORITY, Ask, Ranking, Verdict
 
 # Where a request's dialect is noted, for whoever has to render an error later.
 SPOKEN = "rankd.dialect"
@@ -41,15 +41,22 @@ async def fields_in(http: Request) -> dict[str, Any]:
     return wire.fields_of(await http.body(), desk_of(http).ranker.max_documents)
 
 
-async def ranked(http: Request, request: Asking, asks: Sequence[Ask]) -> Ranking:
+async def ranked(
+    http: Request,
+    request: Asking,
+    asks: Sequence[Ask],
+    tell: Callable[[Verdict], None] | None = None,
+) -> Ranking:
     """Rank for whoever asks; complaints are about the fields that the caller sent."""
-    caller, user = http.scope.get(CALLER, ""), request.user or ""
+    whose: dict[str, Any] = {"caller": http.scope.get(CALLER, ""), "user": request.user or ""}
+    if BATCH in http.scope:
+        whose |= {"priority": LAST_PRIORITY, "background": True}
     profile = profile_of(http, request)
     request.least()  # What cannot be compared is refused before anything is computed.
     metrics.INSTRUCTIONS.labels(profile.preset).inc()
-    asks = [replace(_filled(ask, request, profile), caller=caller, user=user) for ask in asks]
+    asks = [replace(_filled(ask, request, profile), **whose) for ask in asks]
     try:
-        return await desk_of(http).rank(asks)
+        return await desk_of(http).rank(asks, tell)
     except InvalidRequest as problem:
         raise request.retold(problem) from None
 
@@ -102,16 +109,34 @@ def _cut_as(alias: Alias, ask: Ask) -> Ask:
 async def answer(http: Request, desk: Desk, dialect: Dialect, body: dict[str, Any]) -> Response:
     """Rank what a body asks for, in its own dialect."""
     http.scope[SPOKEN] = dialect
-    metrics.DIALECTS.labels(dialect.name).inc()
     if named := http.path_params.get("model"):
         body.setdefault("model", named)
+    request, ask = asked(http, desk, dialect, body)
+    path, profile = http.scope["path"], profile_of(http, request)
+    if lines.are_wanted(http):
+
+        async def rank(tell: Callable[[Verdict], None]) -> bytes:
+            def tell_if_wanted(verdict: Verdict) -> None:
+                if let_through([verdict], request, profile):
+                    tell(verdict)
+
+            ranking = await ranked(http, request, [ask], tell_if_wanted)
+            reply = reply_to(dialect, request, ask, ranking, desk, path, profile)
+            return bytes(rendered(dialect, reply).body)
+
+        return await lines.streamed(dialect, request, rank, desk.provenance.header)
+    ranking = await ranked(http, request, [ask])
+    return rendered(dialect, reply_to(dialect, request, ask, ranking, desk, path, profile))
+
+
+def asked(
+    http: Request, desk: Desk, dialect: Dialect, body: Mapping[str, Any]
+) -> tuple[Asking, Ask]:
+    """What a body asks for, as it was said and as it is ranked."""
+    metrics.DIALECTS.labels(dialect.name).inc()
     request = wire.validated(dialect.Request, body)
     desk.accept_model(request.model)
-    ask = request.ask(deadline_of(http, request.timeout_ms))
-    ranking = await ranked(http, request, [ask])
-    profile = profile_of(http, request)
-    path = http.scope["path"]
-    return rendered(dialect, reply_to(dialect, request, ask, ranking, desk, path, profile))
+    return request, request.ask(deadline_of(http, request.timeout_ms))
 
 
 def reply_to(

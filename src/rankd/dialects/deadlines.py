@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from fastapi import Request
 from starlette.datastructures import Headers
 
-from rankd.desk import ARRIVED, desk_of
+from rankd.desk import ARRIVED, BATCH, desk_of
 from rankd.errors import InvalidRequest
 
 # A day; beyond what any client waits, and within what a clock can add.
@@ -37,7 +37,8 @@ def deadline_of(http: Request, timeout_ms: int | None) -> float | None:
         InvalidRequest: our own header holds no number of milliseconds.
     """
     said = [limit for limit in (timeout_ms, *_in_headers(http.headers)) if limit]
-    limit = min(said, default=desk_of(http).timeout_ms)
+    # The lines of a batch have until its window ends.
+    limit = min(said, default=0 if BATCH in http.scope else desk_of(http).timeout_ms)
     if not limit:
         return None
     arrived: float = http.scope.get(ARRIVED) or time.monotonic()

@@ -18,7 +18,7 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from rankd.desk import PREFIX, desk_of
-from rankd.dialects import counter, tutorials, union, vllm, voyage
+from rankd.dialects import counter, many, tutorials, union, vllm, voyage
 from rankd.dialects.base import RERANK_PATHS, Dialect
 from rankd.dialects.schema import body_of, failures
 from rankd.dialects.vendors import BESIDES, DIALECTS
@@ -86,8 +86,8 @@ def routes() -> list[Route]:
         "/score": _only_under((None, "openai", "vllm"), vllm.score),
         "/tokenize": _only_under((None, "openai", "vllm"), vllm.tokenize),
         "/invocations": _only_under((None, "vllm"), _invocations),
-        "/batch_rerank": _only_under(("simple",), tutorials.batch_rerank),
-        "/v1/batch_rerank": _only_under(("simple",), tutorials.batch_rerank),
+        "/batch_rerank": _batch_rerank,
+        "/v1/batch_rerank": _batch_rerank,
     }
     return [_Route(path, endpoint, methods=["POST"]) for path, endpoint in served.items()]
 
@@ -130,6 +130,12 @@ async def _invocations(http: Request) -> Response:
     if vllm.is_score(body):
         return await vllm.score_body(http, desk, body)
     return await counter.answer(http, desk, vllm.dialect if forced else union.speaker(body), body)
+
+
+async def _batch_rerank(http: Request) -> Response:
+    """A tutorial's, under its prefix; else many requests in one, of any dialect each."""
+    serve = tutorials.batch_rerank if http.scope.get(PREFIX) == "simple" else many.batch_rerank
+    return await _only_under((None, "openai", "simple"), serve)(http)
 
 
 def _only_under(prefixes: Collection[str | None], endpoint: Endpoint) -> Endpoint:
@@ -218,7 +224,8 @@ def _union_offers() -> list[Offer]:
 
 _UNION = (
     "The body decides whose dialect is spoken, in the order of docs/api.md; errors wear the "
-    f"envelope of that dialect. Also at {', '.join(RERANK_PATHS[1:])}."
+    "envelope of that dialect. With `Accept: application/x-ndjson` each verdict is a line as "
+    f"soon as it is known, the answer the last. Also at {', '.join(RERANK_PATHS[1:])}."
 )
 
 
@@ -255,6 +262,7 @@ def _score_offers() -> list[Offer]:
     ours, theirs = union.ORDER[-1].failure, vllm.dialect.failure
     score = ((vllm.ScoreRequest,), (vllm.ScoreResponse,))
     tokens = ((vllm.TokenizeRequest,), (vllm.TokenizeResponse,))
+    parts = ((many.ManyRequest,), (many.ManyResponse,), (ours,))
     batch = ((tutorials.BatchRequest,), (tutorials.BatchResponse,))
     invoked = (
         (vllm.ScoreRequest, *(dialect.Request for dialect in union.ORDER)),
@@ -265,6 +273,7 @@ def _score_offers() -> list[Offer]:
     scoring = "Score texts against each other, in the order of the request"
     tokenizing = "The token ids of a text, as documents are read: without the template"
     invoking = "SageMaker's one path: a score request, or a rerank request of any dialect"
+    dividing = "Many requests in one, each answered or refused by itself"
     batching = "Several questions in one request; taken together, or refused together"
     return [
         Offer("/v1/score", "vllm", scoring, *score, (ours,)),
@@ -275,6 +284,10 @@ def _score_offers() -> list[Offer]:
         Offer("/vllm/tokenize", "vllm", tokenizing, *tokens, (theirs,), shown=False),
         Offer("/invocations", "vllm", invoking, *invoked),
         Offer("/vllm/invocations", "vllm", invoking, *both, (theirs,), shown=False),
+        Offer("/v1/batch_rerank", "openai", dividing, *parts),
+        Offer("/batch_rerank", "openai", dividing, *parts, shown=False),
+        Offer("/openai/v1/batch_rerank", "openai", dividing, *parts, shown=False),
+        Offer("/openai/batch_rerank", "openai", dividing, *parts, shown=False),
         Offer("/simple/batch_rerank", "simple", batching, *batch, (ours,)),
         Offer("/simple/v1/batch_rerank", "simple", batching, *batch, (ours,), shown=False),
     ]

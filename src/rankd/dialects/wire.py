@@ -58,7 +58,7 @@ def fields_of(body: bytes, most: int) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidRequest(f"the body must be a JSON object, not {kind(value)}")
     refuse_many_fields(value, "the body")
-    _refuse_long_lists(value, most)
+    refuse_long_lists(value, most)
     _refuse_duplicates(value, body)
     return value
 
@@ -78,7 +78,8 @@ def _separators(body: bytes) -> int:
     return body.count(b",") + body.count(b"[") + body.count(b"{")
 
 
-def _refuse_long_lists(body: dict[str, Any], most: int, path: str = "") -> None:
+def refuse_long_lists(body: Mapping[str, Any], most: int, path: str = "") -> None:
+    """Raises `TooLarge` when a list of a body, or of an object in it, is longer than `most`."""
     for name, value in body.items():
         if isinstance(value, list) and len(value) > most:
             field = path + short_name(name)
@@ -87,7 +88,7 @@ def _refuse_long_lists(body: dict[str, Any], most: int, path: str = "") -> None:
             )
         if isinstance(value, dict) and not path:
             refuse_many_fields(value, short_name(name))
-            _refuse_long_lists(value, most, f"{short_name(name)}.")
+            refuse_long_lists(value, most, f"{short_name(name)}.")
 
 
 # What may be the name of a field: one pass over the bytes, from quote to quote. Bounded, so

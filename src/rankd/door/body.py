@@ -20,6 +20,8 @@ from rankd.errors import (
     UnsupportedMedia,
 )
 
+# Of a body that is read in pieces, bytes for which there is as much time as for another's whole.
+_PIECE = 1024 * 1024
 # Bytes up to which a body is always read: who fills the room with large ones keeps no
 # small one out.
 _SMALL = 64 * 1024
@@ -37,20 +39,32 @@ class WholeBody:
             more is a 429, unless it is small or the only one. 0: any number.
         seconds: for a body to arrive, however steadily it trickles; then a 408.
         render: puts an error into the envelope that clients expect.
+        in_pieces: whether a body is read by its route, as it arrives, which also limits it.
     """
 
     def __init__(
-        self, app: ASGIApp, *, limit: int, room: int, seconds: float, render: Render
+        self,
+        app: ASGIApp,
+        *,
+        limit: int,
+        room: int,
+        seconds: float,
+        render: Render,
+        in_pieces: Callable[[Scope], bool] = lambda scope: False,
     ) -> None:
         self._app = app
         self._limit = limit
         self._room = _Room(room)
         self._seconds = seconds
         self._render = render
+        self._in_pieces = in_pieces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)
+            return
+        if self._in_pieces(scope):
+            await self._pass_pieces(scope, receive, send)
             return
         with self._room.share() as share:
             await self._answer(scope, receive, send, share)
@@ -78,13 +92,10 @@ class WholeBody:
             raise ShuttingDown("the server is stopping and the body has not arrived") from None
 
     async def _read(self, scope: Scope, receive: Receive, share: _Share) -> bytes:
+        _refuse_compressed(scope)
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit():
                 self._refuse_beyond(int(value))
-            if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-                raise UnsupportedMedia(
-                    f"content-encoding {value.decode('latin-1')!r} is not read; send plain JSON"
-                )
         body = bytearray()  # A list of pieces takes forty times as much of a body that drips.
         while True:
             message = await receive()
@@ -95,6 +106,42 @@ class WholeBody:
             share.grow(len(body))
             if not message.get("more_body", False):
                 return bytes(body)
+
+    async def _pass_pieces(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the route read; every megabyte has as long to arrive as another's whole body."""
+        loop = asyncio.get_running_loop()
+        size, late_at = 0, loop.time() + self._seconds
+        is_whole = False
+
+        async def piece() -> Message:
+            nonlocal size, late_at, is_whole
+            try:
+                async with asyncio.timeout_at(None if is_whole else late_at):
+                    message = await receive()
+            except TimeoutError:
+                raise ReadTimeout(
+                    f"a megabyte of the body took more than {self._seconds:g} s to arrive"
+                ) from None
+            before, size = size, size + len(message.get("body", b""))
+            if size // _PIECE > before // _PIECE:
+                late_at = loop.time() + self._seconds
+            is_whole = not message.get("more_body", False)
+            return message
+
+        async def note(message: Message) -> None:
+            if message["type"] == "http.response.start" and not is_whole:
+                # The rest of the body is still to come, and must not be read as a request.
+                others = [header for header in message["headers"] if header[0] != b"connection"]
+                message["headers"] = [*others, (b"connection", b"close")]
+            await send(message)
+
+        try:
+            _refuse_compressed(scope)
+            await self._app(scope, piece, note)
+        except UnsupportedMedia as problem:
+            await self._render(problem, scope)(scope, receive, note)
+        except asyncio.CancelledError:
+            await self._say_that_it_ends(scope, receive, note)
 
     def _refuse_beyond(self, size: int) -> None:
         if size > self._limit:
@@ -118,7 +165,10 @@ class WholeBody:
             # The server ends and has waited long enough; whoever still listens is told.
             gone.cancel()
             work.cancel()
-            if not began:
+            if began:
+                with suppress(asyncio.CancelledError):  # A stream says so in its last line.
+                    await work
+            else:
                 await self._say_that_it_ends(scope, receive, send)
             return
         gone.cancel()
@@ -131,6 +181,14 @@ class WholeBody:
     async def _say_that_it_ends(self, scope: Scope, receive: Receive, send: Send) -> None:
         problem = ShuttingDown("the server is stopping and could not finish in time")
         await self._render(problem, scope)(scope, receive, send)
+
+
+def _refuse_compressed(scope: Scope) -> None:
+    for name, value in scope["headers"]:
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            raise UnsupportedMedia(
+                f"content-encoding {value.decode('latin-1')!r} is not read; send it plain"
+            )
 
 
 class _Room:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -28,6 +28,27 @@ def whose(ask: Ask) -> Iterator[None]:
         yield
     finally:
         CALLER.reset(before)
+
+
+# Is told of the logit of one prompt of a call, by its place.
+Listener = Callable[[int, float], None]
+
+# Who wants to hear of the logits of this task's calls as they come. No argument of `score`,
+# because only whoever streams an answer has one, and engines may do without.
+LISTENER: ContextVar[Listener | None] = ContextVar("rankd.listener", default=None)
+
+
+@contextmanager
+def heard_by(listener: Listener | None) -> Iterator[None]:
+    """Logits of calls of `score` in this block are told of as they come.
+
+    A call that is run again tells of the same places again.
+    """
+    before = LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        LISTENER.reset(before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +99,8 @@ class Engine(Protocol):
         Returns:
             N logits, log p(yes) - log p(no) in nats, in the order of `prompts`.
             Rounding aside, no logit depends on its neighbours. Cancelling the
-            call abandons its prompts.
+            call abandons its prompts. The task's `LISTENER`, where there is one, may
+            be told of each of them before, and of none after the call has ended.
 
         Raises:
             EngineDown: it cannot answer this call or any other.

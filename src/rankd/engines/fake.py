@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 from rankd import metrics
 from rankd.checkpoint import Checkpoint
-from rankd.engines.base import EngineInfo
+from rankd.engines.base import LISTENER, EngineInfo
 from rankd.errors import DeadlineExceeded
 from rankd.settings import Settings
 from rankd.types import Answers, Prompt
@@ -27,11 +27,14 @@ class FakeEngine:
         self, prompts: Sequence[Prompt], *, priority: int = 0, deadline: float | None = None
     ) -> list[float]:
         logits: list[float] = []
+        listener = LISTENER.get()
         try:
             for place, prompt in enumerate(prompts):
                 if deadline is not None and time.monotonic() >= deadline:
                     raise DeadlineExceeded([*logits, *[None] * (len(prompts) - place)])
                 logits.append(self._logit(prompt))
+                if listener is not None:
+                    listener(place, logits[place])
                 if place % 256 == 255:
                     await asyncio.sleep(0)  # A long request lets others in, and can be cancelled.
         finally:

@@ -80,6 +80,10 @@ class Encoded:
     spans: tuple[Place, ...] | None = None
     query_tokens: int = 0
 
+    def span(self, prompt: int) -> Place | None:
+        """Where one prompt's piece stands, if that was asked for."""
+        return self.spans[prompt] if self.spans else None
+
 
 @dataclass(frozen=True, slots=True)
 class _Body:

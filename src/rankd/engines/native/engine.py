@@ -149,6 +149,8 @@ class NativeEngine:
                 continue
             call.logits[place] = logit
             call.unanswered -= 1
+            if call.listener is not None and call in self._calls:
+                call.listener(place, logit)
             if not call.unanswered:
                 self._resolve(call)
 

@@ -21,7 +21,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from rankd.engines.base import CALLER
+from rankd.engines.base import CALLER, LISTENER
 from rankd.types import Prompt
 
 # Of the tokens served, one in so many is owed to lower priorities that wait.
@@ -36,6 +36,7 @@ class Call:
 
     Attributes:
         caller: whose it is; calls of one caller share that caller's share.
+        listener: who wants to hear of each logit.
         path: the names in `caller`: users share what their key gets.
     """
 
@@ -47,6 +48,7 @@ class Call:
         self.caller = CALLER.get() if caller is None else caller
         self.path = self.caller.split("/", 1)
         self.logits: list[float | None] = [None] * len(prompts)
+        self.listener = LISTENER.get()
         self.unanswered = len(prompts)
         self.turn = 0
         self._next = 0

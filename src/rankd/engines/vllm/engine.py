@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol, cast
 
 from rankd import metrics
-from rankd.engines.base import EngineInfo
+from rankd.engines.base import LISTENER, EngineInfo
 from rankd.engines.vllm.failures import DEAD, translated
 from rankd.engines.vllm.turns import Turns
 from rankd.errors import DeadlineExceeded, EngineDown, InternalError
@@ -84,14 +84,18 @@ class VllmEngine:
         number = next(self._numbers)
         names = [f"{number}-{place}" for place in range(len(prompts))]
         turns = self._turns.of(prompts, priority)
+        listener = LISTENER.get()
         async with self._translating(), self._aborting(names, logits):
             waiting: list[Collector] = []
             try:
                 await self._submit(waiting, names, prompts, turns)
                 # They may finish in any order; who is awaited first does not matter.
                 for place, (turn, collector) in enumerate(zip(turns, waiting, strict=True)):
-                    logits[place] = _logit(collector.get_nowait() or await collector.get())
+                    logit = _logit(collector.get_nowait() or await collector.get())
+                    logits[place] = logit
                     self._turns.passed(turn)
+                    if listener is not None:
+                        listener(place, logit)
             except asyncio.CancelledError:
                 _take_finished(waiting, logits)
                 raise

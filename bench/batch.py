@@ -1,0 +1,178 @@
+"""A batch job on the built-in model: left alone, killed twice in the middle, beside requests.
+
+The answers of the job whose server was killed must be those of the other: as many, in the same
+order, with the same scores.
+
+    python bench/batch.py [--lines 20000] [--documents 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "bench"))
+
+from server import texts  # noqa: E402
+from servers import Server, serving  # noqa: E402
+from start import memory  # noqa: E402
+
+Json = dict[str, Any]
+
+ENDED = ("completed", "failed", "expired", "cancelled")
+QUERY_WORDS, DOCUMENT_WORDS = 6, 12
+
+# Requests that are sent one after the other beside the job, and without it.
+BESIDE = 50
+
+
+def content(lines: int, documents: int) -> bytes:
+    """The file of a job."""
+    text = texts()
+    rows = [
+        {
+            "custom_id": f"line-{number}",
+            "method": "POST",
+            "url": "/v1/rerank",
+            "body": {
+                "query": text(QUERY_WORDS),
+                "documents": [text(DOCUMENT_WORDS) for _ in range(documents)],
+            },
+        }
+        for number in range(lines)
+    ]
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def serve(directory: Path) -> Any:
+    # Without the cache, so that a line that is computed twice comes out the same by itself.
+    return serving("builtin", "--cache-mb", "0", "--no-access-log", "--batch-dir", str(directory))
+
+
+def begin(server: Server, file: bytes) -> str:
+    """Upload and start; returns the job's id."""
+    uploaded = httpx.post(
+        f"{server.url}/v1/files",
+        files={"file": ("lines.jsonl", file)},
+        data={"purpose": "batch"},
+        timeout=300,
+    )
+    body = {
+        "input_file_id": uploaded.json()["id"],
+        "endpoint": "/v1/rerank",
+        "completion_window": "24h",
+    }
+    return str(httpx.post(f"{server.url}/v1/batches", json=body, timeout=60).json()["id"])
+
+
+def until(server: Server, job: str, wanted: Callable[[Json], bool]) -> Json:
+    while True:
+        found: Json = httpx.get(f"{server.url}/v1/batches/{job}", timeout=60).json()
+        if wanted(found):
+            return found
+        time.sleep(0.2)
+
+
+def ended(found: Json) -> bool:
+    return found["status"] in ENDED
+
+
+def rows(server: Server, found: Json) -> list[Json]:
+    assert found["status"] == "completed", found
+    assert found["error_file_id"] is None, found
+    url = f"{server.url}/v1/files/{found['output_file_id']}/content"
+    return [json.loads(row) for row in httpx.get(url, timeout=300).text.splitlines()]
+
+
+def latency(server: Server) -> tuple[float, float]:
+    """Median and worst of requests of five documents, in milliseconds."""
+    text, took = texts(), []
+    for _ in range(BESIDE):
+        body = {"query": text(QUERY_WORDS), "documents": [text(DOCUMENT_WORDS) for _ in range(5)]}
+        began = time.perf_counter()
+        httpx.post(f"{server.url}/v1/rerank", json=body, timeout=60).raise_for_status()
+        took.append(1000 * (time.perf_counter() - began))
+    return statistics.median(took), max(took)
+
+
+def scores(row: Json) -> dict[int, float]:
+    results = row["response"]["body"]["results"]
+    return {result["index"]: result["relevance_score"] for result in results}
+
+
+def undisturbed(file: bytes, directory: Path, lines: int) -> list[Json]:
+    with serve(directory) as server:
+        alone = latency(server)
+        began = time.perf_counter()
+        job = begin(server, file)
+        until(server, job, lambda found: found["request_counts"]["completed"] > lines // 10)
+        beside = latency(server)
+        found = until(server, job, ended)
+        seconds = time.perf_counter() - began
+        grown = memory(server.process.pid)
+        answers = rows(server, found)
+        server.stop(signal.SIGTERM)
+    print(f"undisturbed: {lines:,} lines in {seconds:.1f} s, {lines / seconds:.0f} lines/s")
+    print(f"a request of 5 documents alone: {alone[0]:.1f} ms, at worst {alone[1]:.1f}")
+    print(f"a request of 5 documents beside: {beside[0]:.1f} ms, at worst {beside[1]:.1f}")
+    print(f"memory at the end: {grown}")
+    return answers
+
+
+def killed_twice(file: bytes, directory: Path, lines: int, chance: random.Random) -> list[Json]:
+    """As `undisturbed`, through two `kill -9` and three servers."""
+    points = sorted(int(lines * chance.uniform(0.1, 0.9)) for _ in range(2))
+    with serve(directory) as server:
+        job = begin(server, file)
+        until(server, job, lambda found: found["request_counts"]["completed"] >= points[0])
+        server.stop(signal.SIGKILL)
+    with serve(directory) as server:
+        first = until(server, job, lambda found: True)["request_counts"]["completed"]
+        until(server, job, lambda found: found["request_counts"]["completed"] >= points[1])
+        server.stop(signal.SIGKILL)
+    with serve(directory) as server:
+        second = until(server, job, lambda found: True)["request_counts"]["completed"]
+        answers = rows(server, until(server, job, ended))
+        server.stop(signal.SIGTERM)
+    print(f"killed when {first:,} and {second:,} of {lines:,} lines were kept")
+    return answers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--lines", type=int, default=20_000)
+    parser.add_argument("--documents", type=int, default=3)
+    options = parser.parse_args()
+    file = content(options.lines, options.documents)
+    print(f"{options.lines:,} lines of {options.documents} documents, {len(file):,} bytes")
+    with tempfile.TemporaryDirectory() as folder:
+        calm = undisturbed(file, Path(folder, "calm"), options.lines)
+        killed = killed_twice(file, Path(folder, "killed"), options.lines, random.Random())
+    names = [f"line-{number}" for number in range(options.lines)]
+    assert [row["custom_id"] for row in calm] == names, "the undisturbed job"
+    assert [row["custom_id"] for row in killed] == names, "the killed job"
+    pairs = [(scores(one), scores(other)) for one, other in zip(calm, killed, strict=True)]
+    assert all(one.keys() == other.keys() for one, other in pairs), "documents"
+    apart = max(abs(one[index] - other[index]) for one, other in pairs for index in one)
+    same = sum(list(one) == list(other) for one, other in pairs)
+    print(f"both: {len(names):,} answers, each line once and in order")
+    print(f"scores at most {apart:.1e} apart, the same order in {same:,} lines")
+    # Neighbours in a batch move the last digits of a logit; see the engine contract.
+    assert apart < 1e-5, apart
+
+
+if __name__ == "__main__":
+    main()

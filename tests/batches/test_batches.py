@@ -1,0 +1,500 @@
+"""A file of requests in, a file of answers out: every line once, in order, each its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jobs import DOCUMENTS, Json, gated, holds, jsonl, line, opened
+
+from rankd.batches import runner
+from rankd.errors import BadSettings, EngineAway
+from rankd.types import LAST_PRIORITY
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def test_every_line_is_answered_in_the_order_of_the_file(tmp_path: Path) -> None:
+    async with opened(tmp_path) as client:
+        job = await client.begin([line(f"r{number}") for number in range(200)])
+        done = await client.ended(job["id"])
+        rows = await client.rows(done["output_file_id"])
+        alone = await client.http.post("/v1/rerank", json=line("r7")["body"])
+        left = left_in(tmp_path)
+
+    assert (job["status"], done["status"]) == ("validating", "completed")
+    assert done["request_counts"] == {"total": 200, "completed": 200, "failed": 0}
+    assert done["error_file_id"] is None
+    assert [row["custom_id"] for row in rows] == [f"r{number}" for number in range(200)]
+    assert len({row["id"] for row in rows}) == 200
+    assert all(row["error"] is None for row in rows)
+    assert all(row["response"]["status_code"] == 200 for row in rows)
+    assert left == 0
+    assert rows[7]["response"]["body"]["results"] == alone.json()["results"]
+
+
+async def test_a_job_is_shown_as_openai_shows_it(tmp_path: Path) -> None:
+    async with opened(tmp_path) as client:
+        job = await client.begin([line("one")], metadata={"team": "search"})
+        done = await client.ended(job["id"])
+
+    assert done["object"] == "batch"
+    assert done["endpoint"] == "/v1/rerank"
+    assert done["completion_window"] == "24h"
+    assert done["expires_at"] == done["created_at"] + 86_400
+    assert done["metadata"] == {"team": "search"}
+    assert done["errors"] is None
+    stamps = [done[f"{name}_at"] for name in ("created", "in_progress", "finalizing", "completed")]
+    assert stamps == sorted(stamps)
+    never = ("failed", "expired", "cancelling", "cancelled")
+    assert [done[f"{name}_at"] for name in never] == [None] * 4
+
+
+async def test_a_line_that_fails_harms_no_other_and_stands_in_the_error_file(
+    tmp_path: Path,
+) -> None:
+    rows = [line("good"), line("bad", documents=[]), line("also good")]
+    async with opened(tmp_path) as client:
+        done = await client.ended((await client.begin(rows))["id"])
+        good = await client.rows(done["output_file_id"])
+        bad = await client.rows(done["error_file_id"])
+
+    assert done["status"] == "completed"
+    assert done["request_counts"] == {"total": 3, "completed": 2, "failed": 1}
+    assert [row["custom_id"] for row in good] == ["good", "also good"]
+    assert [row["custom_id"] for row in bad] == ["bad"]
+    assert bad[0]["response"]["status_code"] == 400
+    assert bad[0]["response"]["body"]["error"]["param"] == "documents"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "field"),
+    [
+        ("/v2/rerank", {}, "results"),
+        ("/voyage/v1/rerank", {}, "data"),
+        ("/v1/score", {"queries": "q", "query": None, "documents": DOCUMENTS}, "data"),
+    ],
+)
+async def test_a_job_may_go_to_any_path_that_ranks(
+    endpoint: str, body: Json, field: str, tmp_path: Path
+) -> None:
+    rows = [line("one", endpoint, **body), line("bad", endpoint, documents=7)]
+    async with opened(tmp_path) as client:
+        done = await client.ended((await client.begin(rows, endpoint=endpoint))["id"])
+        [row] = await client.rows(done["output_file_id"])
+        [bad] = await client.rows(done["error_file_id"])
+
+    assert len(row["response"]["body"][field]) == 2
+    assert "documents" in bad["response"]["body"]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "code", "where"),
+    [
+        ([line("a"), line("a")], "duplicate_custom_id", 2),
+        ([line("a"), line("b", "/v2/rerank")], "invalid_url", 2),
+        ([line("a") | {"method": "GET"}], "invalid_method", 1),
+        ([line("a") | {"body": "text"}], "invalid_body", 1),
+        ([line("a") | {"custom_id": 7}], "invalid_custom_id", 1),
+        ([line("a"), []], "invalid_json_line", 2),
+        ([line("abcd"[number]) for number in range(4)], "too_many_requests", None),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_file_with_a_wrong_line_is_not_run(
+    rows: list[Any], code: str, where: int | None, tmp_path: Path
+) -> None:
+    async with opened(tmp_path, batch_lines=3) as client:
+        done = await client.ended((await client.begin(rows))["id"])
+
+    assert done["status"] == "failed"
+    assert done["failed_at"] is not None
+    assert done["output_file_id"] is None
+    [error] = done["errors"]["data"]
+    assert (error["code"], error["line"]) == (code, where)
+    assert error["message"]
+
+
+async def test_lines_that_are_no_json_or_too_long_are_named_by_their_place(tmp_path: Path) -> None:
+    long = jsonl([line("long", query="q" * 40_000)])
+    content = jsonl([line("a")]) + b"{nonsense\n\n" + long + jsonl([line("b")])[:-1]
+    async with opened(tmp_path, max_body_bytes=20_000) as client:
+        uploaded = (await client.upload(content)).json()
+        done = await client.ended((await client.create(uploaded["id"])).json()["id"])
+
+    found = [(error["code"], error["line"]) for error in done["errors"]["data"]]
+    assert found == [("invalid_json_line", 2), ("line_too_long", 4)]
+
+
+async def test_blank_lines_and_a_last_line_without_an_end_are_fine(tmp_path: Path) -> None:
+    content = b"\xef\xbb\xbf" + jsonl([line("a")]) + b"\n  \r\n" + jsonl([line("b")])[:-1]
+    async with opened(tmp_path) as client:
+        uploaded = (await client.upload(content)).json()
+        done = await client.ended((await client.create(uploaded["id"])).json()["id"])
+        rows = await client.rows(done["output_file_id"])
+
+    assert [row["custom_id"] for row in rows] == ["a", "b"]
+
+
+async def test_half_a_surrogate_pair_in_a_line_is_survived(tmp_path: Path) -> None:
+    rows = [line("\ud83d", documents=["half an emoji: \ud83d", "Beijing"])]
+    async with opened(tmp_path) as client:
+        done = await client.ended((await client.begin(rows))["id"])
+        [row] = await client.rows(done["output_file_id"])
+
+    assert row["custom_id"] == "?"
+    assert row["response"]["status_code"] == 200
+
+
+async def test_lines_run_behind_every_request_and_outside_the_limits(tmp_path: Path) -> None:
+    limits = {"max_waiting_requests": 1, "key_requests_per_minute": 1, "key_concurrency": 1}
+    async with opened(tmp_path, batch_concurrency=8, timeout_ms=200, **limits) as client:
+        gate = gated(client)
+        job = await client.begin([line(f"r{number}", priority=0) for number in range(30)])
+        await holds(lambda: len(gate.calls) == 8)
+        await asyncio.sleep(0.3)  # Longer than a request may take.
+        waiting = client.app.state.desk.ranker.admission
+        counted = waiting.requests, waiting.tokens
+        lines = len(gate.calls)
+        gate.let_on()
+        online = await client.http.post("/v1/rerank", json={"query": "q", "documents": ["d"]})
+        done = await client.ended(job["id"])
+
+    assert lines == 8
+    assert counted == (0, 0)
+    assert online.status_code == 200
+    assert done["request_counts"]["completed"] == 30
+    assert sorted(gate.calls) == [0] + [LAST_PRIORITY] * 30
+
+
+async def test_a_line_that_can_never_be_admitted_fails(tmp_path: Path) -> None:
+    async with opened(tmp_path, max_request_tokens=500) as client:
+        rows = [line("short"), line("long", documents=["word " * 900])]
+        done = await client.ended((await client.begin(rows))["id"])
+        [bad] = await client.rows(done["error_file_id"])
+
+    assert bad["response"]["status_code"] == 413
+    assert done["request_counts"] == {"total": 2, "completed": 1, "failed": 1}
+
+
+async def test_a_line_waits_for_an_engine_that_is_away(tmp_path: Path) -> None:
+    async with opened(tmp_path) as client:
+        gate = gated(client, free=100)
+        score, refusals = gate.score, iter(range(3))
+
+        async def away(*args: Any, **options: Any) -> list[float]:
+            if next(refusals, None) is not None:
+                raise EngineAway("not now")
+            return await score(*args, **options)
+
+        gate.score = away  # type: ignore[method-assign]
+        done = await client.ended((await client.begin([line("a"), line("b")]))["id"])
+
+    assert done["request_counts"] == {"total": 2, "completed": 2, "failed": 0}
+
+
+async def test_a_bug_in_one_line_is_its_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(tmp_path) as client:
+        gate = gated(client, free=100)
+        score = gate.score
+
+        async def broken(prompts: Any, **options: Any) -> list[float]:
+            if len(prompts) == 1:
+                raise ZeroDivisionError("secret of a document")
+            return await score(prompts, **options)
+
+        gate.score = broken  # type: ignore[method-assign]
+        rows = [line("a", documents=["one"]), line("b")]
+        done = await client.ended((await client.begin(rows))["id"])
+        [bad] = await client.rows(done["error_file_id"])
+
+    assert bad["response"]["status_code"] == 500
+    assert bad["response"]["body"]["error"]["type"] == "internal_error"
+    assert done["request_counts"] == {"total": 2, "completed": 1, "failed": 1}
+    assert "ZeroDivisionError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+async def test_a_cancelled_job_keeps_what_is_done_and_names_the_rest(tmp_path: Path) -> None:
+    async with opened(tmp_path, batch_concurrency=4) as client:
+        gate = gated(client, free=6)
+        job = await client.begin([line(f"r{number}") for number in range(20)])
+        await client.until(job["id"], lambda job: job["request_counts"]["completed"] == 6)
+        cancelling = (await client.http.post(f"/v1/batches/{job['id']}/cancel")).json()
+        done = await client.ended(job["id"])
+        good = await client.rows(done["output_file_id"])
+        bad = await client.rows(done["error_file_id"])
+        calls = len(gate.calls)
+        again = await client.http.post(f"/v1/batches/{job['id']}/cancel")
+
+    assert cancelling["status"] == "cancelling"
+    assert done["status"] == "cancelled"
+    assert done["cancelling_at"] <= done["cancelled_at"]
+    assert done["request_counts"] == {"total": 20, "completed": 6, "failed": 14}
+    names = sorted(row["custom_id"] for row in good + bad)
+    assert names == sorted(f"r{number}" for number in range(20))
+    assert {row["error"]["code"] for row in bad} == {"batch_cancelled"}
+    assert {row["response"] for row in bad} == {None}
+    assert calls <= 10
+    assert again.status_code == 200  # It is cancelled, as was asked for.
+
+
+async def test_a_job_that_is_done_cannot_be_cancelled(tmp_path: Path) -> None:
+    async with opened(tmp_path) as client:
+        job = await client.ended((await client.begin([line("a")]))["id"])
+        reply = await client.http.post(f"/v1/batches/{job['id']}/cancel")
+
+    assert reply.status_code == 400
+    assert "completed" in reply.json()["error"]["message"]
+
+
+async def test_a_job_that_waits_for_its_turn_is_cancelled_at_once(tmp_path: Path) -> None:
+    async with opened(tmp_path) as client:
+        gate = gated(client)
+        first = await client.begin([line("a")])
+        await client.until(first["id"], lambda job: job["status"] == "in_progress")
+        second = await client.begin([line("b")])
+        await client.until(second["id"], lambda job: job["status"] == "in_progress")
+        await client.http.post(f"/v1/batches/{second['id']}/cancel")
+        cancelled = await client.ended(second["id"])
+        gate.let_on()
+        done = await client.ended(first["id"])
+
+    assert (cancelled["status"], done["status"]) == ("cancelled", "completed")
+    assert len(gate.calls) == 1
+
+
+async def test_what_is_not_answered_in_the_window_expires(tmp_path: Path) -> None:
+    async with opened(tmp_path, batch_concurrency=2) as client:
+        gated(client, free=3)
+        rows = [line(f"r{number}") for number in range(9)]
+        job = await client.begin(rows, completion_window="3s")
+        done = await client.ended(job["id"])
+        good = await client.rows(done["output_file_id"])
+        bad = await client.rows(done["error_file_id"])
+
+    assert done["status"] == "expired"
+    assert done["expired_at"] >= done["expires_at"]
+    assert done["request_counts"] == {"total": 9, "completed": 3, "failed": 6}
+    assert len(good) == 3
+    assert {row["error"]["code"] for row in bad} == {"batch_expired"}
+    assert len({row["custom_id"] for row in good + bad}) == 9
+
+
+async def test_a_server_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None:
+    async with opened(tmp_path, cache_mb=0, batch_concurrency=4) as client:
+        gate = gated(client, free=25)
+        job = await client.begin([line(f"r{number}") for number in range(60)])
+        await client.until(job["id"], lambda job: job["request_counts"]["completed"] == 25)
+    async with opened(tmp_path, cache_mb=0) as client:
+        gate = gated(client, free=100)
+        done = await client.ended(job["id"])
+        rows = await client.rows(done["output_file_id"])
+
+    assert done["request_counts"] == {"total": 60, "completed": 60, "failed": 0}
+    assert [row["custom_id"] for row in rows] == [f"r{number}" for number in range(60)]
+    assert len(gate.calls) == 35
+
+
+async def test_a_job_whose_file_was_lost_has_failed(tmp_path: Path) -> None:
+    async with opened(tmp_path, cache_mb=0) as client:
+        gated(client, free=5)
+        job = await client.begin([line(f"r{number}") for number in range(9)])
+        await client.until(job["id"], lambda job: job["request_counts"]["completed"] == 5)
+    (tmp_path / "files" / job["input_file_id"]).unlink()
+    async with opened(tmp_path) as client:
+        done = await client.ended(job["id"])
+        await client.app.state.batches.sweep()
+
+    assert done["status"] == "failed"
+    assert [error["code"] for error in done["errors"]["data"]] == ["missing_file"]
+    assert left_in(tmp_path) == 0
+
+
+async def test_a_full_disk_makes_a_job_wait_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(runner, "_LONGEST_PAUSE", 0.2)
+    async with opened(tmp_path) as client:
+        gate = gated(client)
+        job = await client.begin([line(f"r{number}") for number in range(9)])
+        await holds(lambda: len(gate.calls) == 9)
+        database = client.app.state.batches.database
+        pages = await database.do(_limit_pages, 1)
+        gate.let_on()
+        await holds(lambda: "have to wait" in caplog.text)
+        stuck = await client.get(f"/v1/batches/{job['id']}")
+        await database.do(_limit_pages, pages * 1000)
+        done = await client.ended(job["id"])
+
+    assert stuck["status"] == "in_progress"
+    assert stuck["request_counts"]["completed"] == 0
+    assert "have to wait" in caplog.text
+    assert "full" in caplog.text
+    assert done["request_counts"] == {"total": 9, "completed": 9, "failed": 0}
+
+
+def _limit_pages(database: sqlite3.Connection, most: int) -> int:
+    """SQLite's own way to be full; returns how many pages there are."""
+    database.execute(f"PRAGMA max_page_count = {most}").fetchall()
+    return int(database.execute("PRAGMA page_count").fetchone()[0])
+
+
+def left_in(directory: Path) -> int:
+    """Answers in the database."""
+    with closing(sqlite3.connect(directory / "batches.db")) as database:
+        return int(database.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
+
+
+async def test_a_server_that_stops_drops_its_lines_at_once(tmp_path: Path) -> None:
+    async with opened(tmp_path) as client:
+        gated(client)
+        job = await client.begin([line(f"r{number}") for number in range(5)])
+        drain = client.app.state.desk.drain
+        await holds(lambda: bool(drain.running))
+        drain.begin()
+        await holds(lambda: not drain.running)
+        refused = await client.create(job["input_file_id"])
+
+    assert refused.status_code == 503
+
+
+async def test_callers_run_side_by_side_and_see_only_their_own(tmp_path: Path) -> None:
+    keys = json.dumps(["alpha-key", "beta-key"])
+    async with opened(tmp_path, api_keys=keys, batch_concurrency=2, cache_mb=0) as client:
+        gate = gated(client, free=4)
+        alpha, beta = (type(client)(client.app, key) for key in ("alpha-key", "beta-key"))
+        first = await alpha.begin([line(f"a{number}") for number in range(50)])
+        await alpha.until(first["id"], lambda job: job["request_counts"]["completed"] == 4)
+        second = await beta.begin([line("b1"), line("b2")])
+        await beta.until(second["id"], lambda job: job["status"] == "in_progress")
+        gate.let_on(8)
+        done = await beta.ended(second["id"])
+        paths = [
+            f"/v1/batches/{first['id']}",
+            f"/v1/files/{first['input_file_id']}",
+            f"/v1/files/{first['input_file_id']}/content",
+        ]
+        seen = [(await beta.http.get(path)).status_code for path in paths]
+        cancelled = await beta.http.post(f"/v1/batches/{first['id']}/cancel")
+        deleted = await beta.http.delete(f"/v1/files/{first['input_file_id']}")
+        used = await beta.create(first["input_file_id"])
+        lists = [await beta.get(path) for path in ("/v1/batches", "/v1/files")]
+        nobody = await client.http.get(paths[0])
+
+    assert done["status"] == "completed"
+    assert seen == [404, 404, 404]
+    assert (cancelled.status_code, deleted.status_code, used.status_code) == (404, 404, 400)
+    owned = [[one["id"] for one in page["data"]] for page in lists]
+    assert owned[0] == [second["id"]]
+    assert set(owned[1]) == {second["input_file_id"], done["output_file_id"]}
+    assert nobody.status_code == 401
+
+
+async def test_jobs_are_listed_a_page_at_a_time_the_newest_first(tmp_path: Path) -> None:
+    async with opened(tmp_path) as client:
+        jobs = [(await client.begin([line("a")]))["id"] for _ in range(5)]
+        pages, after = [], ""
+        while True:
+            page = await client.get(f"/v1/batches?limit=2{after}")
+            pages.append([one["id"] for one in page["data"]])
+            assert (page["first_id"], page["last_id"]) == (pages[-1][0], pages[-1][-1])
+            if not page["has_more"]:
+                break
+            after = f"&after={page['last_id']}"
+        wrong = [await client.http.get(f"/v1/batches?limit={limit}") for limit in ("0", "101", "x")]
+
+    assert pages == [jobs[:2:-1], jobs[2:0:-1], jobs[:1]]
+    assert [reply.status_code for reply in wrong] == [400, 400, 400]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"endpoint": "/v1/embeddings"}, "endpoint"),
+        ({"completion_window": "0h"}, "completion_window"),
+        ({"completion_window": "31d"}, "completion_window"),
+        ({"completion_window": 24}, "completion_window"),
+        ({"input_file_id": "file-unknown"}, "input_file_id"),
+        ({"metadata": {"a": 1}}, "metadata.a"),
+        ({"metadata": {str(number): "" for number in range(17)}}, "metadata"),
+        ({"output_expires_after": {"anchor": "created_at", "seconds": 1}}, None),
+    ],
+    ids=str,
+)
+async def test_a_wrong_job_is_refused_with_what_is_wrong(
+    fields: Json, param: str | None, tmp_path: Path
+) -> None:
+    async with opened(tmp_path) as client:
+        file = (await client.upload(jsonl([line("a")]))).json()["id"]
+        reply = await client.create(file, **fields)
+
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"] == (param or "output_expires_after.seconds")
+
+
+async def test_without_a_directory_the_answer_names_the_flag() -> None:
+    async with opened(None) as client:
+        replies = [
+            await client.upload(b"{}"),
+            await client.create("file-1"),
+            await client.http.get("/v1/batches"),
+        ]
+
+    assert {reply.status_code for reply in replies} == {404}
+    assert all("--batch-dir" in reply.json()["error"]["message"] for reply in replies)
+
+
+async def test_two_servers_do_not_share_a_directory(tmp_path: Path) -> None:
+    async with opened(tmp_path):
+        with pytest.raises(BadSettings, match="another server"):
+            async with opened(tmp_path):
+                pass
+
+
+async def test_a_directory_that_cannot_be_used_is_said_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BadSettings, match="--batch-dir"):
+        async with opened(tmp_path / "file"):
+            pass
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "batches.db").write_text("no database, but quite some text " * 100)
+    with pytest.raises(BadSettings, match=r"batches\.db"):
+        async with opened(tmp_path / "other"):
+            pass
+
+
+async def test_nobody_else_on_the_machine_reads_the_directory(tmp_path: Path) -> None:
+    directory = tmp_path / "made"
+    async with opened(directory) as client:
+        await client.ended((await client.begin([line("a")]))["id"])
+        modes = {path: stat.S_IMODE(path.stat().st_mode) for path in directory.rglob("*")}
+
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert {mode & 0o077 for mode in modes.values()} == {0}, modes
+
+
+async def test_no_content_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    rows = [line("canary-name", query="canary-query", documents=["canary-document", ""])]
+    async with opened(tmp_path, log_level="debug") as client:
+        for content in jsonl(rows), b'{"canary-broken\n':
+            file = (await client.upload(content, canary="canary-field")).json()["id"]
+            await client.ended((await client.create(file)).json()["id"])
+
+    assert "batch job" in caplog.text
+    assert "canary" not in caplog.text
