@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Required, TypedDict
+from typing import Any, Literal, Required, TypedDict
 
 Text = str | Mapping[str, Any]
 """A document: its text, or a mapping that holds it as `text` or in the `rank_fields`."""
@@ -42,16 +42,22 @@ class RerankOptions(ScoreOptions, total=False):
         top_n: results to return, best first; all when absent.
         return_documents: False leaves out the texts.
         rank_fields: fields of mappings that are read, in this order.
+        truncation: what becomes of longer documents: "cut", "refuse" or "chunk".
+        truncation_side: "left" cuts them at their start.
         max_chunks_per_doc: a longer document is read in up to so many; the best counts.
         overlap_tokens: what neighbouring chunks share.
+        return_details: True tells what was read of each document: `Result.details`.
         partial: True answers with what is scored when the server's time is over.
     """
 
     top_n: int | None
     return_documents: bool | None
     rank_fields: Sequence[str] | None
+    truncation: Literal["cut", "refuse", "chunk"] | None
+    truncation_side: Literal["left", "right"] | None
     max_chunks_per_doc: int | None
     overlap_tokens: int | None
+    return_details: bool | None
     partial: bool | None
 
 
@@ -71,6 +77,34 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Chunk:
+    """The part of a document that has its score: `text[start:end]`.
+
+    Attributes:
+        index: its place among the `of` chunks that were read, from 0.
+    """
+
+    index: int
+    of: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What was read of a document.
+
+    Attributes:
+        tokens: that the model read, template included.
+        truncated: whether a part of it was not read.
+    """
+
+    tokens: int
+    truncated: bool
+    chunk: Chunk
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """One document's relevance.
 
@@ -78,11 +112,13 @@ class Result:
         index: its place in the request, from 0.
         relevance_score: in [0, 1], or a logit where `raw_scores` was asked for.
         document: its text; None where `return_documents` was False.
+        details: None unless `return_details` was True.
     """
 
     index: int
     relevance_score: float
     document: str | None
+    details: Details | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +188,20 @@ def rerank_response(answer: Any) -> RerankResponse:
                 int(result["index"]),
                 float(result["relevance_score"]),
                 (result.get("document") or {}).get("text"),
+                _details(result),
             )
             for result in answer["results"]
         ),
         **_about(answer),
         not_scored=tuple(map(int, answer.get("meta", {}).get("not_scored", ()))),
     )
+
+
+def _details(result: Any) -> Details | None:
+    if "chunk" not in result:
+        return None
+    chunk = Chunk(*(int(result["chunk"][name]) for name in ("index", "of", "start", "end")))
+    return Details(int(result["tokens"]), bool(result["truncated"]), chunk)
 
 
 def score_response(answer: Any) -> ScoreResponse:
