@@ -1,4 +1,4 @@
-"""The command line: `rankd serve`, `rankd rerank`, `rankd check`, `rankd hash-key`."""
+"""The command line: `rankd serve`, `rankd rerank`, `rankd check`, ..."""
 
 from __future__ import annotations
 
@@ -97,6 +97,13 @@ async def _rerank(options: argparse.Namespace) -> int:
     )
 
 
+async def _probe(options: argparse.Namespace) -> int:
+    from rankd.probe import probe
+
+    probe(_settings(options))
+    return 0
+
+
 # A key that can be guessed is no better hidden by its digest.
 _SHORTEST_KEY = 20
 
@@ -106,7 +113,11 @@ async def _hash_key(options: argparse.Namespace) -> int:
 
     from rankd.door.keys import hashed
 
-    key = (getpass("Key: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
+    try:
+        key = (getpass("Key: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
+        key.encode()
+    except UnicodeError:
+        raise BadSettings("the key is not UTF-8") from None
     if not key:
         raise BadSettings("no key was given; make one with `openssl rand -hex 32`")
     if len(key) < _SHORTEST_KEY:
@@ -181,6 +192,8 @@ def _parser() -> argparse.ArgumentParser:
     rerank.add_argument("--top-n", type=int, metavar="INT", help="print this many; all when absent")
     rerank.add_argument("--raw-scores", action="store_true", help="print logits, in nats")
     _add_settings(rerank, positional=False)
+    probe = _command(commands, "probe", _probe, "ask the server on this machine: is it ready?")
+    _add_settings(probe, positional=False)
     _command(commands, "hash-key", _hash_key, "print the digest of a key that is read from stdin")
     return parser
 
