@@ -209,6 +209,24 @@ def test_a_long_document_is_read_in_chunks(ask: Asking, url: str) -> None:
     assert not any("unknown field" in warning for warning in answer.warnings)
 
 
+def test_where_the_best_chunk_stands_is_told(ask: Asking, url: str) -> None:
+    long = "🙂 and so on " * 3000 + DOCUMENTS[1]
+
+    def details(**options: Any) -> Any:
+        return ask(url, lambda client: client.rerank(QUERY, [long], **options)).results[0].details
+
+    whole = details(truncation="chunk", max_tokens_per_doc=200, return_details=True)
+    end = details(truncation_side="left", max_tokens_per_doc=200, return_details=True)
+
+    assert not whole.truncated
+    assert end.truncated
+    assert whole.chunk.index == whole.chunk.of - 1 > 10
+    assert whole.tokens > end.tokens > 200
+    for found in (whole.chunk, end.chunk):
+        assert long[found.start : found.end].endswith(DOCUMENTS[1][-10:])
+    assert details() is None
+
+
 def test_a_key_opens_the_server(ask: Asking) -> None:
     with serving("--engine", "fake", "--api-key", "sesame") as server:
         assert ask(server.url, lambda client: client.score("q", ["d"]), api_key="sesame").scores

@@ -137,6 +137,8 @@ class Ranker:
         ask = next(ask for ask in asks if ask.documents)
         # Cut where it does not fit: it would be refused by its place among all of them.
         refuses = (ask.truncation or self.encoder.fit.truncation) == "refuse"
+        # Chunks that are only counted make nothing be refused.
+        refuses = refuses and bool(ask.truncation or not ask.max_chunks)
         cuts: Truncation | None = "cut" if refuses else ask.truncation
         shortest = min(ask.documents, key=len)
         [one] = await self.encoder.encode([replace(ask, documents=(shortest,), truncation=cuts)])

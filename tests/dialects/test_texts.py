@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
 
+from rankd.checkpoint import Checkpoint
 from rankd.dialects.texts import text_of
+from rankd.prompts import open_encoder
+from rankd.types import Ask
 
 BOOK = {"title": "Moby-Dick", "year": 1851, "about": ["a whale", "a captain"], "none": None}
 
@@ -27,7 +35,8 @@ BOOK = {"title": "Moby-Dick", "year": 1851, "about": ["a whale", "a captain"], "
             (),
             "a\nb",
         ),
-        (BOOK, (), 'title: Moby-Dick\nyear: 1851\nabout: ["a whale", "a captain"]\nnone: null'),
+        (BOOK, (), "title: Moby-Dick\nyear: 1851\nabout:\n- a whale\n- a captain\nnone: null"),
+        (BOOK, ("about",), "- a whale\n- a captain"),
         (BOOK, ("year", "title"), "year: 1851\ntitle: Moby-Dick"),
         (BOOK, ("title",), "Moby-Dick"),
         (BOOK, ("year",), "1851"),
@@ -115,3 +124,102 @@ def test_more_fields_than_anyone_means_are_refused(
 
     assert reply.status_code == 413
     assert reply.json()["message"] == f"{path} has 10,001 fields; the limit is 10,000"
+
+
+# Cohere's own example: its documents, and what its page shows of them.
+LETTER = {
+    "from": "Paul Doe <paul_fake_doe@oracle.com>",
+    "to": ["Steve <steve@me.com>", "lisa@example.com"],
+    "date": "2024-03-27",
+    "sent": {"by": "smtp", "tries": 2, "ok": True, "notes": None, "cc": [], "size": 1.5},
+    "parts": [{"kind": "text", "words": [1, 2]}, [3, [4]], "plain"],
+    "empty": {},
+}
+
+
+def test_a_document_is_what_cohere_tells_to_make_of_it() -> None:
+    assert text_of(LETTER) == yaml.dump(LETTER, sort_keys=False).rstrip("\n").replace(
+        "'2024-03-27'", "2024-03-27"
+    )
+
+
+words = st.from_regex(r"[a-z][a-z ]{0,20}[b-df-km-x]z", fullmatch=True)
+values = st.recursive(
+    st.one_of(words, st.integers(-1000, 1000), st.booleans(), st.none()),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(words, inner, max_size=4)),
+    max_leaves=12,
+)
+
+
+@given(document=st.dictionaries(words, values, min_size=1, max_size=6))
+def test_of_plain_words_it_is_yaml_to_the_letter(document: dict[str, Any]) -> None:
+    dumped = yaml.dump(document, sort_keys=False, width=10**6, allow_unicode=True)
+
+    assert text_of(document) == dumped.rstrip("\n")
+
+
+@given(lines=st.lists(words, min_size=2, max_size=5))
+def test_a_text_of_many_lines_reads_back_as_it_was(lines: list[str]) -> None:
+    document = {"title": "t", "body": "\n".join(lines), "list": ["\n\n".join(lines)]}
+
+    assert yaml.safe_load(text_of(document)) == document
+    assert yaml.safe_load(text_of({"in": {"deep": document}})) == {"in": {"deep": document}}
+
+
+def test_words_stay_as_they_are() -> None:
+    said = {"quote": 'He said: "no" # never', "dash": "- x", "path": "C:\\temp", "yes": "yes"}
+
+    assert text_of(said) == 'quote: He said: "no" # never\ndash: - x\npath: C:\\temp\nyes: yes'
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r", "\r\n", "\n\n"])
+def test_no_line_of_a_text_passes_for_a_field(line_break: str) -> None:
+    for value in (
+        f"cheap{line_break}price: 0",
+        [f"a{line_break}price: 0"],
+        {"b": f"c{line_break}price: 0"},
+    ):
+        for told in ({"title": value, "price": 9}, {f"x{line_break}price: 0": "y", "title": value}):
+            lines = text_of(told).splitlines()
+            assert not any(line.startswith("price: 0") for line in lines)
+
+
+@pytest.mark.parametrize("place", ["{0}", "a {0} b", "{0}\n{0}"])
+def test_control_tokens_in_names_and_values_are_text(builtin: Path, place: str) -> None:
+    encoder = open_encoder(
+        Checkpoint(builtin, "test", {}),
+        max_tokens=4_096,
+        instruction="i",
+        max_instruction_tokens=64,
+    )
+    control = {"<|im_end|>", "<|im_start|>", "<think>", "</think>", "<|endoftext|>"}
+    spec = json.loads((builtin / "tokenizer.json").read_text(encoding="utf-8"))
+    ids = {token["id"] for token in spec["added_tokens"]}
+    assert control & {token["content"] for token in spec["added_tokens"]}
+
+    for token in control:
+        bad = place.format(token)
+        text = text_of({bad: bad, "list": [bad, {bad: [bad]}], "last": bad})
+        harmless, hostile = (
+            encoder.encode_now(Ask("q", (one,))).prompts[0] for one in ("plain", text)
+        )
+        assert sum(one in ids for one in hostile.tail) == sum(one in ids for one in harmless.tail)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [0] * 5_000_000,
+        {"deep": ["a\na"] * 900},
+        {"text": "a\n" * 4_000_000},
+        ["a\n" * 4_000_000],
+    ],
+)
+def test_large_values_take_no_time_worth_speaking_of(value: Any) -> None:
+    began = time.perf_counter()
+    whole = text_of({"value": value, "title": "t"})
+    alone = text_of({"value": value}, ("value",))
+
+    assert whole.endswith("title: t")
+    assert len(alone) <= len(whole) < 100_000_000
+    assert time.perf_counter() - began < 10

@@ -16,6 +16,8 @@ export {
 } from "./errors.js";
 export type {
   CallOptions,
+  Chunk,
+  Details,
   Model,
   RerankOptions,
   RerankRequest,

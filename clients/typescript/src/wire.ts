@@ -39,13 +39,17 @@ export interface RerankOptions extends ScoreOptions {
   returnDocuments?: boolean | undefined;
   /** Fields of objects that are read, in this order. */
   rankFields?: readonly string[] | undefined;
+  /** What becomes of longer documents; chunks are read all, and the best counts. */
+  truncation?: "cut" | "refuse" | "chunk" | undefined;
+  /** "left" cuts them at their start. */
+  truncationSide?: "left" | "right" | undefined;
   /** A longer document is read in up to so many chunks; the best counts. */
   maxChunksPerDoc?: number | undefined;
   /** Tokens that neighbouring chunks share. */
   overlapTokens?: number | undefined;
   /** Documents whose `relevanceScore` is below are left out. */
   scoreThreshold?: number | undefined;
-  /** True adds the `normalizedScore` where the server can tell it. */
+  /** Tells what was read of each document, and its `normalizedScore` where the server can. */
   returnDetails?: boolean | undefined;
 }
 
@@ -61,6 +65,28 @@ export interface Usage {
   readonly totalTokens: number;
 }
 
+/** What was read of a document. */
+export interface Details {
+  /** Tokens that the model read, template included. */
+  readonly tokens: number;
+  /** Whether a part of the document was not read. */
+  readonly truncated: boolean;
+  /** The part that has the score. */
+  readonly chunk: Chunk;
+}
+
+/**
+ * A part of a document, in Unicode code points: `[...text].slice(start, end).join("")`. JavaScript
+ * counts most emoji twice, so `text.slice(start, end)` is another part where there are any.
+ */
+export interface Chunk {
+  /** Its place among the `of` chunks that were read, from 0. */
+  readonly index: number;
+  readonly of: number;
+  readonly start: number;
+  readonly end: number;
+}
+
 /** One document's relevance. */
 export interface Result {
   /** The document's place in the request, from 0. */
@@ -74,6 +100,8 @@ export interface Result {
    * `returnDetails`.
    */
   readonly normalizedScore: number | undefined;
+  /** Undefined unless `returnDetails` was true. */
+  readonly details: Details | undefined;
 }
 
 interface About {
@@ -111,6 +139,8 @@ export function rerankBody(request: RerankRequest, model: string | undefined): o
     top_n: request.topN,
     return_documents: request.returnDocuments,
     rank_fields: request.rankFields,
+    truncation: request.truncation,
+    truncation_side: request.truncationSide,
     max_chunks_per_doc: request.maxChunksPerDoc,
     overlap_tokens: request.overlapTokens,
     score_threshold: request.scoreThreshold,
@@ -169,8 +199,22 @@ export function rerankResponse(answer: any): RerankResponse {
     relevanceScore: number(result.relevance_score),
     document: result.document?.text,
     normalizedScore: result.normalized_score,
+    details: result.chunk && details(result),
   }));
   return { results, belowThreshold: answer.meta?.below_threshold ?? 0, ...about(answer) };
+}
+
+function details({ tokens, truncated, chunk }: any): Details {
+  return {
+    tokens: number(tokens),
+    truncated,
+    chunk: {
+      index: number(chunk.index),
+      of: number(chunk.of),
+      start: number(chunk.start),
+      end: number(chunk.end),
+    },
+  };
 }
 
 export function scoreResponse(answer: any): ScoreResponse {

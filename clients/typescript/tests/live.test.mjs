@@ -99,6 +99,26 @@ test("a long document is read in chunks", live, async () => {
   assert.ok(!best.warnings.some((warning) => warning.includes("unknown field")));
 });
 
+test("where the best chunk stands is told in code points", live, async () => {
+  const long = "🙂 and so on ".repeat(3000) + DOCUMENTS[1];
+  const options = { truncation: "chunk", maxTokensPerDoc: 200, returnDetails: true };
+
+  const { results, warnings } = await rankd.rerank(QUERY, [long], options);
+  const left = { truncationSide: "left", maxTokensPerDoc: 200, returnDetails: true };
+  const end = await rankd.rerank(QUERY, [long], left);
+  const plain = await rankd.rerank(QUERY, [long]);
+
+  for (const { chunk } of [results[0].details, end.results[0].details]) {
+    const part = [...long].slice(chunk.start, chunk.end).join("");
+    assert.ok(part.endsWith(DOCUMENTS[1].slice(-10)));
+  }
+  assert.equal(results[0].details.chunk.index, results[0].details.chunk.of - 1);
+  assert.equal(results[0].details.truncated, false);
+  assert.equal(end.results[0].details.truncated, true);
+  assert.equal(plain.results[0].details, undefined);
+  assert.deepEqual(warnings, []);
+});
+
 test("score keeps the order and agrees with rerank", live, async () => {
   const { scores } = await rankd.score(QUERY, DOCUMENTS);
   const { results } = await rankd.rerank(QUERY, DOCUMENTS);

@@ -32,6 +32,8 @@ from rankd.client.errors import (
     Unavailable,
 )
 from rankd.client.wire import (
+    Chunk,
+    Details,
     Model,
     RerankOptions,
     RerankRequest,
@@ -47,9 +49,11 @@ __all__ = [
     "AsyncClient",
     "BadAnswer",
     "BadRequest",
+    "Chunk",
     "Client",
     "ConnectionFailed",
     "ConnectionLost",
+    "Details",
     "Model",
     "Overloaded",
     "RankdError",

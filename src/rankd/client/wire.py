@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Required, TypedDict
+from typing import Any, Literal, Required, TypedDict
 
 Text = str | Mapping[str, Any]
 """A document: its text, or a mapping that holds it as `text` or in the `rank_fields`."""
@@ -44,21 +44,26 @@ class RerankOptions(ScoreOptions, total=False):
         top_n: results to return, best first; all when absent.
         return_documents: False leaves out the texts.
         rank_fields: fields of mappings that are read, in this order.
+        truncation: what becomes of longer documents: "cut", "refuse" or "chunk".
+        truncation_side: "left" cuts them at their start.
         max_chunks_per_doc: a longer document is read in up to so many; the best counts.
         overlap_tokens: what neighbouring chunks share.
+        return_details: True tells what was read of each document, `Result.details`, and its
+            `normalized_score` where the server can.
         partial: True answers with what is scored when the server's time is over.
         score_threshold: documents whose `relevance_score` is below are left out.
-        return_details: True adds the `normalized_score` where the server can tell it.
     """
 
     top_n: int | None
     return_documents: bool | None
     rank_fields: Sequence[str] | None
+    truncation: Literal["cut", "refuse", "chunk"] | None
+    truncation_side: Literal["left", "right"] | None
     max_chunks_per_doc: int | None
     overlap_tokens: int | None
+    return_details: bool | None
     partial: bool | None
     score_threshold: float | None
-    return_details: bool | None
 
 
 class RerankRequest(RerankOptions, total=False):
@@ -77,6 +82,34 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Chunk:
+    """The part of a document that has its score: `text[start:end]`.
+
+    Attributes:
+        index: its place among the `of` chunks that were read, from 0.
+    """
+
+    index: int
+    of: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What was read of a document.
+
+    Attributes:
+        tokens: that the model read, template included.
+        truncated: whether a part of it was not read.
+    """
+
+    tokens: int
+    truncated: bool
+    chunk: Chunk
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """One document's relevance.
 
@@ -84,6 +117,7 @@ class Result:
         index: its place in the request, from 0.
         relevance_score: in [0, 1], or a logit where `raw_scores` was asked for.
         document: its text; None where `return_documents` was False.
+        details: None unless `return_details` was True.
         normalized_score: how probable its relevance is, by the server's calibration; None
             without one, or without `return_details`.
     """
@@ -91,6 +125,7 @@ class Result:
     index: int
     relevance_score: float
     document: str | None
+    details: Details | None = None
     normalized_score: float | None = None
 
 
@@ -164,6 +199,7 @@ def rerank_response(answer: Any) -> RerankResponse:
                 int(result["index"]),
                 float(result["relevance_score"]),
                 (result.get("document") or {}).get("text"),
+                _details(result),
                 result.get("normalized_score"),
             )
             for result in answer["results"]
@@ -172,6 +208,13 @@ def rerank_response(answer: Any) -> RerankResponse:
         not_scored=tuple(map(int, answer.get("meta", {}).get("not_scored", ()))),
         below_threshold=int(answer.get("meta", {}).get("below_threshold", 0)),
     )
+
+
+def _details(result: Any) -> Details | None:
+    if "chunk" not in result:
+        return None
+    chunk = Chunk(*(int(result["chunk"][name]) for name in ("index", "of", "start", "end")))
+    return Details(int(result["tokens"]), bool(result["truncated"]), chunk)
 
 
 def score_response(answer: Any) -> ScoreResponse:

@@ -63,20 +63,20 @@ class RerankRequest(Repeating):
     max_tokens_per_doc: Count | None = Field(
         None,
         ge=0,
-        description="Tokens of a document, and of a chunk, that fit; the server's "
-        "--max-tokens-per-doc (what the model allows) when 0 or absent.",
+        description="Tokens of a document that fit, and of a chunk; when 0 or absent what the "
+        "model allows, and of `chunk` the server's --chunk-tokens (512).",
     )
     max_chunks_per_doc: Count | None = Field(
         None,
         ge=1,
         description="A document that does not fit is read in up to so many chunks, of which the "
-        "best counts; without it, `chunk` makes --max-chunks-per-doc (as many as it takes).",
+        "best counts; when absent it is cut, or with `chunk` read in as many as it takes.",
     )
     overlap_tokens: Count | None = Field(
         None,
         ge=0,
-        description="Tokens that two neighbouring chunks share; the server's --overlap-tokens (0) "
-        "when absent.",
+        description="Tokens that two neighbouring chunks share; when absent 0, or of chunks whose "
+        "length the server decides its --chunk-overlap (64).",
     )
     return_details: bool | None = Field(
         None,

@@ -45,8 +45,7 @@ class SiliconFlowRequest(Listing):
     overlap_tokens: Count | None = Field(
         None,
         ge=0,
-        description="Tokens that two neighbouring chunks share; the server's --overlap-tokens (0) "
-        "when absent.",
+        description="Tokens that two neighbouring chunks share; 0 when absent.",
     )
 
     def fit(self) -> Fit:

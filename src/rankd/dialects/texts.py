@@ -94,17 +94,86 @@ def _chosen(value: dict[str, Any], fields: Sequence[str]) -> str:
     if not present:
         raise ValueError(f"has none of the rank_fields {', '.join(map(repr, fields))}")
     if len(fields) == 1:
-        return _plain(value[present[0]])
+        alone = value[present[0]]
+        return alone if isinstance(alone, str) else _alone(alone)
     return _lines(value, present)
 
 
 def _lines(value: dict[str, Any], fields: Iterable[str]) -> str:
-    """As Cohere documents it: YAML, a field a line, in the order given."""
-    return "\n".join(f"{field}: {_plain(value[field])}" for field in fields)
+    """As Cohere documents it: what `yaml.dump(sort_keys=False)` writes, in the order given.
+
+    But words stay as they are, without the quotes and breaks that YAML's syntax may ask for.
+    The lines of a text are set in, so that none of them passes for a field.
+    """
+    chosen = {field: value[field] for field in fields}
+    return _block(chosen, _is_much(chosen))
 
 
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _alone(value: Any) -> str:
+    return _json(value) if _is_much([value]) else _block(value, much=False)
+
+
+# Values and lines inside of values, beyond which those are written as JSON, which is YAML, too:
+# blocks are made piece by piece, and everyone else waits meanwhile.
+_MOST_INSIDE = 1_000
+
+
+def _is_much(value: dict[str, Any] | list[Any]) -> bool:
+    """Whether there is too much inside a value's values to write all of it as blocks."""
+    count = 0
+    level: list[Any] = [value]
+    while level := [one for node in level for one in _inside(node) if isinstance(one, dict | list)]:
+        count += sum(map(len, level))
+        if count > _MOST_INSIDE:
+            return True
+        texts = (one for node in level for one in _inside(node) if isinstance(one, str))
+        count += sum(text.count("\n") + text.count("\r") for text in texts)
+    return count > _MOST_INSIDE
+
+
+def _inside(node: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return node.values() if isinstance(node, dict) else node
+
+
+def _block(value: Any, much: bool) -> str:
+    match value:
+        case dict() if value:
+            return "\n".join(_field(name, one, much) for name, one in value.items())
+        case list() if value:
+            return "\n".join(_item(one, much) for one in value)
+        case str():
+            # As a whole: a text may have millions of lines.
+            text = value.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
+            return f"|-\n{_set_in(text)}" if "\n" in text else text
+    return _json(value)
+
+
+def _field(name: str, value: Any, much: bool) -> str:
+    """`name: value`; a list or an object under its name, an object's fields set in."""
+    name = name if len(name.splitlines()) == 1 else _json(name)
+    match value:
+        case dict() | list() if value and much:
+            return f"{name}: {_json(value)}"
+        case dict() if value:
+            return f"{name}:\n{_set_in(_block(value, much))}"
+        case list() if value:
+            return f"{name}:\n{_block(value, much)}"
+    return f"{name}: {_block(value, much)}"
+
+
+def _item(value: Any, much: bool) -> str:
+    """`- value`, all of it behind the dash."""
+    if much and isinstance(value, dict | list):
+        return f"- {_json(value)}"
+    return f"- {_set_in(_block(value, much)).removeprefix('  ')}"
+
+
+def _set_in(block: str) -> str:
+    return "  " + block.replace("\n", "\n  ").replace("  \n", "\n")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _content(content: Any) -> str:
