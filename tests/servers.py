@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +71,10 @@ def serving(*arguments: str) -> Iterator[Server]:
         yield Server(process, url, said, listener)
     finally:
         if process.poll() is None:
-            process.kill()
+            # With its processes: vLLM's outlive a server that is killed.
+            for pid in family(process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             process.wait()
 
 
@@ -94,7 +98,10 @@ def _listen(process: subprocess.Popen[str], said: list[str]) -> None:
 def family(pid: int) -> list[int]:
     """A process and all that descend from it, by pid, parents first."""
     # Each thread has children of its own.
-    threads = Path(f"/proc/{pid}/task").iterdir()
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+    except FileNotFoundError:
+        return []  # It ended while it was looked at.
     children = [child for thread in threads for child in _children(thread)]
     return [pid, *(one for child in children for one in family(int(child)))]
 
