@@ -12,6 +12,7 @@ from rankd.evaluation.firststage import Candidates
 
 if TYPE_CHECKING:
     from ir_measures import Measure
+    from ir_measures.providers import FallbackProvider
 
 PerQuery = dict[str, dict[str, float]]
 """Of each measure, by its name, the value of each query."""
@@ -34,7 +35,7 @@ def chosen(names: Sequence[str] | None, depth: int) -> list[Measure]:
         try:
             # Its alias Recall has no cut-off.
             measure = ir_measures.parse_measure(re.sub(r"^Recall(?=@)", "R", name))
-            supported = ir_measures.DefaultPipeline.supports(measure)  # type: ignore[no-untyped-call]
+            supported = _pipeline().supports(measure)  # type: ignore[no-untyped-call]
         except (NameError, ValueError, AssertionError, SyntaxError):
             supported = False
         if not supported:
@@ -42,6 +43,14 @@ def chosen(names: Sequence[str] | None, depth: int) -> list[Measure]:
         if measure not in found:
             found.append(measure)
     return found
+
+
+def _pipeline() -> FallbackProvider:
+    """trec_eval, and MRR with a cut-off; other providers run programs or are not there."""
+    from ir_measures import providers
+
+    chosen = [providers.registry[name] for name in ("pytrec_eval", "msmarco")]
+    return providers.FallbackProvider(chosen)  # type: ignore[no-untyped-call]
 
 
 def said(measure: Measure) -> str:
@@ -52,15 +61,13 @@ def said(measure: Measure) -> str:
 
 def judge(measures: Sequence[Measure], qrels: Qrels, rankings: Candidates) -> PerQuery:
     """The value of every measure for every judged query; 0 for one without a ranking."""
-    import ir_measures
-
     # Ranks as scores: trec_eval sorts by score, and breaks ties in a way of its own.
     run = {
         query: {document: -float(rank) for rank, document in enumerate(documents)}
         for query, documents in rankings.items()
     }
     values: PerQuery = {said(measure): dict.fromkeys(qrels, 0.0) for measure in measures}
-    for metric in ir_measures.iter_calc(measures, qrels, run):
+    for metric in _pipeline().iter_calc(measures, qrels, run):
         values[said(metric.measure)][metric.query_id] = float(metric.value)
     return values
 

@@ -25,6 +25,7 @@ def draw(file: Path, found: Sequence[Calibrated]) -> None:
     Args:
         file: its ending chooses between PNG and SVG.
     """
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -34,9 +35,10 @@ def draw(file: Path, found: Sequence[Calibrated]) -> None:
     for (scores, reliability), one in zip(rows, found, strict=True):
         _distributions(scores, one)
         _reliability(reliability, one)
-    # No date: the same pairs shall give the same file.
+    # No date, no random ids: the same pairs shall give the same file.
     svg = file.suffix.lower() == ".svg"
-    figure.savefig(file, metadata={"Date": None} if svg else None)
+    with rc_context({"svg.hashsalt": "rankd"}):
+        figure.savefig(file, metadata={"Date": None} if svg else None)
 
 
 def _distributions(axes: Axes, one: Calibrated) -> None:
