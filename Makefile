@@ -59,6 +59,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python bench/overload.py
 	$(BIN)/python bench/soak.py
 	$(BIN)/python bench/cache.py
+	$(BIN)/python bench/evaluation.py
 
 clean:
 	rm -rf $(VENV) $(VLLM_VENV) $(CLIENTS_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -118,9 +118,10 @@ def test_platt_scaling_is_judged_on_what_it_was_not_fitted_on(found: Row) -> Non
 
 
 def test_each_instruction_has_a_threshold_of_its_own(tmp_path: Path, pairs: list[Row]) -> None:
-    other = "Given a question, find a passage about something else"
+    other, third = "Given a question, find a passage about something else", 'Find "it"'
     rows = pairs + [row | {"instruction": other} for row in pairs[:60]]
     rows += [row | {"instruction": INSTRUCTION} for row in pairs[:3]]
+    rows += [row | {"instruction": third} for row in pairs[60:90]]
 
     found = calibrate(tmp_path, rows)
 
@@ -128,8 +129,9 @@ def test_each_instruction_has_a_threshold_of_its_own(tmp_path: Path, pairs: list
     assert {name: one["pairs"] for name, one in named.items()} == {
         "default": 153,
         "instruction-1": 60,
+        "instruction-2": 30,
     }
-    assert found["toml"]["instructions"] == {"instruction-1": other}
+    assert found["toml"]["instructions"] == {"instruction-1": other, "instruction-2": third}
     assert found["toml"]["calibration"]["instruction-1"]["instruction"] == other
     assert named["instruction-1"]["reliability"] != named["default"]["reliability"]
 

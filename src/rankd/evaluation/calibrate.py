@@ -256,6 +256,8 @@ def _remarks(found: Sequence[Calibrated], options: CalibrateOptions) -> list[str
             lines.append(f"{name}: no score lies on the wrong side{extra}: judge harder pairs")
         if one.platt and not one.platt_is_usable:
             lines.append(f"{name}: scores rank the wrong way round; Platt scaling is not written")
+        elif one.scaled and one.scaled.brier >= one.raw.brier:
+            lines.append(f"{name}: Platt scaling did not help with queries it had not seen")
     return lines
 
 
@@ -271,9 +273,18 @@ def toml(about: Mapping[str, Any], found: Sequence[Calibrated], own: str | None)
             f"# Measured at {about['url']}, which calls its model {about['model']!r}: what model "
             "it is, this file cannot check."
         )
+    if new := [one.group for one in found if one.group.is_new and _is_set(one)]:
+        lines += ["", "# Texts that had no name: put names of your own in both places."]
+        lines += ["[instructions]"]
+        lines += [f"{_text(group.name)} = {_text(group.instruction or '')}" for group in new]
     for one in found:
         lines += ["", *_toml_of(one, about, own)]
     return "\n".join([*lines, ""])
+
+
+def _is_set(one: Calibrated) -> bool:
+    """Whether anything was found that can be set."""
+    return one.threshold is not None or one.platt_is_usable
 
 
 def _toml_of(one: Calibrated, about: Mapping[str, Any], own: str | None) -> list[str]:
@@ -285,12 +296,10 @@ def _toml_of(one: Calibrated, about: Mapping[str, Any], own: str | None) -> list
         f"# {len(group.pairs)} judged pairs, {sum(group.relevant)} relevant: {figures}"
         f"Brier {one.raw.brier:.3f}, ECE {one.raw.ece:.3f}"
     )
-    if cut is None and not one.platt_is_usable:
+    if not _is_set(one):
         return [comment, f"# No setting for {_text(group.name)} reaches what was asked for."]
     lines = [comment]
     instruction = own if group.instruction is None else group.instruction
-    if group.is_new and instruction is not None:
-        lines += ["[instructions]", f"{_text(group.name)} = {_text(instruction)}", ""]
     lines.append(f"[calibration.{_text(group.name)}]")
     if cut is not None:
         lines.append(f"threshold = {cut.value!r}")

@@ -154,14 +154,14 @@ def _heading(report: Report) -> list[str]:
         f"of the first stage ({data['first_stage']}, {data['depth']:,} at most each)"
     ]
     if data["without_candidates"]:
-        lines.append(f"{data['without_candidates']:,} queries have no candidates and count as 0")
+        lines.append(f"without candidates, counted as 0: {data['without_candidates']:,} queries")
     for system in report.systems:
         about = system.about
         place = about.get("url") or f"{about['engine']} on {about['device']}, {about['dtype']}"
         lines.append(f"{system.letter}: {about['model'] or 'unnamed'} ({place}), {_effort(system)}")
         if system.warnings:
             lines.append(
-                f"{system.letter}: {len(system.warnings):,} queries gave warnings, "
+                f"{system.letter}: queries with warnings: {len(system.warnings):,}, "
                 f"such as: {system.warnings[0]}"
             )
     instructions = [system.about["instruction"] for system in report.systems]
