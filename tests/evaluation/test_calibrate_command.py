@@ -104,6 +104,9 @@ def test_a_precision_that_cannot_be_had_is_said_and_writes_no_threshold(tmp_path
     assert "scores rank the wrong way round; Platt scaling is not written" in found["said"]
     assert found["toml"] == {}
 
+    best = calibrate(tmp_path, rows, "--platt")
+    assert set(best["toml"]["calibration"]["default"]) == {"threshold", "model", "instruction"}
+
 
 def test_platt_scaling_is_judged_on_what_it_was_not_fitted_on(found: Row) -> None:
     [one] = found["figures"]["instructions"]

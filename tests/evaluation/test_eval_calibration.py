@@ -96,13 +96,13 @@ def test_auc_is_the_share_of_pairs_in_the_right_order() -> None:
 
 
 def test_reliability_is_what_its_bins_say() -> None:
-    found = calibration.reliability([0.1, 0.2, 0.7, 0.9], [False, True, True, True], 2)
+    found = calibration.reliability([0.1, 0.2, 0.3, 0.9], [False, True, True, True], 2)
 
     low, high = found.bins
-    assert [low.pairs, low.mean, low.relevant] == pytest.approx([2, 0.15, 0.5])
-    assert [high.pairs, high.mean, high.relevant] == pytest.approx([2, 0.8, 1.0])
-    assert found.ece == pytest.approx((0.35 + 0.2) / 2)
-    assert found.brier == pytest.approx((0.01 + 0.64 + 0.09 + 0.01) / 4)
+    assert [low.pairs, low.mean, low.relevant] == pytest.approx([3, 0.2, 2 / 3])
+    assert [high.pairs, high.mean, high.relevant] == pytest.approx([1, 0.9, 1.0])
+    assert found.ece == pytest.approx(3 / 4 * (2 / 3 - 0.2) + 1 / 4 * 0.1)
+    assert found.brier == pytest.approx((0.01 + 0.64 + 0.49 + 0.01) / 4)
 
 
 def test_a_probability_of_one_lies_in_the_last_bin_and_empty_bins_count_nothing() -> None:

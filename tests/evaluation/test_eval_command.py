@@ -143,6 +143,17 @@ def test_bm25_makes_a_first_stage(folder: Path) -> None:
     assert report["data"]["first_stage"].startswith("BM25, k1 1.2")
 
 
+def test_an_empty_document_is_a_document(folder: Path, server: Server) -> None:
+    corpus = folder / "corpus.jsonl"
+    corpus.write_text(corpus.read_text().replace(DOCUMENTS["bread"], ""))
+
+    local = evaluate(folder)
+    remote = evaluate(folder, "--url", server.url, "--api-key", KEY)
+
+    assert local["data"]["pairs"] == 15
+    assert remote["queries"] == local["queries"]
+
+
 def test_only_the_candidates_within_the_depth_are_read(folder: Path) -> None:
     report = evaluate(folder, "--engine", "fake", "--depth", "4", "--queries", "2")
 
@@ -252,6 +263,7 @@ def test_half_a_line_is_scored_again_and_a_damaged_one_is_an_error(folder: Path)
     second = evaluate(folder, "--engine", "fake")
     assert second["systems"][0]["reused_queries"] == 2
     assert second["queries"] == first["queries"]
+    assert evaluate(folder, "--engine", "fake")["systems"][0]["reused_queries"] == 3
 
     file.write_bytes(whole.replace(b'"query":"q2"', b'"query":"q9"'))
     said = refused(folder, "--engine", "fake", "--run", str(folder / "run.trec"))
@@ -460,6 +472,9 @@ def test_mistakes_are_sentences(folder: Path, tmp_path: Path) -> None:
     assert "'nDGC@10' is no measure" in refused(folder, "--bm25", "--measures", "nDGC@10")
     assert "is no folder" in refused(tmp_path / "nowhere", "--bm25")
     assert "cannot read" in refused(folder, "--bm25", "--split", "dev")
+    assert "instruction" in refused(
+        folder, "--bm25", "--engine", "fake", "--instruction", "very " * 2_000
+    )
     assert "both sides are the same" in refused(
         folder, *first, "--against", "builtin", "--engine", "fake"
     )

@@ -37,6 +37,7 @@ def test_a_query_without_candidates_counts_as_zero() -> None:
     found = judged("nDCG@10", "MRR@10")
 
     assert found["nDCG@10"]["q3"] == 0
+    assert all(list(values) == list(QRELS) for values in found.values())
     assert measures.means(found)["MRR@10"] == pytest.approx((1 / 2 + 1 + 0) / 3)
 
 

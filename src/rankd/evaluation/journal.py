@@ -105,8 +105,8 @@ def _rows(path: Path, stream: BinaryIO) -> list[dict[str, Any]]:
 def _scored(path: Path, rows: list[dict[str, Any]], sizes: Mapping[str, int]) -> dict[str, Scored]:
     known = {}
     for number, row in enumerate(rows, 2):
-        query, logits = row.get("query", ""), row.get("logits", [])
-        if len(logits) != sizes.get(query):
+        query, logits = str(row.get("query")), row.get("logits")
+        if not isinstance(logits, list) or len(logits) != sizes.get(query):
             raise _damaged(path, number)
         known[query] = Scored(logits, row.get("warning"))
     return known

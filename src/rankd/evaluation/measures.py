@@ -66,6 +66,7 @@ def judge(measures: Sequence[Measure], qrels: Qrels, rankings: Candidates) -> Pe
         query: {document: -float(rank) for rank, document in enumerate(documents)}
         for query, documents in rankings.items()
     }
+    # All in the order of the queries, so that two systems can be compared value by value.
     values: PerQuery = {said(measure): dict.fromkeys(qrels, 0.0) for measure in measures}
     for metric in _pipeline().iter_calc(measures, qrels, run):
         values[said(metric.measure)][metric.query_id] = float(metric.value)
