@@ -12,7 +12,7 @@ from rankd.errors import BadSettings
 from rankd.evaluation import measures
 from rankd.evaluation.statistics import difference, kendall_tau
 
-QRELS = {"q1": {"a": 2, "b": 1, "z": 1}, "q2": {"c": 1}, "q3": {"d": 1}}
+QRELS = {"q3": {"d": 1}, "q1": {"a": 2, "b": 1, "z": 1}, "q2": {"c": 1}}
 RANKINGS = {"q1": ["x", "a", "b"], "q2": ["c"]}
 
 
