@@ -13,7 +13,7 @@ CLIENTS := $(patsubst tests/clients/env/%.txt,$(CLIENTS_VENV)/%/.installed,$(wil
 	$(CLIENTS_VENV)/node/.installed
 INSTALL_VLLM := $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: setup serve test test-vllm test-clients probe-ascend lint bench bench-vllm clean
+.PHONY: setup serve test test-vllm test-clients test-chaos probe-ascend lint bench bench-vllm clean
 
 setup: $(VENV)/.serve
 
@@ -32,6 +32,11 @@ test-vllm: $(VLLM_VENV)/.dev
 # of their own because they want different versions of each other. `make -j2` sets up two at once.
 test-clients: $(VENV)/.dev $(CLIENTS)
 	CLIENTS_VENV=$(CLIENTS_VENV) $(BIN)/python -m pytest -m clients tests/clients tests/test_typescript.py $(ARGS)
+
+# Two minutes in which the engine and Redis die again and again under clients of all kinds; needs
+# redis-server, or ARGS=--chaos-without-redis. Longer: make test-chaos ARGS="--chaos-seconds 600"
+test-chaos: $(VENV)/.dev
+	$(BIN)/python -m pytest -m chaos tests/chaos $(ARGS)
 
 # Would vllm-ascend take what rankd gives it? Its own sources say, with torch_npu mocked:
 # the arguments are tested, no NPU is.

@@ -25,7 +25,7 @@ RUN python3 -m pip install --no-cache-dir --no-deps /wheels/*.whl \
 ENV RANKD_HOST=0.0.0.0 RANKD_ENGINE=vllm
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=900s --retries=3 \
-    CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+    CMD ["rankd", "probe"]
 # The devices belong to root on most hosts, so the image's own user stays.
 ENTRYPOINT ["rankd-entrypoint"]
 CMD ["serve"]

@@ -23,6 +23,6 @@ WORKDIR /home/rankd
 ENV PATH=/opt/rankd/bin:$PATH RANKD_HOST=0.0.0.0
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+    CMD ["rankd", "probe"]
 ENTRYPOINT ["rankd"]
 CMD ["serve"]

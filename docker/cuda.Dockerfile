@@ -27,6 +27,6 @@ ENV RANKD_HOST=0.0.0.0 RANKD_ENGINE=vllm
 EXPOSE 8000
 # Loading 8B weights from a slow disk and compiling take minutes.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=900s --retries=3 \
-    CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+    CMD ["rankd", "probe"]
 ENTRYPOINT ["rankd"]
 CMD ["serve"]

@@ -8,11 +8,30 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from checkpoints import make_checkpoint, qwen_tokenizer
 from rankd.app import open_app
 from rankd.checkpoint import BUILTIN, locate
 from rankd.settings import Settings
+
+# A machine that is busy with something else makes no test fail.
+hypothesis_settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("patient")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("chaos", "of make test-chaos")
+    group.addoption("--chaos-seconds", type=float, default=120, help="How long it lasts (120).")
+    group.addoption("--chaos-seed", default="1", help="Of all its dice (1).")
+    group.addoption(
+        "--chaos-without-redis",
+        action="store_true",
+        help="Leave Redis out; else it fails where there is no redis-server.",
+    )
 
 
 @pytest.fixture(scope="session")

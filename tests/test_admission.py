@@ -153,6 +153,42 @@ def test_retry_after_falls_as_work_drains_and_then_the_request_fits() -> None:
         late.admit(1_000)
 
 
+def _at_a_hundred_tokens_a_second(**limits: int) -> Admission:
+    clock = Clock()
+    admission = Admission(clock=clock, **limits)
+    with admission.enter() as ticket:
+        ticket.admit(100)
+        clock.now += 1
+        ticket.done()
+    return admission
+
+
+def test_a_request_above_the_limit_comes_again_when_all_that_waits_has_drained() -> None:
+    admission = _at_a_hundred_tokens_a_second(max_waiting_tokens=1_000)
+    with admission.enter() as first, admission.enter() as large:
+        first.admit(300)
+
+        assert _retry_after(lambda: large.admit(5_000)) == 3
+
+
+def test_beyond_the_number_of_requests_one_of_mean_size_must_end() -> None:
+    admission = _at_a_hundred_tokens_a_second(max_waiting_requests=2)
+    with admission.enter() as first, admission.enter() as second:
+        first.admit(300)
+        second.admit(500)
+
+        assert _retry_after(lambda: admission.enter().__enter__()) == 4
+
+
+def test_what_is_known_whole_passes_even_a_queue_that_is_over_full() -> None:
+    admission = Admission(max_waiting_tokens=1_000)
+    with admission.enter() as large, admission.enter(0) as known:
+        large.admit(5_000)
+        known.admit(0)
+
+        assert admission.tokens == 5_000
+
+
 def test_before_anything_was_measured_it_is_as_long_again_as_it_took_so_far() -> None:
     clock = Clock()
     admission = Admission(max_waiting_tokens=100, clock=clock)
@@ -191,6 +227,19 @@ def test_old_work_does_not_count_for_the_rate() -> None:
         first.admit(1_000)
 
         assert _retry_after(lambda: second.admit(200)) == 20  # At 10 a second.
+
+
+def test_requests_that_take_longer_than_the_window_are_not_taken_for_fast_ones() -> None:
+    clock = Clock()
+    admission = Admission(clock=clock)
+    for _ in range(3):
+        with admission.enter() as ticket:
+            ticket.admit(6_000)
+            clock.now += 600
+            ticket.done()
+
+        # Ten tokens a second, and not what 6,000 in half a minute would be.
+        assert admission.seconds_for(300) == 30
 
 
 def test_many_small_requests_are_not_remembered_one_by_one() -> None:
@@ -394,6 +443,57 @@ async def _known() -> None:
 
 def test_what_is_in_the_cache_needs_no_room() -> None:
     asyncio.run(_known())
+
+
+async def _crowded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served(cache_mb=1, max_waiting_tokens=1_000) as server:
+        held = server.post(*map(str, range(12)))
+        await server.until(lambda: bool(server.engine.calls))
+        encoded: list[str] = []
+        encode = server.encoder.encode
+
+        async def noting(asks: Sequence[Ask]) -> object:
+            encoded.extend(document for ask in asks for document in ask.documents)
+            return await encode(asks)
+
+        monkeypatch.setattr(server.encoder, "encode", noting)
+        before = await server.metric('rankd_refused_total{reason="waiting_tokens"}')
+
+        refused = await server.post(*[f"{number} and " * 300 for number in range(20)], "short")
+
+        assert refused.status_code == 429
+        assert "by their length" in refused.json()["error"]["message"]
+        assert encoded == ["short"]
+        assert await server.metric('rankd_refused_total{reason="waiting_tokens"}') == before + 1
+        assert server.admission.requests == 1
+        server.engine.go.set()
+        await held
+
+
+def test_what_will_hardly_fit_is_not_encoded_although_the_cache_might_know_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asyncio.run(_crowded(monkeypatch))
+
+
+async def _crowded_by_long() -> None:
+    async with served(cache_mb=1, max_waiting_tokens=300) as server:
+        held = server.post("c", "d", "e")
+        await server.until(lambda: bool(server.engine.calls))
+        documents = [f"{number} word " * 5_000 for number in range(3)]
+        body = {"query": "q", "documents": documents, "truncation": False}
+
+        refused = await server.http.post("/jina/v1/rerank", json=body)
+        server.engine.go.set()
+        await held
+        wrong = await server.http.post("/jina/v1/rerank", json=body)
+
+        # Not before there is room for it does anyone look whether it must not be cut.
+        assert (refused.status_code, wrong.status_code) == (429, 400)
+
+
+def test_what_must_not_be_cut_is_refused_by_the_places_of_all_its_documents() -> None:
+    asyncio.run(_crowded_by_long())
 
 
 async def _callers() -> None:

@@ -308,6 +308,18 @@ def test_who_wants_no_cache_takes_nothing_and_leaves_nothing() -> None:
     asyncio.run(work())
 
 
+def test_when_one_of_a_requests_asks_wants_no_cache_none_takes_it() -> None:
+    async def work() -> None:
+        async with counted(engine="fake") as (ranker, engine):
+            await ranker.rank(ASK)
+            groups = await ranker.rank_all([ASK, replace(ASK, query="another", cache=False)])
+
+            assert not any(verdict.cached for group in groups for verdict in group)
+            assert engine.calls == [3, 6]
+
+    asyncio.run(work())
+
+
 def test_a_cache_of_no_size_keeps_nothing() -> None:
     async def work() -> None:
         async with counted(engine="fake", cache_mb=0) as (ranker, engine):
@@ -340,6 +352,28 @@ def test_equal_requests_at_once_are_computed_once() -> None:
 
             assert engine.calls == [3]
             assert len({tuple(bits(answer)) for answer in answers}) == 1
+
+    asyncio.run(work())
+
+
+def test_who_wants_no_cache_waits_for_nobody_and_nobody_for_them() -> None:
+    async def work() -> None:
+        async with counted(engine="native", device="cpu") as (ranker, engine):
+            alone = replace(ASK, cache=False)
+            await asyncio.gather(*map(ranker.rank, (alone, ASK, alone, ASK)))
+
+            assert engine.calls == [3, 3, 3]  # Only the second and the last are one.
+
+    asyncio.run(work())
+
+
+def test_a_caller_of_one_request_does_not_wait_for_one_of_many() -> None:
+    async def work() -> None:
+        async with counted(engine="native", device="cpu") as (ranker, engine):
+            busy = [replace(ASK, documents=(text,), caller="busy") for text in ASK.documents]
+            await asyncio.gather(*map(ranker.rank, [*busy, replace(busy[-1], caller="quiet")]))
+
+            assert engine.calls == [1, 1, 1, 1]
 
     asyncio.run(work())
 

@@ -416,14 +416,17 @@ def test_documents_of_a_client_that_leaves_are_counted_out() -> None:
     documents = [f"document {number} " + "and so on " * 200 for number in range(400)]
     body = json.dumps({"query": "q", "documents": documents}).encode()
     with serving("--self-check", "off", "--batch-tokens", "512") as server:
+        metrics = f"{server.url}/metrics"
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(
                 b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s"
                 % (len(body), body)
             )
-            time.sleep(1.5)  # It is encoded, and some of it scored.
-        counts = _counts(f"{server.url}/metrics")
+            while not _shown(metrics)["rankd_waiting_tokens"]:
+                time.sleep(0.05)
+            time.sleep(0.5)  # It is encoded and priced; some of it is on its way.
+        counts = _counts(metrics)
 
     assert counts['rankd_abandoned_requests_total{reason="client"}'] == 1
     assert 0 < counts["rankd_abandoned_documents_total"] < 400
@@ -432,9 +435,13 @@ def test_documents_of_a_client_that_leaves_are_counted_out() -> None:
 def _counts(url: str) -> dict[str, float]:
     """What /metrics says, once it tells of an abandoned request."""
     for _ in range(100):
-        lines = [line for line in get(url).text.splitlines() if not line.startswith("#")]
-        counts = {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+        counts = _shown(url)
         if any(name.startswith("rankd_abandoned_requests_total{") for name in counts):
             return counts
         time.sleep(0.1)
     raise AssertionError("no request was ever abandoned")
+
+
+def _shown(url: str) -> dict[str, float]:
+    lines = [line for line in get(url).text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}

@@ -69,10 +69,16 @@ class Desk:
         deadline: float | None = None,
         tokens: int = 3,
         joins: bool = True,
+        caller: str = "",
     ) -> asyncio.Task[dict[bytes, float]]:
         task = asyncio.create_task(
             self.flights.score(
-                pairs(names, tokens), self.engine, priority=priority, deadline=deadline, joins=joins
+                pairs(names, tokens),
+                self.engine,
+                caller=caller,
+                priority=priority,
+                deadline=deadline,
+                joins=joins,
             )
         )
         await settle()
@@ -267,6 +273,47 @@ def test_what_ended_the_engine_is_computed_by_nobody_else() -> None:
     asyncio.run(work())
 
 
+def test_who_shares_only_a_part_of_what_ended_the_engine_is_answered() -> None:
+    async def work() -> None:
+        desk = Desk()
+        first, second = await desk.ask("ab"), await desk.ask("acd")
+        assert desk.engine.calls == ["ab", "cd"]
+        await desk.engine.end(0, PoisonRequest("it ended the engine"))
+        await desk.engine.end(1)
+        await desk.engine.end(2)
+
+        assert desk.engine.calls == ["ab", "cd", "a"]
+        assert await second == right("acd")
+        with pytest.raises(PoisonRequest):
+            await first
+
+    asyncio.run(work())
+
+
+def test_a_caller_of_few_does_not_wait_for_one_of_many() -> None:
+    async def work() -> None:
+        desk = Desk()
+        crowd = [await desk.ask(name, caller="busy") for name in "abc"]
+        quick = await desk.ask("c", caller="quiet")
+        another = await desk.ask("b", caller="busy")
+        assert desk.engine.calls == ["a", "b", "c", "c"]
+        await desk.engine.end(3)
+        assert await quick == right("c")
+        assert not any(task.done() for task in crowd)
+        await desk.engine.end(1)
+        await desk.engine.end(2)
+
+        # Now one call of the busy one is left, which is as soon as one of its own.
+        shares = await desk.ask("a", caller="quiet")
+        await desk.engine.end(0)
+        assert await shares == right("a")
+        assert await another == right("b")
+        assert desk.engine.calls == ["a", "b", "c", "c"]
+        assert (desk.flights._flights, desk.flights._calls) == ({}, {})
+
+    asyncio.run(work())
+
+
 def test_who_joins_nobody_can_still_be_joined() -> None:
     async def work() -> None:
         desk = Desk()
@@ -293,8 +340,7 @@ def test_nothing_is_left_behind() -> None:
         await asyncio.wait(tasks)
 
         assert desk.engine.calls == ["ab", "c", "ab"]
-
-        assert desk.flights._flights == {}
+        assert (desk.flights._flights, desk.flights._calls) == ({}, {})
 
     asyncio.run(work())
 
@@ -316,7 +362,9 @@ def test_in_any_order_of_events_everyone_gets_their_own_answer(seed: int) -> Non
     async def request(flights: Flights) -> str:
         await turns(60)
         names = "".join(dice.sample("abcdefgh", dice.randrange(1, 8)))
-        work = flights.score(pairs(names), compute, priority=dice.randrange(3))
+        work = flights.score(
+            pairs(names), compute, caller=dice.choice("xy"), priority=dice.randrange(3)
+        )
         task = asyncio.create_task(work)
         if dice.random() < 0.3:
             await turns(12)
@@ -334,6 +382,6 @@ def test_in_any_order_of_events_everyone_gets_their_own_answer(seed: int) -> Non
             ends = await asyncio.gather(*(request(flights) for _ in range(100)))
 
         assert {"left", "failed", "answered"} == set(ends)
-        assert flights._flights == {}
+        assert (flights._flights, flights._calls) == ({}, {})
 
     asyncio.run(work())

@@ -84,6 +84,16 @@ def test_tokens_of_a_minute_are_spent_whole_or_not_at_all() -> None:
     run(work)
 
 
+def test_equal_limits_of_requests_and_of_tokens_are_counted_apart() -> None:
+    async def work() -> None:
+        async with limited(key_requests_per_minute=5, key_tokens_per_minute=5) as limits:
+            await _come(limits, "ann", 5)
+            for _ in range(4):
+                await _come(limits, "ann")
+
+    run(work)
+
+
 def test_concurrency_is_given_back_when_a_request_ends_or_is_cancelled() -> None:
     async def work() -> None:
         async with limited(key_concurrency=1) as limits:
@@ -328,7 +338,9 @@ def test_a_redis_that_hangs_costs_one_request_a_moment(port: int) -> None:
         asyncio.run(work(f"redis://127.0.0.1:{port}"))
 
 
-@pytest.mark.parametrize("url", ["memcached://h:1", "secret@host:6379", "redis://h:port/0"])
+@pytest.mark.parametrize(
+    "url", ["memcached://h:1", "secret@host:6379", "redis://h:port/0", "redis://:secret@h/0?x=1"]
+)
 def test_what_is_no_redis_is_refused_without_telling_its_password(url: str) -> None:
     async def work() -> None:
         with pytest.raises(BadSettings, match="limits_redis") as refusal:

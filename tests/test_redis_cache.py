@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import signal
 import socket
 import struct
-import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -24,56 +22,19 @@ from rankd.ranker import Ranker
 from rankd.redis_cache import RedisCache, open_redis
 from rankd.settings import Settings, load
 from rankd.types import Ask, Verdict
+from redis_server import REDIS_BINARY, RedisServer
 
-BINARY = shutil.which("redis-server")
 needs_redis = pytest.mark.skipif(
-    BINARY is None, reason="redis-server is not installed (apt-get install redis-server)"
+    REDIS_BINARY is None, reason="redis-server is not installed (apt-get install redis-server)"
 )
 
 ASK = Ask("What is the capital of China?", ("Lions hunt.", "Beijing is the capital of China."))
 LOGITS = {bytes([number]) * 16: number * 0.1 - 3 for number in range(40)}
 
 
-class Server:
-    """A Redis that keeps nothing on disk; stopped by its own pid."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        assert BINARY is not None
-        here = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder)]
-        self._process = subprocess.Popen(
-            [BINARY, *here, "--save", "", "--appendonly", "no"], stdout=subprocess.DEVNULL
-        )
-        until = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port)).close()
-            except ConnectionRefusedError:
-                assert time.monotonic() < until
-                time.sleep(0.02)
-            else:
-                return
-
-    def send(self, signum: int) -> None:
-        assert self._process is not None
-        self._process.send_signal(signum)
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path)
     server.start()
     yield server
     server.stop()
@@ -94,7 +55,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @needs_redis
-def test_what_one_server_wrote_another_finds_to_the_last_bit(redis: Server) -> None:
+def test_what_one_server_wrote_another_finds_to_the_last_bit(redis: RedisServer) -> None:
     async def work() -> None:
         async with open_redis(redis.url, 60) as one:
             one.put(LOGITS)
@@ -111,7 +72,32 @@ def test_what_one_server_wrote_another_finds_to_the_last_bit(redis: Server) -> N
 
 
 @needs_redis
-def test_what_is_no_score_of_this_pair_is_not_taken_for_one(redis: Server) -> None:
+def test_ten_thousand_scores_are_kept_without_holding_up_everyone(redis: RedisServer) -> None:
+    logits = {number.to_bytes(16): float(number) for number in range(10_000)}
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def work() -> None:
+        async with open_redis(redis.url, 60) as store:
+            await store.ping()
+            running = asyncio.create_task(others())
+            store.put(logits)
+            await written(store)
+            assert turns >= 100
+
+            assert await store.get(list(logits)) == logits
+            running.cancel()
+
+    asyncio.run(work())
+
+
+@needs_redis
+def test_what_is_no_score_of_this_pair_is_not_taken_for_one(redis: RedisServer) -> None:
     async def work() -> None:
         async with open_redis(redis.url, 60) as store:
             right, *wrong = LOGITS
@@ -131,7 +117,7 @@ def test_what_is_no_score_of_this_pair_is_not_taken_for_one(redis: Server) -> No
 
 @needs_redis
 def test_a_lost_server_is_one_line_and_no_error_and_comes_back(
-    redis: Server, caplog: pytest.LogCaptureFixture
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "rankd")
 
@@ -165,7 +151,7 @@ def test_a_lost_server_is_one_line_and_no_error_and_comes_back(
 
 @needs_redis
 def test_a_server_that_hangs_is_waited_for_once_and_shortly(
-    redis: Server, caplog: pytest.LogCaptureFixture
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def work() -> None:
         async with open_redis(redis.url, 60) as store:
@@ -187,7 +173,7 @@ def test_a_server_that_hangs_is_waited_for_once_and_shortly(
 
 
 @needs_redis
-def test_a_full_server_is_still_read(redis: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_server_is_still_read(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
         async with open_redis(redis.url, 60) as store:
             store.put(LOGITS)
@@ -205,7 +191,7 @@ def test_a_full_server_is_still_read(redis: Server, caplog: pytest.LogCaptureFix
 
 
 @needs_redis
-def test_who_leaves_in_the_middle_does_not_give_others_a_wrong_answer(redis: Server) -> None:
+def test_who_leaves_in_the_middle_does_not_give_others_a_wrong_answer(redis: RedisServer) -> None:
     async def work() -> None:
         async with open_redis(redis.url, 60) as store:
             store.put(LOGITS)
@@ -234,7 +220,7 @@ def cached(verdicts: list[Verdict]) -> list[bool]:
 
 
 @needs_redis
-def test_servers_of_one_model_share_and_others_do_not(redis: Server) -> None:
+def test_servers_of_one_model_share_and_others_do_not(redis: RedisServer) -> None:
     async def work() -> None:
         async with ranking(redis.url, cache_mb=1) as one:
             computed = await one.rank(ASK)
@@ -251,7 +237,7 @@ def test_servers_of_one_model_share_and_others_do_not(redis: Server) -> None:
 
 
 @needs_redis
-def test_requests_do_not_notice_that_it_stops_and_starts(redis: Server) -> None:
+def test_requests_do_not_notice_that_it_stops_and_starts(redis: RedisServer) -> None:
     async def work() -> None:
         async with ranking(redis.url) as ranker:
             expected = await ranker.rank(replace(ASK, cache=False))
@@ -290,7 +276,10 @@ def test_a_server_that_is_not_there_does_not_stop_the_start(
     assert "secret" not in line
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:6379", "http://u:secret@h/", "redis://:secret@h:port"])
+@pytest.mark.parametrize(
+    "url",
+    ["127.0.0.1:6379", "http://u:secret@h/", "redis://:secret@h:port", "redis://:secret@h/0?x=1"],
+)
 def test_what_is_no_url_is_a_sentence_without_the_password(url: str) -> None:
     async def work() -> None:
         async with open_redis(url, 60):

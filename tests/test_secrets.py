@@ -138,6 +138,51 @@ def test_passwords_of_a_redis_are_not_shown(url: str) -> None:
     assert CANARY not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("hf_token", "HF_TOKEN", "apiKey", "X-Api-Key", "aws_secret_access_key", "access_key"),
+        *("accessToken", "tokens", "passphrase", "db_password", "pwd", "Authorization", "auth"),
+        *("private-key", "Cookie", "client_secret", "credentials"),
+    ],
+)
+def test_a_secret_of_any_spelling_is_blotted(name: str) -> None:
+    settings = Settings(vllm_args={"deep": [{name: CANARY}], name: [CANARY]})
+
+    assert CANARY not in shown(settings, {})
+    assert CANARY not in repr(settings)
+
+
+@pytest.mark.parametrize("text", [f"HF_TOKEN={CANARY}", f"redis://h/0?ssl_password={CANARY}&db=1"])
+def test_a_secret_in_a_text_is_blotted(text: str) -> None:
+    assert CANARY not in shown(Settings(vllm_args={"env": [text]}), {})
+
+
+@pytest.mark.parametrize(
+    "name", ["max_num_batched_tokens", "tokenizer_mode", "block_size", "author", "keyboard"]
+)
+def test_what_is_no_secret_is_shown(name: str) -> None:
+    assert f'"{name}" = 17' in shown(Settings(vllm_args={name: 17}), {})
+
+
+@pytest.mark.parametrize("wrong", [f'{{"hf_token": "{CANARY}", ', f'["{CANARY}"]', f'"{CANARY}"'])
+def test_arguments_of_vllm_that_cannot_be_read_are_not_repeated(wrong: str) -> None:
+    with pytest.raises(BadSettings, match=r"^vllm_args = ") as refusal:
+        load({"vllm_args": wrong}, {})
+
+    assert CANARY not in str(refusal.value)
+
+
+def test_a_path_forges_no_line_of_the_log() -> None:
+    with serving("--engine", "fake") as server:
+        httpx.get(f"{server.url}/x%0A2026-01-01%20INFO%20forged%1B[31m%0d%7f%c2%85%e2%80%a8%c3%bc")
+        _, said = server.stop(signal.SIGTERM)
+
+    [line] = [line for line in said.split("\n") if "GET" in line]
+    assert "/x\\n2026-01-01 INFO forged\\x1b[31m\\r\\x7f\\x85\\u2028\\xfc 404" in line
+    assert not set(line) & set("\r\x1b\x7f\x85\u2028")
+
+
 def test_print_config_can_be_read_again(tmp_path: Any) -> None:
     file = tmp_path / "rankd.toml"
     file.write_text(run("serve", "--print-config", "--port", "9").stdout)

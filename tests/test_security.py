@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 import httpx
 import pytest
 
-from rankd.http11 import MAX_HEAD_BYTES, MAX_HEADERS
+from rankd.http11 import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED
 from servers import Server, get, serving
 
 BODY = b'{"query": "q", "documents": ["d"]}'
@@ -316,3 +316,72 @@ def test_refusals_are_counted_and_leave_no_trace(server: Server) -> None:
     metrics = get(f"{server.url}/metrics").text
 
     assert 'status="431"' in metrics
+
+
+def test_requests_that_pile_up_on_one_connection_are_a_429_behind_their_answers(
+    server: Server,
+) -> None:
+    with connect(server) as connection:
+        sent(connection, b"GET /livez HTTP/1.1\r\n\r\n" * 10_000)
+        _, _, said = answer(connection)
+
+    assert said.count(b"HTTP/1.1 200") == MAX_PIPELINED + 1
+    assert said.count(b"HTTP/1.1 429") == 1
+    assert said.index(b"HTTP/1.1 429") > said.rindex(b"HTTP/1.1 200")
+    assert b"more than 32 requests wait on one connection" in said
+
+
+def test_a_few_requests_in_one_packet_are_answered_in_order(server: Server) -> None:
+    some = [WHOLE.replace(b'd"', b'%dd"' % place) for place in range(10, 10 + MAX_PIPELINED)]
+    some = [one.replace(b"Length: %d" % len(BODY), b"Length: %d" % (len(BODY) + 2)) for one in some]
+    with connect(server) as connection:
+        sent(connection, b"".join(some) + b"GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n")
+        _, _, said = answer(connection)
+
+    assert said.count(b"HTTP/1.1 200") == MAX_PIPELINED + 1
+    assert b"429" not in said.split(b"\r\n")[0]
+
+
+# Two of them leave no room for even a small one.
+LARGE = 99_999
+
+
+def hold(server: Server, held: ExitStack, size: int = LARGE) -> socket.socket:
+    """A connection that has sent all of a body but its last byte."""
+    connection = held.enter_context(connect(server))
+    connection.sendall(HEAD % size + b" " * (size - 1))
+    return connection
+
+
+def test_bodies_together_are_bounded_and_small_ones_always_read() -> None:
+    flags = ("--max-waiting-bytes", "200000", "--max-body-bytes", "400000")
+    with serving("--engine", "fake", *flags) as server, ExitStack() as held:
+        first, second = hold(server, held), hold(server, held)
+        time.sleep(0.3)
+        third = answer(hold(server, held))
+        small = httpx.post(f"{server.url}/v1/rerank", content=BODY)
+        first.close()
+        second.close()
+        time.sleep(0.3)
+        alone = httpx.post(f"{server.url}/v1/rerank", content=BODY + b" " * 300_000)
+        after = httpx.post(f"{server.url}/v1/rerank", content=BODY + b" " * LARGE)
+
+    assert third[:2] == (429, "overloaded")
+    assert b"the limit is 200,000 together" in third[2]
+    assert b"retry-after: 1" in third[2]
+    assert small.status_code == 200
+    assert alone.status_code == 200  # More than there is room for, but nobody else wants it.
+    assert after.status_code == 200
+
+
+def test_a_promised_length_takes_no_room() -> None:
+    with (
+        serving("--engine", "fake", "--max-waiting-bytes", "200000") as server,
+        ExitStack() as held,
+    ):
+        for _ in range(5):
+            held.enter_context(connect(server)).sendall(HEAD % 30_000_000 + b"{")
+        time.sleep(0.3)
+        reply = httpx.post(f"{server.url}/v1/rerank", content=BODY + b" " * 150_000)
+
+    assert reply.status_code == 200

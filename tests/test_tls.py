@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import socket
 import ssl
 import subprocess
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 
-from servers import run, serving
+from servers import Server, run, serving
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 
@@ -88,3 +92,59 @@ def test_what_cannot_be_used_is_one_line(folder: Path, arguments: list[str], mes
     assert ended.returncode == 2
     assert message in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+def _silent(server: Server, held: ExitStack) -> socket.socket:
+    host, port = server.url.removeprefix("https://").split(":")
+    return held.enter_context(socket.create_connection((host, int(port)), timeout=15))
+
+
+def test_who_connects_and_says_nothing_is_counted_and_closed_in_time(folder: Path) -> None:
+    flags = [*_flags(folder), "--max-connections", "5", "--read-timeout-seconds", "4"]
+    with serving(*flags) as server, ExitStack() as held:
+        began = time.monotonic()
+        first = _silent(server, held)
+        for _ in range(67):
+            _silent(server, held)
+        probe = httpx.get(f"{server.url}/livez", verify=False)
+        time.sleep(0.2)  # Until its connection is forgotten.
+        last = _silent(server, held)
+        beyond = _silent(server, held)
+        beyond.settimeout(2)
+        refused = _closed(beyond)
+        last.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            _closed(last)
+        closed = _closed(first)
+        took = time.monotonic() - began
+        time.sleep(0.5)
+        after = httpx.get(f"{server.url}/livez", verify=False)
+
+    assert probe.status_code == after.status_code == 200
+    assert refused
+    assert closed
+    assert 3 < took < 15
+
+
+def _closed(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(100) == b""
+    except ConnectionError:
+        return True
+
+
+def test_plain_http_is_closed_and_others_are_answered(folder: Path) -> None:
+    with serving(*_flags(folder), "--log-level", "debug") as server, ExitStack() as held:
+        plain = _silent(server, held)
+        plain.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert _closed(plain)
+        with httpx.Client(verify=False) as client:
+            answers = [client.post(f"{server.url}/v1/rerank", json=BODY) for _ in range(3)]
+        _silent(server, held)
+        began = time.monotonic()
+        status, said = server.stop(signal.SIGTERM)
+
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert status == 0
+    assert time.monotonic() - began < 15
+    assert "Traceback" not in said

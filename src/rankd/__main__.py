@@ -1,4 +1,4 @@
-"""The command line: `rankd serve`, `rerank`, `check`, `eval`, `calibrate`, `hash-key`."""
+"""The command line: `rankd serve`, `rankd rerank`, `rankd check`, ..."""
 
 from __future__ import annotations
 
@@ -114,6 +114,13 @@ async def _calibrate(options: argparse.Namespace) -> int:
     return await calibrate(settings, flags.CalibrateOptions.of(options))
 
 
+async def _probe(options: argparse.Namespace) -> int:
+    from rankd.probe import probe
+
+    probe(_settings(options))
+    return 0
+
+
 # A key that can be guessed is no better hidden by its digest.
 _SHORTEST_KEY = 20
 
@@ -123,7 +130,11 @@ async def _hash_key(options: argparse.Namespace) -> int:
 
     from rankd.door.keys import hashed
 
-    key = (getpass("Key: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
+    try:
+        key = (getpass("Key: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
+        key.encode()
+    except UnicodeError:
+        raise BadSettings("the key is not UTF-8") from None
     if not key:
         raise BadSettings("no key was given; make one with `openssl rand -hex 32`")
     if len(key) < _SHORTEST_KEY:
@@ -204,6 +215,8 @@ def _parser() -> argparse.ArgumentParser:
     calibrate = _command(commands, "calibrate", _calibrate, "find thresholds from judged pairs")
     flags.add_calibrate(calibrate)
     _add_settings(calibrate, positional=False)
+    probe = _command(commands, "probe", _probe, "ask the server on this machine: is it ready?")
+    _add_settings(probe, positional=False)
     _command(commands, "hash-key", _hash_key, "print the digest of a key that is read from stdin")
     return parser
 

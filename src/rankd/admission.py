@@ -114,18 +114,32 @@ class Admission:
                     param="documents",
                 ),
             )
+        self.check_room(tokens)
+
+    def fits(self, tokens: int) -> bool:
+        """Whether there is room for so many tokens now."""
         limit = self.max_waiting_tokens
-        if limit and tokens and self.tokens and self.tokens + tokens > limit:
-            # A request above the limit needs an empty queue, others only room.
-            ahead = min(self.tokens, self.tokens + tokens - limit)
-            raise _refused(
-                "waiting_tokens",
-                Overloaded(
-                    f"{self.tokens:,} tokens wait already and this request has {tokens:,} or "
-                    f"more; the limit is {limit:,}"
-                ),
-                self.seconds_for(ahead),
-            )
+        # A request above the limit needs an empty queue, others only room.
+        return not (limit and tokens and self.tokens and self.tokens + tokens > limit)
+
+    def check_room(self, tokens: int, measure: str = "or more") -> None:
+        """Raise `Overloaded` when so many tokens do not fit now.
+
+        Args:
+            measure: how sure the number is, in the sentence.
+        """
+        if self.fits(tokens):
+            return
+        limit = self.max_waiting_tokens
+        ahead = min(self.tokens, self.tokens + tokens - limit)
+        raise _refused(
+            "waiting_tokens",
+            Overloaded(
+                f"{self.tokens:,} tokens wait already and this request has {tokens:,} "
+                f"{measure}; the limit is {limit:,}"
+            ),
+            self.seconds_for(ahead),
+        )
 
     def _check_count(self) -> None:
         limit = self.max_waiting_requests
@@ -185,6 +199,7 @@ class _Drain:
         self._worked = 0.0
         self._since: float | None = None
         self._finished: deque[_Finished] = deque()
+        self._before = 0.0  # When the last one finished that is no longer remembered.
         self._sum = 0
 
     def start(self) -> None:
@@ -211,12 +226,12 @@ class _Drain:
         now = self.busy()
         # The last one stays: an old rate is better than none.
         while len(self._finished) > 1 and self._finished[0].at <= now - _WINDOW:
-            self._sum -= self._finished.popleft().tokens
+            oldest = self._finished.popleft()
+            self._before, self._sum = oldest.at, self._sum - oldest.tokens
         if not self._finished:
             return 0.0
-        # One that ends long after the one before has drained all that time.
-        span = max(min(now, _WINDOW), now - self._finished[0].at)
-        return self._sum / max(span, 0.001)
+        # What finished since then took all the time since then, be it one long request.
+        return self._sum / max(now - self._before, 0.001)
 
 
 def _refused(reason: str, problem: RankError, retry_after: int | None = None) -> RankError:

@@ -126,6 +126,7 @@ def build(desk: Desk, settings: Settings, keys: KeyRing) -> FastAPI:
     app.add_middleware(
         WholeBody,
         limit=settings.max_body_bytes,
+        room=settings.max_waiting_bytes,
         seconds=settings.read_timeout_seconds,
         render=dialects.refusal,
     )

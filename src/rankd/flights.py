@@ -1,17 +1,19 @@
 """Equal pairs of different requests are computed once while the first is under way.
 
 Who may wait for whom: a request waits for a call of the engine that is at least as urgent as
-itself and no longer than what it would have to compute itself. So nobody is held up by a less
-urgent request, nor a short one by a long one; what that rule does not let it share, it computes
-again. A call that ends early, for whatever reason, is nobody else's loss: who waited for it
-computes for itself. But a call that ended the engine is everybody's: each who computed it again
-would end the engine again.
+itself, no longer than what it would have to compute itself, and its own caller's or that of one
+who has no more calls under way. So nobody is held up by a less urgent request, nor a short one by
+a long one, nor a caller of few by one of many, who share the engine equally; what that rule does
+not let it share, it computes again. A call that ends early, for whatever reason, is nobody else's
+loss: who waited for it computes for itself. But a call that ended the engine ends all who asked
+for everything that is in it: each who computed it again would end the engine again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -28,13 +30,17 @@ class _Flight:
     """A call of the engine that is under way.
 
     Attributes:
+        caller: who began it.
         tokens: of the whole call, heads left out.
+        pairs: of the whole call.
         logits: empty until it has landed; lacks for ever what was not scored in time.
         poison: why nobody else shall compute the same.
     """
 
     priority: int
+    caller: str
     tokens: int
+    pairs: int
     landed: asyncio.Event = field(default_factory=asyncio.Event)
     logits: Mapping[bytes, float] = field(default_factory=dict)
     poison: PoisonRequest | None = None
@@ -43,12 +49,14 @@ class _Flight:
 class Flights:
     def __init__(self) -> None:
         self._flights: dict[bytes, _Flight] = {}
+        self._calls: Counter[str] = Counter()  # Under way, of each caller.
 
     async def score(
         self,
         pairs: Mapping[bytes, Prompt],
         compute: Compute,
         *,
+        caller: str = "",
         priority: int = 0,
         deadline: float | None = None,
         joins: bool = True,
@@ -59,19 +67,21 @@ class Flights:
 
         Args:
             compute: keeps `priority` and `deadline` itself.
+            caller: with whom the engine's time is shared fairly.
             joins: whether to wait for others at all; they may wait for this one in any case.
 
         Raises:
-            PoisonRequest: as `compute`, or a request that was waited for ended the engine.
+            PoisonRequest: as `compute`, or a call whose every pair is among these ended the
+                engine.
         """
         tokens = _tokens(pairs)
         logits: dict[bytes, float] = {}
         in_time = True
         while in_time and (missing := {key: pairs[key] for key in pairs if key not in logits}):
-            joined = self._joined(missing, tokens, priority) if joins else {}
+            joined = self._joined(missing, tokens, caller, priority) if joins else {}
             own = {key: pair for key, pair in missing.items() if key not in joined}
             if own:
-                computed = await self._lead(own, compute, priority)
+                computed = await self._lead(own, compute, caller, priority)
                 logits |= computed
                 in_time = len(computed) == len(own)
             if joined:
@@ -79,7 +89,9 @@ class Flights:
                 logits |= _shared(joined)
         return logits
 
-    def _joined(self, missing: Iterable[bytes], tokens: int, priority: int) -> dict[bytes, _Flight]:
+    def _joined(
+        self, missing: Iterable[bytes], tokens: int, caller: str, priority: int
+    ) -> dict[bytes, _Flight]:
         """Of what is missing, what others compute soon enough."""
         return {
             key: flight
@@ -87,12 +99,21 @@ class Flights:
             if (flight := self._flights.get(key)) is not None
             and flight.priority <= priority
             and flight.tokens <= tokens
+            and self._is_served_as_soon(flight.caller, caller)
         }
 
+    def _is_served_as_soon(self, other: str, caller: str) -> bool:
+        """Whether the other's calls get as large a share of the engine as one more of the caller's.
+
+        A caller's calls share what the caller gets.
+        """
+        return other == caller or self._calls[other] <= self._calls[caller] + 1
+
     async def _lead(
-        self, own: Mapping[bytes, Prompt], compute: Compute, priority: int
+        self, own: Mapping[bytes, Prompt], compute: Compute, caller: str, priority: int
     ) -> Mapping[bytes, float]:
-        flight = _Flight(priority, _tokens(own))
+        flight = _Flight(priority, caller, _tokens(own), len(own))
+        self._calls[caller] += 1
         self._flights |= dict.fromkeys(own, flight)
         try:
             flight.logits = await compute(own)
@@ -101,6 +122,9 @@ class Flights:
             raise
         finally:
             flight.landed.set()
+            self._calls[caller] -= 1
+            if not self._calls[caller]:
+                del self._calls[caller]
             for key in own:
                 if self._flights.get(key) is flight:
                     del self._flights[key]
@@ -121,8 +145,9 @@ async def _landed(flights: Iterable[_Flight], deadline: float | None) -> bool:
 
 def _shared(joined: Mapping[bytes, _Flight]) -> dict[bytes, float]:
     """What the flights have scored of the keys."""
-    for flight in joined.values():
-        if flight.poison is not None:
+    for flight, pairs in Counter(joined.values()).items():
+        # Of a part of it nobody knows whether it did the harm.
+        if flight.poison is not None and pairs == flight.pairs:
             raise PoisonRequest(flight.poison.message)
     logits = {key: flight.logits[key] for key, flight in joined.items() if key in flight.logits}
     metrics.COALESCED.inc(len(logits))

@@ -32,8 +32,12 @@ from rankd.errors import (
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 200
 
+# Requests that may stand behind the one that is being answered. A packet holds thousands,
+# and each would take its kilobytes and its turn.
+MAX_PIPELINED = 32
+
 # Connections beyond the limit that are still told why; the next are closed at once.
-_SPARE = 64
+SPARE = 64
 
 # Seconds in which a client may read a refusal while we throw away what it still sends:
 # closing at once would take the answer back from it (RFC 9112, 9.6).
@@ -91,7 +95,7 @@ class Http11(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._crowded = self._is_full()
-        if self._is_full(_SPARE):
+        if self._is_full(SPARE):
             transport.abort()
         self._start_clock()
 
@@ -159,6 +163,10 @@ class Http11(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             return
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise Overloaded(
+                f"more than {MAX_PIPELINED} requests wait on one connection; read the answers"
+            )
         self._in_head = False
         turned_away = self._crowded and self._is_full()
         if turned_away and self.parser.get_method() not in (b"GET", b"HEAD"):

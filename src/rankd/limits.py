@@ -205,7 +205,7 @@ def _storage(url: str | None, stack: AsyncExitStack) -> Storage:
         )
     except (ImportError, ConfigurationError):
         raise BadSettings("limits_redis needs redis: pip install 'rankd[redis]'") from None
-    except ValueError:
+    except (TypeError, ValueError):
         raise BadSettings("limits_redis is no URL of a Redis: redis://HOST:PORT/0") from None
     stack.push_async_callback(pool.aclose)
     return storage
@@ -216,9 +216,12 @@ def _pool(url: str) -> Any:
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
-    return ConnectionPool.from_url(
+    pool = ConnectionPool.from_url(
         url.replace("redis+unix://", "unix://"),
         socket_timeout=_PATIENCE,
         socket_connect_timeout=_PATIENCE,
         retry=Retry(NoBackoff(), 0),  # Whoever waits for it waits for a request.
     )
+    # Connects nowhere, but knows what the URL may ask for.
+    pool.make_connection()  # type: ignore[no-untyped-call]
+    return pool

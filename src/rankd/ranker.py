@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
 from rankd import metrics
 from rankd.admission import Admission, Ticket
 from rankd.cache import ScoreCache
-from rankd.engines.base import Engine, whose
+from rankd.engines.base import Engine, name_of, whose
 from rankd.errors import DeadlineExceeded, InternalError, InvalidRequest, TooLarge
 from rankd.flights import Flights
 from rankd.limits import Limits
@@ -77,7 +79,9 @@ class Ranker:
         with self.admission.enter(self._fewest_tokens(asks)) as ticket:
             async with self.limits.call(asks[0].caller):
                 began = time.perf_counter()
-                encoded = await self._encode(asks)
+                async with _in_time(asks):
+                    await self._refuse_crowded(asks)
+                    encoded = await self.encoder.encode(asks)
                 _refuse_too_many_pieces(encoded)
                 ready = time.perf_counter()
                 prompts = [prompt for one in encoded for prompt in one.prompts]
@@ -96,14 +100,25 @@ class Ranker:
             return 0
         return self.encoder.fewest_tokens(asks)
 
-    async def _encode(self, asks: Sequence[Ask]) -> list[Encoded]:
-        deadline = _deadline(asks)
-        try:
-            async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
-                return await self.encoder.encode(asks)
-        except TimeoutError:
-            metrics.ABANDONED_REQUESTS.labels("deadline").inc()
-            raise DeadlineExceeded([None] * sum(len(ask.documents) for ask in asks)) from None
+    async def _refuse_crowded(self, asks: Sequence[Ask]) -> None:
+        """Refuse what will hardly fit, without the work of encoding it.
+
+        What is known needs no room. Whether that may be much, one document tells: where it
+        is known, the others may be, too, and only their exact price decides.
+        """
+        likely = self.encoder.likely_tokens(asks)
+        if not self.admission.fits(likely) and not await self._knows_one(asks):
+            self.admission.check_room(likely, "by their length")
+
+    async def _knows_one(self, asks: Sequence[Ask]) -> bool:
+        if not self.cache.is_kept or not _may_share(asks):
+            return False
+        ask = next(ask for ask in asks if ask.documents)
+        # Cut where it does not fit: it would be refused by its place among all of them.
+        cuts = "end" if ask.truncation == "refuse" else ask.truncation
+        shortest = min(ask.documents, key=len)
+        [one] = await self.encoder.encode([replace(ask, documents=(shortest,), truncation=cuts)])
+        return bool(await self.cache.look_up(await self.cache.keys(one.prompts)))
 
     async def _score(
         self, asks: Sequence[Ask], prompts: Sequence[Prompt], ticket: Ticket
@@ -162,6 +177,7 @@ class Ranker:
         return await self._flights.score(
             pairs,
             call,
+            caller=name_of(asks[0]),
             priority=priority,
             deadline=deadline,
             # Of another's call nothing is to be had until all of it is scored.
@@ -199,6 +215,18 @@ def _refuse_too_many_pieces(encoded: Sequence[Encoded]) -> None:
 
 def _deadline(asks: Sequence[Ask]) -> float | None:
     return min((ask.deadline for ask in asks if ask.deadline is not None), default=None)
+
+
+@asynccontextmanager
+async def _in_time(asks: Sequence[Ask]) -> AsyncIterator[None]:
+    """What is done in this block, before anything is scored, ends with the deadline."""
+    deadline = _deadline(asks)
+    try:
+        async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
+            yield
+    except TimeoutError:
+        metrics.ABANDONED_REQUESTS.labels("deadline").inc()
+        raise DeadlineExceeded([None] * sum(len(ask.documents) for ask in asks)) from None
 
 
 def _refuse_unfinished(asks: Sequence[Ask], judged: Sequence[Sequence[Verdict | None]]) -> None:

@@ -11,8 +11,9 @@ import logging
 import math
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from rankd import metrics
@@ -37,10 +38,16 @@ PAUSE = 5.0
 _CONNECTIONS = 32
 _WRITES = 64  # Under way at once; what comes on top is not kept.
 
+# Scores of one command: packing and parsing it holds up the event loop, for up to a tenth of a
+# millisecond for each that is written. And each command has its own time to be answered.
+_MOST_READ, _MOST_WRITTEN = 1_000, 100
+
 _PREFIX = b"rankd:"
 
 # The logit, and half of its key: an answer to somebody else's question is noticed.
 _VALUE = struct.Struct("<d8s")
+
+Item = TypeVar("Item")
 
 _LOST = (RedisError, OSError, UnicodeError)  # TimeoutError is an OSError.
 
@@ -110,15 +117,18 @@ class RedisCache:
     async def get(self, keys: Sequence[bytes]) -> Mapping[bytes, float]:
         if not keys or not self._reading.may_try():
             return {}
+        found: dict[bytes, float] = {}
         try:
-            async with asyncio.timeout(TIMEOUT):
-                values = await self._client.mget([_PREFIX + key for key in keys])
+            for some in _slices(keys, _MOST_READ):
+                async with asyncio.timeout(TIMEOUT):
+                    values = await self._client.mget([_PREFIX + key for key in some])
+                logits = zip(some, map(_unpack, some, values), strict=True)
+                found |= {key: logit for key, logit in logits if logit is not None}
         except _LOST as problem:
             self._reading.failed(problem)
-            return {}
-        self._reading.worked()
-        logits = map(_unpack, keys, values)
-        return {key: logit for key, logit in zip(keys, logits, strict=True) if logit is not None}
+        else:
+            self._reading.worked()
+        return found
 
     def put(self, logits: Mapping[bytes, float]) -> None:
         """Write them behind the caller's back: no answer waits for it."""
@@ -130,12 +140,13 @@ class RedisCache:
             task.add_done_callback(self._writes.discard)
 
     async def _write(self, logits: Mapping[bytes, float]) -> None:
-        pipeline = self._client.pipeline(transaction=False)
-        for key, logit in logits.items():
-            pipeline.set(_PREFIX + key, _VALUE.pack(logit, key[:8]), ex=self._ttl)
         try:
-            async with asyncio.timeout(TIMEOUT):
-                await pipeline.execute()
+            for some in _slices(list(logits.items()), _MOST_WRITTEN):
+                pipeline = self._client.pipeline(transaction=False)
+                for key, logit in some:
+                    pipeline.set(_PREFIX + key, _VALUE.pack(logit, key[:8]), ex=self._ttl)
+                async with asyncio.timeout(TIMEOUT):
+                    await pipeline.execute()
         except _LOST as problem:
             self._writing.failed(problem)
         else:
@@ -146,6 +157,11 @@ class RedisCache:
         if self._writes:
             await asyncio.wait(self._writes)
         await self._client.aclose()
+
+
+def _slices(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def _unpack(key: bytes, value: object) -> float | None:
@@ -171,8 +187,10 @@ async def open_redis(url: str, ttl: int) -> AsyncIterator[RedisCache]:
             socket_connect_timeout=TIMEOUT,
             retry=Retry(NoBackoff(), 0),
         )
+        # Connects nowhere, but knows what the URL may ask for.
+        pool.make_connection()  # type: ignore[no-untyped-call]
         where = _where(url)
-    except ValueError:
+    except (TypeError, ValueError):
         # Never the URL itself: it may hold a password.
         raise BadSettings(
             "cache_redis must be a URL such as redis://HOST:6379/0, rediss://… or unix://PATH"

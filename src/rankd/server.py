@@ -9,6 +9,7 @@ import logging
 import math
 import signal
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -20,9 +21,9 @@ from rankd.app import open_app
 from rankd.desk import Drain
 from rankd.engines.base import Engine
 from rankd.errors import EngineAway, EngineDown, PortTaken
-from rankd.http11 import Http11, Limits
+from rankd.http11 import SPARE, Http11, Limits
 from rankd.settings import Settings
-from rankd.tls import tls_options
+from rankd.tls import Handshakes, tls_options
 
 _log = logging.getLogger("rankd")
 
@@ -76,6 +77,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
                 **tls_options(settings),
             ),
             app.state.desk.drain,
+            limits=limits,
             drain_seconds=settings.drain_seconds,
             drain_delay=settings.drain_delay_seconds,
         )
@@ -135,18 +137,46 @@ class _Server(uvicorn.Server):
     name = ""
 
     def __init__(
-        self, config: uvicorn.Config, drain: Drain, *, drain_seconds: int, drain_delay: int
+        self,
+        config: uvicorn.Config,
+        drain: Drain,
+        *,
+        limits: Limits,
+        drain_seconds: int,
+        drain_delay: int,
     ) -> None:
         super().__init__(config)
+        self._limits = limits
+        self._handshakes: list[Handshakes] = []
         self._drain = drain
         self._drain_seconds = drain_seconds
         self._drain_delay = drain_delay
         self._asked = 0.0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self.config.ssl is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            self._handshakes = [self._shake(one, self.config.ssl) for one in sockets or []]
         for listener in sockets or []:
             _announce(self.name, listener, "https" if self.config.is_ssl else "http")
+
+    def _shake(self, listener: socket.socket, context: ssl.SSLContext) -> Handshakes:
+        connections, most = self.server_state.connections, self._limits.connections + SPARE
+
+        def protocol() -> asyncio.Protocol:
+            return self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+        return Handshakes(
+            listener,
+            context,
+            open=protocol,
+            seconds=self._limits.read_seconds,
+            has_room=lambda running: running + len(connections) < most,
+        )
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -176,6 +206,8 @@ class _Server(uvicorn.Server):
         # What is left are answers on their way out, and bodies on their way in.
         left = self._drain_seconds - self._waited()
         self.config.timeout_graceful_shutdown = max(1, math.ceil(left))
+        for handshakes in self._handshakes:
+            handshakes.close()
         await super().shutdown(sockets)
 
     def _has_to_stay(self) -> bool:

@@ -102,7 +102,9 @@ class Settings(BaseModel):
         description="What vLLM makes of 16-bit weights, such as fp8: faster, less exact.",
     )
     vllm_args: dict[str, Any] = Field(
-        {}, description="Further arguments of vLLM as a JSON object; [vllm] in the file."
+        {},
+        repr=False,
+        description="Further arguments of vLLM as a JSON object; [vllm] in the file.",
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 opens it to all.")
@@ -114,7 +116,7 @@ class Settings(BaseModel):
         description="Tokens to compute for one request, template included; more is a 413; 0: any.",
     )
     max_waiting_requests: int = Field(
-        2_000,
+        800,  # Below `max_connections`: probes still find one, and refusals keep theirs open.
         ge=0,
         description="Requests taken in and not yet answered; more is a 429; 0: any number.",
     )
@@ -140,6 +142,12 @@ class Settings(BaseModel):
     )
     max_body_bytes: int = Field(
         32 * 1024 * 1024, ge=1024, description="Bytes of one request body; more is a 413."
+    )
+    max_waiting_bytes: int = Field(
+        512 * 1024 * 1024,
+        ge=0,
+        description="Bytes of all bodies that are arriving or being answered; one above 64 KiB "
+        "that would take more is a 429; 0: any number.",
     )
     read_timeout_seconds: float = Field(
         60, gt=0, description="Seconds for a whole request to arrive; a slower one is a 408."
@@ -208,6 +216,8 @@ class Settings(BaseModel):
     def _refuse_empty_keys(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
         if not all(key.strip() == key and key for key in keys):
             raise ValueError("a key must not be empty, or begin or end with a blank")
+        if not all(_is_text(key) for key in keys):
+            raise ValueError("a key must be text in UTF-8")
         if any(key.startswith("sha256:") and not _DIGEST.fullmatch(key) for key in keys):
             raise ValueError("sha256: must be followed by 64 hexadecimal digits")
         return keys
@@ -300,11 +310,21 @@ def shown(settings: Settings, given: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-_SECRET = re.compile(r"(^|_)(api_?keys?|password|passwd|secret|token|hf_token|credentials?)$")
+# Names of what opens a door, in any spelling: apiKey, HF_TOKEN, aws_secret_access_key, X-Api-Key.
+# Rather too many: `classifier_from_token` is one of them, `max_tokens` is not.
+_SECRET = re.compile(
+    r"(api|access|private|account|signing|encryption)[_-]?keys?$|pass(w|phrase)|pwd|secret"
+    r"|tokens?$(?<!_tokens)|credential|authorization|(^|[_-])auth$|cookie",
+    re.IGNORECASE,
+)
 
 # The parts of a URL that hold a name and a password; a password may hold an @, too.
 _USERINFO = re.compile(r"://\S*@")
-_IN_QUERY = re.compile(r"([?&](?:username|password|token|secret)=)[^&\s]*", re.IGNORECASE)
+# `?password=...` of a URL, and `HF_TOKEN=...`.
+_ASSIGNED = re.compile(
+    r"([\w.-]*(?:username|passw\w*|token|secret|api[_-]?key|access[_-]?key)=)[^&\s]*",
+    re.IGNORECASE,
+)
 
 
 def blotted(name: str, value: Any) -> Any:
@@ -313,7 +333,7 @@ def blotted(name: str, value: Any) -> Any:
         return ["***"] * len(value) if isinstance(value, list) else "***"
     match value:
         case str():
-            return _IN_QUERY.sub(r"\1***", _USERINFO.sub("://***@", value))
+            return _ASSIGNED.sub(r"\1***", _USERINFO.sub("://***@", value))
         case list():
             return [blotted("", item) for item in value]
         case dict():
@@ -373,6 +393,11 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
+def _is_text(value: str) -> bool:
+    """Whether it is not made of bytes of the command line that are no UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
 def _is_service_link(variable: str, value: str) -> bool:
     return bool(_SERVICE_LINK.match(variable)) or value.startswith(("tcp://", "udp://"))
 
@@ -383,6 +408,8 @@ def _first_sentence(problem: ValidationError) -> str:
     if name not in Settings.model_fields:
         return f"unknown setting {name}{nearest(name, Settings.model_fields)}"
     reason = error["msg"][0].lower() + error["msg"][1:]
+    if name == "vllm_args":
+        return f"{name} = ***: {reason}"  # What cannot be read cannot be searched for tokens.
     if _SECRET.search(name) or name.endswith("_redis"):
         return f"{name}: {reason}"  # Never the secrets themselves.
     return f"{name} = {blotted('', error['input'])!r}: {reason}"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import ssl
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from rankd.errors import BadSettings
@@ -65,3 +69,86 @@ def check_tls(settings: Settings) -> None:
             raise BadSettings(
                 f"ssl_ca_certs {settings.ssl_ca_certs} cannot be used: {problem}"
             ) from None
+
+
+# Connections taken at one look, so that those who are there get their turns.
+_AT_ONCE = 100
+
+# Seconds until the next look when there are no more files.
+_LOOK_AGAIN = 1.0
+
+
+class Handshakes:
+    """Takes connections and agrees on their keys, within the limits of everyone else.
+
+    uvicorn's listener gives each client a minute and does not count it, so that a
+    thousand who connect and say nothing take every file there is.
+
+    Args:
+        open: makes the protocol of a connection.
+        seconds: for one handshake; then it is closed.
+        has_room: whether one more connection may be open beside so many handshakes.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        context: ssl.SSLContext,
+        *,
+        open: Callable[[], asyncio.Protocol],
+        seconds: float,
+        has_room: Callable[[int], bool],
+    ) -> None:
+        self._listener = listener
+        self._context = context
+        self._open = open
+        self._seconds = seconds
+        self._has_room = has_room
+        self._loop = asyncio.get_running_loop()
+        self._running: set[asyncio.Task[None]] = set()
+        self._again: asyncio.TimerHandle | None = None
+        listener.setblocking(False)
+        self._listen()
+
+    def close(self) -> None:
+        """Take nobody more, and leave who has not agreed."""
+        self._loop.remove_reader(self._listener)
+        if self._again is not None:
+            self._again.cancel()
+        for task in self._running:
+            task.cancel()
+
+    def _listen(self) -> None:
+        self._loop.add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError:  # No more files; asking at once would be asked again and again.
+                self._loop.remove_reader(self._listener)
+                self._again = self._loop.call_later(_LOOK_AGAIN, self._listen)
+                return
+            if not self._has_room(len(self._running)):
+                connection.close()
+                continue
+            task = self._loop.create_task(self._agree(connection))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def _agree(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            # Who breaks off, speaks plain HTTP or has no certificate.
+            with suppress(OSError):
+                await self._loop.connect_accepted_socket(
+                    self._open, connection, ssl=self._context, ssl_handshake_timeout=self._seconds
+                )
+                return
+        except BaseException:
+            connection.close()
+            raise
+        connection.close()

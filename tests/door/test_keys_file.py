@@ -149,6 +149,20 @@ def test_settings_do_not_show_their_secrets() -> None:
     assert "s3cret" not in repr(settings)
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(b"\xef\xbb\xbfplain-key\r\nb-key\r\n")
+
+    assert KeyRing((), file).owner(b"plain-key") is not None
+
+
+def test_a_key_that_is_no_utf8_is_one_line_and_not_repeated() -> None:
+    flag = run("serve", "--engine", "fake", "--port", "0", "--api-key", os.fsdecode(b"\xffs3cret"))
+
+    assert flag.returncode == 2
+    assert flag.stderr == "rankd: api_keys: value error, a key must be text in UTF-8\n"
+
+
 def test_hash_key_prints_what_a_file_takes(tmp_path: Path) -> None:
     ended = run("hash-key", stdin=f"{LONG}\n")
     file = tmp_path / "keys"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,8 +18,8 @@ def _call(*lengths: int, priority: int = 0, head: int = 0) -> Call:
     return Call([Prompt(shared, (2,) * length) for length in lengths], priority)
 
 
-def _queue(*calls: Call) -> Queue:
-    queue = Queue()
+def _queue(*calls: Call, slice_tokens: int = 1) -> Queue:
+    queue = Queue(slice_tokens)
     for call in calls:
         queue.add(call)
     return queue
@@ -116,10 +117,13 @@ def test_dropping_twice_or_after_the_end_changes_nothing() -> None:
         max_size=8,
     ),
     budget=st.integers(1, 120),
+    slice_tokens=st.integers(1, 120),
 )
-def test_every_prompt_is_handed_out_once(calls: list[tuple[list[int], int]], budget: int) -> None:
+def test_every_prompt_is_handed_out_once(
+    calls: list[tuple[list[int], int]], budget: int, slice_tokens: int
+) -> None:
     waiting = [_call(*lengths, priority=priority) for lengths, priority in calls]
-    queue = _queue(*waiting)
+    queue = _queue(*waiting, slice_tokens=slice_tokens)
 
     seen = []
     while batch := queue.take(budget):
@@ -130,6 +134,58 @@ def test_every_prompt_is_handed_out_once(calls: list[tuple[list[int], int]], bud
     expected = [(call, place) for call in waiting for place in range(len(call.prompts))]
     assert sorted(seen, key=expected.index) == expected
     assert queue.tokens == 0
+
+
+def test_a_turn_is_a_slice_of_a_call() -> None:
+    a, b, c = _call(*[10] * 5), _call(*[10] * 4), _call(10, 10)
+    queue = _queue(a, b, c, slice_tokens=30)
+
+    order = "".join(_names(queue.take(20), a=a, b=b, c=c) for _ in range(6))
+
+    assert order == "aaabbbccaab"
+
+
+def test_callers_take_turns_by_slices_too() -> None:
+    theirs = [_owned("they", *[10] * 3) for _ in range(3)]
+    mine = _owned("me", *[10] * 6)
+    queue = _queue(*theirs, mine, slice_tokens=30)
+
+    whose = ["they" if call is not mine else "me" for call, _ in queue.take(120)]
+
+    assert whose == ["they"] * 3 + ["me"] * 3 + ["they"] * 3 + ["me"] * 3
+
+
+def test_who_comes_in_the_middle_of_a_slice_is_next_after_it() -> None:
+    large = _call(*[10] * 100)
+    queue = _queue(large, slice_tokens=40)
+    queue.take(220)
+    queue.add(small := _call(10, 10, 10))
+
+    assert _names(queue.take(100), L=large, s=small) == "LLsssLLLLL"
+
+
+def test_many_who_come_and_go_within_a_slice_do_not_starve_a_large_one() -> None:
+    large = _call(*[10] * 1000)
+    queue = _queue(large, slice_tokens=50)
+    queue.take(500)
+    seen = []
+
+    for _ in range(200):
+        queue.add(_call(10, 10, 10, 10))
+        seen += queue.take(40)
+
+    # The others alone are as much as can be done, and wait in ever larger numbers.
+    assert sum(call is large for call, _ in seen) > len(seen) / 20
+
+
+def test_a_call_that_is_dropped_in_its_slice_leaves_the_next_a_whole_one() -> None:
+    gone, a, b = _call(*[10] * 9), _call(*[10] * 9), _call(*[10] * 9)
+    queue = _queue(gone, a, b, slice_tokens=30)
+    queue.take(20)
+
+    queue.drop(gone)
+
+    assert _names(queue.take(60), a=a, b=b) == "aaabbb"
 
 
 def _owned(caller: str, *lengths: int, priority: int = 0) -> Call:
@@ -144,6 +200,34 @@ def test_callers_take_turns_however_many_calls_each_has() -> None:
 
     assert sum(call is single for call, _ in batch) == 10
     assert {sum(call is one for call, _ in batch) for one in many} == {1, 2}
+
+
+def test_who_names_many_users_gets_no_more_than_who_names_none() -> None:
+    users = [_owned(f"one/user {number}", *[10] * 20) for number in range(9)]
+    single = _owned("other/", *[10] * 20)
+
+    batch = _queue(*users, single).take(200)
+
+    assert sum(call is single for call, _ in batch) == 10
+    assert {sum(call is user for call, _ in batch) for user in users} == {1, 2}
+
+
+@pytest.mark.parametrize(("large", "crowd"), [("large/", "crowd/{}"), ("key/large", "key/crowd")])
+def test_callers_and_users_pay_for_what_they_got_out_of_turn(large: str, crowd: str) -> None:
+    queue = _queue(_owned(large, *[10] * 5000))
+    shares = {True: 0, False: 0}
+    for number in range(100):
+        while len([call for call in queue._calls if call.waiting]) < 8:
+            queue.add(_owned(crowd.format(number), *[10] * 4))
+        for call, _ in queue.next_batch(100):
+            shares[call.caller == large] += 1
+
+    assert 0.8 < shares[True] / shares[False] < 1.25
+
+
+def test_a_slash_in_a_keys_name_makes_no_user_of_it() -> None:
+    with whose(Ask("q", ("d",), caller="team/a", user="x/y")):
+        assert Call([]).path == ["team a", "x/y"]
 
 
 def test_a_call_is_of_whoever_asked() -> None:
@@ -163,6 +247,26 @@ def test_a_caller_who_comes_back_is_owed_nothing() -> None:
 
     assert first.waiting == 0
     assert batch.count(second) == 10
+
+
+def test_a_caller_who_comes_back_at_once_waits_for_nobody() -> None:
+    queue = _queue(_owned("busy", *[10] * 100), _owned("guest", 50))
+    queue.take(60)
+    again = _owned("guest", 10)
+    queue.add(again)
+
+    assert again in [call for call, _ in queue.take(20)]
+
+
+def test_a_caller_who_left_and_came_back_is_forgotten_only_once() -> None:
+    first = _owned("guest", *[50] * 2)
+    queue = _queue(_owned("busy", *[10] * 20), first)
+    queue.take(60)
+    queue.drop(first)
+    again = _owned("guest", *[10] * 20)
+    queue.add(again)
+
+    assert sum(call is again for call, _ in queue.take(1_000)) == 20
 
 
 def test_callers_who_left_leave_nothing_behind() -> None:
@@ -243,7 +347,7 @@ def test_what_is_finished_out_of_turn_is_paid_for_at_the_next() -> None:
         st.tuples(
             st.lists(st.integers(1, 50), min_size=1, max_size=12),
             st.integers(-2, 2),
-            st.sampled_from("abc"),
+            st.sampled_from(["a", "b", "a/x", "a/y", "b/x"]),
             st.integers(0, 9),
         ),
         max_size=5,

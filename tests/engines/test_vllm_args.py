@@ -328,3 +328,15 @@ def test_vllm_that_is_not_installed_names_the_extra(monkeypatch: pytest.MonkeyPa
 
     with pytest.raises(BadSettings, match=r"pip install 'rankd\[vllm\]'"):
         choose(Settings(engine="vllm"))
+
+
+@pytest.mark.parametrize("asked", [True, False, None])
+def test_code_of_a_checkpoint_runs_only_when_asked_and_with_a_warning(
+    asked: bool | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = {} if asked is None else {"trust_remote_code": asked}
+
+    args = args_of(BUILDS["cuda"], vllm_args=given)
+
+    assert args["trust_remote_code"] is bool(asked)
+    assert ("vLLM runs the code that comes with reranker" in caplog.text) is bool(asked)

@@ -384,3 +384,33 @@ def test_the_lower_bound_counts_what_documents_differ_in(folder: Path) -> None:
 
     assert fifty == 50 * one
     assert many > 10 * one
+
+
+@pytest.mark.parametrize("pattern", ["docs/*.md", "src/rankd/*.py", "configs/*.toml"])
+def test_the_guess_of_ordinary_texts_is_below_their_tokens_and_not_far(
+    qwen: Path, pattern: str
+) -> None:
+    texts = [file.read_text() for file in Path(__file__).parents[2].glob(pattern)]
+    parts = tuple({text[at : at + 800] for text in texts for at in range(0, len(text), 800)})
+    ask = Ask("q", parts)
+
+    price = sum(map(len, encoder(qwen).encode_now(ask).prompts))
+
+    assert 0.5 * price < encoder(qwen).likely_tokens([ask]) < price
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Die Geschwindigkeit, mit der sich Donaudampfschifffahrtsgesellschaften ändern, ist klein.",
+        "La réponse à cette question dépend de l'année, où l'on mesure les températures d'été.",
+        "Скорость ответа зависит от того, сколько документов ожидает своей очереди на сервере.",
+        "服务器一次只接受它能够处理的请求，其余的请求会被拒绝，并告知何时可以再试。",
+    ],
+)
+def test_the_guess_is_below_the_tokens_in_other_languages_too(qwen: Path, text: str) -> None:
+    ask = Ask("q", (text * 5,))
+
+    price = sum(map(len, encoder(qwen).encode_now(ask).prompts))
+
+    assert encoder(qwen).likely_tokens([ask]) < price

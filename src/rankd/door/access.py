@@ -93,8 +93,8 @@ class AccessLog:
 
 
 def _shown(path: str) -> str:
-    """A path as one line of plain characters."""
-    return path.encode("ascii", "backslashreplace").decode()
+    """A path as one line of plain characters: a decoded one may hold newlines and escapes."""
+    return ascii(path)[1:-1]
 
 
 def _trace(problem: BaseException) -> str:

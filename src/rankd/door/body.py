@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,12 +12,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rankd import metrics
 from rankd.errors import (
     ClientGone,
+    Overloaded,
     RankError,
     ReadTimeout,
     ShuttingDown,
     TooLarge,
     UnsupportedMedia,
 )
+
+# Bytes up to which a body is always read: who fills the room with large ones keeps no
+# small one out.
+_SMALL = 64 * 1024
 
 Render = Callable[[RankError, Scope], Response]
 
@@ -28,13 +33,18 @@ class WholeBody:
     Args:
         limit: bytes of one body; more is a 413, before it is read when the client
             says how long it is.
+        room: bytes of all bodies that are arriving or being answered; one that would take
+            more is a 429, unless it is small or the only one. 0: any number.
         seconds: for a body to arrive, however steadily it trickles; then a 408.
         render: puts an error into the envelope that clients expect.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int, seconds: float, render: Render) -> None:
+    def __init__(
+        self, app: ASGIApp, *, limit: int, room: int, seconds: float, render: Render
+    ) -> None:
         self._app = app
         self._limit = limit
+        self._room = _Room(room)
         self._seconds = seconds
         self._render = render
 
@@ -42,11 +52,15 @@ class WholeBody:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
+        with self._room.share() as share:
+            await self._answer(scope, receive, send, share)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, share: _Share) -> None:
         try:
-            body = await self._read_in_time(scope, receive)
+            body = await self._read_in_time(scope, receive, share)
         except ClientGone:
             return
-        except (ReadTimeout, ShuttingDown, TooLarge, UnsupportedMedia) as problem:
+        except (Overloaded, ReadTimeout, ShuttingDown, TooLarge, UnsupportedMedia) as problem:
             response = self._render(problem, scope)
             # The rest of the body is still to come, and must not be read as a request.
             response.headers["connection"] = "close"
@@ -54,16 +68,16 @@ class WholeBody:
             return
         await self._run_while_wanted(scope, body, receive, send)
 
-    async def _read_in_time(self, scope: Scope, receive: Receive) -> bytes:
+    async def _read_in_time(self, scope: Scope, receive: Receive, share: _Share) -> bytes:
         try:
             async with asyncio.timeout(self._seconds):
-                return await self._read(scope, receive)
+                return await self._read(scope, receive, share)
         except TimeoutError:
             raise ReadTimeout(f"the body took more than {self._seconds:g} s to arrive") from None
         except asyncio.CancelledError:
             raise ShuttingDown("the server is stopping and the body has not arrived") from None
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+    async def _read(self, scope: Scope, receive: Receive, share: _Share) -> bytes:
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit():
                 self._refuse_beyond(int(value))
@@ -71,16 +85,16 @@ class WholeBody:
                 raise UnsupportedMedia(
                     f"content-encoding {value.decode('latin-1')!r} is not read; send plain JSON"
                 )
-        chunks, size = [], 0
+        body = bytearray()  # A list of pieces takes forty times as much of a body that drips.
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone("the client left while sending")
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            self._refuse_beyond(size)
+            body += message.get("body", b"")
+            self._refuse_beyond(len(body))
+            share.grow(len(body))
             if not message.get("more_body", False):
-                return b"".join(chunks)
+                return bytes(body)
 
     def _refuse_beyond(self, size: int) -> None:
         if size > self._limit:
@@ -117,6 +131,50 @@ class WholeBody:
     async def _say_that_it_ends(self, scope: Scope, receive: Receive, send: Send) -> None:
         problem = ShuttingDown("the server is stopping and could not finish in time")
         await self._render(problem, scope)(scope, receive, send)
+
+
+class _Room:
+    """Memory for bodies.
+
+    Attributes:
+        held: bytes that are taken now.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.held = 0
+        self._limit = limit
+
+    @contextmanager
+    def share(self) -> Iterator[_Share]:
+        """One body's part of it, given back at the end."""
+        share = _Share(self)
+        try:
+            yield share
+        finally:
+            self.held -= share.size
+
+    def refuse_beyond(self, more: int) -> None:
+        if self._limit and self.held and self.held + more > self._limit:
+            raise Overloaded(
+                f"{self.held:,} bytes of other bodies are being answered; the limit is "
+                f"{self._limit:,} together"
+            )
+
+
+class _Share:
+    def __init__(self, room: _Room) -> None:
+        self.size = 0
+        self._room = room
+
+    def grow(self, size: int) -> None:
+        """Raises Overloaded when there is no room; nothing is kept for what has not arrived,
+        so that nobody takes it by a promise."""
+        self._room.held -= self.size
+        self.size = 0
+        if size > _SMALL:
+            self._room.refuse_beyond(size)
+        self.size = size
+        self._room.held += size
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

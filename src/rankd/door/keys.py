@@ -99,7 +99,8 @@ def read_keys(file: Path) -> dict[bytes, str]:
         BadSettings: it cannot be read or holds no key; never repeats a line of it.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        # A mark of Windows must not become a part of the first key.
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except OSError as problem:
         raise BadSettings(f"cannot read --api-keys-file {file}: {problem.strerror}") from None
     except UnicodeDecodeError:

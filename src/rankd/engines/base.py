@@ -15,10 +15,15 @@ from rankd.types import Ask, Prompt
 CALLER: ContextVar[str] = ContextVar("rankd.caller", default="")
 
 
+def name_of(ask: Ask) -> str:
+    """Who shares the engine fairly with others: the key, and below it the user."""
+    return f"{ask.caller.replace('/', ' ')}/{ask.user}"
+
+
 @contextmanager
 def whose(ask: Ask) -> Iterator[None]:
     """Calls of `score` in this block are one caller's, or one of its users'."""
-    before = CALLER.set(f"{ask.caller}/{ask.user}")
+    before = CALLER.set(name_of(ask))
     try:
         yield
     finally:

@@ -37,7 +37,7 @@ class NativeEngine:
         self.info = info
         self._worker = worker
         self._batch_tokens = batch_tokens
-        self._queue = Queue()
+        self._queue = Queue(slice_tokens=batch_tokens // 2)
         self._calls: dict[Call, asyncio.Future[None]] = {}
         self._in_flight: deque[Batch] = deque()
         self._feeding = False

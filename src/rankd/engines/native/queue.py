@@ -4,7 +4,11 @@ Pure bookkeeping, without clock or event loop. Each call carries a `turn`, the t
 it was served so far; the call with the lowest turn gives the next prompt, so a call
 of five documents passes through a call of a thousand. A call that arrives late starts
 at the turn of those being served: it owes nothing and is owed nothing. Callers take turns
-in the same manner, so that one with a hundred calls gets no more than one with a single.
+in the same manner, so that one with a hundred calls gets no more than one with a single, and
+so do the users below a caller, so that who names many of them gets no more either.
+
+A turn is a slice of some prompts, not one: of a hundred calls that wait, each of which gave one
+prompt to every batch, none would be done before all are, and no cache could keep their heads.
 
 Nothing starves: of what a priority is served, a sixteenth is owed to those that wait
 behind it, and goes to the one that was passed over for longest.
@@ -14,7 +18,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from rankd.engines.base import CALLER
@@ -32,6 +36,7 @@ class Call:
 
     Attributes:
         caller: whose it is; calls of one caller share that caller's share.
+        path: the names in `caller`: users share what their key gets.
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class Call:
         self.prompts = prompts
         self.priority = priority
         self.caller = CALLER.get() if caller is None else caller
+        self.path = self.caller.split("/", 1)
         self.logits: list[float | None] = [None] * len(prompts)
         self.unanswered = len(prompts)
         self.turn = 0
@@ -50,6 +56,10 @@ class Call:
     @property
     def waiting(self) -> int:
         return len(self.prompts) - self._next
+
+    def first(self) -> Call | None:
+        """Itself, unless it waits for nothing any more."""
+        return self if self._next < len(self.prompts) else None
 
     def cost(self) -> int:
         """Tokens to compute for the next prompt; its head counts when it is a new one."""
@@ -82,9 +92,6 @@ class Call:
 class _Member(Protocol):
     turn: int
 
-    @property
-    def waiting(self) -> int: ...
-
 
 M = TypeVar("M", bound=_Member)
 
@@ -93,7 +100,7 @@ class _Turns(Generic[M]):
     """Members that take turns, least served first.
 
     Attributes:
-        turn: of the one that was served last; where newcomers start.
+        turn: the furthest that any of them was when it was served; where newcomers start.
     """
 
     def __init__(self) -> None:
@@ -108,20 +115,20 @@ class _Turns(Generic[M]):
     def first(self) -> M | None:
         return self._heap[0][2] if self._heap else None
 
-    def dismiss(self) -> Iterator[M]:
-        """Let go of those in front who wait for nothing any more."""
-        while self._heap and not self._heap[0][2].waiting:
-            yield heapq.heappop(self._heap)[2]
+    def dismiss(self) -> None:
+        """Let go of the first one."""
+        heapq.heappop(self._heap)
 
-    def put_back(self, before: int) -> None:
-        """Put the first one in order again; its turn was `before` until it was served."""
-        self.turn = before
-        member = self._heap[0][2]
-        heapq.heapreplace(self._heap, (member.turn, next(self._arrivals), member))
+    def served(self, before: int, *, goes_on: bool) -> None:
+        """The first one was served, whose turn was `before`; unless it goes on, others are next."""
+        self.turn = max(self.turn, before)
+        if not goes_on:
+            member = self._heap[0][2]
+            heapq.heapreplace(self._heap, (member.turn, next(self._arrivals), member))
 
 
-class _Caller:
-    """One caller's calls of one priority.
+class _Shares:
+    """The calls of one name, and of the names below it, that get equal shares.
 
     Attributes:
         debt: tokens it was served out of turn, for which it waits at its next.
@@ -131,71 +138,93 @@ class _Caller:
         self.name = name
         self.turn = 0
         self.debt = 0
-        self._calls: _Turns[Call] = _Turns()
+        self._callers: dict[str, _Shares] = {}
+        self._turns: _Turns[_Shares | Call] = _Turns()
 
-    @property
-    def waiting(self) -> int:
-        call = self.first()
-        return call.waiting if call else 0
-
-    def add(self, call: Call) -> None:
-        self._calls.add(call)
+    def add(self, call: Call, path: Sequence[str]) -> None:
+        """Let a call wait below the names of a path."""
+        if not path:
+            self._turns.add(call)
+            return
+        caller = self._callers.get(path[0])
+        if caller is None or caller.first() is None:
+            caller = self._callers[path[0]] = _Shares(path[0])
+            self._turns.add(caller)
+        caller.add(call, path[1:])
 
     def first(self) -> Call | None:
-        for _ in self._calls.dismiss():
-            pass
-        return self._calls.first()
+        """The call whose turn it is; forgets those in front who wait for nothing any more."""
+        while (member := self._turns.first()) is not None:
+            call = member.first()
+            if call is not None:
+                return call
+            self._turns.dismiss()
+            if isinstance(member, _Shares) and self._callers.get(member.name) is member:
+                del self._callers[member.name]
+        return None
 
-    def take(self, call: Call) -> int:
-        before, cost = call.turn, call.cost()
-        place = call.take()
-        self._calls.put_back(before)
+    def take(self, call: Call, path: Sequence[str], *, goes_on: bool) -> int:
+        """Hand out the next prompt of the first call; it stays the first one if it goes on."""
+        cost = call.cost()
+        if path:
+            caller = self._callers[path[0]]
+            before = caller.turn
+            place = caller.take(call, path[1:], goes_on=goes_on)
+        else:
+            before = call.turn
+            place = call.take()
+        self._turns.served(before, goes_on=goes_on)
         self.turn += cost + self.debt
         self.debt = 0
         return place
 
+    def charge(self, path: Sequence[str], cost: int) -> None:
+        """Let every name of a path wait for what one of its calls was served out of turn."""
+        if path:
+            caller = self._callers[path[0]]
+            caller.debt += cost
+            caller.charge(path[1:], cost)
 
-class _Lane:
-    """The callers of one priority.
+
+class _Lane(_Shares):
+    """The calls of one priority.
+
+    Args:
+        slice_tokens: served of a call before others are next.
 
     Attributes:
         served: when it was served last, in tokens of the whole queue.
     """
 
-    def __init__(self, priority: int, now: int) -> None:
+    def __init__(self, priority: int, now: int, slice_tokens: int) -> None:
+        super().__init__("")
         self.priority = priority
         self.served = now
-        self._callers: dict[str, _Caller] = {}
-        self._turns: _Turns[_Caller] = _Turns()
+        self._slice_tokens = slice_tokens
+        self._on: Call | None = None  # Whose slice it is, and what is left of it.
+        self._left = 0
 
-    def add(self, call: Call) -> None:
-        caller = self._callers.get(call.caller)
-        if caller is None or not caller.waiting:
-            caller = self._callers[call.caller] = _Caller(call.caller)
-            self._turns.add(caller)
-        caller.add(call)
-
-    def first(self) -> Call | None:
-        for gone in self._turns.dismiss():
-            if self._callers.get(gone.name) is gone:
-                del self._callers[gone.name]
-        caller = self._turns.first()
-        return caller.first() if caller else None
-
-    def take(self, call: Call) -> int:
-        """Hand out the next prompt of the first call."""
-        caller = self._callers[call.caller]
-        before = caller.turn
-        place = caller.take(call)
-        self._turns.put_back(before)
-        return place
-
-    def charge(self, caller: str, cost: int) -> None:
-        self._callers[caller].debt += cost
+    def next_of(self, call: Call) -> int:
+        """Hand out the next prompt of the first call, in slices."""
+        if call is not self._on:
+            self._on, self._left = call, self._slice_tokens
+        self._left -= call.cost()
+        goes_on = self._left > 0
+        if not goes_on:
+            self._on = None
+        return self.take(call, call.path, goes_on=goes_on)
 
 
 class Queue:
-    def __init__(self) -> None:
+    """All calls that wait.
+
+    Args:
+        slice_tokens: served of a call before others of its priority are next; at least one
+            prompt is.
+    """
+
+    def __init__(self, slice_tokens: int = 1) -> None:
+        self._slice_tokens = slice_tokens
         self._lanes: dict[int, _Lane] = {}
         self._calls: set[Call] = set()
         self._served = 0
@@ -204,8 +233,8 @@ class Queue:
 
     def add(self, call: Call) -> None:
         if call.priority not in self._lanes:
-            self._lanes[call.priority] = _Lane(call.priority, self._served)
-        self._lanes[call.priority].add(call)
+            self._lanes[call.priority] = _Lane(call.priority, self._served, self._slice_tokens)
+        self._lanes[call.priority].add(call, call.path)
         self._calls.add(call)
         self.tokens += call.waiting_tokens
 
@@ -248,7 +277,7 @@ class Queue:
                 continue
             left -= cost
             self._account(call, cost)
-            self._lanes[call.priority].charge(call.caller, cost)
+            self._lanes[call.priority].charge(call.path, cost)
             self.tokens -= call.waiting_tokens
             batch += [(call, call.take()) for _ in range(call.waiting)]
         return batch
@@ -280,7 +309,7 @@ class Queue:
         """Take one prompt of a call that is the first of its lane, and put it back in order."""
         self._account(call, cost)
         self.tokens -= call.waiting_tokens
-        place = self._lanes[call.priority].take(call)
+        place = self._lanes[call.priority].next_of(call)
         self.tokens += call.waiting_tokens
         return place
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ from rankd.engines.vllm.profiles import Profile, cache_bytes
 from rankd.engines.vllm.versions import Release
 from rankd.errors import BadSettings, SetupError
 from rankd.settings import Settings, nearest
+
+_log = logging.getLogger("rankd")
 
 # What makes a reranker of it; settings of ours say the same in another word.
 OWN = {
@@ -57,6 +60,8 @@ def engine_args(
     for name in settings.vllm_args:
         if name in OWN:
             raise BadSettings(f"vllm_args: {name} is rankd's to set; use {OWN[name]}")
+    if settings.vllm_args.get("trust_remote_code"):
+        _log.warning("trust_remote_code: vLLM runs the code that comes with %s", checkpoint.name)
     args = _common(checkpoint, settings) | _by_device(checkpoint, settings, profile, release)
     return args | settings.vllm_args
 
