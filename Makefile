@@ -66,6 +66,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python bench/cache.py
 	$(BIN)/python bench/deterministic.py --model builtin --documents 100
 	$(BIN)/python bench/batch.py --lines 2000
+	$(BIN)/python bench/evaluation.py
 
 clean:
 	rm -rf $(VENV) $(VLLM_VENV) $(CLIENTS_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

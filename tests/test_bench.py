@@ -24,3 +24,19 @@ def test_the_bench_of_the_dialects_measures_every_one() -> None:
     assert ended.returncode == 0, ended.stderr
     rows = [line for line in ended.stdout.splitlines() if line.startswith("| `/")]
     assert len(rows) == len(DIALECTS) + 1
+
+
+def test_the_bench_of_the_evaluation_makes_its_sets_and_figures() -> None:
+    ended = subprocess.run(
+        [sys.executable, "bench/evaluation.py", "--queries", "3", "--depth", "3"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert "docstrings (test): 3 queries" in ended.stdout
+    assert "triples (test): 70 queries" in ended.stdout
+    assert "210 judged pairs" in ended.stdout

@@ -15,6 +15,7 @@ HOUSE = Path(rankd.__file__).parent
 # or its own parts; never its neighbours in the same row.
 FLOORS: list[dict[str, set[str]]] = [
     {"command line": {"__main__", "server", "http11", "offline", "probe", "tls"}},
+    {"evaluation": {"evaluation"}},
     {"app": {"app"}},
     {"batches": {"batches"}},
     {"door": {"door"}, "ops": {"ops"}, "dialects": {"dialects"}},
@@ -45,10 +46,14 @@ LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 HEAVY: dict[str, str | tuple[str, ...]] = {
     "torch": "engines/native",
     "safetensors": "engines/native",
-    "numpy": "engines/native",
+    "numpy": ("engines/native", "evaluation"),
     "transformers": "",
     "vllm": "engines/vllm",
     "httpx": "client",
+    "scipy": "evaluation",
+    "matplotlib": "evaluation",
+    "ir_measures": "evaluation",
+    "bm25s": "evaluation",
     "redis": ("redis_cache", "limits"),
     "sqlite3": "batches",
     "python_multipart": "batches",

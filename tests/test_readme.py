@@ -26,7 +26,12 @@ def blocks(language: str, holding: str) -> list[str]:
 
 def paste(block: str) -> str:
     """Run a block as a shell would, with this Python's rankd; returns what it printed."""
-    here = block.replace(".venv/bin/rankd", f"{sys.executable} -m rankd")
+    # In one go: this Python may itself lie in a .venv.
+    here = re.sub(
+        r"\.venv/bin/(rankd|python)",
+        lambda found: sys.executable + " -m rankd" * (found[1] == "rankd"),
+        block,
+    )
     ended = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", here],
         capture_output=True,
@@ -103,6 +108,17 @@ def test_the_offline_commands_work() -> None:
 
     assert best["text"] == "Paris is the capital of France."
     assert "This set-up gives right scores." in paste(check)
+
+
+def test_the_evaluation_works_on_the_sets_it_makes(tmp_path: Path) -> None:
+    [block] = blocks("bash", "rankd eval")
+
+    printed = paste(block.replace("/tmp/rankd-sets", str(tmp_path)))
+
+    assert re.search(r"^nDCG@10 .*0\.\d{3}", printed, re.MULTILINE)
+    assert "[calibration." in printed
+    assert (tmp_path / "scores.png").exists()
+    assert (tmp_path / "out/report.md").exists()
 
 
 def test_every_make_target_it_names_exists() -> None:

@@ -107,14 +107,25 @@ def python_docs() -> Iterator[tuple[str, str]]:
 SETS = {"foldoc": foldoc, "readme": readmes, "python-docs": python_docs}
 
 
-def items(name: str, seed: int) -> list[Item]:
+def passages_by_query(name: str) -> dict[str, str]:
+    """A whole set; no query and no passage stands twice."""
     found: dict[str, str] = {}
     for query, passage in SETS[name]():
         if passage not in found.values():
             found.setdefault(query, passage)
+    return found
+
+
+def drawn(count: int, rng: random.Random) -> list[int]:
+    """Places of the questions that are asked, out of `count`."""
+    return rng.sample(range(count), min(QUESTIONS, count))
+
+
+def items(name: str, seed: int) -> list[Item]:
+    found = passages_by_query(name)
     queries, passages = list(found), list(found.values())
     rng, index = random.Random(seed), Bm25(passages)
-    chosen = rng.sample(range(len(queries)), min(QUESTIONS, len(queries)))
+    chosen = drawn(len(queries), rng)
     return [_item(queries[place], place, passages, index, rng) for place in chosen]
 
 

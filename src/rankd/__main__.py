@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from rankd import __version__
 from rankd.errors import BadSettings, RankError, SetupError
+from rankd.evaluation import flags
 from rankd.settings import Settings, load, nearest, shown, sources
 
 INTERRUPTED = 130  # What a shell reports of a command that Ctrl-C ended.
@@ -95,6 +96,22 @@ async def _rerank(options: argparse.Namespace) -> int:
         top_n=options.top_n,
         raw=options.raw_scores,
     )
+
+
+async def _eval(options: argparse.Namespace) -> int:
+    from rankd.evaluation.evaluate import evaluate
+
+    settings = _settings(options)
+    _configure_logging(settings, quiet=True)
+    return await evaluate(settings, flags.EvalOptions.of(options))
+
+
+async def _calibrate(options: argparse.Namespace) -> int:
+    from rankd.evaluation.calibrate import calibrate
+
+    settings = _settings(options)
+    _configure_logging(settings, quiet=True)
+    return await calibrate(settings, flags.CalibrateOptions.of(options))
 
 
 async def _probe(options: argparse.Namespace) -> int:
@@ -192,6 +209,12 @@ def _parser() -> argparse.ArgumentParser:
     rerank.add_argument("--top-n", type=int, metavar="INT", help="print this many; all when absent")
     rerank.add_argument("--raw-scores", action="store_true", help="print logits, in nats")
     _add_settings(rerank, positional=False)
+    evaluate = _command(commands, "eval", _eval, "judge rankings, before and after reranking")
+    flags.add_eval(evaluate)
+    _add_settings(evaluate, positional=False)
+    calibrate = _command(commands, "calibrate", _calibrate, "find thresholds from judged pairs")
+    flags.add_calibrate(calibrate)
+    _add_settings(calibrate, positional=False)
     probe = _command(commands, "probe", _probe, "ask the server on this machine: is it ready?")
     _add_settings(probe, positional=False)
     _command(commands, "hash-key", _hash_key, "print the digest of a key that is read from stdin")

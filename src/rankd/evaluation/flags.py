@@ -1,0 +1,120 @@
+"""What `rankd eval` and `rankd calibrate` may be told; light, because every command reads it."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Self
+
+from rankd.errors import BadSettings
+
+
+@dataclass(frozen=True)
+class _Options:
+    url: str | None
+    concurrency: int
+
+    @classmethod
+    def of(cls, given: argparse.Namespace) -> Self:
+        return cls(**{field.name: getattr(given, field.name) for field in fields(cls)})
+
+
+@dataclass(frozen=True)
+class EvalOptions(_Options):
+    """What is evaluated, on what, and against what; help texts below say more."""
+
+    folder: Path
+    run: Path | None
+    bm25: bool
+    split: str
+    depth: int
+    queries: int | None
+    measures: list[str] | None
+    ignore_identical_ids: bool
+    against: str | None
+    against_instruction: str | None
+    against_url: str | None
+    out: Path | None
+
+    def __post_init__(self) -> None:
+        _at_least_one("--depth", self.depth)
+        _at_least_one("--queries", self.queries)
+        _at_least_one("--concurrency", self.concurrency)
+        if self.bm25 == (self.run is not None):
+            raise BadSettings("give a first stage: either --run FILE or --bm25")
+
+
+@dataclass(frozen=True)
+class CalibrateOptions(_Options):
+    """What is calibrated, how, and where it is written; help texts below say more."""
+
+    file: str
+    precision: float | None
+    relevant_from: float
+    platt: bool
+    bins: int
+    picture: Path | None
+    write: Path | None
+    json: Path | None
+
+    def __post_init__(self) -> None:
+        _at_least_one("--bins", self.bins)
+        _at_least_one("--concurrency", self.concurrency)
+        if self.precision is not None and not 0 < self.precision <= 1:
+            raise BadSettings(f"--precision must be above 0 and at most 1, not {self.precision}")
+        if self.picture and self.picture.suffix.lower() not in (".png", ".svg"):
+            raise BadSettings(f"--picture must end in .png or .svg, not {self.picture.name!r}")
+
+
+def _at_least_one(flag: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise BadSettings(f"{flag} must be at least 1, not {value}")
+
+
+def add_eval(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("folder", type=Path, metavar="DIR", help="corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv")
+    first = "the first stage's candidates: a TREC run, or JSON {query: {document: score}}"
+    add("--run", type=Path, default=None, metavar="FILE", help=first)
+    add("--bm25", action="store_true", default=False, help="make the first stage here, with BM25")
+    add("--split", default="test", metavar="NAME", help="which qrels [test]")
+    add("--depth", type=int, default=100, metavar="INT", help="candidates of a query [100]")
+    few = "judge only so many queries, the first; all when absent"
+    add("--queries", type=int, default=None, metavar="INT", help=few)
+    measures = "such as nDCG@10 MRR@10 MAP Recall@5 P@1; the first one is tested"
+    add("--measures", nargs="+", default=None, metavar="NAME", help=measures)
+    same = "drop candidates that have their query's own id (ArguAna, Quora)"
+    add("--ignore-identical-ids", action="store_true", default=False, help=same)
+    add("--against", default=None, metavar="MODEL", help="compare with another model")
+    add("--against-instruction", default=None, metavar="TEXT", help="... another instruction")
+    add("--against-url", default=None, metavar="URL", help="... another server")
+    out = "where scores and reports are kept; ./rankd-eval/NAME when absent"
+    add("--out", type=Path, default=None, metavar="FOLDER", help=out)
+    _add_source(parser)
+
+
+def add_calibrate(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    lines = "one judged pair a line: an object with query, document, relevant; - is stdin"
+    add("file", metavar="FILE", help=lines)
+    keep = "keep this precision, at the most recall; the best F1 when absent"
+    add("--precision", type=float, default=None, metavar="SHARE", help=keep)
+    grade = "the least grade of `relevant` that counts [1]"
+    add("--relevant-from", type=float, default=1.0, metavar="GRADE", help=grade)
+    add("--platt", action="store_true", default=False, help="fit Platt scaling, too")
+    add("--bins", type=int, default=10, metavar="INT", help="bins of the reliability figures [10]")
+    picture = "draw the scores of both classes, as .png or .svg"
+    add("--picture", type=Path, default=None, metavar="FILE", help=picture)
+    write = "write the settings to this TOML file, for `rankd serve --config`; printed when absent"
+    add("--write", type=Path, default=None, metavar="FILE", help=write)
+    add("--json", type=Path, default=None, metavar="FILE", help="write all figures as JSON")
+    _add_source(parser)
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    url = "ask this server instead of a local engine; --model, --instruction, --api-key are sent"
+    parser.add_argument("--url", default=None, metavar="URL", help=url)
+    parser.add_argument(
+        "--concurrency", type=int, default=4, metavar="INT", help="queries in flight [4]"
+    )

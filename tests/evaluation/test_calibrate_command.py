@@ -1,0 +1,282 @@
+"""`rankd calibrate` as it is typed: judged pairs in; table, settings, figures, picture out."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rankd.client import Client
+from rankd.settings import Settings
+from servers import serving
+from typed import run
+
+TRIPLES = Path(__file__).parents[2] / "training/eval/triples.jsonl"
+INSTRUCTION = Settings().instruction
+
+Row = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[Row]:
+    """The project's own triples, which the built-in model was not trained on."""
+    rows = []
+    for line in TRIPLES.read_text(encoding="utf-8").splitlines():
+        triple = json.loads(line)
+        for text in (triple["right"], *triple["wrong"]):
+            relevant = text == triple["right"]
+            rows.append({"query": triple["query"], "document": text, "relevant": relevant})
+    return rows
+
+
+def calibrate(folder: Path, rows: list[Row], *arguments: str, status: int = 0) -> Row:
+    """Run it; what it wrote and said."""
+    file, figures, written = (folder / name for name in ("pairs.jsonl", "c.json", "c.toml"))
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    ended = run("calibrate", str(file), "--json", str(figures), "--write", str(written), *arguments)
+    assert ended.returncode == status, ended.stderr
+    return {
+        "said": ended.stdout,
+        "figures": json.loads(figures.read_text()),
+        "toml": tomllib.loads(written.read_text()),
+    }
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory, pairs: list[Row]) -> Row:
+    """What the built-in model gets, with everything that can be asked for."""
+    folder = tmp_path_factory.mktemp("found")
+    picture = folder / "scores.svg"
+    return calibrate(folder, pairs, "--platt", "--picture", str(picture)) | {"picture": picture}
+
+
+def test_the_built_in_model_gets_a_threshold_that_keeps_most_of_what_is_right(found: Row) -> None:
+    [one] = found["figures"]["instructions"]
+    assert (one["name"], one["pairs"], one["relevant"]) == ("default", 150, 50)
+    assert one["threshold"]["f1"] > 0.8
+    assert one["held_out"]["f1"] <= one["threshold"]["f1"]
+    assert len(one["reliability"]["bins"]) == 10
+    assert sum(row["pairs"] for row in one["reliability"]["bins"]) == 150
+    assert 0 < one["reliability"]["brier"] < 0.15
+    [row] = [line for line in found["said"].splitlines() if line.startswith("default ")][:1]
+    assert row.split()[1:4] == ["150", "50", f"{one['threshold']['value']:.7g}"]
+
+
+def test_the_settings_say_what_they_were_measured_with(found: Row) -> None:
+    [one] = found["figures"]["instructions"]
+
+    written = found["toml"]["calibration"]["default"]
+
+    assert set(found["toml"]) == {"calibration"}
+    assert written == {
+        "threshold": one["threshold"]["value"],
+        "platt": pytest.approx(one["platt"], rel=1e-5),
+        "model": "builtin",
+        "instruction": INSTRUCTION,
+    }
+    assert written["platt"]["slope"] > 0
+
+
+def test_a_wanted_precision_is_kept(tmp_path: Path, pairs: list[Row], found: Row) -> None:
+    best = found["figures"]["instructions"][0]["threshold"]
+
+    [one] = calibrate(tmp_path, pairs, "--precision", "0.97")["figures"]["instructions"]
+
+    strict = one["threshold"]
+    assert strict["precision"] >= 0.97 > best["precision"]
+    assert strict["recall"] < best["recall"]
+    assert strict["value"] > best["value"]
+
+
+def test_a_precision_that_cannot_be_had_is_said_and_writes_no_threshold(tmp_path: Path) -> None:
+    rows = [
+        {"query": "capital of China", "document": "Beijing is the capital.", "relevant": False},
+        {"query": "capital of China", "document": "Lions hunt at night.", "relevant": True},
+    ]
+
+    found = calibrate(tmp_path, rows, "--precision", "0.9", "--platt", status=1)
+
+    assert "no threshold keeps a precision of 0.9" in found["said"]
+    assert "scores rank the wrong way round; Platt scaling is not written" in found["said"]
+    assert found["toml"] == {}
+
+    best = calibrate(tmp_path, rows, "--platt")
+    assert set(best["toml"]["calibration"]["default"]) == {"threshold", "model", "instruction"}
+
+
+def test_platt_scaling_is_judged_on_what_it_was_not_fitted_on(found: Row) -> None:
+    [one] = found["figures"]["instructions"]
+
+    before, after = one["reliability"], one["platt_held_out"]
+
+    assert before["brier"] != after["brier"]
+    row = found["said"].split("Platt ")[1].splitlines()[1].split()
+    assert row[3:] == [
+        f"{figure:.3f}" for figure in (before["brier"], after["brier"], before["ece"], after["ece"])
+    ]
+
+
+def test_each_instruction_has_a_threshold_of_its_own(tmp_path: Path, pairs: list[Row]) -> None:
+    other, third = "Given a question, find a passage about something else", 'Find "it"'
+    rows = pairs + [row | {"instruction": other} for row in pairs[:60]]
+    rows += [row | {"instruction": INSTRUCTION} for row in pairs[:3]]
+    rows += [row | {"instruction": third} for row in pairs[60:90]]
+
+    found = calibrate(tmp_path, rows)
+
+    named = {one["name"]: one for one in found["figures"]["instructions"]}
+    assert {name: one["pairs"] for name, one in named.items()} == {
+        "default": 153,
+        "instruction-1": 60,
+        "instruction-2": 30,
+    }
+    assert found["toml"]["instructions"] == {"instruction-1": other, "instruction-2": third}
+    assert found["toml"]["calibration"]["instruction-1"]["instruction"] == other
+    assert named["instruction-1"]["reliability"] != named["default"]["reliability"]
+
+
+def test_grades_count_from_where_one_says(tmp_path: Path) -> None:
+    rows = [
+        {"query": "q", "document": f"document {grade}", "relevant": grade} for grade in range(4)
+    ]
+
+    def relevant(*arguments: str) -> int:
+        found = calibrate(tmp_path, rows, "--engine", "fake", *arguments)
+        return int(found["figures"]["instructions"][0]["relevant"])
+
+    assert relevant() == 3
+    assert relevant("--relevant-from", "2") == 2
+
+
+def test_settings_are_printed_when_no_file_is_named(pairs: list[Row]) -> None:
+    file = "".join(json.dumps(row) + "\n" for row in pairs)
+
+    ended = run("calibrate", "-", "--engine", "fake", stdin=file)
+
+    assert ended.returncode == 0, ended.stderr
+    shown = tomllib.loads(ended.stdout[ended.stdout.index("# Written by") :])
+    assert 0 <= shown["calibration"]["default"]["threshold"] < 1
+
+
+def test_a_server_is_calibrated_as_the_local_engine_is(
+    tmp_path: Path, pairs: list[Row], found: Row
+) -> None:
+    with serving() as server:
+        remote = calibrate(tmp_path, pairs, "--platt", "--url", server.url)
+        with Client(server.url) as client:
+            scores = client.score(
+                [row["query"] for row in pairs], [row["document"] for row in pairs]
+            ).scores
+
+    here, there = (one["figures"]["instructions"][0] for one in (found, remote))
+    assert there["threshold"] == here["threshold"]
+    assert there["platt"] == pytest.approx(here["platt"], rel=1e-3)
+    # What it serves under that name is not for us to say, nor which instruction it has.
+    assert set(remote["toml"]["calibration"]["default"]) == {"threshold", "platt"}
+    # And the threshold does to its answers what was said.
+    kept = [
+        row["relevant"]
+        for row, score in zip(pairs, scores, strict=True)
+        if score >= there["threshold"]["value"]
+    ]
+    assert sum(kept) / len(kept) == pytest.approx(there["threshold"]["precision"])
+    assert sum(kept) / 50 == pytest.approx(there["threshold"]["recall"])
+
+
+def test_the_picture_shows_both_kinds_and_the_threshold(found: Row, tmp_path: Path) -> None:
+    drawn = found["picture"].read_bytes()
+
+    ElementTree.fromstring(drawn)
+    for label in (b"not relevant (100)", b"relevant (50)", b"threshold", b"Platt, held out"):
+        assert label in drawn
+    assert f"picture: {found['picture']}" in found["said"]
+
+
+def test_the_same_pairs_give_the_same_picture(tmp_path: Path) -> None:
+    rows = [{"query": "q", "document": f"q {n}", "relevant": n % 2} for n in range(10)]
+    vector, dots = tmp_path / "scores.svg", tmp_path / "scores.png"
+
+    drawn = set()
+    for _ in range(2):
+        calibrate(tmp_path, rows, "--engine", "fake", "--picture", str(vector))
+        drawn.add(vector.read_bytes())
+    calibrate(tmp_path, rows, "--engine", "fake", "--picture", str(dots))
+
+    assert len(drawn) == 1
+    assert dots.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+GOOD = '{"query": "q", "document": "d", "relevant": true}'
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ('{"query": "q"', "-:2 is not JSON"),
+        ('"text"', '-:2 must be a JSON object, not "text"'),
+        ('{"document": "d", "relevant": 1}', "-:2: has no 'query'"),
+        ('{"query": "q", "relevant": 1}', "-:2: has no 'document'"),
+        ('{"query": " ", "document": "d", "relevant": 1}', "-:2: 'query' must not be empty"),
+        ('{"query": "q", "document": "d"}', "-:2: has no 'relevant'"),
+        (
+            '{"query": "q", "document": "d", "relevant": "yes"}',
+            "-:2: 'relevant' must be true, false or a grade, not \"yes\"",
+        ),
+        (
+            '{"query": "q", "document": "d", "relevent": 1}',
+            "-:2: unknown field 'relevent'; did you mean relevant?",
+        ),
+        (
+            '{"query": "q", "document": "d", "relevant": 0, "preset": "cod"}',
+            "-:2: unknown preset 'cod'; presets stand in [instructions] of --config",
+        ),
+        (
+            '{"query": "q", "document": "d", "relevant": 0, "preset": "a", "instruction": "b"}',
+            "-:2: has both an instruction and a preset",
+        ),
+        (GOOD, "-: instruction 'default' has 2 judged pairs, and all are relevant"),
+    ],
+)
+def test_a_mistake_is_named_by_its_line(line: str, complaint: str) -> None:
+    ended = run("calibrate", "-", "--engine", "fake", stdin=f"{GOOD}\n{line}\n")
+
+    assert ended.returncode == 2
+    assert complaint in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--precision", "1.5"], "--precision must be above 0 and at most 1, not 1.5"),
+        (["--picture", "scores.gif"], "--picture must end in .png or .svg, not 'scores.gif'"),
+        (["--bins", "0"], "--bins must be at least 1, not 0"),
+        (["--url", "http://127.0.0.1:9"], "http://127.0.0.1:9: cannot connect"),
+        (["--write", "/no/such/folder/c.toml"], "cannot write /no/such/folder/c.toml"),
+    ],
+)
+def test_a_wrong_flag_is_a_sentence(arguments: list[str], complaint: str) -> None:
+    wrong = '{"query": "q", "document": "e", "relevant": false}'
+    ended = run("calibrate", "-", "--engine", "fake", *arguments, stdin=f"{GOOD}\n{wrong}\n")
+
+    assert ended.returncode in (1, 2)
+    assert complaint in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_scores_that_separate_are_said_to_be_too_easy(tmp_path: Path) -> None:
+    rows = [
+        {"query": "What is the capital of China?", "document": text, "relevant": right}
+        for text, right in (("The capital of China is Beijing.", True), ("Lions hunt.", False))
+    ]
+
+    found = calibrate(tmp_path, rows, "--platt")
+
+    assert "no score lies on the wrong side" in found["said"]
+    [one] = found["figures"]["instructions"]
+    assert one["separated"]
+    assert one["threshold"]["f1"] == 1

@@ -1,0 +1,207 @@
+"""Thresholds, reliability and Platt's scaling on distributions that are known."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rankd.evaluation import calibration
+from rankd.evaluation.calibration import Threshold
+from rankd.types import sigmoid
+
+Judged = tuple[list[float], list[bool]]
+
+
+def calibrated(count: int, seed: int = 3) -> Judged:
+    """Pairs whose probability of being relevant is exactly what the score says."""
+    chance = random.Random(seed)
+    logits = [chance.gauss(0, 2) for _ in range(count)]
+    return logits, [chance.random() < sigmoid(logit) for logit in logits]
+
+
+def f1_at(cut: float, logits: Sequence[float], relevant: Sequence[bool]) -> tuple[float, float]:
+    """Precision and F1, by their definitions."""
+    kept = [calibration.wire_score(logit) >= cut for logit in logits]
+    hits = sum(k and r for k, r in zip(kept, relevant, strict=True))
+    precision = hits / sum(kept) if any(kept) else 0.0
+    recall = hits / sum(relevant)
+    return precision, 2 * precision * recall / (precision + recall) if hits else 0.0
+
+
+some_pairs = st.lists(
+    st.tuples(st.floats(-30, 30) | st.sampled_from([-1.0, 0.0, 2.0, 40.0]), st.booleans()),
+    min_size=2,
+    max_size=30,
+).filter(lambda rows: len({right for _, right in rows}) == 2)
+
+
+@given(some_pairs)
+def test_no_threshold_has_a_better_f1(rows: list[tuple[float, bool]]) -> None:
+    logits, relevant = [logit for logit, _ in rows], [right for _, right in rows]
+    cuts = [0.0, *map(calibration.wire_score, logits)]
+
+    found = calibration.best_f1(logits, relevant)
+
+    assert found.f1 == pytest.approx(max(f1_at(cut, logits, relevant)[1] for cut in cuts))
+    assert found.f1 == pytest.approx(f1_at(found.value, logits, relevant)[1])
+    assert 0 <= found.value <= 1
+
+
+@given(some_pairs, st.sampled_from([0.3, 0.5, 0.8, 1.0]))
+def test_of_the_precise_thresholds_the_one_with_the_most_recall_is_taken(
+    rows: list[tuple[float, bool]], precision: float
+) -> None:
+    logits, relevant = [logit for logit, _ in rows], [right for _, right in rows]
+    enough = [
+        sum(calibration.wire_score(one) >= cut and right for one, right in rows) / sum(relevant)
+        for cut in map(calibration.wire_score, logits)
+        if f1_at(cut, logits, relevant)[0] >= precision
+    ]
+
+    found = calibration.keeping(precision)(logits, relevant)
+
+    if found is None:
+        assert not enough
+    else:
+        assert found.precision >= precision
+        assert found.recall == pytest.approx(max(enough))
+        assert found == pytest.approx(calibration.rate(found.value, logits, relevant))
+
+
+def test_a_threshold_is_a_short_number_between_two_scores() -> None:
+    # Scores .119, .269, .731: the cut lies midway between the logits of the last two.
+    assert calibration.best_f1([-2.0, -1.0, 1.0], [False, False, True]).value == 0.5
+    # Nothing shorter lies between these two.
+    low, high = math.log(0.42 / 0.58), math.log(0.4201 / 0.5799)
+    found = calibration.best_f1([low, high], [False, True])
+    assert found.value == pytest.approx(0.42005, abs=4e-5)
+    assert found.f1 == 1
+
+
+def test_scores_that_clients_cannot_tell_apart_are_not_cut_between() -> None:
+    found = calibration.best_f1([40.0, 50.0], [False, True])
+
+    assert found == pytest.approx(Threshold(0.0, 0.5, 1.0, 2 / 3))
+
+
+def test_auc_is_the_share_of_pairs_in_the_right_order() -> None:
+    assert calibration.auc([1, 2, 3, 4], [False, False, True, True]) == 1
+    assert calibration.auc([1, 2, 3, 4], [False, True, False, True]) == 0.75
+    assert calibration.auc([1, 1], [False, True]) == 0.5
+
+
+def test_reliability_is_what_its_bins_say() -> None:
+    found = calibration.reliability([0.1, 0.2, 0.3, 0.9], [False, True, True, True], 2)
+
+    low, high = found.bins
+    assert [low.pairs, low.mean, low.relevant] == pytest.approx([3, 0.2, 2 / 3])
+    assert [high.pairs, high.mean, high.relevant] == pytest.approx([1, 0.9, 1.0])
+    assert found.ece == pytest.approx(3 / 4 * (2 / 3 - 0.2) + 1 / 4 * 0.1)
+    assert found.brier == pytest.approx((0.01 + 0.64 + 0.49 + 0.01) / 4)
+
+
+def test_a_probability_of_one_lies_in_the_last_bin_and_empty_bins_count_nothing() -> None:
+    found = calibration.reliability([1.0, 0.0], [True, False], 10)
+
+    assert [row.pairs for row in found.bins] == [1, *[0] * 8, 1]
+    assert (found.brier, found.ece) == (0, 0)
+
+
+def test_perfect_scores_need_no_scaling() -> None:
+    logits, relevant = calibrated(20_000)
+
+    fit = calibration.fit_platt(logits, relevant)
+
+    assert fit.slope == pytest.approx(1, abs=0.05)
+    assert fit.intercept == pytest.approx(0, abs=0.05)
+    raw = calibration.reliability([sigmoid(logit) for logit in logits], relevant, 10)
+    assert raw.ece < 0.02
+
+
+def test_scaling_undoes_what_distorted_the_scores() -> None:
+    logits, relevant = calibrated(20_000)
+    loud = [3 * logit - 2 for logit in logits]
+
+    fit = calibration.fit_platt(loud, relevant)
+
+    assert fit.slope == pytest.approx(1 / 3, abs=0.02)
+    assert fit.intercept == pytest.approx(2 / 3, abs=0.05)
+
+
+def test_the_fit_is_the_minimum_of_the_cross_entropy() -> None:
+    logits, relevant = calibrated(50, seed=8)
+    right = sum(relevant)
+    high, low = (right + 1) / (right + 2), 1 / (50 - right + 2)
+
+    def loss(slope: float, intercept: float) -> float:
+        scaled = [sigmoid(slope * logit + intercept) for logit in logits]
+        return -sum(
+            target * math.log(p) + (1 - target) * math.log(1 - p)
+            for p, target in zip(scaled, [high if r else low for r in relevant], strict=True)
+        )
+
+    fit = calibration.fit_platt(logits, relevant)
+
+    for slope, intercept in ((0.01, 0), (-0.01, 0), (0, 0.01), (0, -0.01)):
+        assert loss(*fit) < loss(fit.slope + slope, fit.intercept + intercept)
+
+
+@pytest.mark.parametrize(
+    ("logits", "relevant"),
+    [
+        ([-3.0, -2.0, 2.0, 3.0], [False, False, True, True]),
+        ([-1e4, 1e4], [False, True]),
+        ([500.0] * 6, [False, True] * 3),
+    ],
+)
+def test_scores_that_separate_or_say_nothing_give_finite_numbers(
+    logits: list[float], relevant: list[bool]
+) -> None:
+    fit = calibration.fit_platt(logits, relevant)
+
+    assert all(map(math.isfinite, fit))
+    wrong, right = fit(logits[0]), fit(logits[-1])
+    assert 0 < wrong <= right < 1
+
+
+def test_separation_is_noticed() -> None:
+    assert calibration.is_separated([-1.0, 1.0], [False, True])
+    assert not calibration.is_separated([1.0, 1.0], [False, True])
+    assert not calibration.is_separated([-1.0, 1.0], [True, False])
+
+
+def test_the_pairs_of_a_query_stay_in_one_part() -> None:
+    queries = [f"q{place // 3}" for place in range(60)]
+
+    parts = calibration.folds(queries, [place % 3 == 0 for place in range(60)])
+
+    assert parts is not None
+    assert sorted(place for part in parts for place in part) == list(range(60))
+    assert sum(len({queries[place] for place in part}) for part in parts) == 20
+
+
+def test_too_few_queries_are_not_held_out() -> None:
+    assert calibration.folds(["q"] * 50, [True, False] * 25) is None
+    assert calibration.folds(list("abcde"), [True, *[False] * 4]) is None
+
+
+def test_held_out_figures_show_what_noise_was_learnt() -> None:
+    chance = random.Random(1)
+    logits = [chance.gauss(0, 3) for _ in range(400)]
+    relevant = [chance.random() < 0.5 for _ in logits]  # The scores know nothing.
+    parts = calibration.folds([str(place) for place in range(400)], relevant)
+    assert parts is not None
+
+    scaled = calibration.held_out_platt(logits, relevant, parts)
+    cut = calibration.held_out_threshold(calibration.best_f1, logits, relevant, parts)
+
+    raw = calibration.reliability([sigmoid(logit) for logit in logits], relevant, 10)
+    assert calibration.reliability(scaled, relevant, 10).brier == pytest.approx(0.25, abs=0.01)
+    assert raw.brier > 0.35
+    assert cut is not None
+    assert cut.f1 <= calibration.best_f1(logits, relevant).f1
