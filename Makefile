@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 VLLM_VENV ?= .venv-vllm
+WHEEL_VENV ?= .venv-wheel
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 CLIENTS_VENV ?= .venv-clients
@@ -13,7 +14,7 @@ CLIENTS := $(patsubst tests/clients/env/%.txt,$(CLIENTS_VENV)/%/.installed,$(wil
 	$(CLIENTS_VENV)/node/.installed
 INSTALL_VLLM := $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: setup serve test test-vllm test-clients test-chaos probe-ascend lint bench bench-vllm clean
+.PHONY: setup serve test test-vllm test-clients test-chaos wheel test-wheel probe-ascend lint bench bench-vllm clean
 
 setup: $(VENV)/.serve
 
@@ -37,6 +38,20 @@ test-clients: $(VENV)/.dev $(CLIENTS)
 # redis-server, or ARGS=--chaos-without-redis. Longer: make test-chaos ARGS="--chaos-seconds 600"
 test-chaos: $(VENV)/.dev
 	$(BIN)/python -m pytest -m chaos tests/chaos $(ARGS)
+
+# What is published: wheel and sdist, the wheel made from the sdist, both as PyPI wants them.
+wheel: $(VENV)/.release
+	rm -rf dist
+	$(BIN)/python -m build --quiet
+	$(BIN)/python -m twine check --strict dist/*
+
+# The wheel in an environment that has nothing else, as somebody gets it who never saw this folder.
+test-wheel: wheel
+	rm -rf $(WHEEL_VENV)
+	$(PYTHON) -m venv $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		"$$(echo dist/*.whl)[native]"
+	RANKD_WHEEL_VENV=$(WHEEL_VENV) $(BIN)/python -m pytest -m wheel tests/wheel $(ARGS)
 
 # Would vllm-ascend take what rankd gives it? Its own sources say, with torch_npu mocked:
 # the arguments are tested, no NPU is.
@@ -69,7 +84,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python bench/evaluation.py
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(CLIENTS_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(WHEEL_VENV) $(CLIENTS_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -86,6 +101,10 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Setting up $(VENV) with the test tools; the first time this takes some minutes."
 	$(INSTALL) --editable '.[dev]'
 	@touch $(VENV)/.serve $@
+
+$(VENV)/.release: $(VENV)/.dev
+	$(INSTALL) --editable '.[release]'
+	@touch $@
 
 $(VLLM_VENV)/.dev: pyproject.toml constraints-vllm.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
