@@ -230,7 +230,9 @@ def test_servers_of_one_model_share_and_others_do_not(redis: RedisServer) -> Non
             again = await other.rank(ASK)
 
         assert cached(found) == [True, True]
-        assert found == [replace(verdict, cached=True) for verdict in computed]
+        assert found == [
+            replace(verdict, cached=True, cached_tokens=verdict.tokens) for verdict in computed
+        ]
         assert cached(again) == [False, False]
 
     asyncio.run(work())
