@@ -489,15 +489,17 @@ def test_without_a_calibration_there_is_no_probability(strict: TestClient) -> No
 LONG = " ".join(f"word{number}" for number in range(60))
 
 
+FITTING: dict[str, Json] = {
+    "refusing": {"truncation": "refuse", "max_tokens_per_doc": 20},
+    "left": {"truncation_side": "left", "max_tokens_per_doc": 20},
+    "chunked": {"truncation": "chunk", "max_tokens_per_doc": 20, "max_chunks_per_doc": 3},
+    "overlapping": {"truncation": "chunk", "max_tokens_per_doc": 20, "overlap_tokens": 7},
+}
+
+
 @pytest.fixture(scope="module")
 def fitting() -> Iterator[TestClient]:
-    with opened(
-        aliases={
-            "refusing": {"truncation": "refuse", "max_tokens_per_doc": 20},
-            "left": {"truncation_side": "left", "max_tokens_per_doc": 20},
-            "chunked": {"truncation": "chunk", "max_tokens_per_doc": 20, "max_chunks_per_doc": 3},
-        }
-    ) as app:
+    with opened(aliases=FITTING) as app:
         yield app
 
 
@@ -547,6 +549,59 @@ def test_what_a_request_says_itself_beats_its_alias(
 
     assert fit(fitting, path, asked)[0] == 400
     assert fit(fitting, path, asked, **body)[0] == 200
+
+
+# What a dialect's own example says of long documents.
+SAID = ("max_tokens_per_doc", "max_chunks_per_doc", "overlap_tokens", "truncate", "truncation")
+SAID += ("truncation_direction", "raw_scores")
+SILENT = [(path, {name: body[name] for name in body if name not in SAID}) for path, body in ASKED]
+
+
+def of_one_long(body: Json) -> Json:
+    """A body about animals, but with one query, and one document that does not fit."""
+    return {name: _of_one_long(name, value) for name, value in body.items()}
+
+
+def _of_one_long(name: str, value: Any) -> Any:
+    match name, value:
+        case "query", {"text": _}:
+            return {"text": "word59"}
+        case "query" | "queries" | "text_1", _:
+            return ["word59"] if isinstance(value, list) else "word59"
+        case "input", dict():
+            return of_one_long(value) if "query" in value else value
+        case _, [[*_]]:
+            return [[LONG]]
+        case _, [str(), *_]:
+            return [LONG]
+        case _, [dict(), *_]:
+            return [{"text": LONG}]
+    return value
+
+
+silent = pytest.mark.parametrize(
+    ("path", "body"), SILENT, ids=[f"{place}{path}" for place, (path, _) in enumerate(SILENT)]
+)
+
+
+@silent
+@pytest.mark.parametrize("alias", ["refusing", "left", "chunked", "overlapping"])
+def test_what_an_alias_says_holds_in_every_dialect_that_says_nothing(
+    fitting: TestClient, path: str, body: Json, alias: str
+) -> None:
+    reply = fitting.post(path, json=of_one_long(body) | {"model": alias})
+    told = fitting.post("/v1/rerank", json=OWN | FITTING[alias])
+
+    assert reply.status_code == told.status_code == (400 if alias == "refusing" else 200)
+    assert reply.headers.get("x-rankd-usage") == told.headers.get("x-rankd-usage")
+    warnings = reply.headers.get("x-rankd-warnings", "").removeprefix("query 0: ")
+    assert warnings == told.headers.get("x-rankd-warnings", "")
+
+
+def test_a_field_that_a_dialect_does_not_have_says_nothing(fitting: TestClient) -> None:
+    for more in ({"truncation": "cut"}, {"max_tokens_per_doc": 900}, {"max_doc_length": 900}):
+        status, _, _ = fit(fitting, "/infinity/v1/rerank", OWN, model="refusing", **more)
+        assert status == 400
 
 
 # What a server does not start with.
