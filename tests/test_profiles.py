@@ -552,8 +552,10 @@ def test_what_a_request_says_itself_beats_its_alias(
 
 
 # What a dialect's own example says of long documents.
-SAID = ("max_tokens_per_doc", "max_chunks_per_doc", "overlap_tokens", "truncate", "truncation")
-SAID += ("truncation_direction", "raw_scores")
+SAID = (
+    *("max_tokens_per_doc", "max_chunks_per_doc", "overlap_tokens", "truncate", "truncation"),
+    *("truncation_direction", "raw_scores"),
+)
 SILENT = [(path, {name: body[name] for name in body if name not in SAID}) for path, body in ASKED]
 
 
