@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,29 @@ def test_the_answer_names_the_preset_that_the_server_chose(client: TestClient) -
     assert preset("other") is None
     assert preset("other", instruction=CUSTOM) is None
     assert preset("other", instruction=PRESETS["first"]) == "first"
+
+
+@every_way
+def test_every_ranking_says_by_which_instruction_it_was_made(
+    client: TestClient, path: str, body: Json
+) -> None:
+    def said(key: str, **more: Any) -> str | None:
+        header: str | None = ask(client, path, body, key, **more).headers.get("x-rankd-instruction")
+        return header
+
+    texts = {**PRESETS, "custom": CUSTOM}
+    digests = {name: sha256(text.encode()).hexdigest()[:12] for name, text in texts.items()}
+    steps: list[tuple[str, str, Json]] = [
+        ("every", "acme", {}),
+        ("last", "acme", {"model": "house/last"}),
+        ("first", "other", {"preset": "first"}),
+        ("first", "other", {"instruction": PRESETS["first"]}),
+        ("custom", "other", {"instruction": CUSTOM}),
+    ]
+
+    assert said("other") is said("other", instruction=Settings().instruction) is None
+    for name, key, more in steps:
+        assert said(key, **more) == f'preset="{name}", digest="{digests[name]}"'
 
 
 def test_the_name_of_a_preset_as_an_instruction_is_remarked_upon(client: TestClient) -> None:
