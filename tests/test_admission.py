@@ -476,6 +476,35 @@ def test_what_will_hardly_fit_is_not_encoded_although_the_cache_might_know_it(
     asyncio.run(_crowded(monkeypatch))
 
 
+async def _crowded_by_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served(cache_mb=1, max_waiting_tokens=10_000) as server:
+        held = server.post("c", "d", "e")
+        await server.until(lambda: bool(server.engine.calls))
+        encoded: list[Ask] = []
+        encode = server.encoder.encode
+
+        async def noting(asks: Sequence[Ask]) -> object:
+            encoded.extend(asks)
+            return await encode(asks)
+
+        monkeypatch.setattr(server.encoder, "encode", noting)
+        body = {"query": "q", "truncation": "chunk", "documents": ["some words " * 20_000]}
+        long = {**body, "documents": ["some words " * 2_000_000]}
+
+        replies = [await server.http.post("/v1/rerank", json=one) for one in (body, long)]
+
+        # One piece of either would have fitted. Of the long one not even a look is worth it.
+        assert [reply.status_code for reply in replies] == [429, 429]
+        assert ["by their length" in reply.text for reply in replies] == [True, True]
+        assert [len(ask.documents[0]) for ask in encoded] == [len(body["documents"][0])]
+        server.engine.go.set()
+        await held
+
+
+def test_chunks_that_will_hardly_fit_are_not_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncio.run(_crowded_by_chunks(monkeypatch))
+
+
 async def _crowded_by_long() -> None:
     async with served(cache_mb=1, max_waiting_tokens=300) as server:
         held = server.post("c", "d", "e")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,29 @@ def test_the_answer_names_the_preset_that_the_server_chose(client: TestClient) -
     assert preset("other") is None
     assert preset("other", instruction=CUSTOM) is None
     assert preset("other", instruction=PRESETS["first"]) == "first"
+
+
+@every_way
+def test_every_ranking_says_by_which_instruction_it_was_made(
+    client: TestClient, path: str, body: Json
+) -> None:
+    def said(key: str, **more: Any) -> str | None:
+        header: str | None = ask(client, path, body, key, **more).headers.get("x-rankd-instruction")
+        return header
+
+    texts = {**PRESETS, "custom": CUSTOM}
+    digests = {name: sha256(text.encode()).hexdigest()[:12] for name, text in texts.items()}
+    steps: list[tuple[str, str, Json]] = [
+        ("every", "acme", {}),
+        ("last", "acme", {"model": "house/last"}),
+        ("first", "other", {"preset": "first"}),
+        ("first", "other", {"instruction": PRESETS["first"]}),
+        ("custom", "other", {"instruction": CUSTOM}),
+    ]
+
+    assert said("other") is said("other", instruction=Settings().instruction) is None
+    for name, key, more in steps:
+        assert said(key, **more) == f'preset="{name}", digest="{digests[name]}"'
 
 
 def test_the_name_of_a_preset_as_an_instruction_is_remarked_upon(client: TestClient) -> None:
@@ -489,15 +513,17 @@ def test_without_a_calibration_there_is_no_probability(strict: TestClient) -> No
 LONG = " ".join(f"word{number}" for number in range(60))
 
 
+FITTING: dict[str, Json] = {
+    "refusing": {"truncation": "refuse", "max_tokens_per_doc": 20},
+    "left": {"truncation_side": "left", "max_tokens_per_doc": 20},
+    "chunked": {"truncation": "chunk", "max_tokens_per_doc": 20, "max_chunks_per_doc": 3},
+    "overlapping": {"truncation": "chunk", "max_tokens_per_doc": 20, "overlap_tokens": 7},
+}
+
+
 @pytest.fixture(scope="module")
 def fitting() -> Iterator[TestClient]:
-    with opened(
-        aliases={
-            "refusing": {"truncation": "refuse", "max_tokens_per_doc": 20},
-            "left": {"truncation_side": "left", "max_tokens_per_doc": 20},
-            "chunked": {"truncation": "chunk", "max_tokens_per_doc": 20, "max_chunks_per_doc": 3},
-        }
-    ) as app:
+    with opened(aliases=FITTING) as app:
         yield app
 
 
@@ -547,6 +573,61 @@ def test_what_a_request_says_itself_beats_its_alias(
 
     assert fit(fitting, path, asked)[0] == 400
     assert fit(fitting, path, asked, **body)[0] == 200
+
+
+# What a dialect's own example says of long documents.
+SAID = (
+    *("max_tokens_per_doc", "max_chunks_per_doc", "overlap_tokens", "truncate", "truncation"),
+    *("truncation_direction", "raw_scores"),
+)
+SILENT = [(path, {name: body[name] for name in body if name not in SAID}) for path, body in ASKED]
+
+
+def of_one_long(body: Json) -> Json:
+    """A body about animals, but with one query, and one document that does not fit."""
+    return {name: _of_one_long(name, value) for name, value in body.items()}
+
+
+def _of_one_long(name: str, value: Any) -> Any:
+    match name, value:
+        case "query", {"text": _}:
+            return {"text": "word59"}
+        case "query" | "queries" | "text_1", _:
+            return ["word59"] if isinstance(value, list) else "word59"
+        case "input", dict():
+            return of_one_long(value) if "query" in value else value
+        case _, [[*_]]:
+            return [[LONG]]
+        case _, [str(), *_]:
+            return [LONG]
+        case _, [dict(), *_]:
+            return [{"text": LONG}]
+    return value
+
+
+silent = pytest.mark.parametrize(
+    ("path", "body"), SILENT, ids=[f"{place}{path}" for place, (path, _) in enumerate(SILENT)]
+)
+
+
+@silent
+@pytest.mark.parametrize("alias", ["refusing", "left", "chunked", "overlapping"])
+def test_what_an_alias_says_holds_in_every_dialect_that_says_nothing(
+    fitting: TestClient, path: str, body: Json, alias: str
+) -> None:
+    reply = fitting.post(path, json=of_one_long(body) | {"model": alias})
+    told = fitting.post("/v1/rerank", json=OWN | FITTING[alias])
+
+    assert reply.status_code == told.status_code == (400 if alias == "refusing" else 200)
+    assert reply.headers.get("x-rankd-usage") == told.headers.get("x-rankd-usage")
+    warnings = reply.headers.get("x-rankd-warnings", "").removeprefix("query 0: ")
+    assert warnings == told.headers.get("x-rankd-warnings", "")
+
+
+def test_a_field_that_a_dialect_does_not_have_says_nothing(fitting: TestClient) -> None:
+    for more in ({"truncation": "cut"}, {"max_tokens_per_doc": 900}, {"max_doc_length": 900}):
+        status, _, _ = fit(fitting, "/infinity/v1/rerank", OWN, model="refusing", **more)
+        assert status == 400
 
 
 # What a server does not start with.

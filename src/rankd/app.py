@@ -207,7 +207,7 @@ def build(desk: Desk, settings: Settings, keys: KeyRing) -> FastAPI:
             expose_headers=[
                 *("rankd", "retry-after", "x-request-id"),
                 *("x-rankd-below-threshold", "x-rankd-cached", "x-rankd-usage"),
-                "x-rankd-warnings",
+                *("x-rankd-instruction", "x-rankd-warnings"),
             ],
         )
     app.add_middleware(AccessLog, enabled=settings.access_log, render=_bug, arrived=ARRIVED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,15 @@ class Profile:
     threshold: float | None = None
     platt: Platt | None = None
     alias: Alias | None = None
+
+    @property
+    def header(self) -> dict[str, str]:
+        """Which instruction it was, a dictionary of RFC 9651; nothing for the server's own, which
+        is in the hash of its template."""
+        if self.preset == DEFAULT or self.instruction is None:
+            return {}
+        digest = hashlib.sha256(self.instruction.encode()).hexdigest()[:12]
+        return {"x-rankd-instruction": f'preset="{self.preset}", digest="{digest}"'}
 
     def normalized(self, verdict: Verdict) -> float | None:
         """How probable it is that the document is relevant, in [0, 1]; None if nobody knows."""

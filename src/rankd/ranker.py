@@ -22,6 +22,10 @@ from rankd.limits import Limits
 from rankd.prompts import Encoded, PromptEncoder, refuse_many_pieces
 from rankd.types import Ask, Prompt, Ranking, Truncation, Verdict
 
+# Tokens up to which a document is encoded to see whether it is known. One in chunks may have
+# millions; to encode them is the work that is to be saved.
+_PROBE = 100_000
+
 
 class Scored(NamedTuple):
     """A pair's logit, None when it came too late, and whether an earlier request computed it."""
@@ -141,7 +145,10 @@ class Ranker:
         refuses = refuses and bool(ask.truncation or not ask.max_chunks)
         cuts: Truncation | None = "cut" if refuses else ask.truncation
         shortest = min(ask.documents, key=len)
-        [one] = await self.encoder.encode([replace(ask, documents=(shortest,), truncation=cuts)])
+        probe = replace(ask, documents=(shortest,), truncation=cuts, details=False)
+        if self.encoder.likely_tokens([probe]) > _PROBE:
+            return False
+        [one] = await self.encoder.encode([probe])
         return bool(await self.cache.look_up(await self.cache.keys(one.prompts)))
 
     async def _score(

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from rankd.client import Client
@@ -185,6 +186,52 @@ def test_a_server_is_calibrated_as_the_local_engine_is(
     ]
     assert sum(kept) / len(kept) == pytest.approx(there["threshold"]["precision"])
     assert sum(kept) / 50 == pytest.approx(there["threshold"]["recall"])
+
+
+def test_a_server_with_the_written_settings_does_what_was_said(
+    tmp_path: Path, pairs: list[Row]
+) -> None:
+    presets = tmp_path / "presets.toml"
+    presets.write_text('[instructions]\nsame = "Find texts on the same subject"\n')
+    rows = pairs + [row | {"preset": "same"} for row in pairs[:60]]
+
+    found = calibrate(tmp_path, rows, "--platt", "--config", str(presets))
+    written = str(tmp_path / "c.toml")
+    with serving("--config", str(presets), "--config", written) as server:
+        kept = {name: _kept(server.url, some, name) for name, some in _by_preset(rows).items()}
+
+    named = {one["name"]: one for one in found["figures"]["instructions"]}
+    assert set(named) == set(kept) == {"default", "same"}
+    assert named["same"]["threshold"] != named["default"]["threshold"]
+    for name, results in kept.items():
+        said = named[name]["threshold"]
+        relevant = [one["relevant"] for one in results]
+        assert sum(relevant) / len(relevant) == pytest.approx(said["precision"])
+        assert sum(relevant) / named[name]["relevant"] == pytest.approx(said["recall"])
+        results.sort(key=lambda one: one["relevance_score"])
+        probabilities = [one["normalized_score"] for one in results]
+        assert probabilities == sorted(probabilities)
+        assert 0 < probabilities[0] < probabilities[-1] <= 1
+
+
+def _by_preset(rows: list[Row]) -> dict[str, list[Row]]:
+    presets: dict[str, list[Row]] = {row.get("preset", "default"): [] for row in rows}
+    for row in rows:
+        presets[row.get("preset", "default")].append(row)
+    return presets
+
+
+def _kept(url: str, rows: list[Row], preset: str) -> list[Row]:
+    """What a server lets through, query by query, with what is judged of it."""
+    kept: list[Row] = []
+    for query in dict.fromkeys(row["query"] for row in rows):
+        asked = [row for row in rows if row["query"] == query]
+        documents = [row["document"] for row in asked]
+        body = {"query": query, "documents": documents, "return_details": True, "preset": preset}
+        reply = httpx.post(f"{url}/v1/rerank", json=body).json()
+        assert reply["meta"]["below_threshold"] == len(asked) - len(reply["results"])
+        kept += [one | {"relevant": asked[one["index"]]["relevant"]} for one in reply["results"]]
+    return kept
 
 
 def test_the_picture_shows_both_kinds_and_the_threshold(found: Row, tmp_path: Path) -> None:

@@ -419,6 +419,26 @@ def test_the_guess_is_below_the_tokens_in_other_languages_too(qwen: Path, text: 
     assert encoder(qwen).likely_tokens([ask]) < price
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"truncation": "chunk"},
+        {"truncation": "chunk", "max_chunks": 9},
+        {"max_document_tokens": 100, "max_chunks": 9, "overlap": 40},
+        {"truncation": "chunk", "max_document_tokens": 100, "overlap": 90},
+        {"truncation": "cut", "max_document_tokens": 100},
+        {},
+    ],
+)
+def test_the_guess_counts_every_chunk_and_what_they_share(qwen: Path, said: Any) -> None:
+    files = [*(Path(__file__).parents[2] / "docs").glob("*.md")]
+    ask = Ask("q", tuple(file.read_text() for file in files), **said)
+
+    price = sum(map(len, encoder(qwen).encode_now(ask).prompts))
+
+    assert 0.5 * price < encoder(qwen).likely_tokens([ask]) <= price
+
+
 def counted(encoded: Any, folder: Path) -> list[int]:
     """Tokens of the document in each prompt."""
     [bare] = encoder(folder).encode_now(Ask("q", ("",))).prompts

@@ -116,8 +116,9 @@ class Asking(BaseModel):
         return False
 
     def says(self, *fields: str) -> bool:
-        """Whether the request has any of these fields; a dialect need not know them all."""
-        return any(getattr(self, name, None) is not None for name in fields)
+        """Whether the request has any of these fields; what its dialect does not know is none."""
+        known = type(self).model_fields
+        return any(name in known and getattr(self, name) is not None for name in fields)
 
     def named(self) -> str | None:
         """The preset that the request chooses."""

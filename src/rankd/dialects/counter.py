@@ -124,7 +124,7 @@ async def answer(http: Request, desk: Desk, dialect: Dialect, body: dict[str, An
             reply = reply_to(dialect, request, ask, ranking, desk, path, profile)
             return bytes(rendered(dialect, reply).body)
 
-        return await lines.streamed(dialect, request, rank, desk.provenance.header)
+        return await lines.streamed(dialect, request, rank, desk.provenance.header | profile.header)
     ranking = await ranked(http, request, [ask])
     return rendered(dialect, reply_to(dialect, request, ask, ranking, desk, path, profile))
 
@@ -167,7 +167,7 @@ def reply_to(
         warnings=warnings,
         device=desk.ranker.engine.info.device,
         profile=profile,
-        provenance=desk.provenance.header,
+        provenance=desk.provenance.header | profile.header,
     )
 
 

@@ -219,6 +219,7 @@ async def batch_rerank(http: Request) -> Response:
         },
         headers={
             **desk.provenance.header,
+            **profile.header,
             **wire.warning_header(warnings),
             **wire.usage_headers(ranking.usage()),
             **wire.below_header(None if threshold_of(request, profile) is None else left_out),

@@ -280,7 +280,7 @@ async def score_body(http: Request, desk: Desk, body: Mapping[str, Any]) -> Resp
     ]
     answer = _answer(request, verdicts, desk.name_for(request.model), warnings)
     headers = wire.warning_header(warnings) | wire.usage_headers(ranking.usage())
-    return wire.JSON(answer, headers={**desk.provenance.header, **headers})
+    return wire.JSON(answer, headers={**desk.provenance.header, **profile.header, **headers})
 
 
 class TokenizeRequest(BaseModel):

@@ -138,6 +138,14 @@ class _Rule:
         length, step = self._lengths(tokens)
         return min(self.most, 1 - (length - tokens) // step)
 
+    def total(self, tokens: int) -> int:
+        """Tokens of all its pieces; those that two share count in both."""
+        if tokens <= self.fits:
+            return tokens
+        length, step = self._lengths(tokens)
+        count = self.count(tokens)
+        return min(count * length, tokens + (count - 1) * (length - step))
+
     def pieces(self, tokens: int) -> list[Place]:
         """What the model reads of a document, in its order."""
         if tokens <= self.fits:
@@ -211,12 +219,14 @@ class PromptEncoder:
         return sum(map(self._likely, asks))
 
     def _likely(self, ask: Ask) -> int:
-        limit = min(ask.max_document_tokens or self.max_tokens, self.max_tokens)
+        rule = self._rule(ask, self.max_tokens)
         template = len(self._prefix) + len(self._suffix)
         # Equal ones count once; to compare millions of characters would take too long.
         different = {(len(text), text[:_GLANCE]): text for text in ask.documents}
+        guesses = [_guess(text) for text in different.values()]
+        pieces = [(rule.count(tokens), rule.total(tokens)) for tokens in guesses]
         return sum(
-            min(template + min(_guess(text), limit), self.max_tokens) for text in different.values()
+            min(count * template + total, count * self.max_tokens) for count, total in pieces
         )
 
     def _fewest(self, ask: Ask) -> int:
