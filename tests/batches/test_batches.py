@@ -7,14 +7,18 @@ import json
 import logging
 import sqlite3
 import stat
+import time
+from collections.abc import Iterable
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jobs import DOCUMENTS, Json, gated, holds, jsonl, line, opened
 
-from rankd.batches import runner
+from rankd.batches import runner, tables
+from rankd.batches.records import Answer
 from rankd.errors import BadSettings, EngineAway
 from rankd.types import LAST_PRIORITY
 
@@ -403,6 +407,33 @@ async def test_callers_run_side_by_side_and_see_only_their_own(tmp_path: Path) -
     assert owned[0] == [second["id"]]
     assert set(owned[1]) == {second["input_file_id"], done["output_file_id"]}
     assert nobody.status_code == 401
+
+
+async def test_a_job_ends_while_answers_of_others_keep_coming(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = tables.keep
+
+    def keep_slowly(database: sqlite3.Connection, answers: Iterable[Answer]) -> None:
+        keep(database, answers)
+        time.sleep(0.02)
+
+    async def answer_others() -> None:
+        keeper = client.app.state.batches.runner._keeper
+        async with asyncio.TaskGroup() as group:
+            for number in count():
+                group.create_task(keeper.keep(Answer("another", number, True, b"{}\n")))
+                await asyncio.sleep(0.002)
+
+    monkeypatch.setattr(tables, "keep", keep_slowly)
+    async with opened(tmp_path) as client:
+        others = asyncio.create_task(answer_others())
+        job = await client.begin([line("r1"), line("r2")])
+        done = await client.ended(job["id"])
+        others.cancel()
+        await asyncio.wait([others])
+
+    assert done["request_counts"] == {"total": 2, "completed": 2, "failed": 0}
 
 
 async def test_jobs_are_listed_a_page_at_a_time_the_newest_first(tmp_path: Path) -> None:
