@@ -243,9 +243,13 @@ class Runner:
             ending,
             self._limits.line_bytes,
         )
-        await self._database.do(
-            tables.finish, name, ending, (written.output, written.errors), written.failed
-        )
+        files = written.output, written.errors
+        try:
+            await self._database.do(tables.finish, name, ending, files, written.failed)
+        except StorageDown:
+            # Nothing names them, and the next attempt writes them anew.
+            await asyncio.to_thread(results.unwrite, self._folder, files)
+            raise
         _log.info(
             "batch job %s: %s, %d answers, %d errors",
             name,
