@@ -110,7 +110,7 @@ def test_an_answer_without_any_verdict_is_one_line(judging: TestClient) -> None:
 def test_a_document_in_chunks_is_told_once_with_its_best_chunk(
     judging: TestClient, cache: bool
 ) -> None:
-    more = {
+    more: Json = {
         "preset": "lions",
         "score_threshold": 0,
         "truncation": "chunk",
