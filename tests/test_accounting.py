@@ -235,6 +235,42 @@ def test_sums_of_answers_are_what_the_metrics_gained(client: TestClient) -> None
     assert expected["prompt_tokens"] - expected["cached_tokens"] > expected["computed_tokens"]
 
 
+def test_many_requests_in_one_say_what_all_of_them_used(client: TestClient) -> None:
+    first = {"query": "many in one", "documents": ["Bread.", "Butter.", "Bread."]}
+    parts: list[dict[str, Any]] = [
+        first,
+        {"query": "many in one, too", "texts": ["Bread. " * LONGEST]},  # TEI's; it is cut.
+        {"query": "refused", "documents": []},
+        first | {"score_threshold": 1, "nonsense": 1},
+    ]
+    client.post("/v1/rerank", json=first)
+    alone = client.post("/v1/rerank", json=first)
+    before = counters(client)
+
+    reply = client.post("/v1/batch_rerank", json={"requests": parts})
+
+    assert [part["status_code"] for part in reply.json()["results"]] == [200, 200, 400, 200]
+    gained = {name: now - before[name] for name, now in counters(client).items()}
+    computed = gained.pop("computed_tokens")
+    assert told(reply.headers) == gained
+    assert gained["documents"] == 7
+    assert gained["search_units"] == 3
+    assert gained["cached_documents"] == int(reply.headers["x-rankd-cached"]) == 6
+    assert gained["prompt_tokens"] == 2 * alone.json()["usage"]["prompt_tokens"] + LONGEST
+    assert computed == LONGEST
+    assert reply.headers["rankd"] == alone.headers["rankd"]
+    assert reply.headers["x-rankd-below-threshold"] == "3"
+    warnings = reply.headers["x-rankd-warnings"].split("; ")
+    assert [one.split(": ")[0] for one in warnings] == ["requests[1]", "requests[3]"]
+
+
+def test_many_requests_of_which_none_is_answered_used_nothing(client: TestClient) -> None:
+    reply = client.post("/v1/batch_rerank", json={"queries": ["q"], "documents": []})
+
+    assert set(told(reply.headers).values()) == {0}
+    assert "x-rankd-below-threshold" not in reply.headers
+
+
 def test_a_document_in_chunks_counts_every_chunk_and_those_it_knew(client: TestClient) -> None:
     text = "one two three four five six seven eight nine ten eleven twelve"
     body = {"query": "chunks", "documents": [text], "max_tokens_per_doc": 5}

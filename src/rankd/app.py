@@ -113,8 +113,11 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
         )
         metrics.SERVED.info(desk.provenance.labels)
         app = build(desk, settings, keys)
+        # What ranks, but for paths that hold a model's name.
         paths = (offer.path for offer in dialects.offers())
-        endpoints = frozenset(path for path in paths if "{" not in path)
+        endpoints = frozenset(
+            path for path in paths if "{" not in path and not path.endswith("/tokenize")
+        )
         async with batches.open_batches(
             settings, _inside(app), endpoints, desk.drain.tell
         ) as app.state.batches:

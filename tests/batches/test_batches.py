@@ -7,14 +7,18 @@ import json
 import logging
 import sqlite3
 import stat
+import time
+from collections.abc import Iterable
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jobs import DOCUMENTS, Json, gated, holds, jsonl, line, opened
 
-from rankd.batches import runner
+from rankd.batches import runner, tables
+from rankd.batches.records import Answer
 from rankd.errors import BadSettings, EngineAway
 from rankd.types import LAST_PRIORITY
 
@@ -348,6 +352,87 @@ async def test_a_full_disk_makes_a_job_wait_and_nothing_is_lost(
     assert done["request_counts"] == {"total": 9, "completed": 9, "failed": 0}
 
 
+async def test_files_of_a_job_whose_end_cannot_be_noted_do_not_pile_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, attempts = tables.finish, []
+
+    def fail_twice(*args: Any) -> None:
+        attempts.append(len(list((tmp_path / "files").iterdir())))
+        if len(attempts) < 3:
+            raise sqlite3.OperationalError("database or disk is full")
+        finish(*args)
+
+    monkeypatch.setattr(runner, "_LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(tables, "finish", fail_twice)
+    async with opened(tmp_path) as client:
+        job = await client.begin([line("r1"), line("r2", documents=[])])
+        done = await client.ended(job["id"])
+        rows = await client.rows(done["output_file_id"])
+
+    assert attempts == [3, 3, 3]  # The input, the answers and the errors.
+    assert [row["custom_id"] for row in rows] == ["r1"]
+
+
+async def test_a_database_that_is_damaged_is_said_and_answers_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    keep, is_damaged = tables.keep, True
+
+    def keep_unless_damaged(*args: Any) -> None:
+        if is_damaged:
+            raise sqlite3.DatabaseError("database disk image is malformed")
+        keep(*args)
+
+    monkeypatch.setattr(runner, "_LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(tables, "keep", keep_unless_damaged)
+    async with opened(tmp_path) as client:
+        job = await client.begin([line("r1"), line("r2")])
+        await holds(lambda: "malformed" in caplog.text)
+        is_damaged = False
+        done = await client.ended(job["id"])
+
+    assert done["request_counts"] == {"total": 2, "completed": 2, "failed": 0}
+
+
+async def test_reading_a_damaged_database_is_a_503(tmp_path: Path) -> None:
+    async with opened(tmp_path) as client:
+        for _ in range(200):
+            await client.upload(jsonl([line("r1")]))
+        await client.app.state.batches.database.do(_write_all_back)
+        path = tmp_path / "batches.db"
+        path.write_bytes(path.read_bytes()[:4096] + b"\xff" * path.stat().st_size)
+        reply = await client.http.get("/v1/files")
+
+    assert reply.status_code == 503
+    assert reply.json()["error"]["code"] == "storage_down"
+
+
+async def test_a_database_of_somebody_else_is_said_at_the_start(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "batches.db")) as database:
+        database.execute("PRAGMA user_version = 1")
+
+    with pytest.raises(BadSettings, match="no such table"):
+        async with opened(tmp_path):
+            raise AssertionError
+
+
+def _write_all_back(database: sqlite3.Connection) -> None:
+    database.execute("COMMIT")
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    database.execute("PRAGMA cache_size = 0")
+    database.execute("BEGIN")
+
+
+async def test_a_folder_among_the_files_stops_no_server(tmp_path: Path) -> None:
+    (tmp_path / "files" / "lost+found").mkdir(parents=True)
+    async with opened(tmp_path) as client:
+        files = await client.get("/v1/files")
+
+    assert files["data"] == []
+    assert (tmp_path / "files" / "lost+found").is_dir()
+
+
 def _limit_pages(database: sqlite3.Connection, most: int) -> int:
     """SQLite's own way to be full; returns how many pages there are."""
     database.execute(f"PRAGMA max_page_count = {most}").fetchall()
@@ -405,6 +490,33 @@ async def test_callers_run_side_by_side_and_see_only_their_own(tmp_path: Path) -
     assert nobody.status_code == 401
 
 
+async def test_a_job_ends_while_answers_of_others_keep_coming(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = tables.keep
+
+    def keep_slowly(database: sqlite3.Connection, answers: Iterable[Answer]) -> None:
+        keep(database, answers)
+        time.sleep(0.02)
+
+    async def answer_others() -> None:
+        keeper = client.app.state.batches.runner._keeper
+        async with asyncio.TaskGroup() as group:
+            for number in count():
+                group.create_task(keeper.keep(Answer("another", number, True, b"{}\n")))
+                await asyncio.sleep(0.002)
+
+    monkeypatch.setattr(tables, "keep", keep_slowly)
+    async with opened(tmp_path) as client:
+        others = asyncio.create_task(answer_others())
+        job = await client.begin([line("r1"), line("r2")])
+        done = await client.ended(job["id"])
+        others.cancel()
+        await asyncio.wait([others])
+
+    assert done["request_counts"] == {"total": 2, "completed": 2, "failed": 0}
+
+
 async def test_jobs_are_listed_a_page_at_a_time_the_newest_first(tmp_path: Path) -> None:
     async with opened(tmp_path) as client:
         jobs = [(await client.begin([line("a")]))["id"] for _ in range(5)]
@@ -416,16 +528,20 @@ async def test_jobs_are_listed_a_page_at_a_time_the_newest_first(tmp_path: Path)
             if not page["has_more"]:
                 break
             after = f"&after={page['last_id']}"
-        wrong = [await client.http.get(f"/v1/batches?limit={limit}") for limit in ("0", "101", "x")]
+        wrong = [
+            await client.http.get(f"/v1/batches?limit={limit}")
+            for limit in ("0", "101", "x", "00000000199", "000000001" + "9" * 5000)
+        ]
 
     assert pages == [jobs[:2:-1], jobs[2:0:-1], jobs[:1]]
-    assert [reply.status_code for reply in wrong] == [400, 400, 400]
+    assert [reply.status_code for reply in wrong] == [400] * 5
 
 
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
         ({"endpoint": "/v1/embeddings"}, "endpoint"),
+        ({"endpoint": "/tokenize"}, "endpoint"),
         ({"completion_window": "0h"}, "completion_window"),
         ({"completion_window": "31d"}, "completion_window"),
         ({"completion_window": 24}, "completion_window"),

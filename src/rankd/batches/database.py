@@ -27,6 +27,9 @@ PRAGMA synchronous = FULL;
 PRAGMA secure_delete = ON;
 """
 
+# What no disk can do wrong.
+_BUGS = (sqlite3.IntegrityError, sqlite3.ProgrammingError)
+
 _TABLES = """
 CREATE TABLE files (
     id TEXT PRIMARY KEY,
@@ -82,7 +85,7 @@ class Database:
         """Run it in the thread, as one transaction.
 
         Raises:
-            StorageDown: the disk does not take it; nothing of it was done.
+            StorageDown: the disk does not take it, or has lost some of it; nothing was done.
         """
 
         def call() -> T:
@@ -93,7 +96,9 @@ class Database:
                 with connection:
                     connection.execute("BEGIN IMMEDIATE")
                     return work(connection, *args, **kwargs)
-            except sqlite3.OperationalError as problem:
+            except sqlite3.DatabaseError as problem:
+                if isinstance(problem, _BUGS):
+                    raise
                 raise StorageDown(f"the database of batch jobs: {problem}") from None
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)

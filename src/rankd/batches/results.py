@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,13 @@ def write(database: Path, folder: Path, batch: Batch, ending: Status, most_bytes
         _file(batch, errors, sizes[1], "error"),
     ]
     return Results(made[0], made[1], failed)
+
+
+def unwrite(folder: Path, files: Iterable[File | None]) -> None:
+    """Delete what `write` has written."""
+    for file in files:
+        if file is not None:
+            (folder / file.id).unlink(missing_ok=True)
 
 
 def _rows(

@@ -87,7 +87,7 @@ class Batches:
 
         def delete() -> None:
             for path in self.folder.iterdir():
-                if path.name not in known:
+                if path.name not in known and not path.is_dir():  # Somebody's own folder stays.
                     path.unlink()
 
         await asyncio.to_thread(delete)
@@ -134,7 +134,12 @@ async def open_batches(
                 settings.batch_stored_bytes,
                 settings.batch_days * DAY,
             )
-            await batches.sweep_away_strays()
+            try:
+                await batches.sweep_away_strays()
+            except (StorageDown, OSError) as problem:
+                raise BadSettings(
+                    f"cannot use --batch-dir {settings.batch_dir}: {problem}"
+                ) from None
             sweeping = asyncio.create_task(batches.keep_sweeping())
             tell(runner.stop)
             try:

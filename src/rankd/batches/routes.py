@@ -416,7 +416,7 @@ def _limit(http: Request, most: int, default: int) -> int:
     said = http.query_params.get("limit")
     if said is None:
         return default
-    if not (said.isascii() and said.isdigit() and 1 <= int(said[:9]) <= most):
+    if not (said.isascii() and said.isdigit() and len(said) < 10 and 1 <= int(said) <= most):
         raise InvalidRequest(
             f"limit must be 1 to {most:,}, not {wire.short_name(said)!r}", param="limit"
         )

@@ -243,9 +243,13 @@ class Runner:
             ending,
             self._limits.line_bytes,
         )
-        await self._database.do(
-            tables.finish, name, ending, (written.output, written.errors), written.failed
-        )
+        files = written.output, written.errors
+        try:
+            await self._database.do(tables.finish, name, ending, files, written.failed)
+        except StorageDown:
+            # Nothing names them, and the next attempt writes them anew.
+            await asyncio.to_thread(results.unwrite, self._folder, files)
+            raise
         _log.info(
             "batch job %s: %s, %d answers, %d errors",
             name,
@@ -271,21 +275,19 @@ class _Keeper:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: list[tuple[Answer, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Answer | None, asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
 
     async def keep(self, answer: Answer) -> None:
         """Return when it is safe on the disk."""
-        kept = asyncio.get_running_loop().create_future()
-        self._waiting.append((answer, kept))
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write())
-        await kept
+        await self._kept(answer)
 
     async def settle(self) -> None:
-        """Wait until nothing is on its way: of who was cancelled, too."""
-        while self._writing is not None:
-            await asyncio.wait([self._writing])
+        """Wait until what is on its way is safe: of who was cancelled, too.
+
+        Not until nothing is: of other jobs there is always something.
+        """
+        await self._kept(None)
 
     async def close(self) -> None:
         """As `settle`, but of what the disk does not take now nothing is kept."""
@@ -294,12 +296,20 @@ class _Keeper:
             for task in late:
                 task.cancel()
 
+    async def _kept(self, answer: Answer | None) -> None:
+        kept = asyncio.get_running_loop().create_future()
+        self._waiting.append((answer, kept))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write())
+        await kept
+
     async def _write(self) -> None:
         try:
             while self._waiting:
                 taken, self._waiting = self._waiting, []
                 try:
-                    await self._database.do(tables.keep, [answer for answer, _ in taken])
+                    answers = [answer for answer, _ in taken if answer is not None]
+                    await self._database.do(tables.keep, answers)
                 except StorageDown as problem:
                     _log.error("batch jobs have to wait: %s", problem.message)
                     self._waiting = taken + self._waiting

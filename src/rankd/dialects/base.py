@@ -238,6 +238,16 @@ def let_through(
     return [one for one in verdicts if wire.rounded(one.logit if logits else one.score) >= least]
 
 
+def details(verdict: Verdict, profile: Profile) -> dict[str, Any]:
+    """What was read of a document, which part of it counts, and how probable it is."""
+    start, end = verdict.span or (0, 0)
+    chunk = {"index": verdict.piece, "of": verdict.pieces, "start": start, "end": end}
+    said = {"tokens": verdict.tokens, "truncated": verdict.truncated, "chunk": chunk}
+    if (probability := profile.normalized(verdict)) is not None:
+        said["normalized_score"] = wire.rounded(probability)
+    return said
+
+
 def example(body: dict[str, Any]) -> ConfigDict:
     """A request's configuration: the body that /docs shows, and that tests send."""
     return ConfigDict(json_schema_extra={"example": body})

@@ -124,7 +124,10 @@ async def answer(http: Request, desk: Desk, dialect: Dialect, body: dict[str, An
             reply = reply_to(dialect, request, ask, ranking, desk, path, profile)
             return bytes(rendered(dialect, reply).body)
 
-        return await lines.streamed(dialect, request, rank, desk.provenance.header | profile.header)
+        known = [*wire.unknown_fields(request, dialect.name), *profile_warnings(profile, desk)]
+        made_by = {**desk.provenance.header, **profile.header}
+        headers = {**made_by, **wire.warning_header(known)}
+        return await lines.streamed(dialect, request, profile, rank, headers)
     ranking = await ranked(http, request, [ask])
     return rendered(dialect, reply_to(dialect, request, ask, ranking, desk, path, profile))
 

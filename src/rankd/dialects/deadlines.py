@@ -59,7 +59,8 @@ def _in_headers(headers: Headers) -> Iterator[int]:
 
 def _milliseconds(value: str) -> int:
     digits = value.strip()
-    if not (digits.isascii() and digits.isdigit() and 1 <= int(digits[:9]) <= LONGEST_MS):
+    is_number = digits.isascii() and digits.isdigit() and len(digits) < 10
+    if not (is_number and 1 <= int(digits) <= LONGEST_MS):
         raise InvalidRequest(
             f"{OURS} must be 1 to {LONGEST_MS} milliseconds, not {value[:60]!r}", param=OURS
         )

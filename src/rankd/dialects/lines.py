@@ -16,8 +16,9 @@ from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from rankd.dialects import wire
-from rankd.dialects.base import Asking, Dialect
+from rankd.dialects.base import Asking, Dialect, details
 from rankd.errors import InternalError, RankError, ShuttingDown
+from rankd.profiles import Profile
 from rankd.types import Verdict
 
 KIND = "application/x-ndjson"
@@ -42,7 +43,7 @@ _REFUSED = frozenset({"q=0", "q=0.0", "q=0.00", "q=0.000"})
 
 
 async def streamed(
-    dialect: Dialect, request: Asking, rank: Rank, headers: Mapping[str, str]
+    dialect: Dialect, request: Asking, profile: Profile, rank: Rank, headers: Mapping[str, str]
 ) -> Response:
     """Begin to rank; returns once there is a first verdict, or the whole answer.
 
@@ -55,7 +56,7 @@ async def streamed(
         begun = await _next(told, ranking)
         if not begun and told.empty():
             await ranking  # Refused, or none of the verdicts is wanted.
-        return _Lines(dialect, request, ranking, begun, told, headers)
+        return _Lines(dialect, request, profile, ranking, begun, told, headers)
     except BaseException:
         ranking.cancel()
         raise
@@ -80,19 +81,20 @@ class _Lines(Response):
         self,
         dialect: Dialect,
         request: Asking,
+        profile: Profile,
         ranking: asyncio.Future[bytes],
         begun: list[Verdict],
         told: asyncio.Queue[Verdict],
         headers: Mapping[str, str],
     ) -> None:
-        warnings = wire.warning_header(wire.unknown_fields(request, dialect.name))
-        super().__init__(headers={**headers, **warnings})
+        super().__init__(headers=headers)
         # A proxy that waits for the whole answer would undo it.
         self.headers["x-accel-buffering"] = "no"
         self.headers["cache-control"] = "no-cache"
         del self.headers["content-length"]
         self._dialect = dialect
         self._logits = request.wants_logits()
+        self._profile = profile if request.details() else None
         self._ranking = ranking
         self._begun = begun
         self._told = told
@@ -148,13 +150,15 @@ class _Lines(Response):
 
     def _line(self, verdict: Verdict) -> bytes:
         number = verdict.logit if self._logits else verdict.score
-        line = {
+        line: dict[str, Any] = {
             "index": verdict.index,
             "relevance_score": wire.rounded(number),
             "tokens": verdict.tokens,
             "truncated": verdict.truncated,
             "cached": verdict.cached,
         }
+        if self._profile is not None:
+            line |= details(verdict, self._profile)
         return _json(line)
 
     def _failure(self, problem: RankError) -> bytes:

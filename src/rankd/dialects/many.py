@@ -18,10 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rankd.desk import Desk, desk_of
 from rankd.dialects import counter, union, wire
-from rankd.dialects.base import RERANK_PATHS, Asking, Dialect, example
+from rankd.dialects.base import RERANK_PATHS, Asking, Dialect, Reply, example
 from rankd.dialects.texts import SAYING, kind, refuse_many_fields
 from rankd.errors import InternalError, InvalidRequest, RankError, TooLarge
-from rankd.types import Ask
+from rankd.types import Ask, Usage
 
 _log = logging.getLogger("rankd")
 
@@ -109,15 +109,31 @@ async def batch_rerank(http: Request) -> Response:
     # As many at a time as the key may have, so that none is refused for the others.
     turns = asyncio.Semaphore(desk.ranker.limits.concurrency or len(orders))
 
+    replies: dict[int, Reply] = {}
+
     async def answer(place: int, order: _Order | dict[str, Any]) -> dict[str, Any]:
         if not isinstance(order, _Order):
             return order
         async with turns:
-            return await _answer(http, desk, order, place)
+            return await _answer(http, desk, order, place, replies)
 
     async with asyncio.TaskGroup() as group:
         parts = [group.create_task(answer(place, order)) for place, order in enumerate(orders)]
-    return wire.JSON({"results": [part.result() for part in parts]})
+    answered = [part.result() for part in parts]
+    return wire.JSON({"results": answered}, headers=_headers(desk, replies))
+
+
+def _headers(desk: Desk, replies: Mapping[int, Reply]) -> dict[str, str]:
+    """What stands on every ranking, of all parts together."""
+    warnings = [f"requests[{at}]: {one}" for at in sorted(replies) for one in replies[at].warnings]
+    usages = [reply.ranking.usage() for reply in replies.values()]
+    left_out = [reply.left_out for reply in replies.values() if reply.left_out is not None]
+    return {
+        **desk.provenance.header,
+        **wire.warning_header(warnings),
+        **wire.usage_headers(Usage(*map(sum, zip(Usage(0, 0, 0, 0, 0), *usages, strict=True)))),
+        **wire.below_header(sum(left_out) if left_out else None),
+    }
 
 
 def _read(http: Request, desk: Desk, part: Any, place: int) -> _Order | dict[str, Any]:
@@ -143,13 +159,16 @@ def _refuse_too_many(orders: Sequence[_Order | Mapping[str, Any]], most: int) ->
         )
 
 
-async def _answer(http: Request, desk: Desk, order: _Order, place: int) -> dict[str, Any]:
+async def _answer(
+    http: Request, desk: Desk, order: _Order, place: int, replies: dict[int, Reply]
+) -> dict[str, Any]:
     dialect, request, ask = order.dialect, order.request, order.ask
     try:
         ranking = await counter.ranked(http, request, [ask])
         path, profile = RERANK_PATHS[0], counter.profile_of(http, request)
         reply = counter.reply_to(dialect, request, ask, ranking, desk, path, profile)
         body = orjson.Fragment(bytes(counter.rendered(dialect, reply).body))
+        replies[place] = reply
         return {"index": place, "status_code": 200, "body": body}
     except RankError as problem:
         return _refused(dialect, problem, place)

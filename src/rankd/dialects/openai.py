@@ -22,15 +22,15 @@ from rankd.dialects.base import (
     Result,
     Usage,
     agreed,
+    details,
     example,
     results,
     usage,
 )
 from rankd.dialects.texts import Count, Truncating, kind
-from rankd.dialects.wire import rounded
 from rankd.errors import InvalidRequest
 from rankd.tables import CUSTOM, DEFAULT
-from rankd.types import Fit, Verdict
+from rankd.types import Fit
 
 
 class RerankRequest(Repeating):
@@ -299,17 +299,8 @@ def _results(reply: Reply) -> list[dict[str, Any]]:
     found = results(reply)
     if reply.request.details():
         for result, verdict in zip(found, reply.best, strict=True):
-            result |= _details(verdict)
-            if (probability := reply.profile.normalized(verdict)) is not None:
-                result["normalized_score"] = rounded(probability)
+            result |= details(verdict, reply.profile)
     return found
-
-
-def _details(verdict: Verdict) -> dict[str, Any]:
-    """What was read of a document, and which part of it counts."""
-    start, end = verdict.span or (0, 0)
-    chunk = {"index": verdict.piece, "of": verdict.pieces, "start": start, "end": end}
-    return {"tokens": verdict.tokens, "truncated": verdict.truncated, "chunk": chunk}
 
 
 def meta(reply: Reply, version: str) -> dict[str, Any]:
