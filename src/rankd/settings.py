@@ -82,7 +82,9 @@ class Settings(BaseModel):
         "auto", description="Arithmetic; auto is float32 on CPU (exact), else bfloat16."
     )
     max_tokens: int = Field(
-        8192, ge=128, description="Tokens of one pair, template included; documents are cut to fit."
+        8192,
+        ge=128,
+        description="Tokens of one pair, template included; see --truncation for longer documents.",
     )
     batch_tokens: int = Field(
         1024, ge=16, description="Tokens in one step of the native engine; more costs memory."
