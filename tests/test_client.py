@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from typing import Any
 
+import httpx
 import pytest
 
 from rankd.client import (
@@ -124,6 +125,7 @@ def test_options_reach_the_server(ask: Asking, url: str) -> None:
             partial=True,
             return_details=True,
             user="me",
+            cache=False,
             timeout=30,
         ),
     )
@@ -134,6 +136,22 @@ def test_options_reach_the_server(ask: Asking, url: str) -> None:
     assert any("was cut" in warning for warning in answer.warnings)
     assert not any("unknown field" in warning for warning in answer.warnings)
     assert answer.not_scored == ()
+
+
+def test_who_wants_no_cache_gets_every_score_computed(ask: Asking, url: str) -> None:
+    def cached() -> float:
+        said = httpx.get(f"{url}/metrics").text
+        return float(said.split("\nrankd_cached_documents_total ")[1].split("\n")[0])
+
+    before = cached()
+    ask(url, lambda client: client.rerank(QUERY, DOCUMENTS))
+    ask(url, lambda client: client.rerank(QUERY, DOCUMENTS))
+    known = cached()
+    ask(url, lambda client: client.rerank(QUERY, DOCUMENTS, cache=False))
+    ask(url, lambda client: client.score(QUERY, DOCUMENTS, cache=False))
+
+    assert known >= before + len(DOCUMENTS)
+    assert cached() == known
 
 
 def test_documents_below_a_threshold_are_left_out_and_counted(ask: Asking, url: str) -> None:

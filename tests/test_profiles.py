@@ -15,7 +15,8 @@ from fastapi.testclient import TestClient
 from rankd.app import open_app
 from rankd.dialects import DIALECTS
 from rankd.dialects.base import Dialect
-from rankd.errors import BadSettings
+from rankd.errors import BadSettings, InvalidRequest
+from rankd.profiles import Profiles
 from rankd.settings import Settings, load
 from rankd.types import sigmoid
 
@@ -199,6 +200,11 @@ def test_an_unknown_preset_is_a_400_that_lists_the_known(
         assert reply.status_code == 400
         said = "preset 'frist' is not known; did you mean first?; there are default, first, last"
         assert reply.json()["message"].startswith(said)
+
+
+def test_a_server_without_presets_says_so() -> None:
+    with pytest.raises(InvalidRequest, match="'code' is not known; this server has only 'default'"):
+        Profiles(Settings()).choose(preset="code")
 
 
 def test_the_answer_names_the_preset_that_the_server_chose(client: TestClient) -> None:

@@ -207,6 +207,14 @@ def test_tables_are_shown_as_they_can_be_read_again(tmp_path: Path) -> None:
             "truncation_side means nothing with truncation = 'refuse'",
         ),
         ("[key_presets]\nacme = 'code'", "key_presets: acme: 'code' is neither"),
+        (
+            "[aliases.x]\nscore_threshold = 'high'",
+            r"^aliases\.x\.score_threshold: input should be a valid number, not 'high'$",
+        ),
+        ("[aliases.x]\nscore_threshold = 3", r"less than or equal to 1, not 3$"),
+        ("[aliases]\nx = 'code'", r"^aliases\.x: input should be a table, not 'code'$"),
+        ("[calibration]\ndefault = 0.3", r"^calibration\.default: .* a table, not 0.3$"),
+        ("chunk_overlap = 400", r"^chunk_overlap = 400: must be at most 256, half of chunk_tokens"),
     ],
 )
 def test_a_wrong_table_is_named(text: str, message: str, tmp_path: Path) -> None:

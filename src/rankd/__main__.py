@@ -11,6 +11,8 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
+from pydantic.fields import FieldInfo
+
 from rankd import __version__
 from rankd.errors import BadSettings, RankError, SetupError
 from rankd.evaluation import flags
@@ -189,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rankd {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    serve = _command(commands, "serve", _serve, "answer rerank requests over HTTP")
+    serve = _command(commands, "serve", _serve, "answer rerank requests over HTTP", " [MODEL]")
     serve.add_argument(
         "--print-config",
         action="store_true",
@@ -197,10 +199,18 @@ def _parser() -> argparse.ArgumentParser:
         help="print every setting and where it comes from, without secrets, and end",
     )
     _add_settings(serve, positional=True)
-    check = _command(commands, "check", _check, "score known pairs: is this set-up right?")
+    check = _command(
+        commands, "check", _check, "score known pairs: is this set-up right?", " [MODEL]"
+    )
     _add_settings(check, positional=True)
-    rerank = _command(commands, "rerank", _rerank, "score a file of documents, without a server")
-    rerank.add_argument("--query", required=True, help="the question")
+    rerank = _command(
+        commands,
+        "rerank",
+        _rerank,
+        "score a file of documents, without a server",
+        " FILE --query TEXT",
+    )
+    rerank.add_argument("--query", required=True, metavar="TEXT", help="the question")
     rerank.add_argument(
         "file",
         metavar="FILE",
@@ -209,10 +219,18 @@ def _parser() -> argparse.ArgumentParser:
     rerank.add_argument("--top-n", type=int, metavar="INT", help="print this many; all when absent")
     rerank.add_argument("--raw-scores", action="store_true", help="print logits, in nats")
     _add_settings(rerank, positional=False)
-    evaluate = _command(commands, "eval", _eval, "judge rankings, before and after reranking")
+    evaluate = _command(
+        commands,
+        "eval",
+        _eval,
+        "judge rankings, before and after reranking",
+        " DIR --run FILE|--bm25",
+    )
     flags.add_eval(evaluate)
     _add_settings(evaluate, positional=False)
-    calibrate = _command(commands, "calibrate", _calibrate, "find thresholds from judged pairs")
+    calibrate = _command(
+        commands, "calibrate", _calibrate, "find thresholds from judged pairs", " FILE"
+    )
     flags.add_calibrate(calibrate)
     _add_settings(calibrate, positional=False)
     probe = _command(commands, "probe", _probe, "ask the server on this machine: is it ready?")
@@ -221,14 +239,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: Any, name: str, command: Any, summary: str) -> argparse.ArgumentParser:
+def _command(
+    commands: Any, name: str, command: Any, summary: str, operands: str = ""
+) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
+        description=summary[0].upper() + summary[1:] + "." * (not summary.endswith("?")),
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
+    # Of eighty options argparse makes a page; the list below it is enough.
+    parser.usage = f"{parser.prog}{operands} [OPTION ...]"
     parser.set_defaults(command=command, parser=parser, top_n=None, raw_scores=False, config=None)
     return parser
 
@@ -250,7 +272,7 @@ def _add_settings(parser: argparse.ArgumentParser, *, positional: bool) -> None:
     for name, field in Settings.model_fields.items():
         if name == "model" and positional:
             parser.add_argument("model", nargs="?", metavar="MODEL", help=field.description)
-        help_text = f"{field.description} [{field.default}]".replace("%", "%%")
+        help_text = _help(field).replace("%", "%%")
         flag = f"--{name.replace('_', '-')}"
         if name == "api_keys":
             group.add_argument(
@@ -262,8 +284,21 @@ def _add_settings(parser: argparse.ArgumentParser, *, positional: bool) -> None:
             choices = get_args(field.annotation)
             group.add_argument(flag, metavar="|".join(choices), help=help_text)
         else:
-            kind = "INT" if field.annotation is int else "TEXT"
-            group.add_argument(flag, metavar=kind, help=help_text)
+            group.add_argument(flag, metavar=_kind(field.annotation), help=help_text)
+
+
+def _help(field: FieldInfo) -> str:
+    """What it is, and its default; what is absent or empty by default says so in its own words."""
+    said = field.description or ""
+    return said if field.default in (None, (), {}) else f"{said} [{field.default}]"
+
+
+def _kind(annotation: object) -> str:
+    if annotation in (int, float):
+        return "INT" if annotation is int else "NUMBER"
+    if get_origin(annotation) is dict:
+        return "JSON"
+    return "PATH" if annotation == Path | None else "TEXT"
 
 
 if __name__ == "__main__":

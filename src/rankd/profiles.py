@@ -97,4 +97,7 @@ class Profiles:
 
     def _unknown(self, preset: str) -> str:
         hint = nearest(preset, self.presets)
-        return f"preset {preset[:80]!r} is not known{hint}; there are {', '.join(self.presets)}"
+        known = ", ".join(self.presets)
+        if known == DEFAULT:
+            return f"preset {preset[:80]!r} is not known{hint}; this server has only {known!r}"
+        return f"preset {preset[:80]!r} is not known{hint}; there are {known}"

@@ -82,7 +82,9 @@ class Settings(BaseModel):
         "auto", description="Arithmetic; auto is float32 on CPU (exact), else bfloat16."
     )
     max_tokens: int = Field(
-        8192, ge=128, description="Tokens of one pair, template included; documents are cut to fit."
+        8192,
+        ge=128,
+        description="Tokens of one pair, template included; see --truncation for longer documents.",
     )
     batch_tokens: int = Field(
         1024, ge=16, description="Tokens in one step of the native engine; more costs memory."
@@ -567,11 +569,11 @@ def _first_sentence(problem: ValidationError) -> str:
     name, *inside = map(str, error["loc"])
     if name not in Settings.model_fields:
         return f"unknown setting {name}{nearest(name, Settings.model_fields)}"
-    reason = error["msg"][0].lower() + error["msg"][1:]
+    reason = (error["msg"][0].lower() + error["msg"][1:]).removeprefix("value error, ")
     if name == "vllm_args":
         return f"{name} = ***: {reason}"  # What cannot be read cannot be searched for tokens.
     if name in _TABLES:
-        return _of_table(".".join((name, *inside)), error["type"], reason)
+        return _of_table(".".join((name, *inside)), error["type"], reason, error["input"])
     if _SECRET.search(name) or name.endswith("_redis"):
         return f"{name}: {reason}"  # Never the secrets themselves.
     return f"{name} = {blotted('', error['input'])!r}: {reason}"
@@ -581,7 +583,12 @@ def _first_sentence(problem: ValidationError) -> str:
 _KEYS = (*Calibration.model_fields, *Platt.model_fields, *Alias.model_fields)
 
 
-def _of_table(path: str, kind: str, reason: str) -> str:
+def _of_table(path: str, kind: str, reason: str, value: Any) -> str:
     if kind == "extra_forbidden":
         return f"unknown setting {path}{nearest(path.rpartition('.')[2], _KEYS)}"
-    return f"{path.removesuffix('.[key]')}: {reason.removeprefix('value error, ')}"
+    if kind in ("dict_type", "model_type"):
+        reason = "input should be a table"  # Pydantic's words name a class of ours.
+    if reason.startswith("input should") and not isinstance(value, dict):
+        # "unable to parse string as a number" says no more than the value does.
+        reason = f"{reason.partition(', unable to')[0]}, not {blotted('', value)!r:.80}"
+    return f"{path.removesuffix('.[key]')}: {reason}"

@@ -60,6 +60,22 @@ def test_no_proxy_holds_the_lines_back(client: TestClient) -> None:
     assert "content-encoding" not in reply.headers
 
 
+def test_a_threshold_leaves_out_lines_too_and_what_comes_late_has_no_header(
+    client: TestClient,
+) -> None:
+    every = client.post("/v1/rerank", json=BODY).json()["results"]
+    best = every[0]["relevance_score"]
+
+    reply = client.post("/v1/rerank", json=BODY | {"score_threshold": best}, headers=LINES)
+
+    *verdicts, answer = lines_of(reply)
+    kept = [one["index"] for one in every if one["relevance_score"] >= best]
+    assert sorted(verdict["index"] for verdict in verdicts) == sorted(kept)
+    assert answer["meta"]["below_threshold"] == len(DOCUMENTS) - len(kept) > 0
+    for late in ("x-rankd-usage", "x-rankd-cached", "x-rankd-below-threshold"):
+        assert late not in reply.headers
+
+
 @pytest.mark.parametrize(
     ("accept", "wanted"),
     [

@@ -315,6 +315,16 @@ def test_a_wrong_flag_is_a_sentence(arguments: list[str], complaint: str) -> Non
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize("flag", ["--write", "--json", "--picture"])
+def test_a_file_that_cannot_be_written_is_said_before_anything_is_scored(flag: str) -> None:
+    ended = run("calibrate", "/no/such/pairs.jsonl", flag, "/no/such/folder/scores.svg")
+
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "rankd: cannot write /no/such/folder/scores.svg: there is no folder /no/such/folder\n"
+    )
+
+
 def test_scores_that_separate_are_said_to_be_too_easy(tmp_path: Path) -> None:
     rows = [
         {"query": "What is the capital of China?", "document": text, "relevant": right}

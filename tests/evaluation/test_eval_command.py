@@ -471,6 +471,8 @@ def test_mistakes_are_sentences(folder: Path, tmp_path: Path) -> None:
     assert "--depth must be at least 1, not 0" in refused(folder, "--bm25", "--depth", "0")
     assert "'nDGC@10' is no measure" in refused(folder, "--bm25", "--measures", "nDGC@10")
     assert "is no folder" in refused(tmp_path / "nowhere", "--bm25")
+    for flag in ("--against", "--against-instruction", "--against-url"):
+        assert f"{flag} must not be empty" in refused(folder, *first, flag, "")
     assert "cannot read" in refused(folder, "--bm25", "--split", "dev")
     assert "instruction" in refused(
         folder, "--bm25", "--engine", "fake", "--instruction", "very " * 2_000

@@ -19,14 +19,16 @@ export interface ScoreOptions extends CallOptions {
   instruction?: string | undefined;
   /** The name of an instruction that the server holds. */
   preset?: string | undefined;
-  /** Longer documents are cut at their end. */
+  /** Longer documents do not fit; `truncation` says what becomes of them. */
   maxTokensPerDoc?: number | undefined;
   /** Logits, in nats, instead of scores in [0, 1]. */
   rawScores?: boolean | undefined;
   /** 0 to 999; lower is sooner. */
   priority?: number | undefined;
-  /** Who asks, for the server's notes. */
+  /** Who asks; the users of a key share the engine fairly. */
   user?: string | undefined;
+  /** False computes every score, and leaves none behind. */
+  cache?: boolean | undefined;
   /** The server gives up after so many milliseconds. */
   timeoutMs?: number | undefined;
 }
@@ -174,6 +176,7 @@ function shared(options: ScoreOptions, model: string | undefined): object {
     max_tokens_per_doc: options.maxTokensPerDoc,
     priority: options.priority,
     user: options.user,
+    cache: options.cache,
     timeout_ms: options.timeoutMs,
   };
 }

@@ -66,6 +66,7 @@ test("options reach the server", live, async () => {
     priority: 3,
     timeoutMs: 60_000,
     user: "me",
+    cache: false,
     model: "default",
   });
 

@@ -18,10 +18,11 @@ class ScoreOptions(TypedDict, total=False):
         model: the client's `model` when absent.
         instruction: what relevance means here.
         preset: the name of an instruction that the server holds.
-        max_tokens_per_doc: longer documents are cut at their end.
+        max_tokens_per_doc: longer documents do not fit; `truncation` says what becomes of them.
         raw_scores: logits, in nats, instead of scores in [0, 1].
         priority: 0 to 999; lower is sooner.
-        user: who asks, for the server's notes.
+        user: who asks; the users of a key share the engine fairly.
+        cache: False computes every score, and leaves none behind.
         timeout_ms: the server gives up after so many milliseconds.
         timeout: this side gives up after so many seconds, retries included.
     """
@@ -33,6 +34,7 @@ class ScoreOptions(TypedDict, total=False):
     raw_scores: bool | None
     priority: int | None
     user: str | None
+    cache: bool | None
     timeout_ms: int | None
     timeout: float | None
 

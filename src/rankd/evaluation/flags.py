@@ -41,6 +41,10 @@ class EvalOptions(_Options):
         _at_least_one("--depth", self.depth)
         _at_least_one("--queries", self.queries)
         _at_least_one("--concurrency", self.concurrency)
+        # An empty variable of a shell must not leave the comparison out without a word.
+        _not_empty("--against", self.against)
+        _not_empty("--against-instruction", self.against_instruction)
+        _not_empty("--against-url", self.against_url)
         if self.bm25 == (self.run is not None):
             raise BadSettings("give a first stage: either --run FILE or --bm25")
 
@@ -65,11 +69,26 @@ class CalibrateOptions(_Options):
             raise BadSettings(f"--precision must be above 0 and at most 1, not {self.precision}")
         if self.picture and self.picture.suffix.lower() not in (".png", ".svg"):
             raise BadSettings(f"--picture must end in .png or .svg, not {self.picture.name!r}")
+        # Before hours of scoring, not behind them.
+        for file in filter(None, (self.picture, self.write, self.json)):
+            _in_a_folder(file)
 
 
 def _at_least_one(flag: str, value: int | None) -> None:
     if value is not None and value < 1:
         raise BadSettings(f"{flag} must be at least 1, not {value}")
+
+
+def _not_empty(flag: str, value: str | None) -> None:
+    if value is not None and not value.strip():
+        raise BadSettings(f"{flag} must not be empty")
+
+
+def _in_a_folder(file: Path) -> None:
+    if file.is_dir():
+        raise BadSettings(f"cannot write {file}: it is a folder")
+    if not file.parent.is_dir():
+        raise BadSettings(f"cannot write {file}: there is no folder {file.parent}")
 
 
 def add_eval(parser: argparse.ArgumentParser) -> None:
