@@ -160,7 +160,7 @@ def test_a_key_that_is_no_utf8_is_one_line_and_not_repeated() -> None:
     flag = run("serve", "--engine", "fake", "--port", "0", "--api-key", os.fsdecode(b"\xffs3cret"))
 
     assert flag.returncode == 2
-    assert flag.stderr == "rankd: api_keys: value error, a key must be text in UTF-8\n"
+    assert flag.stderr == "rankd: api_keys: a key must be text in UTF-8\n"
 
 
 def test_hash_key_prints_what_a_file_takes(tmp_path: Path) -> None:
