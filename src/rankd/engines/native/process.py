@@ -160,4 +160,7 @@ def _environment(job: Job) -> dict[str, str]:
     if job.deterministic:
         # Else they may take fewer threads while the machine is busy, and round otherwise.
         environment |= {"OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE"}
+        # Its products may differ from start to start by where arrays lie in memory:
+        # Intel's guide to conditional numerical reproducibility.
+        environment.setdefault("MKL_CBWR", "AUTO")
     return environment
