@@ -154,6 +154,15 @@ def test_who_wants_no_cache_gets_every_score_computed(ask: Asking, url: str) -> 
     assert cached() == known
 
 
+def test_usage_says_what_was_known_already(ask: Asking, url: str) -> None:
+    ask(url, lambda client: client.rerank(QUERY, DOCUMENTS))
+    again = ask(url, lambda client: client.rerank(QUERY, DOCUMENTS)).usage
+    computed = ask(url, lambda client: client.rerank(QUERY, DOCUMENTS, cache=False)).usage
+
+    assert again.cached_tokens == again.prompt_tokens > 0
+    assert computed.cached_tokens == 0
+
+
 def test_documents_below_a_threshold_are_left_out_and_counted(ask: Asking, url: str) -> None:
     whole = ask(url, lambda client: client.rerank(QUERY, DOCUMENTS))
     least = whole.results[0].relevance_score

@@ -49,6 +49,8 @@ export interface RerankOptions extends ScoreOptions {
   maxChunksPerDoc?: number | undefined;
   /** Tokens that neighbouring chunks share. */
   overlapTokens?: number | undefined;
+  /** Answers with what is scored when the server's time is over. */
+  partial?: boolean | undefined;
   /** Documents whose `relevanceScore` is below are left out. */
   scoreThreshold?: number | undefined;
   /** Tells what was read of each document, and its `normalizedScore` where the server can. */
@@ -65,6 +67,8 @@ export interface RerankRequest extends RerankOptions {
 export interface Usage {
   readonly promptTokens: number;
   readonly totalTokens: number;
+  /** Of the prompt tokens, those of pairs computed for an earlier request. */
+  readonly cachedTokens: number;
 }
 
 /** What was read of a document. */
@@ -117,6 +121,8 @@ interface About {
 export interface RerankResponse extends About {
   /** Best first. */
   readonly results: readonly Result[];
+  /** Places of the documents that a partial answer lacks. */
+  readonly notScored: readonly number[];
   /** Documents left out for their score, by a threshold of the request or of the server. */
   readonly belowThreshold: number;
 }
@@ -145,6 +151,7 @@ export function rerankBody(request: RerankRequest, model: string | undefined): o
     truncation_side: request.truncationSide,
     max_chunks_per_doc: request.maxChunksPerDoc,
     overlap_tokens: request.overlapTokens,
+    partial: request.partial,
     score_threshold: request.scoreThreshold,
     return_details: request.returnDetails,
     raw_scores: request.rawScores,
@@ -204,7 +211,12 @@ export function rerankResponse(answer: any): RerankResponse {
     normalizedScore: result.normalized_score,
     details: result.chunk && details(result),
   }));
-  return { results, belowThreshold: answer.meta?.below_threshold ?? 0, ...about(answer) };
+  return {
+    results,
+    notScored: answer.meta?.not_scored ?? [],
+    belowThreshold: answer.meta?.below_threshold ?? 0,
+    ...about(answer),
+  };
 }
 
 function details({ tokens, truncated, chunk }: any): Details {
@@ -242,6 +254,7 @@ function about(answer: any): About {
     usage: {
       promptTokens: number(answer.usage.prompt_tokens),
       totalTokens: number(answer.usage.total_tokens),
+      cachedTokens: answer.usage.cached_tokens ?? 0,
     },
     warnings: answer.meta?.warnings ?? [],
   };

@@ -49,6 +49,13 @@ test("documents below a threshold are left out and counted", live, async () => {
   assert.equal(answer.belowThreshold, 1);
 });
 
+test("usage says what was known already", live, async () => {
+  await rankd.rerank(QUERY, DOCUMENTS);
+  const { usage } = await rankd.rerank(QUERY, DOCUMENTS);
+
+  assert.equal(usage.cachedTokens, usage.promptTokens);
+});
+
 test("an unknown preset is a bad request", live, async () => {
   await assert.rejects(rankd.rerank(QUERY, DOCUMENTS, { preset: "code" }), BadRequest);
   await assert.rejects(rankd.score(QUERY, DOCUMENTS, { preset: "code" }), BadRequest);
@@ -65,6 +72,7 @@ test("options reach the server", live, async () => {
     returnDetails: true,
     priority: 3,
     timeoutMs: 60_000,
+    partial: true,
     user: "me",
     cache: false,
     model: "default",
@@ -76,6 +84,7 @@ test("options reach the server", live, async () => {
   assert.ok(answer.warnings.some((warning) => warning.includes("was cut")));
   assert.ok(!answer.warnings.some((warning) => warning.includes("unknown field")));
   assert.equal(answer.model, "default");
+  assert.deepEqual(answer.notScored, []);
 });
 
 test("fields of objects are read", live, async () => {

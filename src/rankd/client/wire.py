@@ -77,10 +77,16 @@ class RerankRequest(RerankOptions, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of every pair, template included."""
+    """Tokens of every pair, template included.
+
+    Attributes:
+        cached_tokens: of the prompt tokens, those of pairs computed for an earlier request; 0
+            where the answer does not say.
+    """
 
     prompt_tokens: int
     total_tokens: int
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +235,11 @@ def _about(answer: Any) -> dict[str, Any]:
     return {
         "model": answer["model"],
         "id": answer["id"],
-        "usage": Usage(int(usage["prompt_tokens"]), int(usage["total_tokens"])),
+        "usage": Usage(
+            int(usage["prompt_tokens"]),
+            int(usage["total_tokens"]),
+            int(usage.get("cached_tokens", 0)),
+        ),
         "warnings": tuple(answer.get("meta", {}).get("warnings", ())),
     }
 
