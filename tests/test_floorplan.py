@@ -14,7 +14,12 @@ HOUSE = Path(rankd.__file__).parent
 # From the street to the foundation. A room may import what stands in a lower row,
 # or its own parts; never its neighbours in the same row.
 FLOORS: list[dict[str, set[str]]] = [
-    {"command line": {"__main__", "server", "http11", "offline", "probe", "tls"}},
+    {
+        "command line": {
+            *("__main__", "parser", "server", "http11", "offline", "probe", "tls"),
+            *("screen", "terminal", "waiting", "completion", "report"),
+        }
+    },
     {"evaluation": {"evaluation"}},
     {"app": {"app"}},
     {"batches": {"batches"}},
@@ -35,8 +40,8 @@ FLOORS: list[dict[str, set[str]]] = [
         }
     },
     {"engines": {"engines"}, "prompts": {"prompts"}},
-    {"settings": {"settings", "tables", "checkpoint"}},
-    {"foundation": {"metrics", "errors", "types"}, "client": {"client"}},
+    {"settings": {"settings", "tables", "checkpoint", "download"}},
+    {"foundation": {"metrics", "errors", "types", "loading"}, "client": {"client"}},
     {"version": {"__init__"}},
 ]
 ROOMS = {part: room for floor in FLOORS for room, parts in floor.items() for part in parts}

@@ -5,25 +5,39 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import logging
+import os
 import socket
 import sys
-from collections.abc import Coroutine, Sequence
-from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args, get_origin
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
-from pydantic.fields import FieldInfo
-
-from rankd import __version__
-from rankd.errors import BadSettings, RankError, SetupError
+from rankd import parser, terminal
+from rankd.download import is_fetching
+from rankd.errors import INTERRUPTED, BadSettings, RankError, SetupError
 from rankd.evaluation import flags
-from rankd.settings import Settings, load, nearest, shown, sources
-
-INTERRUPTED = 130  # What a shell reports of a command that Ctrl-C ended.
+from rankd.settings import Settings, load, shown, sources
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    """Run one command; returns the exit status, one of `EXIT_CODES`."""
+    terminal.prepare()
+    status = 0
+    try:
+        status = _command(arguments)
+        _flush()
+    except BrokenPipeError:
+        # Who read our output has seen enough (`| head`); Python would try once more at its end.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if is_fetching():
+        # The hub's own threads would be waited for until their next piece, minutes perhaps.
+        os._exit(status)
+    return status
+
+
+def _command(arguments: Sequence[str] | None) -> int:
+    options = parser.build(_COMMANDS).parse_args(arguments)
     try:
         return _run(options.command(options))
     except SetupError as problem:
@@ -34,10 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # Who read our output has seen enough (`| head`).
-        sys.stderr.close()
-        return 0
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def _run(work: Coroutine[Any, Any, int]) -> int:
@@ -49,6 +64,7 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
 async def _serve(options: argparse.Namespace) -> int:
     settings = _settings(options)
     if options.print_config:
+        terminal.speak_utf8()
         print(shown(settings, sources(_flags(options), config=options.config)))  # noqa: T201
         return 0
 
@@ -79,25 +95,33 @@ def _is_reachable(host: str) -> bool:
 
 
 async def _check(options: argparse.Namespace) -> int:
-    from rankd.offline import check
+    from rankd.offline import check, check_json
 
-    settings = _settings(options)
-    _configure_logging(settings, quiet=True)
-    return await check(settings)
+    def read() -> Settings:
+        settings = _settings(options)
+        _configure_logging(settings, quiet=True)
+        return settings
+
+    return await (check_json(read) if options.json else check(read()))
 
 
 async def _rerank(options: argparse.Namespace) -> int:
-    from rankd.offline import rerank
+    from rankd.offline import Wanted, rerank
 
-    settings = _settings(options)
-    _configure_logging(settings, quiet=True)
-    return await rerank(
-        settings,
+    if options.preset and "instruction" in options:
+        raise BadSettings("--preset and --instruction say different things; give one")
+    wanted = Wanted(
         query=options.query,
         file=options.file,
         top_n=options.top_n,
         raw=options.raw_scores,
+        preset=options.preset,
+        alias=options.alias,
+        least=options.score_threshold,
     )
+    settings = _settings(options)
+    _configure_logging(settings, quiet=True)
+    return await rerank(settings, wanted)
 
 
 async def _eval(options: argparse.Namespace) -> int:
@@ -133,6 +157,8 @@ async def _hash_key(options: argparse.Namespace) -> int:
     from rankd.door.keys import hashed
 
     try:
+        if sys.stdin is None:
+            raise BadSettings("standard input is closed")
         key = (getpass("Key: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
         key.encode()
     except UnicodeError:
@@ -142,6 +168,22 @@ async def _hash_key(options: argparse.Namespace) -> int:
     if len(key) < _SHORTEST_KEY:
         print("rankd: a short key can be guessed from its digest", file=sys.stderr)  # noqa: T201
     print(hashed(key))  # noqa: T201
+    return 0
+
+
+async def _completion(options: argparse.Namespace) -> int:
+    from rankd.completion import script
+
+    print(script(options.root, options.shell), end="")  # noqa: T201
+    return 0
+
+
+async def _version(options: argparse.Namespace) -> int:
+    from rankd import report
+
+    here = report.Environment.here()
+    said = here.model_dump_json(indent=2) if options.json else report.versions()
+    print(said)  # noqa: T201
     return 0
 
 
@@ -166,139 +208,18 @@ def _configure_logging(settings: Settings, *, quiet: bool = False) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Names the nearest flag when one is misspelled, and says so in one line."""
-
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        options, unknown = self.parse_known_args(args, namespace)
-        if unknown:
-            flags = [flag for action in options.parser._actions for flag in action.option_strings]
-            word = unknown[0].split("=")[0]
-            hint = nearest(word, flags) if word.startswith("-") else ""
-            options.parser.error(f"unknown argument {word}{hint}")
-        return options
-
-    def error(self, message: str) -> NoReturn:
-        print(f"rankd: {message} (see `{self.prog} --help`)", file=sys.stderr)  # noqa: T201
-        raise SystemExit(2)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="rankd",
-        description="A rerank server for Qwen3-Reranker that gives right scores without a flag.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"rankd {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    serve = _command(commands, "serve", _serve, "answer rerank requests over HTTP", " [MODEL]")
-    serve.add_argument(
-        "--print-config",
-        action="store_true",
-        default=False,
-        help="print every setting and where it comes from, without secrets, and end",
-    )
-    _add_settings(serve, positional=True)
-    check = _command(
-        commands, "check", _check, "score known pairs: is this set-up right?", " [MODEL]"
-    )
-    _add_settings(check, positional=True)
-    rerank = _command(
-        commands,
-        "rerank",
-        _rerank,
-        "score a file of documents, without a server",
-        " FILE --query TEXT",
-    )
-    rerank.add_argument("--query", required=True, metavar="TEXT", help="the question")
-    rerank.add_argument(
-        "file",
-        metavar="FILE",
-        help="one document a line, as text, a JSON string or an object with `text`; - is stdin",
-    )
-    rerank.add_argument("--top-n", type=int, metavar="INT", help="print this many; all when absent")
-    rerank.add_argument("--raw-scores", action="store_true", help="print logits, in nats")
-    _add_settings(rerank, positional=False)
-    evaluate = _command(
-        commands,
-        "eval",
-        _eval,
-        "judge rankings, before and after reranking",
-        " DIR --run FILE|--bm25",
-    )
-    flags.add_eval(evaluate)
-    _add_settings(evaluate, positional=False)
-    calibrate = _command(
-        commands, "calibrate", _calibrate, "find thresholds from judged pairs", " FILE"
-    )
-    flags.add_calibrate(calibrate)
-    _add_settings(calibrate, positional=False)
-    probe = _command(commands, "probe", _probe, "ask the server on this machine: is it ready?")
-    _add_settings(probe, positional=False)
-    _command(commands, "hash-key", _hash_key, "print the digest of a key that is read from stdin")
-    return parser
-
-
-def _command(
-    commands: Any, name: str, command: Any, summary: str, operands: str = ""
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + "." * (not summary.endswith("?")),
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-    )
-    # Of eighty options argparse makes a page; the list below it is enough.
-    parser.usage = f"{parser.prog}{operands} [OPTION ...]"
-    parser.set_defaults(command=command, parser=parser, top_n=None, raw_scores=False, config=None)
-    return parser
-
-
-def _add_settings(parser: argparse.ArgumentParser, *, positional: bool) -> None:
-    """One flag for each setting, from the setting's own line.
-
-    Args:
-        positional: MODEL may also stand by itself.
-    """
-    group = parser.add_argument_group("settings (also RANKD_<NAME>, or a key of --config)")
-    group.add_argument(
-        "--config",
-        type=Path,
-        action="append",
-        metavar="FILE",
-        help="a TOML file of settings; of several the later are the stronger",
-    )
-    for name, field in Settings.model_fields.items():
-        if name == "model" and positional:
-            parser.add_argument("model", nargs="?", metavar="MODEL", help=field.description)
-        help_text = _help(field).replace("%", "%%")
-        flag = f"--{name.replace('_', '-')}"
-        if name == "api_keys":
-            group.add_argument(
-                "--api-key", dest=name, action="append", metavar="KEY", help=help_text
-            )
-        elif field.annotation is bool:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, help=help_text)
-        elif get_origin(field.annotation) is Literal:
-            choices = get_args(field.annotation)
-            group.add_argument(flag, metavar="|".join(choices), help=help_text)
-        else:
-            group.add_argument(flag, metavar=_kind(field.annotation), help=help_text)
-
-
-def _help(field: FieldInfo) -> str:
-    """What it is, and its default; what is absent or empty by default says so in its own words."""
-    said = field.description or ""
-    return said if field.default in (None, (), {}) else f"{said} [{field.default}]"
-
-
-def _kind(annotation: object) -> str:
-    if annotation in (int, float):
-        return "INT" if annotation is int else "NUMBER"
-    if get_origin(annotation) is dict:
-        return "JSON"
-    return "PATH" if annotation == Path | None else "TEXT"
+# What runs each command.
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace], Coroutine[Any, Any, int]]] = {
+    "serve": _serve,
+    "check": _check,
+    "rerank": _rerank,
+    "eval": _eval,
+    "calibrate": _calibrate,
+    "probe": _probe,
+    "hash-key": _hash_key,
+    "completion": _completion,
+    "version": _version,
+}
 
 
 if __name__ == "__main__":

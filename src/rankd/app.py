@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -26,6 +27,7 @@ from rankd.desk import ARRIVED, CALLER, PREFIX, Desk
 from rankd.dialects.base import OpenAIFailure
 from rankd.dialects.schema import completed, failures
 from rankd.door import AccessLog, KeyRing, Keys, LastAnswers, PlainPath, WholeBody
+from rankd.download import in_thread
 from rankd.engines import open_engine
 from rankd.errors import (
     BadSettings,
@@ -36,6 +38,7 @@ from rankd.errors import (
     WrongMethod,
 )
 from rankd.limits import open_limits
+from rankd.loading import Loading, tell
 from rankd.profiles import Profiles
 from rankd.prompts import open_encoder
 from rankd.ranker import Ranker
@@ -57,8 +60,8 @@ async def open_ranker(settings: Settings) -> AsyncIterator[tuple[Checkpoint, Ran
     Raises:
         SetupError: the model or the engine cannot be used; says why.
     """
-    checkpoint = await asyncio.to_thread(locate, settings.model, settings.revision)
-    _log.info("loading %s", checkpoint.name)
+    checkpoint = await in_thread(partial(locate, settings.model, settings.revision))
+    tell(Loading(f"loading {checkpoint.name}"))
     executor = ThreadPoolExecutor(_ENCODING_THREADS, "encode")
     try:
         encoder = open_encoder(
@@ -101,7 +104,7 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
         ranker.admission = _admission(settings)
         name = settings.served_model_name or checkpoint.name
         aliases = frozenset({checkpoint.name, settings.model})
-        await _refuse_unfit_profiles(settings, checkpoint, ranker, {name, *aliases})
+        await refuse_unfit_profiles(settings, checkpoint, ranker, {name, *aliases})
         desk = Desk(
             ranker,
             name,
@@ -124,7 +127,7 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
             yield app
 
 
-async def _refuse_unfit_profiles(
+async def refuse_unfit_profiles(
     settings: Settings, checkpoint: Checkpoint, ranker: Ranker, own: Collection[str]
 ) -> None:
     """What only the model can tell of presets, aliases and calibrations."""
@@ -258,6 +261,7 @@ async def _self_check(ranker: Ranker, settings: Settings) -> None:
     # The fake engine has no opinion to check.
     if settings.self_check == "off" or ranker.engine.info.name == "fake":
         return
+    tell(Loading("checking known pairs"))
     complaint = selfcheck.complaint(await selfcheck.judge(ranker))
     if complaint is None:
         return

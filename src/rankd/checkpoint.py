@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from rankd.download import download
 from rankd.errors import BadModel
 
 BUILTIN = "builtin"
@@ -80,12 +82,15 @@ def _content(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def locate(model: str, revision: str | None = None) -> Checkpoint:
+def locate(
+    model: str, revision: str | None = None, given_up: threading.Event | None = None
+) -> Checkpoint:
     """Find a model by what an operator typed.
 
     Args:
         model: `builtin`, a folder, or a hub id such as `Qwen/Qwen3-Reranker-0.6B`,
             which is downloaded into the hub's cache when it is not there yet.
+        given_up: ends the download when it is set.
 
     Raises:
         BadModel: there is no such folder or id, files are missing, or the
@@ -97,25 +102,11 @@ def locate(model: str, revision: str | None = None) -> Checkpoint:
     if folder.is_dir():
         return _inspect(folder, folder.resolve().name)
     if model.count("/") == 1 and not model.startswith((".", "/", "~")):
-        return _inspect(_download(model, revision), model)
+        return _inspect(download(model, revision, given_up or threading.Event()), model)
     raise BadModel(
         f"no model folder at {model!r}; MODEL is {BUILTIN!r}, a folder with a Qwen3-Reranker "
         "checkpoint, or a hub id such as Qwen/Qwen3-Reranker-0.6B"
     )
-
-
-def _download(model: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    patterns = ["*.json", "*.safetensors", "merges.txt", "vocab.txt"]
-    try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as problem:
-        reason = next(iter(str(problem).strip().splitlines()), repr(problem))
-        raise BadModel(
-            f"{model!r} is no folder here and could not be fetched from the hub: {reason}"
-        ) from None
 
 
 def _inspect(path: Path, name: str) -> Checkpoint:

@@ -31,8 +31,26 @@ numbers in it. Errors rise untouched until a dialect puts on its company's envel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
+
+# An engine that is not started again ends the server, so that whoever started it starts it again.
+ENGINE_DIED = 6
+
+# What a shell reports of a command that Ctrl-C ended.
+INTERRUPTED = 130
+
+# What a command ends with, for scripts and supervisors.
+EXIT_CODES: Mapping[int, str] = {
+    0: "done",
+    1: "failed",
+    2: "usage or settings",
+    3: "model",
+    4: "address",
+    5: "self-check",
+    ENGINE_DIED: "engine died too often",
+    INTERRUPTED: "interrupted",
+}
 
 
 class RankError(Exception):

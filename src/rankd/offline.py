@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,12 +14,17 @@ import orjson
 from tqdm import tqdm
 
 from rankd import __version__, selfcheck
-from rankd.app import open_ranker
+from rankd.app import open_ranker, refuse_unfit_profiles
+from rankd.dialects.counter import cut_as
 from rankd.dialects.wire import parse, rounded
-from rankd.errors import BadSettings, InvalidRequest
+from rankd.errors import BadSettings, InvalidRequest, RankError, SetupError
+from rankd.profiles import Profile, Profiles
 from rankd.ranker import Ranker
-from rankd.settings import Settings
+from rankd.report import RIGHT, Report
+from rankd.settings import Settings, nearest
+from rankd.terminal import is_terminal, speak_utf8, styled
 from rankd.types import Ask, Verdict, best_first
+from rankd.waiting import watched
 
 # Documents scored between two moves of the progress bar.
 _STEP = 64
@@ -27,7 +32,7 @@ _STEP = 64
 
 async def check(settings: Settings) -> int:
     """Print how the known pairs fare; returns 0 when every one is right."""
-    async with open_ranker(settings) as (checkpoint, ranker):
+    async with watched(open_ranker(settings)) as (checkpoint, ranker):
         info = ranker.engine.info
         outcomes = await selfcheck.judge(ranker)
     _say(f"model   {checkpoint.name}, revision {info.revision}")
@@ -36,46 +41,129 @@ async def check(settings: Settings) -> int:
     _say(f"rankd   {__version__}\n")
     _say(selfcheck.table(outcomes))
     complaint = selfcheck.complaint(outcomes)
-    _say("\n" + (complaint or "This set-up gives right scores."))
+    verdict = styled(complaint or RIGHT, "red" if complaint else "green", sys.stdout)
+    _say(f"\n{verdict}")
     if info.device == "npu":
         _say("rankd is configuration-tested on Ascend, not run on it: please report these lines.")
     return 1 if complaint else 0
 
 
-async def rerank(settings: Settings, *, query: str, file: str, top_n: int | None, raw: bool) -> int:
-    """Score a file's documents; prints JSON lines, most relevant first.
+async def check_json(read: Callable[[], Settings]) -> int:
+    """As `check`, as one JSON object, whatever happens.
 
     Args:
+        read: makes the settings; that they are wrong is told in JSON, too.
+    """
+    try:
+        async with watched(open_ranker(read())) as (checkpoint, ranker):
+            outcomes = await selfcheck.judge(ranker)
+        report = Report.of(checkpoint, ranker, outcomes)
+    except SetupError as problem:
+        report = Report.of_failure(str(problem), problem.exit_code)
+    except RankError as problem:
+        report = Report.of_failure(problem.message, 1)
+    speak_utf8()
+    _say(report.model_dump_json(indent=2))
+    return report.exit_code
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `rankd rerank` is asked for.
+
+    Attributes:
         file: a path, or `-` for standard input; see `_document` for its lines.
+        top_n: lines to print; None is all of them.
         raw: print logits, in nats, instead of scores in [0, 1].
+        preset, alias: by which configured instruction, or as which name of the model.
+        least: what is printed is not below it; None is what is configured.
+    """
+
+    query: str
+    file: str
+    top_n: int | None = None
+    raw: bool = False
+    preset: str | None = None
+    alias: str | None = None
+    least: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.query.strip():
+            raise BadSettings("--query must not be empty")
+        if any("\ud800" <= character <= "\udfff" for character in self.query):
+            raise BadSettings("--query is not UTF-8 text")
+        if self.top_n is not None and self.top_n < 1:
+            raise BadSettings(f"--top-n must be at least 1, not {self.top_n}")
+        # Written so that NaN is refused, too.
+        if self.least is not None and not self.raw and not 0 <= self.least <= 1:
+            raise BadSettings(f"--score-threshold must be from 0 to 1, not {self.least:g}")
+
+    def profile(self, settings: Settings) -> Profile:
+        """By what is judged, as a server with these settings would.
+
+        Raises:
+            BadSettings: there is no such preset or alias; names the nearest.
+        """
+        if self.preset is not None:
+            settings.instruction_named(self.preset)
+        if self.alias is not None and self.alias not in settings.aliases:
+            hint = nearest(self.alias, settings.aliases)
+            raise BadSettings(f"--alias {self.alias!r} is not in [aliases]{hint}")
+        return Profiles(settings).choose(preset=self.preset, model=self.alias)
+
+    def lets_through(self, verdict: Verdict, profile: Profile) -> bool:
+        """Compared is what is printed; what is configured is meant for the score."""
+        least, raw = self.least, self.raw
+        if least is None:
+            least, raw = profile.threshold, False
+        return least is None or rounded(verdict.logit if raw else verdict.score) >= least
+
+
+async def rerank(settings: Settings, wanted: Wanted) -> int:
+    """Score a file's documents; prints JSON lines, most relevant first.
 
     Raises:
-        BadSettings: the query is empty, or the file cannot be read.
+        BadSettings: the file cannot be read, or there is no such preset or alias.
     """
-    if not query.strip():
-        raise BadSettings("--query must not be empty")
-    if any("\ud800" <= character <= "\udfff" for character in query):
-        raise BadSettings("--query is not UTF-8 text")
-    if top_n is not None and top_n < 1:
-        raise BadSettings(f"--top-n must be at least 1, not {top_n}")
-    documents = list(_documents(file))
+    profile = wanted.profile(settings)
+    documents = list(_documents(wanted.file))
     if not documents:
-        raise BadSettings(f"{'standard input' if file == '-' else file} holds no documents")
-    async with open_ranker(settings) as (_, ranker):
-        verdicts = await _rank(ranker, query, [document["text"] for document in documents])
-    for verdict in best_first(verdicts)[:top_n]:
-        _say(_line(verdict, documents[verdict.index], raw=raw))
+        name = "standard input" if wanted.file == "-" else wanted.file
+        raise BadSettings(f"{name} holds no documents")
+    ask = _ask(wanted.query, profile)
+    async with watched(open_ranker(settings)) as (checkpoint, ranker):
+        await refuse_unfit_profiles(settings, checkpoint, ranker, {checkpoint.name, settings.model})
+        verdicts = await _rank(ranker, ask, [document["text"] for document in documents])
+    left = [verdict for verdict in verdicts if wanted.lets_through(verdict, profile)]
+    if len(left) < len(verdicts) and wanted.least is None:
+        print(  # noqa: T201
+            f"rankd: {len(verdicts) - len(left)} of {len(verdicts)} documents are below "
+            f"{profile.threshold:g}, the configured threshold, and left out; "
+            "--score-threshold 0 shows them",
+            file=sys.stderr,
+        )
+    speak_utf8()
+    for verdict in best_first(left)[: wanted.top_n]:
+        _say(_line(verdict, documents[verdict.index], profile, raw=wanted.raw))
     return 0
 
 
-async def _rank(ranker: Ranker, query: str, texts: Sequence[str]) -> list[Verdict]:
+def _ask(query: str, profile: Profile) -> Ask:
+    """All but the documents."""
+    ask = Ask(query, (), instruction=profile.instruction)
+    if (alias := profile.alias) is None:
+        return ask
+    return cut_as(alias, replace(ask, max_document_tokens=alias.max_tokens_per_doc))
+
+
+async def _rank(ranker: Ranker, ask: Ask, texts: Sequence[str]) -> list[Verdict]:
     """All verdicts, in steps, with a bar where a person watches."""
     verdicts: list[Verdict] = []
-    with tqdm(total=len(texts), unit="doc", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=len(texts), unit="doc", disable=not is_terminal(sys.stderr)) as bar:
         step = min(_STEP, ranker.max_documents)
         for start in range(0, len(texts), step):
             part = tuple(texts[start : start + step])
-            for verdict in await ranker.rank(Ask(query, part)):
+            for verdict in await ranker.rank(replace(ask, documents=part)):
                 verdicts.append(replace(verdict, index=start + verdict.index))
             bar.update(len(part))
     return verdicts
@@ -96,6 +184,8 @@ def _documents(file: str) -> Iterator[dict[str, Any]]:
 
 def _open(file: str) -> AbstractContextManager[TextIO]:
     if file == "-":
+        if sys.stdin is None:
+            raise BadSettings("standard input is closed")
         # Whatever the locale says: it is plain ASCII in most containers.
         return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8")
     return Path(file).open(encoding="utf-8")
@@ -119,10 +209,12 @@ def _document(line: str, place: str) -> dict[str, Any]:
     raise BadSettings(f"{place}: a JSON object needs its text as a string in `text`")
 
 
-def _line(verdict: Verdict, document: dict[str, Any], *, raw: bool) -> str:
+def _line(verdict: Verdict, document: dict[str, Any], profile: Profile, *, raw: bool) -> str:
     """The document's own fields, and what the model said of it."""
     number = verdict.logit if raw else verdict.score
     found = {"index": verdict.index, "relevance_score": rounded(number)}
+    if (probability := profile.normalized(verdict)) is not None:
+        found["normalized_score"] = rounded(probability)
     if verdict.truncated:
         counted = "document_tokens_more_than" if verdict.longer else "document_tokens"
         found |= {counted: verdict.document_tokens, "kept_tokens": verdict.kept_tokens}

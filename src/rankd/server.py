@@ -11,24 +11,24 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import uvicorn
+from fastapi import FastAPI
 
-from rankd import dialects
+from rankd import dialects, screen
 from rankd.app import open_app
 from rankd.desk import Drain
 from rankd.engines.base import Engine
-from rankd.errors import EngineAway, EngineDown, PortTaken
+from rankd.errors import ENGINE_DIED, EngineAway, EngineDown, PortTaken
 from rankd.http11 import SPARE, Http11, Limits
 from rankd.settings import Settings
 from rankd.tls import Handshakes, tls_options
+from rankd.waiting import watched
 
 _log = logging.getLogger("rankd")
-
-# An engine that is not started again ends the server, so that whoever started it starts it again.
-ENGINE_DIED = 6
 
 # Seconds between two looks at the engine, and of 503s before the server ends: probes
 # and clients learn why instead of finding a closed port.
@@ -61,7 +61,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
     if loading := asyncio.current_task():
         loop.add_signal_handler(signal.SIGTERM, loading.cancel)
     limits = Limits(settings.read_timeout_seconds, settings.max_connections, dialects.refusal)
-    async with open_app(settings) as app:
+    async with watched(open_app(settings)) as app:
         server = _Server(
             uvicorn.Config(
                 app,
@@ -83,7 +83,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
         )
         for signum in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signum, server.ask_to_stop)
-        server.name = app.state.desk.name
+        server.announce = partial(_announce, app, settings)
         _listen(listener)
         async with _watching(app.state.desk.ranker.engine, server) as watch:
             await server.serve(sockets=[listener])
@@ -131,10 +131,10 @@ class _Server(uvicorn.Server):
     probes and clients meet a closed door and not the reason.
 
     Attributes:
-        name: the served model, for the line that says where it listens.
+        announce: is told of each listener, by its host and port, when it is served.
     """
 
-    name = ""
+    announce: Callable[[str, int], None]
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class _Server(uvicorn.Server):
             await super().startup([])
             self._handshakes = [self._shake(one, self.config.ssl) for one in sockets or []]
         for listener in sockets or []:
-            _announce(self.name, listener, "https" if self.config.is_ssl else "http")
+            self.announce(*listener.getsockname()[:2])
 
     def _shake(self, listener: socket.socket, context: ssl.SSLContext) -> Handshakes:
         connections, most = self.server_state.connections, self._limits.connections + SPARE
@@ -260,8 +260,8 @@ def _taken(host: str, port: int, problem: OSError) -> PortTaken:
     return PortTaken(f"cannot listen on {host}:{port}: {problem.strerror}")
 
 
-def _announce(name: str, listener: socket.socket, scheme: str) -> None:
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    url = f"{scheme}://{shown}:{port}"
-    _log.info("%s is ready at %s (try /docs, stop with Ctrl-C)", name, url)
+def _announce(app: FastAPI, settings: Settings, host: str, port: int) -> None:
+    """On the screen of a person, or else in one line of the log."""
+    if not screen.show(app, settings, host, port):
+        name, url = app.state.desk.name, screen.address(settings, host, port)
+        _log.info("%s is ready at %s (try /docs, stop with Ctrl-C)", name, url)

@@ -592,3 +592,50 @@ def _of_table(path: str, kind: str, reason: str, value: Any) -> str:
         # "unable to parse string as a number" says no more than the value does.
         reason = f"{reason.partition(', unable to')[0]}, not {blotted('', value)!r:.80}"
     return f"{path.removesuffix('.[key]')}: {reason}"
+
+
+# Settings by what they are about, as help and documentation list them.
+_TOPICS: Mapping[str, tuple[str, ...]] = {
+    "Model": ("model", "revision", "served_model_name", "strict_model", "self_check"),
+    "Address and HTTPS": (
+        *("host", "port", "cors_origins"),
+        *("ssl_certfile", "ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs"),
+    ),
+    "Keys and what each may ask for": (
+        *("api_keys", "api_keys_file", "key_requests_per_minute", "key_tokens_per_minute"),
+        *("key_concurrency", "limits_redis"),
+    ),
+    "Engine": (
+        *("engine", "device", "dtype", "threads", "batch_tokens", "deterministic"),
+        *("engine_restarts", "engine_wait_seconds", "engine_stuck_seconds"),
+    ),
+    "vLLM": (
+        *("tensor_parallel", "data_parallel", "gpu_memory_utilization", "quantization"),
+        "vllm_args",
+    ),
+    "Documents and instructions": (
+        *("max_tokens", "truncation", "truncation_side", "chunk_tokens", "chunk_overlap"),
+        *("instruction", "instructions", "max_instruction_tokens"),
+        *("calibration", "aliases", "key_presets"),
+    ),
+    "Cache": ("cache_mb", "cache_ttl_seconds", "cache_redis"),
+    "Limits": (
+        *("max_documents", "max_request_tokens", "max_body_bytes"),
+        *("max_waiting_requests", "max_waiting_tokens", "max_waiting_bytes"),
+        *("max_connections", "read_timeout_seconds", "timeout_ms"),
+    ),
+    "Batch jobs": (
+        *("batch_dir", "batch_file_bytes", "batch_lines", "batch_stored_bytes"),
+        *("batch_days", "batch_concurrency"),
+    ),
+    "Log and end": ("log_level", "access_log", "drain_seconds", "drain_delay_seconds"),
+}
+
+
+def topics() -> dict[str, list[str]]:
+    """The names of all settings by topic; those that are in none come last."""
+    found = {topic: list(names) for topic, names in _TOPICS.items()}
+    known = {name for names in found.values() for name in names}
+    if more := [name for name in Settings.model_fields if name not in known]:
+        found["More"] = more
+    return found

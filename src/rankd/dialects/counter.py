@@ -91,10 +91,11 @@ def _filled(ask: Ask, request: Asking, profile: Profile) -> Ask:
         return ask
     if alias.max_tokens_per_doc and not request.says(*_SIZES):
         ask = replace(ask, max_document_tokens=alias.max_tokens_per_doc)
-    return ask if request.says(*_CUTS) else _cut_as(alias, ask)
+    return ask if request.says(*_CUTS) else cut_as(alias, ask)
 
 
-def _cut_as(alias: Alias, ask: Ask) -> Ask:
+def cut_as(alias: Alias, ask: Ask) -> Ask:
+    """With what a name of the model says of documents that do not fit."""
     if alias.how is None:
         return ask
     return replace(

@@ -242,6 +242,16 @@ class PromptEncoder:
             min(template + min(tokens, limit), self.max_tokens) for tokens in longest.values()
         )
 
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """The template's ids before the instruction."""
+        return self._prefix
+
+    @property
+    def suffix(self) -> tuple[int, ...]:
+        """Those behind the document."""
+        return self._suffix
+
     @cached_property
     def template(self) -> str:
         """Twelve hex digits that change with the prompt around a query and a document: its

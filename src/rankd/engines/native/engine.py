@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import cast
 
 from rankd import metrics
@@ -17,6 +18,7 @@ from rankd.engines.native.process import Job, Worker
 from rankd.engines.native.queue import Call, Queue
 from rankd.engines.native.shape import read_shape
 from rankd.errors import DeadlineExceeded, EngineAway, EngineDown, TooLarge
+from rankd.loading import Loading, tell
 from rankd.settings import Settings
 from rankd.types import Answers, Prompt
 
@@ -187,9 +189,10 @@ async def open_engine(
         SetupError: the worker cannot start: no torch, no such device, no memory.
     """
     read_shape(checkpoint.config)
+    tell(Loading(f"starting the native engine for {checkpoint.name}"))
     worker = await Worker.spawn(_job(checkpoint, answers, settings))
     try:
-        ready = await worker.hello()
+        ready = await worker.hello(partial(_tell, checkpoint.name))
         info = EngineInfo(
             name="native",
             model=checkpoint.name,
@@ -214,6 +217,10 @@ async def open_engine(
             await asyncio.wait(tasks)
     finally:
         await worker.close()
+
+
+def _tell(model: str, done: int, total: int) -> None:
+    tell(Loading(f"loading {model}", done, total, "layers"))
 
 
 def _job(checkpoint: Checkpoint, answers: Answers, settings: Settings) -> Job:

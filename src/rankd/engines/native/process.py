@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from rankd.engines.native import wire
@@ -75,14 +76,20 @@ class Worker:
     def is_alive(self) -> bool:
         return self._process.returncode is None
 
-    async def hello(self) -> Ready:
+    async def hello(self, loaded: Callable[[int, int], None] = lambda *_: None) -> Ready:
         """Wait until the model is loaded.
+
+        Args:
+            loaded: is told of how many of how many layers are.
 
         Raises:
             SetupError: it cannot be; the worker's own sentence says why.
         """
         try:
-            _, body = await self._read()
+            kind, body = await self._read()
+            while kind == wire.LOADED:
+                loaded(*json.loads(body))
+                kind, body = await self._read()
         except EngineDown as problem:
             raise SetupError(f"{problem.message} before the model was loaded") from None
         said = json.loads(body)

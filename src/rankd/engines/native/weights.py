@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,19 @@ class Weights:
 
 
 def load(
-    files: Sequence[Path], shape: Shape, answers: Answers, device: torch.device, dtype: torch.dtype
+    files: Sequence[Path],
+    shape: Shape,
+    answers: Answers,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    loaded: Callable[[int, int], None] = lambda *_: None,
 ) -> Weights:
     """Read each tensor once, straight to where it is used.
+
+    Args:
+        loaded: is told of how many of how many layers are read; nearly all of the time
+            goes into them.
 
     Raises:
         BadModel: a tensor is missing or of another shape than config.json says.
@@ -59,10 +69,16 @@ def load(
     vocabulary = (shape.vocabulary, shape.hidden)
     return Weights(
         embedding=lookup.read("model.embed_tokens.weight", vocabulary).to(device),
-        layers=[_layer(source, f"model.layers.{place}.", shape) for place in range(shape.layers)],
+        layers=list(_layers(source, shape, loaded)),
         norm=source.join(["model.norm.weight"], (shape.hidden,)).float(),
         head=_head(source, shape, answers).to(device),
     )
+
+
+def _layers(source: _Source, shape: Shape, loaded: Callable[[int, int], None]) -> Iterator[Layer]:
+    for place in range(shape.layers):
+        yield _layer(source, f"model.layers.{place}.", shape)
+        loaded(place + 1, shape.layers)
 
 
 def _layer(source: _Source, at: str, shape: Shape) -> Layer:

@@ -1,8 +1,9 @@
 """What crosses the pipe between server and worker.
 
 A frame is a length (4 bytes, little-endian, of what follows), a kind (1 byte) and a
-body. The worker says HELLO once (JSON), then answers each batch with LOGITS, in order,
-and each PING at once with a PONG, whatever it is computing.
+body. The worker tells of each layer that it has loaded (LOADED, JSON: how many, of how
+many), says HELLO once (JSON), then answers each batch with LOGITS, in order, and each
+PING at once with a PONG, whatever it is computing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from rankd.types import Prompt
 
 LENGTH = struct.Struct("<I")
-HELLO, BATCH, LOGITS, PING, PONG = b"H", b"B", b"L", b"?", b"!"
+LOADED, HELLO, BATCH, LOGITS, PING, PONG = b"%", b"H", b"B", b"L", b"?", b"!"
 
 
 @dataclass(frozen=True, slots=True)

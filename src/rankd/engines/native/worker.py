@@ -84,7 +84,7 @@ def _say(replies: BinaryIO, kind: bytes, body: bytes) -> None:
 
 def _open(job: Job, replies: BinaryIO) -> Model:
     try:
-        model, ready = _load(job)
+        model, ready = _load(job, replies)
     except SetupError as problem:
         said = {"error": type(problem).__name__, "message": str(problem)}
         _say(replies, wire.HELLO, json.dumps(said).encode())
@@ -93,7 +93,7 @@ def _open(job: Job, replies: BinaryIO) -> Model:
     return model
 
 
-def _load(job: Job) -> tuple[Model, dict[str, str]]:
+def _load(job: Job, replies: BinaryIO) -> tuple[Model, dict[str, str]]:
     try:
         import torch
 
@@ -111,9 +111,15 @@ def _load(job: Job) -> tuple[Model, dict[str, str]]:
     if job.deterministic:
         _refuse_unproven(device)
     dtype = _dtype(job.dtype, device)
+    files, answers = [Path(file) for file in job.weights], Answers(job.yes, job.no)
     try:
         weights = load(
-            [Path(file) for file in job.weights], shape, Answers(job.yes, job.no), device, dtype
+            files,
+            shape,
+            answers,
+            device,
+            dtype,
+            loaded=lambda *count: _say(replies, wire.LOADED, json.dumps(count).encode()),
         )
         model = Model(weights, shape, deterministic=job.deterministic)
         return model, {

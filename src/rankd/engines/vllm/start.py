@@ -19,6 +19,7 @@ from rankd.engines.vllm.profiles import profile_for
 from rankd.engines.vllm.refusals import refuse_known_bad
 from rankd.engines.vllm.versions import installed
 from rankd.errors import BadModel, SetupError
+from rankd.loading import Loading, tell
 from rankd.settings import Settings, blotted
 from rankd.types import Answers
 
@@ -50,6 +51,7 @@ async def open_engine(
         os.environ.setdefault(variable, value)
     # In a frame of its own: vLLM's imports keep the frames they are called from, and with
     # them whatever these come to hold.
+    tell(Loading(f"starting vLLM for {checkpoint.name}; it says itself how far it is", aloud=True))
     library = _import_vllm()
     engine = await _open(library, checkpoint, profile.device, args, settings)
     try:
