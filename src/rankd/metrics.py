@@ -144,13 +144,6 @@ REFUSED = Counter(
     "what one key may ask for.",
     ["reason"],
 )
-# From the start, so that a first refusal is an increase.
-for _reason in (
-    *("request_bytes", "request_documents", "request_tokens"),
-    *("connections", "waiting_bytes", "waiting_requests", "waiting_tokens"),
-    *("key_requests", "key_tokens", "key_concurrency"),
-):
-    REFUSED.labels(_reason)
 LIMITS_LOST = Counter(
     "rankd_limits_backend_errors_total",
     "Times that the limits' Redis did not answer, so that requests passed unchecked.",
@@ -173,6 +166,19 @@ BATCH_LINES = Counter(
     "Lines of batch jobs that were answered: completed, or failed with another status than 200.",
     ["result"],
 )
+
+# From the start, so that the first of a kind is an increase.
+for _counter, _values in {
+    REFUSED: (
+        *("request_bytes", "request_documents", "request_tokens"),
+        *("connections", "waiting_bytes", "waiting_requests", "waiting_tokens"),
+        *("key_requests", "key_tokens", "key_concurrency"),
+    ),
+    ABANDONED_REQUESTS: ("client", "deadline"),
+    BATCH_LINES: ("completed", "failed"),
+}.items():
+    for _value in _values:
+        _counter.labels(_value)
 
 
 class EngineProcess(ProcessCollector):
