@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,6 +172,7 @@ def _draw_panel(axes: Axes, panel: dict[str, Any], prometheus: Prometheus) -> No
             on = other if one.name in right else axes
             side = " (right)" if one.name in right else ""
             on.plot(_clock(one.times), one.values, color=colour, linewidth=2, label=one.name + side)
+        for on in {axes: 1, other: 1}:
             on.set_ylim(bottom=0)
         handles = [line for on in {axes: 1, other: 1} for line in on.get_lines()]
     else:
@@ -189,15 +189,16 @@ def _stack(axes: Axes, series: list[Series], *, percent: bool) -> None:
     rows = [dict(zip(one.times, one.values, strict=True)) for one in series]
     heights = [[row.get(at, 0.0) for at in times] for row in rows]
     if percent:
-        wholes = [sum(column) or 1.0 for column in zip(*heights, strict=True)]
+        wholes = [sum(column) or math.nan for column in zip(*heights, strict=True)]
         heights = [[100 * h / w for h, w in zip(row, wholes, strict=True)] for row in heights]
     names = [one.name for one in series]
     axes.stackplot(_clock(times), heights, labels=names, colors=COLOURS, alpha=0.85)
     axes.set_ylim(0, 100 if percent else None)
 
 
-def _clock(times: list[float]) -> list[datetime]:
-    return [datetime.fromtimestamp(at, UTC) for at in times]
+def _clock(times: list[float]) -> list[float]:
+    """As matplotlib counts: in days."""
+    return [at / 86_400 for at in times]
 
 
 def _tidy(axes: Axes, unit: str) -> None:
@@ -207,8 +208,8 @@ def _tidy(axes: Axes, unit: str) -> None:
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.xaxis.set_major_locator(AutoDateLocator(maxticks=7))
-    axes.xaxis.set_major_formatter(DateFormatter("%H:%M:%S"))
+    axes.xaxis.set_major_locator(AutoDateLocator(maxticks=7))  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_formatter(DateFormatter("%H:%M:%S"))  # type: ignore[no-untyped-call]
 
 
 def main() -> int:
