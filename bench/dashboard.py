@@ -40,6 +40,7 @@ class Series:
 
     Attributes:
         times: in seconds since 1970.
+        values: NaN where there was nothing to compute one from.
     """
 
     name: str
@@ -95,7 +96,7 @@ class Prometheus:
         self._span, self._rate = span, rate
 
     def series(self, target: dict[str, Any]) -> list[Series]:
-        """What an expression gave in this time; nothing that is no number.
+        """What an expression gave in this time; nothing of series that never had a number.
 
         Raises:
             ValueError: Prometheus refuses it; says why.
@@ -108,12 +109,10 @@ class Prometheus:
             raise ValueError(f"{expr}: {reply['error']}")
         found = []
         for one in reply["data"]["result"]:
-            points = [(at, float(value)) for at, value in one["values"]]
-            points = [(at, value) for at, value in points if math.isfinite(value)]
-            if points:
-                times, values = zip(*points, strict=True)
+            values = [float(value) for _, value in one["values"]]
+            if any(map(math.isfinite, values)):
                 name = _named(target["legendFormat"], one["metric"])
-                found.append(Series(name, list(times), list(values)))
+                found.append(Series(name, [at for at, _ in one["values"]], values))
         return found
 
 
@@ -162,7 +161,7 @@ def _draw_panel(axes: Axes, panel: dict[str, Any], prometheus: Prometheus) -> No
     defaults = panel["fieldConfig"]["defaults"]
     series = [one for target in panel["targets"] for one in prometheus.series(target)]
     # Reasons that never occurred, dialects that nobody spoke: Grafana's tooltip hides them, too.
-    series = [one for one in series if any(one.values)] or series[:1]
+    series = [one for one in series if any(value > 0 for value in one.values)] or series[:1]
     stacking = defaults["custom"]["stacking"]["mode"]
     right = {one["matcher"]["options"] for one in panel["fieldConfig"]["overrides"]}
     axes.set_title(panel["title"], loc="left", fontsize=13, fontweight="bold")

@@ -304,7 +304,7 @@ def test_the_load_was_what_a_dashboard_should_show(watched: Watched) -> None:
     answered = watched.value('rankd_rerank_requests_total{status="200"}')
     assert answered == watched.value('rankd_rerank_duration_seconds_count{status="200"}')
     # Of what clients saw, all; a few more were answered to clients that had left.
-    assert answered >= watched.statuses.count(200) > 100
+    assert answered >= watched.statuses.count(200) > 30
 
 
 def test_every_panel_of_the_dashboard_shows_something(watched: Watched) -> None:
