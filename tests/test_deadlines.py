@@ -439,7 +439,8 @@ def _counts(url: str) -> dict[str, float]:
     """What /metrics says, once it tells of an abandoned request."""
     for _ in range(100):
         counts = _shown(url)
-        if any(name.startswith("rankd_abandoned_requests_total{") for name in counts):
+        names = [name for name in counts if name.startswith("rankd_abandoned_requests_total{")]
+        if any(counts[name] for name in names):
             return counts
         time.sleep(0.1)
     raise AssertionError("no request was ever abandoned")

@@ -161,6 +161,8 @@ def _check_key_presets(settings: Settings, keys: KeyRing) -> None:
 
 
 def _admission(settings: Settings) -> Admission:
+    metrics.MAX_WAITING_REQUESTS.set(settings.max_waiting_requests)
+    metrics.MAX_WAITING_TOKENS.set(settings.max_waiting_tokens)
     return Admission(
         max_request_tokens=settings.max_request_tokens,
         max_waiting_requests=settings.max_waiting_requests,
@@ -216,7 +218,13 @@ def build(desk: Desk, settings: Settings, keys: KeyRing) -> FastAPI:
                 *("x-rankd-instruction", "x-rankd-warnings"),
             ],
         )
-    app.add_middleware(AccessLog, enabled=settings.access_log, render=_bug, arrived=ARRIVED)
+    app.add_middleware(
+        AccessLog,
+        enabled=settings.access_log,
+        render=_bug,
+        arrived=ARRIVED,
+        counts_as=dialects.counts_as,
+    )
     app.add_middleware(LastAnswers, stopping=lambda: desk.drain.begun)
     app.add_exception_handler(RankError, _render)
     app.add_exception_handler(HTTPException, _render_http)

@@ -282,6 +282,7 @@ class Http11(HttpToolsProtocol):
         self.transport.write(b"".join([*head, response.body]))
 
     async def _turn_away(self, scope: Scope, receive: Receive, send: Send) -> None:
+        metrics.REFUSED.labels("connections").inc()
         problem = Overloaded(
             f"more than {self._limits.connections:,} connections are open; keep fewer"
         )

@@ -172,6 +172,8 @@ class Ranker:
         tokens = _tokens(missing.values())
         ticket.admit(tokens)
         await self._limits(asks).charge(asks[0].caller, tokens)
+        if self.counted:
+            metrics.DEDUPLICATED.inc(len(prompts) - len(pairs))
         if told is not None:
             told.begin(keys, known)
         computed = await self.compute(asks, missing, told)
@@ -212,6 +214,7 @@ class Ranker:
             rows = zip(pairs, scored, strict=True)
             logits = {key: logit for key, logit in rows if logit is not None}
             if self.counted:
+                metrics.COMPUTED_PAIRS.inc(len(logits))
                 metrics.COMPUTED_TOKENS.inc(_tokens(pairs[key] for key in logits))
             if shares:
                 self.cache.keep(logits)
@@ -234,6 +237,7 @@ class Ranker:
         if documents == 0:
             raise InvalidRequest("documents must not be empty", param="documents")
         if documents > self.max_documents:
+            metrics.REFUSED.labels("request_documents").inc()
             raise TooLarge(
                 f"{documents:,} documents in one request; the limit is {self.max_documents:,}",
                 param="documents",
@@ -412,10 +416,13 @@ def _search_units(encoded: Encoded, verdicts: Sequence[Verdict]) -> int:
 def _count(ranking: Ranking) -> None:
     """The metrics count what answers say, and nothing that was not answered."""
     usage = ranking.usage()
+    metrics.REQUEST_DOCUMENTS.observe(usage.documents)
+    metrics.REQUEST_TOKENS.observe(usage.prompt_tokens)
     metrics.DOCUMENTS.inc(usage.documents)
     metrics.CACHED_DOCUMENTS.inc(usage.cached_documents)
     metrics.TOKENS.inc(usage.prompt_tokens)
     metrics.CACHED_TOKENS.inc(usage.cached_tokens)
     metrics.SEARCH_UNITS.inc(usage.search_units)
-    cut = sum(verdict.truncated for group in ranking.groups for verdict in group)
-    metrics.TRUNCATED.inc(cut)
+    verdicts = [verdict for group in ranking.groups for verdict in group]
+    metrics.TRUNCATED.inc(sum(verdict.truncated for verdict in verdicts))
+    metrics.CHUNKED.inc(sum(verdict.pieces > 1 for verdict in verdicts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -16,6 +17,8 @@ import pytest
 from servers import Server, family, run, serving
 
 pytestmark = pytest.mark.vllm
+
+DASHBOARD = Path(__file__).parent.parent.parent / "deploy/grafana/dashboards/rankd.json"
 
 CARD = {
     "query": "What is the capital of China?",
@@ -58,6 +61,18 @@ def test_it_says_what_it_is(server: Server) -> None:
 
     assert version["engine"] == "vllm"
     assert (version["device"], version["dtype"]) == ("cpu", "float32")
+
+
+def test_its_own_metrics_stand_beside_ours_as_the_dashboard_asks_for_them(server: Server) -> None:
+    _results(server.url, CARD)
+
+    page = httpx.get(f"{server.url}/metrics", timeout=30).text
+
+    asked = set(re.findall(r"vllm:\w+", DASHBOARD.read_text(encoding="utf-8")))
+    assert len(asked) > 8
+    assert asked <= set(re.findall(r"^(vllm:\w+){", page, re.M))
+    assert re.search(r"^vllm:prompt_tokens_total{.*} [1-9]", page, re.M)
+    assert re.search(r"^rankd_documents_total [1-9]", page, re.M)
 
 
 def test_a_client_that_leaves_does_not_stop_the_others(server: Server) -> None:

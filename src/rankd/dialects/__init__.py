@@ -11,6 +11,7 @@
 from rankd.dialects.paths import (
     PREFIXES,
     check,
+    counts_as,
     documented,
     offers,
     refusal,
@@ -24,6 +25,7 @@ __all__ = [
     "DIALECTS",
     "PREFIXES",
     "check",
+    "counts_as",
     "documented",
     "offers",
     "refusal",

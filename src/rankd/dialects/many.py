@@ -16,6 +16,7 @@ import orjson
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from rankd import metrics
 from rankd.desk import Desk, desk_of
 from rankd.dialects import counter, union, wire
 from rankd.dialects.base import RERANK_PATHS, Asking, Dialect, Reply, example
@@ -152,6 +153,7 @@ def _read(http: Request, desk: Desk, part: Any, place: int) -> _Order | dict[str
 def _refuse_too_many(orders: Sequence[_Order | Mapping[str, Any]], most: int) -> None:
     documents = sum(len(order.ask.documents) for order in orders if isinstance(order, _Order))
     if documents > most:
+        metrics.REFUSED.labels("request_documents").inc()
         raise TooLarge(
             f"{documents:,} documents in {len(orders):,} requests; the limit of all together is "
             f"{most:,}",

@@ -7,6 +7,7 @@ notes it, so that one set of routes serves them all.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from functools import cache
 from typing import Any, Union
 
 from fastapi import APIRouter, Request, Response
-from starlette.routing import Match, Route
+from starlette.routing import Match, Route, compile_path
 from starlette.types import Scope
 
 from rankd.desk import PREFIX, desk_of
@@ -28,6 +29,9 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 # What forces a dialect.
 PREFIXES = frozenset(dialect.name for dialect in DIALECTS)
+
+# The section of /docs where the body decides, and what a dialect is called before it has.
+_SHARED, _UNKNOWN = "rerank", "unknown"
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,41 @@ def refusal(problem: RankError, scope: Scope) -> Response:
         # where those of all others can do with a string.
         dialect = voyage.dialect
     return counter.refusal(problem, dialect)
+
+
+def counts_as(scope: Scope) -> tuple[str, str] | None:
+    """The dialect and the route by which a request to rank is counted; None of any other.
+
+    Both are of a closed set, whatever a caller sends. A request that was refused before its
+    body was read is of an unknown dialect where only the body could have told.
+    """
+    if scope["method"] != "POST" or (route := _ranking_route(scope["path"])) is None:
+        return None
+    if noted := scope.get(counter.SPOKEN):
+        return noted.name, route
+    tag = scope.get(PREFIX) or _tags_of_routes()[route]
+    return _UNKNOWN if tag == _SHARED else tag, route
+
+
+def _ranking_route(path: str) -> str | None:
+    """The pattern of the route that ranks at a path."""
+    known = _tags_of_routes()
+    if path in known:
+        return path
+    return next((route for route, pattern in _patterns() if pattern.fullmatch(path)), None)
+
+
+@cache
+def _tags_of_routes() -> dict[str, str]:
+    """Every route that ranks, without the prefixes, and its section of /docs."""
+    tags = {offer.path: offer.tag for offer in offers()}
+    return {route.path: tags[route.path] for route in routes() if route.path != "/tokenize"}
+
+
+@cache
+def _patterns() -> list[tuple[str, re.Pattern[str]]]:
+    """Of the routes with a model's name in their path."""
+    return [(path, compile_path(path)[0]) for path in _tags_of_routes() if "{" in path]
 
 
 def _on_shared(scope: Scope, body: Mapping[str, Any]) -> Dialect:
@@ -181,7 +220,7 @@ def _starts() -> list[tuple[str, Dialect]]:
 
 def tags() -> list[dict[str, str]]:
     """The sections of /docs: the union, then each dialect."""
-    told = {"rerank": "The paths that clients of all vendors share."}
+    told = {_SHARED: "The paths that clients of all vendors share."}
     told |= {dialect.name: dialect.about for dialect in reversed(DIALECTS)}
     return [{"name": name, "description": about} for name, about in told.items()]
 
@@ -210,7 +249,7 @@ def _union_offers() -> list[Offer]:
     return [
         Offer(
             path,
-            "rerank",
+            _SHARED,
             "Order documents by their relevance to a query",
             tuple(dialect.Request for dialect in union.ORDER),
             tuple(dialect.response for dialect in union.ORDER),

@@ -83,6 +83,7 @@ def refuse_long_lists(body: Mapping[str, Any], most: int, path: str = "") -> Non
     for name, value in body.items():
         if isinstance(value, list) and len(value) > most:
             field = path + short_name(name)
+            metrics.REFUSED.labels("request_documents").inc()
             raise TooLarge(
                 f"{len(value):,} {field} in one request; the limit is {most:,}", param=field
             )

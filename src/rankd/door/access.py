@@ -31,6 +31,7 @@ class AccessLog:
         enabled: write the lines; ids and metrics are kept in any case.
         render: what a client is told of a bug.
         arrived: where in the scope is noted when the request came.
+        counts_as: the dialect and the route of a request to rank; None of any other.
     """
 
     def __init__(
@@ -40,11 +41,13 @@ class AccessLog:
         enabled: bool,
         render: Callable[[Exception, Scope], Response],
         arrived: str,
+        counts_as: Callable[[Scope], tuple[str, str] | None],
     ) -> None:
         self._app = app
         self._enabled = enabled
         self._render = render
         self._arrived = arrived
+        self._counts_as = counts_as
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -81,6 +84,9 @@ class AccessLog:
         route = _route(scope)
         metrics.REQUESTS.labels(route, str(status)).inc()
         metrics.SECONDS.labels(route).observe(seconds)
+        if (ranked := self._counts_as(scope)) is not None:
+            metrics.RERANKS.labels(*ranked, str(status)).inc()
+            metrics.RERANK_SECONDS.labels(str(status)).observe(seconds)
         if self._enabled:
             _log.info(
                 "%s %s %d %.1fms %s",

@@ -145,6 +145,7 @@ class WholeBody:
 
     def _refuse_beyond(self, size: int) -> None:
         if size > self._limit:
+            metrics.REFUSED.labels("request_bytes").inc()
             raise TooLarge(f"the body has {size:,} bytes or more; the limit is {self._limit:,}")
 
     async def _run_while_wanted(
@@ -213,6 +214,7 @@ class _Room:
 
     def refuse_beyond(self, more: int) -> None:
         if self._limit and self.held and self.held + more > self._limit:
+            metrics.REFUSED.labels("waiting_bytes").inc()
             raise Overloaded(
                 f"{self.held:,} bytes of other bodies are being answered; the limit is "
                 f"{self._limit:,} together"

@@ -109,6 +109,7 @@ class NativeEngine:
             if not self._in_flight:
                 self._progress = time.monotonic()
             self._in_flight.append(batch)
+            _count(batch)
             self._worker.send(wire.pack_prompts([call.prompts[place] for call, place in batch]))
 
     def _wants_batch(self) -> bool:
@@ -123,7 +124,8 @@ class NativeEngine:
             while True:
                 logits = await self._worker.receive()
                 batch = self._in_flight.popleft()
-                self._progress = time.monotonic()
+                before, self._progress = self._progress, time.monotonic()
+                metrics.BATCH_SECONDS.observe(self._progress - before)
                 self._feed()
                 self._deliver(batch, logits)
         except EngineDown as problem:
@@ -178,6 +180,14 @@ class NativeEngine:
                 future.set_exception(EngineDown(self._down.message))
 
 
+def _count(batch: Batch) -> None:
+    """As the worker computes it: a head once for all its pairs."""
+    prompts = [call.prompts[place] for call, place in batch]
+    heads = {id(prompt.head): len(prompt.head) for prompt in prompts}
+    metrics.BATCH_PAIRS.observe(len(prompts))
+    metrics.BATCH_TOKENS.observe(sum(heads.values()) + sum(len(one.tail) for one in prompts))
+
+
 @asynccontextmanager
 async def open_engine(
     checkpoint: Checkpoint, answers: Answers, settings: Settings
@@ -208,9 +218,11 @@ async def open_engine(
             asyncio.create_task(engine.listen()),
             asyncio.create_task(engine.keep_asking(settings.engine_stuck_seconds)),
         ]
+        metrics.ENGINE_PROCESS.pid = worker.pid
         try:
             yield engine
         finally:
+            metrics.ENGINE_PROCESS.pid = None
             engine.fail(EngineDown("the native engine is closed"))
             for task in tasks:
                 task.cancel()

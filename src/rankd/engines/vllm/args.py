@@ -104,8 +104,9 @@ def _common(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
         "scheduling_policy": "priority",
         # On by default for rerankers in 0.18 and 0.19, where it races (vllm#31584).
         "async_scheduling": False,
-        # A second clock and a histogram for every document; see configs/ to have them.
-        "disable_log_stats": True,
+        # Its own metrics, in the registry that /metrics shows; their lines in the log are
+        # written only for whoever asks.
+        "disable_log_stats": False,
         "enable_log_requests": False,
         # Code that comes with a checkpoint runs only for whoever asks in vllm_args.
         "trust_remote_code": False,
