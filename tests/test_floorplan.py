@@ -18,7 +18,7 @@ FLOORS: list[dict[str, set[str]]] = [
     {"evaluation": {"evaluation"}},
     {"app": {"app"}},
     {"batches": {"batches"}},
-    {"door": {"door"}, "ops": {"ops"}, "dialects": {"dialects"}},
+    {"door": {"door", "tracing"}, "ops": {"ops"}, "dialects": {"dialects"}},
     {
         "ranker": {
             "ranker",
@@ -36,7 +36,7 @@ FLOORS: list[dict[str, set[str]]] = [
     },
     {"engines": {"engines"}, "prompts": {"prompts"}},
     {"settings": {"settings", "tables", "checkpoint"}},
-    {"foundation": {"metrics", "errors", "types"}, "client": {"client"}},
+    {"foundation": {"metrics", "errors", "types", "timeline", "logs"}, "client": {"client"}},
     {"version": {"__init__"}},
 ]
 ROOMS = {part: room for floor in FLOORS for room, parts in floor.items() for part in parts}
@@ -57,6 +57,8 @@ HEAVY: dict[str, str | tuple[str, ...]] = {
     "redis": ("redis_cache", "limits"),
     "sqlite3": "batches",
     "python_multipart": "batches",
+    "opentelemetry": "tracing",
+    "pythonjsonlogger": "logs",
 }
 
 

@@ -109,6 +109,7 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
             strict=settings.strict_model,
             needs_key=bool(keys),
             timeout_ms=settings.timeout_ms,
+            log_texts=settings.log_texts,
             profiles=Profiles(settings),
         )
         metrics.SERVED.info(desk.provenance.labels)
@@ -211,9 +212,16 @@ def build(desk: Desk, settings: Settings, keys: KeyRing) -> FastAPI:
                 *("rankd", "retry-after", "x-request-id"),
                 *("x-rankd-below-threshold", "x-rankd-cached", "x-rankd-usage"),
                 *("x-rankd-instruction", "x-rankd-warnings"),
+                *("server-timing", "traceparent"),
             ],
         )
-    app.add_middleware(AccessLog, enabled=settings.access_log, render=_bug, arrived=ARRIVED)
+    app.add_middleware(
+        AccessLog,
+        enabled=settings.access_log,
+        render=_bug,
+        arrived=ARRIVED,
+        timing_origins=settings.cors_origins,
+    )
     app.add_middleware(LastAnswers, stopping=lambda: desk.drain.begun)
     app.add_exception_handler(RankError, _render)
     app.add_exception_handler(HTTPException, _render_http)
