@@ -10,12 +10,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from rankd import metrics
 from rankd.types import Ranking
 
 StageName = Literal["parse", "tokenise", "cache", "queue", "engine", "render"]
+
+# Looked up once; and a dashboard finds a stage that never was.
+_COUNTS = {name: metrics.STAGE_SECONDS.labels(name) for name in get_args(StageName)}
 
 # Where a request's scope holds the timelines of its rankings.
 TIMELINES = "rankd.timelines"
@@ -118,7 +121,7 @@ class Timeline:
     def add(self, name: StageName, began: float, ended: float, *, failed: bool = False) -> None:
         self.stages.append(Stage(name, began, ended, failed))
         if self.counted:
-            metrics.STAGE_SECONDS.labels(name).observe(ended - began)
+            _COUNTS[name].observe(ended - began)
 
     def seconds(self) -> dict[str, float]:
         """Of each stage that was, in the order in which they began to be."""

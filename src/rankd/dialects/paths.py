@@ -95,7 +95,7 @@ def routes() -> list[Route]:
 
 def refusal(problem: RankError, scope: Scope) -> Response:
     """An error in the envelope of whoever asks."""
-    scope[FAILURE] = problem
+    scope.setdefault(FAILURE, problem)
     dialect = _spoken(scope)
     if problem.status == 401 and PREFIX not in scope and scope["path"] in RERANK_PATHS:
         # Nobody knows yet who asks; clients of Voyage and Weaviate stumble over an object
