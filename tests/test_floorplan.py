@@ -18,7 +18,7 @@ FLOORS: list[dict[str, set[str]]] = [
     {"evaluation": {"evaluation"}},
     {"app": {"app"}},
     {"batches": {"batches"}},
-    {"door": {"door", "tracing"}, "ops": {"ops"}, "dialects": {"dialects"}},
+    {"door": {"door"}, "tracing": {"tracing"}, "ops": {"ops"}, "dialects": {"dialects"}},
     {
         "ranker": {
             "ranker",
