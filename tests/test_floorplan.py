@@ -23,7 +23,7 @@ FLOORS: list[dict[str, set[str]]] = [
     {"evaluation": {"evaluation"}},
     {"app": {"app"}},
     {"batches": {"batches"}},
-    {"door": {"door"}, "ops": {"ops"}, "dialects": {"dialects"}},
+    {"door": {"door"}, "tracing": {"tracing"}, "ops": {"ops"}, "dialects": {"dialects"}},
     {
         "ranker": {
             "ranker",
@@ -41,7 +41,10 @@ FLOORS: list[dict[str, set[str]]] = [
     },
     {"engines": {"engines"}, "prompts": {"prompts"}},
     {"settings": {"settings", "tables", "checkpoint", "download"}},
-    {"foundation": {"metrics", "errors", "types", "loading"}, "client": {"client"}},
+    {
+        "foundation": {"metrics", "errors", "types", "loading", "timeline", "logs"},
+        "client": {"client"},
+    },
     {"version": {"__init__"}},
 ]
 ROOMS = {part: room for floor in FLOORS for room, parts in floor.items() for part in parts}
@@ -62,6 +65,8 @@ HEAVY: dict[str, str | tuple[str, ...]] = {
     "redis": ("redis_cache", "limits"),
     "sqlite3": "batches",
     "python_multipart": "batches",
+    "opentelemetry": "tracing",
+    "pythonjsonlogger": "logs",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import signal
 import tomllib
@@ -173,13 +174,15 @@ def test_arguments_of_vllm_that_cannot_be_read_are_not_repeated(wrong: str) -> N
     assert CANARY not in str(refusal.value)
 
 
-def test_a_path_forges_no_line_of_the_log() -> None:
-    with serving("--engine", "fake") as server:
+@pytest.mark.parametrize("shape", ["text", "json"])
+def test_a_path_forges_no_line_of_the_log(shape: str) -> None:
+    with serving("--engine", "fake", "--log-format", shape) as server:
         httpx.get(f"{server.url}/x%0A2026-01-01%20INFO%20forged%1B[31m%0d%7f%c2%85%e2%80%a8%c3%bc")
         _, said = server.stop(signal.SIGTERM)
 
     [line] = [line for line in said.split("\n") if "GET" in line]
-    assert "/x\\n2026-01-01 INFO forged\\x1b[31m\\r\\x7f\\x85\\u2028\\xfc 404" in line
+    message = json.loads(line)["message"] if shape == "json" else line
+    assert "/x\\n2026-01-01 INFO forged\\x1b[31m\\r\\x7f\\x85\\u2028\\xfc 404" in message
     assert not set(line) & set("\r\x1b\x7f\x85\u2028")
 
 

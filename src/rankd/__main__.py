@@ -74,6 +74,7 @@ async def _serve(options: argparse.Namespace) -> int:
     _configure_logging(settings)
     check_tls(settings)
     _warn_of_open_door(settings)
+    _warn_of_texts(settings)
     return await serve(settings)
 
 
@@ -83,6 +84,13 @@ def _warn_of_open_door(settings: Settings) -> None:
     logging.getLogger("rankd").warning(
         "anyone who reaches %s may use this server: it has no --api-key", settings.host
     )
+
+
+def _warn_of_texts(settings: Settings) -> None:
+    if settings.log_texts:
+        logging.getLogger("rankd").warning(
+            "--log-texts: queries, instructions and documents are written to this log"
+        )
 
 
 def _is_reachable(host: str) -> bool:
@@ -198,12 +206,10 @@ def _flags(options: argparse.Namespace) -> dict[str, Any]:
 
 def _configure_logging(settings: Settings, *, quiet: bool = False) -> None:
     """Log to stderr; a quiet command says nothing of what goes well, unless asked to debug."""
+    from rankd.logs import configure
+
     least = "warning" if quiet and settings.log_level == "info" else settings.log_level
-    logging.basicConfig(
-        level=least.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    configure(least, settings.log_format)
     # Connection chatter of the hub's client is of no use to an operator.
     logging.getLogger("httpx").setLevel(logging.WARNING)
 

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Route
-from starlette.types import Scope
+from starlette.types import ASGIApp, Scope
 
 from rankd import __version__, batches, dialects, metrics, ops, selfcheck
 from rankd.admission import Admission
@@ -43,6 +43,7 @@ from rankd.profiles import Profiles
 from rankd.prompts import open_encoder
 from rankd.ranker import Ranker
 from rankd.settings import Settings, nearest
+from rankd.tracing import Traced, open_tracing, untraced
 from rankd.types import Fit
 
 _log = logging.getLogger("rankd")
@@ -96,7 +97,11 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
     """
     keys = KeyRing(settings.api_keys, settings.api_keys_file)
     _check_key_presets(settings, keys)
-    async with open_ranker(settings) as (checkpoint, ranker), open_limits(settings) as limits:
+    async with (
+        open_tracing(settings) as traced,
+        open_ranker(settings) as (checkpoint, ranker),
+        open_limits(settings) as limits,
+    ):
         await _self_check(ranker, settings)
         # Only now: what the server asks itself is nobody's.
         ranker.counted = True
@@ -112,17 +117,18 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
             strict=settings.strict_model,
             needs_key=bool(keys),
             timeout_ms=settings.timeout_ms,
+            log_texts=settings.log_texts,
             profiles=Profiles(settings),
         )
         metrics.SERVED.info(desk.provenance.labels)
-        app = build(desk, settings, keys)
+        app = build(desk, settings, keys, traced)
         # What ranks, but for paths that hold a model's name.
         paths = (offer.path for offer in dialects.offers())
         endpoints = frozenset(
             path for path in paths if "{" not in path and not path.endswith("/tokenize")
         )
         async with batches.open_batches(
-            settings, _inside(app), endpoints, desk.drain.tell
+            settings, _inside(app, traced), endpoints, desk.drain.tell
         ) as app.state.batches:
             yield app
 
@@ -170,14 +176,15 @@ def _admission(settings: Settings) -> Admission:
     )
 
 
-def _inside(app: FastAPI) -> batches.Inside:
+def _inside(app: FastAPI, traced: Traced) -> batches.Inside:
     """The app behind the door, but with the prefixes that the door takes off."""
     handlers = {RankError: _render, HTTPException: _render_http}
-    behind = ExceptionMiddleware(app.router, handlers)
-    return batches.Inside(PlainPath(behind, prefixes=dialects.PREFIXES, note=PREFIX), {"app": app})
+    inside: ASGIApp = ExceptionMiddleware(app.router, handlers)
+    inside = PlainPath(inside, prefixes=dialects.PREFIXES, note=PREFIX)
+    return batches.Inside(traced(inside), {"app": app})
 
 
-def build(desk: Desk, settings: Settings, keys: KeyRing) -> FastAPI:
+def build(desk: Desk, settings: Settings, keys: KeyRing, traced: Traced = untraced) -> FastAPI:
     """Put the rooms together around a desk that is ready."""
     dialects.check()
     app = FastAPI(
@@ -216,6 +223,7 @@ def build(desk: Desk, settings: Settings, keys: KeyRing) -> FastAPI:
                 *("rankd", "retry-after", "x-request-id"),
                 *("x-rankd-below-threshold", "x-rankd-cached", "x-rankd-usage"),
                 *("x-rankd-instruction", "x-rankd-warnings"),
+                *("server-timing", "traceparent"),
             ],
         )
     app.add_middleware(
@@ -224,7 +232,9 @@ def build(desk: Desk, settings: Settings, keys: KeyRing) -> FastAPI:
         render=_bug,
         arrived=ARRIVED,
         counts_as=dialects.counts_as,
+        timing_origins=settings.cors_origins,
     )
+    app.add_middleware(traced)
     app.add_middleware(LastAnswers, stopping=lambda: desk.drain.begun)
     app.add_exception_handler(RankError, _render)
     app.add_exception_handler(HTTPException, _render_http)

@@ -59,6 +59,7 @@ class Desk:
         strict: refuse requests that name another model. Otherwise it answers them all:
             many clients have another vendor's name built in.
         needs_key: whether requests must carry a key; some clients ask before they send it.
+        log_texts: whether the log holds what users asked and what was judged.
         timeout_ms: for which an answer is awaited when the request does not say; 0 is for ever.
     """
 
@@ -68,6 +69,7 @@ class Desk:
     strict: bool = False
     needs_key: bool = False
     timeout_ms: int = 0
+    log_texts: bool = False
     profiles: Profiles = field(default_factory=Profiles)
     drain: Drain = field(default_factory=Drain)
     created: int = field(default_factory=lambda: int(time.time()))

@@ -47,6 +47,15 @@ RERANK_SECONDS = Histogram(
         *(1, 1.5, 2, 3, 5, 10, 30, 60, 300),
     ),
 )
+STAGE_SECONDS = Histogram(
+    "rankd_stage_duration_seconds",
+    "Time that a ranking spent in a stage: parse, tokenise, cache, queue, engine, render.",
+    ["stage"],
+    buckets=(
+        *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+        *(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+    ),
+)
 DOCUMENTS = Counter("rankd_documents_total", "Documents scored.")
 TOKENS = Counter("rankd_prompt_tokens_total", "Tokens of scored pairs, template included.")
 CACHED_DOCUMENTS = Counter(

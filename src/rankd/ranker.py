@@ -20,6 +20,7 @@ from rankd.errors import DeadlineExceeded, InternalError, InvalidRequest, TooLar
 from rankd.flights import Flights
 from rankd.limits import Limits
 from rankd.prompts import Encoded, PromptEncoder, refuse_many_pieces
+from rankd.timeline import current
 from rankd.types import Ask, Prompt, Ranking, Truncation, Verdict
 
 # Tokens up to which a document is encoded to see whether it is known. One in chunks may have
@@ -87,12 +88,14 @@ class Ranker:
                 none before all of them are admitted.
         """
         self._refuse_too_many(asks)
+        timeline = current()
         with self._place(asks) as ticket:
             async with self._limits(asks).call(asks[0].caller):
                 began = time.perf_counter()
-                async with _in_time(asks):
-                    await self._refuse_crowded(asks)
-                    encoded = await self.encoder.encode(asks)
+                with timeline.stage("tokenise"):
+                    async with _in_time(asks):
+                        await self._refuse_crowded(asks)
+                        encoded = await self.encoder.encode(asks)
                 refuse_many_pieces(sum(len(one.prompts) for one in encoded))
                 ready = time.perf_counter()
                 prompts = [prompt for one in encoded for prompt in one.prompts]
@@ -104,7 +107,8 @@ class Ranker:
         _refuse_unfinished(asks, judged)
         groups = [[verdict for verdict in one if verdict is not None] for one in judged]
         units = [_search_units(one, group) for one, group in zip(encoded, groups, strict=True)]
-        ranking = Ranking(groups, ready - began, scored - ready, units)
+        queueing = timeline.seconds().get("queue", 0.0)
+        ranking = Ranking(groups, ready - began, scored - ready, units, queueing)
         if self.counted:
             _count(ranking)
         return ranking
@@ -163,11 +167,12 @@ class Ranker:
         Equal pairs are scored once: it saves work, and only then are their logits the
         same to the last bit, so that they keep the order of the request.
         """
-        keys = await self.cache.keys(prompts)
-        pairs: dict[bytes, Prompt] = {}
-        for key, prompt in zip(keys, prompts, strict=True):
-            pairs.setdefault(key, prompt)
-        known = await self.look_up(asks, pairs)
+        with current().stage("cache"):
+            keys = await self.cache.keys(prompts)
+            pairs: dict[bytes, Prompt] = {}
+            for key, prompt in zip(keys, prompts, strict=True):
+                pairs.setdefault(key, prompt)
+            known = await self.look_up(asks, pairs)
         missing = {key: prompt for key, prompt in pairs.items() if key not in known}
         tokens = _tokens(missing.values())
         ticket.admit(tokens)
@@ -176,7 +181,10 @@ class Ranker:
             metrics.DEDUPLICATED.inc(len(prompts) - len(pairs))
         if told is not None:
             told.begin(keys, known)
-        computed = await self.compute(asks, missing, told)
+        computed = {}
+        if missing:
+            with current().scoring():
+                computed = await self.compute(asks, missing, told)
         if told is not None:
             computed = told.end(computed)
         ticket.done(tokens - _tokens(missing[key] for key in computed))

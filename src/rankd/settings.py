@@ -287,7 +287,17 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe message that is logged."
     )
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="auto is text on a terminal, and else JSON, one object a line."
+    )
+    log_texts: bool = Field(
+        False, description="Log queries, instructions and documents; to look into a fault only."
+    )
     access_log: bool = Field(True, description="One log line for each request.")
+    otel: bool = Field(
+        False,
+        description="Send traces by OTLP over HTTP; OTEL_* variables say where to, how many, ...",
+    )
 
     @field_validator("api_keys")
     @classmethod

@@ -19,7 +19,19 @@ Side = Literal["right", "left"]
 LAST_PRIORITY = 1000
 
 # The id of the request that is being answered, for whoever must name it in a log.
-REQUEST_ID: ContextVar[str] = ContextVar("REQUEST_ID", default="without an id")
+NO_ID = "without an id"
+REQUEST_ID: ContextVar[str] = ContextVar("REQUEST_ID", default=NO_ID)
+
+
+class TraceIds(NamedTuple):
+    """A request's trace and its span in it, in hexadecimal digits."""
+
+    trace: str
+    span: str
+
+
+# Of the request that is being answered; None when it is not traced.
+TRACE: ContextVar[TraceIds | None] = ContextVar("TRACE", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +171,14 @@ class Ranking(NamedTuple):
         encoding: seconds from text to token ids.
         scoring: seconds from token ids to logits, waiting for the engine included.
         search_units: of each ask, as Cohere counts.
+        queueing: of `scoring`, seconds in the engine's queue, where it keeps one.
     """
 
     groups: list[list[Verdict]]
     encoding: float
     scoring: float
     search_units: Sequence[int] = ()
+    queueing: float = 0.0
 
     def usage(self) -> Usage:
         verdicts = [verdict for group in self.groups for verdict in group]

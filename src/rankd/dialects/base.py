@@ -16,7 +16,7 @@ from rankd.dialects.deadlines import LONGEST_MS
 from rankd.dialects.texts import Count, Number, OneOrMore, Query, echo, is_switch, texts_of
 from rankd.errors import InvalidRequest, RankError
 from rankd.profiles import Profile
-from rankd.types import Ask, Fit, Ranking, Verdict, best_first
+from rankd.types import NO_ID, REQUEST_ID, Ask, Fit, Ranking, Verdict, best_first
 
 # Where clients ask for a ranking whatever their base URL holds: they drop and add
 # `/v1` and `/v2` as they like, so all of these mean the same.
@@ -386,12 +386,18 @@ class ErrorObject(BaseModel):
     code: str
 
 
+_REQUEST_ID: Any = Field(
+    "", description="As the header X-Request-Id; absent where what came was no request yet."
+)
+
+
 class OpenAIFailure(BaseModel):
     """OpenAI's envelope, and the fields in which other SDKs look for a reason."""
 
     error: ErrorObject
     message: str
     detail: str
+    request_id: str = _REQUEST_ID
 
 
 class StringFailure(BaseModel):
@@ -401,6 +407,7 @@ class StringFailure(BaseModel):
     error_type: str
     message: str
     detail: str
+    request_id: str = _REQUEST_ID
 
 
 class Dialect(ABC):
@@ -447,6 +454,12 @@ class Dialect(ABC):
         """An error's JSON; always with `message`, `detail` and `error`, which clients of
         other vendors look for. OpenAI's, unless a vendor has its own."""
         return openai_error(problem)
+
+    def envelope(self, problem: RankError) -> dict[str, Any]:
+        """As `error`, with the id under which the log has the request."""
+        request_id = REQUEST_ID.get()
+        named = {} if request_id == NO_ID else {"request_id": request_id}
+        return {**self.error(problem), **named}
 
     def headers(self, reply: Reply) -> Mapping[str, str]:
         return {}

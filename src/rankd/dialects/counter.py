@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,10 +19,16 @@ from rankd.dialects.deadlines import deadline_of
 from rankd.errors import InvalidRequest, RankError
 from rankd.profiles import Profile
 from rankd.tables import CUSTOM, Alias
+from rankd.timeline import TIMELINE, TIMELINES, Timeline, current
 from rankd.types import LAST_PRIORITY, Ask, Ranking, Verdict
+
+_log = logging.getLogger("rankd.texts")
 
 # Where a request's dialect is noted, for whoever has to render an error later.
 SPOKEN = "rankd.dialect"
+
+# Where is noted when its body began to be read, until its first ranking begins.
+_PARSING = "rankd.parsing"
 
 # Whose dialect a body is in, that came to a path.
 Choice = Callable[[Scope, Mapping[str, Any]], Dialect]
@@ -38,7 +46,9 @@ def endpoint(choose: Choice) -> Callable[[Request], Awaitable[Response]]:
 
 async def fields_in(http: Request) -> dict[str, Any]:
     """The body as a JSON object; raises as `wire.fields_of`."""
-    return wire.fields_of(await http.body(), desk_of(http).ranker.max_documents)
+    body = await http.body()
+    http.scope[_PARSING] = time.perf_counter()
+    return wire.fields_of(body, desk_of(http).ranker.max_documents)
 
 
 async def ranked(
@@ -46,8 +56,13 @@ async def ranked(
     request: Asking,
     asks: Sequence[Ask],
     tell: Callable[[Verdict], None] | None = None,
+    dialect: Dialect | None = None,
 ) -> Ranking:
-    """Rank for whoever asks; complaints are about the fields that the caller sent."""
+    """Rank for whoever asks; complaints are about the fields that the caller sent.
+
+    Args:
+        dialect: that the request is in, where its scope does not say.
+    """
     whose: dict[str, Any] = {"caller": http.scope.get(CALLER, ""), "user": request.user or ""}
     if BATCH in http.scope:
         whose |= {"priority": LAST_PRIORITY, "background": True}
@@ -55,10 +70,42 @@ async def ranked(
     request.least()  # What cannot be compared is refused before anything is computed.
     metrics.INSTRUCTIONS.labels(profile.preset).inc()
     asks = [replace(_filled(ask, request, profile), **whose) for ask in asks]
+    timeline = _timeline(http, asks, profile, dialect)
+    if desk_of(http).log_texts:
+        _log_texts(asks)
     try:
-        return await desk_of(http).rank(asks, tell)
+        timeline.ranking = await desk_of(http).rank(asks, tell)
+        return timeline.ranking
     except InvalidRequest as problem:
         raise request.retold(problem) from None
+
+
+def _timeline(
+    http: Request, asks: Sequence[Ask], profile: Profile, dialect: Dialect | None
+) -> Timeline:
+    """Where the stages of this task's ranking are noted, from now on."""
+    spoken = dialect or http.scope.get(SPOKEN)
+    timeline = Timeline(
+        counted=True,
+        dialect=spoken.name if spoken else "",
+        preset=profile.preset,
+        documents=sum(len(ask.documents) for ask in asks),
+    )
+    if (began := http.scope.pop(_PARSING, None)) is not None:
+        timeline.add("parse", began, time.perf_counter())
+    http.scope.setdefault(TIMELINES, []).append(timeline)
+    TIMELINE.set(timeline)
+    return timeline
+
+
+def _log_texts(asks: Sequence[Ask]) -> None:
+    for ask in asks:
+        texts = {
+            "query": ask.query,
+            "instruction": ask.instruction,
+            "documents": list(ask.documents),
+        }
+        _log.info("asked: %s", ascii(texts), extra=texts)
 
 
 def profile_of(http: Request, request: Asking) -> Profile:
@@ -196,19 +243,20 @@ def threshold_warnings(verdicts: Sequence[Verdict], request: Asking, profile: Pr
 
 def rendered(dialect: Dialect, reply: Reply) -> Response:
     metrics.BELOW_THRESHOLD.inc(reply.left_out or 0)
-    headers = {
-        **reply.provenance,
-        **wire.warning_header(reply.warnings),
-        **wire.usage_headers(reply.ranking.usage()),
-        **wire.below_header(reply.left_out),
-        **dialect.headers(reply),
-    }
-    return wire.JSON(dialect.render(reply), headers=headers)
+    with current().stage("render"):
+        headers = {
+            **reply.provenance,
+            **wire.warning_header(reply.warnings),
+            **wire.usage_headers(reply.ranking.usage()),
+            **wire.below_header(reply.left_out),
+            **dialect.headers(reply),
+        }
+        return wire.JSON(dialect.render(reply), headers=headers)
 
 
 def refusal(problem: RankError, dialect: Dialect) -> Response:
     """An error in a dialect's own envelope."""
-    response = wire.JSON(dialect.error(problem), problem.status)
+    response = wire.JSON(dialect.envelope(problem), problem.status)
     if problem.retry_after is not None:
         response.headers["retry-after"] = str(problem.retry_after)
     if problem.status == 401:

@@ -164,7 +164,7 @@ class _Lines(Response):
     def _failure(self, problem: RankError) -> bytes:
         """The dialect's own envelope, and the status that comes too late."""
         wait = {} if problem.retry_after is None else {"retry_after": problem.retry_after}
-        return _json({**self._dialect.error(problem), "status_code": problem.status, **wait})
+        return _json({**self._dialect.envelope(problem), "status_code": problem.status, **wait})
 
 
 def _json(line: dict[str, Any]) -> bytes:

@@ -166,7 +166,7 @@ async def _answer(
 ) -> dict[str, Any]:
     dialect, request, ask = order.dialect, order.request, order.ask
     try:
-        ranking = await counter.ranked(http, request, [ask])
+        ranking = await counter.ranked(http, request, [ask], dialect=dialect)
         path, profile = RERANK_PATHS[0], counter.profile_of(http, request)
         reply = counter.reply_to(dialect, request, ask, ranking, desk, path, profile)
         body = orjson.Fragment(bytes(counter.rendered(dialect, reply).body))
@@ -185,6 +185,6 @@ def _refused(dialect: Dialect, problem: RankError, place: int) -> dict[str, Any]
     return {
         "index": place,
         "status_code": problem.status,
-        "body": dialect.error(problem),
+        "body": dialect.envelope(problem),
         **wait,
     }

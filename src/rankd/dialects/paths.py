@@ -24,6 +24,7 @@ from rankd.dialects.base import RERANK_PATHS, Dialect
 from rankd.dialects.schema import body_of, failures
 from rankd.dialects.vendors import BESIDES, DIALECTS
 from rankd.errors import NotFound, RankError, SetupError
+from rankd.timeline import FAILURE
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -98,6 +99,7 @@ def routes() -> list[Route]:
 
 def refusal(problem: RankError, scope: Scope) -> Response:
     """An error in the envelope of whoever asks."""
+    scope.setdefault(FAILURE, problem)
     dialect = _spoken(scope)
     if problem.status == 401 and PREFIX not in scope and scope["path"] in RERANK_PATHS:
         # Nobody knows yet who asks; clients of Voyage and Weaviate stumble over an object

@@ -126,11 +126,12 @@ class Tei(Dialect):
     def headers(self, reply: Reply) -> Mapping[str, str]:
         """Milliseconds, characters and tokens, where TEI puts them.
 
-        Waiting for the engine is part of its inference time here, so the time in the
-        queue is always 0.
+        Of an engine that keeps no queue of ours, waiting is part of the inference time.
         """
-        encoding, scoring = (
-            round(seconds * 1000) for seconds in (reply.ranking.encoding, reply.ranking.scoring)
+        ranking = reply.ranking
+        encoding, scoring, queueing = (
+            round(seconds * 1000)
+            for seconds in (ranking.encoding, ranking.scoring, ranking.queueing)
         )
         total = str(encoding + scoring)
         return {
@@ -140,8 +141,8 @@ class Tei(Dialect):
             "x-compute-tokens": str(reply.tokens),
             "x-total-time": total,
             "x-tokenization-time": str(encoding),
-            "x-queue-time": "0",
-            "x-inference-time": str(scoring),
+            "x-queue-time": str(queueing),
+            "x-inference-time": str(scoring - queueing),
         }
 
     def error(self, problem: RankError) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from rankd.dialects.texts import (
     texts_of,
 )
 from rankd.errors import InvalidRequest
+from rankd.timeline import current
 from rankd.types import Ask, Verdict, best_first
 
 _EXAMPLE: dict[str, Any] = {
@@ -199,7 +200,7 @@ async def batch_rerank(http: Request) -> Response:
     request = wire.validated(BatchRequest, await counter.fields_in(http))
     desk.accept_model(request.model)
     asks = request.asks(deadline_of(http, request.timeout_ms))
-    ranking = await counter.ranked(http, request, asks)
+    ranking = await counter.ranked(http, request, asks, dialect=simple)
     groups = ranking.groups
     profile = counter.profile_of(http, request)
     through = [let_through(verdicts, request, profile) for verdicts in groups]
@@ -210,21 +211,22 @@ async def batch_rerank(http: Request) -> Response:
         said = wire.truncations(verdicts)
         said += counter.threshold_warnings(verdicts, request, profile)
         warnings += [f"query {place}: {one}" for one in said]
-    return wire.JSON(
-        {
-            "results": [
-                _ranked(verdicts, best_first(rest)[: request.top_k or None], ask.documents)
-                for ask, verdicts, rest in zip(asks, groups, through, strict=True)
-            ]
-        },
-        headers={
-            **desk.provenance.header,
-            **profile.header,
-            **wire.warning_header(warnings),
-            **wire.usage_headers(ranking.usage()),
-            **wire.below_header(None if threshold_of(request, profile) is None else left_out),
-        },
-    )
+    with current().stage("render"):
+        return wire.JSON(
+            {
+                "results": [
+                    _ranked(verdicts, best_first(rest)[: request.top_k or None], ask.documents)
+                    for ask, verdicts, rest in zip(asks, groups, through, strict=True)
+                ]
+            },
+            headers={
+                **desk.provenance.header,
+                **profile.header,
+                **wire.warning_header(warnings),
+                **wire.usage_headers(ranking.usage()),
+                **wire.below_header(None if threshold_of(request, profile) is None else left_out),
+            },
+        )
 
 
 simple = Simple()

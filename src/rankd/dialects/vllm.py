@@ -35,6 +35,7 @@ from rankd.dialects.deadlines import deadline_of
 from rankd.dialects.openai import instruction_in
 from rankd.dialects.texts import Count, Number, Side, query_of, refuse_many_fields, text_of
 from rankd.errors import InvalidRequest, RankError
+from rankd.timeline import current
 from rankd.types import Ask, Fit, Verdict
 
 # (queries, documents) as the four spellings name them.
@@ -269,7 +270,7 @@ async def score_body(http: Request, desk: Desk, body: Mapping[str, Any]) -> Resp
     request = wire.validated(ScoreRequest, body)
     desk.accept_model(request.model)
     asks = request.asks(deadline_of(http, request.timeout_ms))
-    ranking = await counter.ranked(http, request, asks)
+    ranking = await counter.ranked(http, request, asks, dialect=dialect)
     verdicts = _renumbered(verdict for group in ranking.groups for verdict in group)
     profile = counter.profile_of(http, request)
     warnings = [
@@ -278,9 +279,10 @@ async def score_body(http: Request, desk: Desk, body: Mapping[str, Any]) -> Resp
         *counter.profile_warnings(profile, desk),
         *counter.threshold_warnings(verdicts, request, profile),
     ]
-    answer = _answer(request, verdicts, desk.name_for(request.model), warnings)
     headers = wire.warning_header(warnings) | wire.usage_headers(ranking.usage())
-    return wire.JSON(answer, headers={**desk.provenance.header, **profile.header, **headers})
+    with current().stage("render"):
+        answer = _answer(request, verdicts, desk.name_for(request.model), warnings)
+        return wire.JSON(answer, headers={**desk.provenance.header, **profile.header, **headers})
 
 
 class TokenizeRequest(BaseModel):

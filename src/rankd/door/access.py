@@ -7,12 +7,13 @@ import re
 import time
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rankd import metrics
+from rankd.timeline import FAILURE, TIMELINES, server_timing
 from rankd.types import REQUEST_ID
 
 _log = logging.getLogger("rankd.access")
@@ -32,6 +33,7 @@ class AccessLog:
         render: what a client is told of a bug.
         arrived: where in the scope is noted when the request came.
         counts_as: the dialect and the route of a request to rank; None of any other.
+        timing_origins: whose pages may read how long the stages of a ranking took; * are all.
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class AccessLog:
         render: Callable[[Exception, Scope], Response],
         arrived: str,
         counts_as: Callable[[Scope], tuple[str, str] | None],
+        timing_origins: Collection[str] = (),
     ) -> None:
         self._app = app
         self._enabled = enabled
         self._render = render
         self._arrived = arrived
         self._counts_as = counts_as
+        self._timing_origins = timing_origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -64,7 +68,11 @@ class AccessLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id),
+                    *self._timings(scope, time.perf_counter() - began),
+                ]
             await send(message)
 
         try:
@@ -72,15 +80,30 @@ class AccessLog:
         except Exception as problem:
             # Answered here and not by the framework, whose answer would pass by the log.
             _log.error("%s %s failed: %s", scope["method"], _shown(path), _trace(problem))
+            scope[FAILURE] = problem
             if status != 499:
                 return  # Too late for another answer; the server below closes the connection.
             await self._render(problem, scope)(scope, receive, note)
         finally:
-            self._write(scope, path, request_id, status, time.perf_counter() - began)
+            self._write(scope, path, status, time.perf_counter() - began)
 
-    def _write(
-        self, scope: Scope, path: str, request_id: bytes, status: int, seconds: float
-    ) -> None:
+    def _timings(self, scope: Scope, total: float) -> list[tuple[bytes, bytes]]:
+        """How long the stages of its rankings took, if it ranked.
+
+        Args:
+            total: seconds until now.
+        """
+        if not (timelines := scope.get(TIMELINES)):
+            return []
+        headers = [(b"server-timing", server_timing(timelines, total).encode())]
+        origin = _origin(scope)
+        if "*" in self._timing_origins:
+            headers.append((b"timing-allow-origin", b"*"))
+        elif origin in self._timing_origins:
+            headers.append((b"timing-allow-origin", origin.encode("latin-1")))
+        return headers
+
+    def _write(self, scope: Scope, path: str, status: int, seconds: float) -> None:
         route = _route(scope)
         metrics.REQUESTS.labels(route, str(status)).inc()
         metrics.SECONDS.labels(route).observe(seconds)
@@ -89,12 +112,17 @@ class AccessLog:
             metrics.RERANK_SECONDS.labels(str(status)).observe(seconds)
         if self._enabled:
             _log.info(
-                "%s %s %d %.1fms %s",
+                "%s %s %d %.1fms",
                 scope["method"],
                 _shown(path),
                 status,
                 seconds * 1000,
-                request_id.decode(),
+                extra={
+                    "method": scope["method"],
+                    "path": _shown(path),
+                    "status": status,
+                    "duration_ms": round(seconds * 1000, 3),
+                },
             )
 
 
@@ -120,6 +148,13 @@ def _request_id(scope: Scope) -> bytes:
         if name == b"x-request-id" and _SAFE_ID.fullmatch(value):
             return bytes(value)
     return uuid.uuid4().hex.encode()
+
+
+def _origin(scope: Scope) -> str:
+    """The page that asks, as browsers say it."""
+    return next(
+        (value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"), ""
+    )
 
 
 def _route(scope: Scope) -> str:

@@ -106,11 +106,18 @@ class NativeEngine:
             batch = self._queue.next_batch(self._batch_tokens)
             if not batch:
                 return
-            if not self._in_flight:
-                self._progress = time.monotonic()
             self._in_flight.append(batch)
+            if len(self._in_flight) == 1:
+                self._begin()
             _count(batch)
             self._worker.send(wire.pack_prompts([call.prompts[place] for call, place in batch]))
+
+    def _begin(self) -> None:
+        """The worker computes the oldest batch from now on; others lie ready in the pipe."""
+        self._progress = time.monotonic()
+        for call in {call for call, _ in self._in_flight[0]}:
+            if call.waiter is not None:
+                call.waiter.begin()
 
     def _wants_batch(self) -> bool:
         """An idle worker takes anything; a busy one only a full batch, others wait for company."""
@@ -124,8 +131,9 @@ class NativeEngine:
             while True:
                 logits = await self._worker.receive()
                 batch = self._in_flight.popleft()
-                before, self._progress = self._progress, time.monotonic()
-                metrics.BATCH_SECONDS.observe(self._progress - before)
+                metrics.BATCH_SECONDS.observe(time.monotonic() - self._progress)
+                if self._in_flight:
+                    self._begin()
                 self._feed()
                 self._deliver(batch, logits)
         except EngineDown as problem:
@@ -245,4 +253,6 @@ def _job(checkpoint: Checkpoint, answers: Answers, settings: Settings) -> Job:
         dtype=settings.dtype,
         threads=settings.threads,
         deterministic=settings.deterministic,
+        log_level=settings.log_level,
+        log_format=settings.log_format,
     )

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 
 from rankd.engines.native import wire
 from rankd.errors import BadModel, BadSettings, EngineDown, SetupError
+from rankd.logs import Shape
 
 _SETUP_ERRORS = {error.__name__: error for error in (BadModel, BadSettings, SetupError)}
 
@@ -30,6 +31,7 @@ class Job:
         yes, no: ids of the two words whose logits are compared.
         threads: 0 takes all cores that this process may use.
         deterministic: compute each prompt as if it were alone.
+        log_level, log_format: as the settings of that name.
     """
 
     folder: str
@@ -40,6 +42,8 @@ class Job:
     dtype: str
     threads: int
     deterministic: bool = False
+    log_level: str = "info"
+    log_format: Shape = "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from rankd.engines.base import CALLER, LISTENER
+from rankd.timeline import TURN
 from rankd.types import Prompt
 
 # Of the tokens served, one in so many is owed to lower priorities that wait.
@@ -37,6 +38,7 @@ class Call:
     Attributes:
         caller: whose it is; calls of one caller share that caller's share.
         listener: who wants to hear of each logit.
+        waiter: who wants to know when the engine begins with it.
         path: the names in `caller`: users share what their key gets.
     """
 
@@ -49,6 +51,9 @@ class Call:
         self.path = self.caller.split("/", 1)
         self.logits: list[float | None] = [None] * len(prompts)
         self.listener = LISTENER.get()
+        self.waiter = TURN.get()
+        if self.waiter is not None:
+            self.waiter.queues = True
         self.unanswered = len(prompts)
         self.turn = 0
         self._next = 0

@@ -19,6 +19,7 @@ from rankd.engines.devices import cores
 from rankd.engines.native import wire
 from rankd.engines.native.process import Job
 from rankd.errors import BadSettings, SetupError
+from rankd.logs import configure
 from rankd.types import Answers
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ def main() -> None:
     replies = _private_stdout()
     batches: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_hear, args=(batches, replies), daemon=True).start()
-    model = _open(Job(**json.loads(sys.argv[1])), replies)
+    job = Job(**json.loads(sys.argv[1]))
+    configure(job.log_level, job.log_format)
+    model = _open(job, replies)
     from rankd.engines.native.memory import score
 
     while True:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import logging
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rankd.checkpoint import Checkpoint
@@ -20,6 +23,7 @@ from rankd.engines.vllm.refusals import refuse_known_bad
 from rankd.engines.vllm.versions import installed
 from rankd.errors import BadModel, SetupError
 from rankd.loading import Loading, tell
+from rankd.logs import dict_config
 from rankd.settings import Settings, blotted
 from rankd.types import Answers
 
@@ -49,15 +53,38 @@ async def open_engine(
     refuse_known_bad(checkpoint, profile, release, args)
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
-    # In a frame of its own: vLLM's imports keep the frames they are called from, and with
-    # them whatever these come to hold.
     tell(Loading(f"starting vLLM for {checkpoint.name}; it says itself how far it is", aloud=True))
-    library = _import_vllm()
-    engine = await _open(library, checkpoint, profile.device, args, settings)
-    try:
-        yield engine
-    finally:
-        engine.close()
+    with _logging_as_we_do(settings):
+        # In a frame of its own: vLLM's imports keep the frames they are called from, and with
+        # them whatever these come to hold.
+        library = _import_vllm()
+        engine = await _open(library, checkpoint, profile.device, args, settings)
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+
+# What an operator sets to log vLLM otherwise.
+_LOGGING = ("VLLM_LOGGING_CONFIG_PATH", "VLLM_CONFIGURE_LOGGING")
+
+
+@contextmanager
+def _logging_as_we_do(settings: Settings) -> Iterator[None]:
+    """vLLM's lines, those of its processes too, look like ours unless the operator wants others."""
+    if any(name in os.environ for name in _LOGGING):
+        yield
+        return
+    level = os.environ.get("VLLM_LOGGING_LEVEL", "INFO")
+    with TemporaryDirectory(prefix="rankd-") as folder:
+        file = Path(folder, "logging.json")
+        file.write_text(json.dumps(dict_config(settings.log_format, {"vllm": level})))
+        # A process that starts later reads it, too.
+        os.environ[_LOGGING[0]] = str(file)
+        try:
+            yield
+        finally:
+            del os.environ[_LOGGING[0]]
 
 
 @dataclass(frozen=True, slots=True)
