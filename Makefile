@@ -14,7 +14,7 @@ CLIENTS := $(patsubst tests/clients/env/%.txt,$(CLIENTS_VENV)/%/.installed,$(wil
 	$(CLIENTS_VENV)/node/.installed
 INSTALL_VLLM := $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: setup serve test test-vllm test-clients test-chaos wheel test-wheel probe-ascend lint bench bench-vllm clean
+.PHONY: setup serve test test-vllm test-clients test-chaos test-deploy wheel test-wheel probe-ascend lint bench bench-vllm clean
 
 setup: $(VENV)/.serve
 
@@ -38,6 +38,11 @@ test-clients: $(VENV)/.dev $(CLIENTS)
 # redis-server, or ARGS=--chaos-without-redis. Longer: make test-chaos ARGS="--chaos-seconds 600"
 test-chaos: $(VENV)/.dev
 	$(BIN)/python -m pytest -m chaos tests/chaos $(ARGS)
+
+# What deploy/ and docker/ hold, with the programs that read it: nginx before two servers of which
+# one is killed, systemd, compose. Longer: make test-deploy ARGS="-s --deploy-seconds 60"
+test-deploy: $(VENV)/.dev
+	$(BIN)/python -m pytest -m deploy tests/deploy $(ARGS)
 
 # What is published: wheel and sdist, the wheel made from the sdist, both as PyPI wants them.
 wheel: $(VENV)/.release
