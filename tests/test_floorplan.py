@@ -14,7 +14,7 @@ HOUSE = Path(rankd.__file__).parent
 # From the street to the foundation. A room may import what stands in a lower row,
 # or its own parts; never its neighbours in the same row.
 FLOORS: list[dict[str, set[str]]] = [
-    {"command line": {"__main__", "server", "http11", "offline", "probe", "tls"}},
+    {"command line": {"__main__", "server", "http11", "offline", "probe", "tls", "notify"}},
     {"evaluation": {"evaluation"}},
     {"app": {"app"}},
     {"batches": {"batches"}},

@@ -331,18 +331,18 @@ def test_lines_are_passed_on_as_they_come(tmp_path: Path) -> None:
     front = free_port()
     documents = [f"{text} {n}" * 20 for n in range(25) for text in FACTS]
     body = {"query": "What is the capital of China?", "documents": documents}
-    with serving(*MODEL, port=ports[0]) as server, running(written(tmp_path, ports, front), front):
-        with httpx.stream(
-            "POST",
-            f"http://127.0.0.1:{front}/v1/rerank",
-            json=body,
-            headers={"accept": "application/x-ndjson"},
-            timeout=120,
-        ) as reply:
-            lines = reply.iter_lines()
-            first = json.loads(next(lines))
-            at_work = httpx.get(f"{server.url}/metrics").text
-            rest = [json.loads(line) for line in lines]
+    ask = {"accept": "application/x-ndjson"}
+    with (
+        serving(*MODEL, port=ports[0]) as server,
+        running(written(tmp_path, ports, front), front) as nginx,
+        httpx.stream(
+            "POST", f"{nginx.url}/v1/rerank", json=body, headers=ask, timeout=120
+        ) as reply,
+    ):
+        lines = reply.iter_lines()
+        first = json.loads(next(lines))
+        at_work = httpx.get(f"{server.url}/metrics").text
+        rest = [json.loads(line) for line in lines]
 
     assert "index" in first
     assert "\nrankd_waiting_requests 1.0" in at_work, "the first line came with the last"
