@@ -58,7 +58,7 @@ class Nginx:
     folder: Path
 
     def lines(self) -> list[Line]:
-        return [_line(text) for text in (self.folder / "rankd.log").read_text().splitlines()]
+        return [_line(text) for text in (self.folder / "access.log").read_text().splitlines()]
 
     def errors(self) -> str:
         return (self.folder / "error.log").read_text()
