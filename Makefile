@@ -14,7 +14,7 @@ CLIENTS := $(patsubst tests/clients/env/%.txt,$(CLIENTS_VENV)/%/.installed,$(wil
 	$(CLIENTS_VENV)/node/.installed
 INSTALL_VLLM := $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: setup serve test test-vllm test-clients test-chaos test-deploy wheel test-wheel probe-ascend lint bench bench-vllm clean
+.PHONY: setup serve test test-vllm test-clients test-chaos test-deploy configs wheel test-wheel probe-ascend lint bench bench-vllm clean
 
 setup: $(VENV)/.serve
 
@@ -43,6 +43,10 @@ test-chaos: $(VENV)/.dev
 # one is killed, systemd, compose. Longer: make test-deploy ARGS="-s --deploy-seconds 60"
 test-deploy: $(VENV)/.dev
 	$(BIN)/python -m pytest -m deploy tests/deploy $(ARGS)
+
+# The file that shows every setting, from the lines that make them.
+configs: $(VENV)/.dev
+	$(BIN)/python tools/reference_config.py > configs/reference.toml
 
 # What is published: wheel and sdist, the wheel made from the sdist, both as PyPI wants them.
 wheel: $(VENV)/.release
