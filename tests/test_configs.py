@@ -89,3 +89,9 @@ def test_behind_nginx_names_numbers_that_nginx_has() -> None:
     quoted = re.findall(r"(\w+_(?:timeout|max_body_size)) (\w+)", file)
     assert len(quoted) >= 4
     assert all(f"{directive} {value};" in said for directive, value in quoted)
+
+
+def test_the_page_on_deployment_names_every_file() -> None:
+    page = (ROOT / "docs" / "deployment.md").read_text()
+
+    assert [file.name for file in CONFIGS if f"`{file.name}`" not in page] == []
