@@ -14,7 +14,7 @@ CLIENTS := $(patsubst tests/clients/env/%.txt,$(CLIENTS_VENV)/%/.installed,$(wil
 	$(CLIENTS_VENV)/node/.installed
 INSTALL_VLLM := $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: setup serve test test-vllm test-clients test-chaos test-deploy dashboard wheel test-wheel probe-ascend lint bench bench-vllm clean
+.PHONY: setup serve test test-vllm test-clients test-chaos test-deploy dashboard configs wheel test-wheel probe-ascend lint bench bench-vllm clean
 
 setup: $(VENV)/.serve
 
@@ -39,7 +39,9 @@ test-clients: $(VENV)/.dev $(CLIENTS)
 test-chaos: $(VENV)/.dev
 	$(BIN)/python -m pytest -m chaos tests/chaos $(ARGS)
 
-# What rankd is deployed with, for real: Prometheus with the dashboard and the rules of deploy/.
+# What deploy/ and docker/ hold, with the programs that read it: nginx before two servers of which
+# one is killed, systemd, compose, Prometheus with the dashboard and the rules.
+# Longer: make test-deploy ARGS="-s --deploy-seconds 60"
 test-deploy: $(VENV)/.dev
 	$(BIN)/python -m pytest -m deploy tests/deploy $(ARGS)
 
@@ -47,6 +49,10 @@ test-deploy: $(VENV)/.dev
 dashboard: $(VENV)/.dev
 	DASHBOARD_SECONDS=120 DASHBOARD_PNG=docs/images/dashboard.png \
 		$(BIN)/python -m pytest -m deploy tests/deploy/test_prometheus.py -k drawn
+
+# The file that shows every setting, from the lines that make them.
+configs: $(VENV)/.dev
+	$(BIN)/python tools/reference_config.py > configs/reference.toml
 
 # What is published: wheel and sdist, the wheel made from the sdist, both as PyPI wants them.
 wheel: $(VENV)/.release

@@ -32,6 +32,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="Leave Redis out; else it fails where there is no redis-server.",
     )
+    deploy = parser.getgroup("deploy", "of make test-deploy")
+    deploy.addoption(
+        "--deploy-seconds", type=float, default=15, help="Of load on nginx and its servers (15)."
+    )
 
 
 @pytest.fixture(scope="session")

@@ -57,10 +57,13 @@ def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.Comp
 
 
 @contextmanager
-def serving(*arguments: str) -> Iterator[Server]:
+def serving(*arguments: str, port: int = 0, **environment: str) -> Iterator[Server]:
     """A server that is ready; killed at the end when it still runs."""
     process = subprocess.Popen(
-        command("serve", *arguments, "--port", "0"), stderr=subprocess.PIPE, text=True
+        command("serve", *arguments, "--port", str(port)),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
     )
     try:
         url = _url(process)

@@ -16,7 +16,7 @@ HOUSE = Path(rankd.__file__).parent
 FLOORS: list[dict[str, set[str]]] = [
     {
         "command line": {
-            *("__main__", "parser", "server", "http11", "offline", "probe", "tls"),
+            *("__main__", "parser", "server", "http11", "offline", "probe", "tls", "notify"),
             *("screen", "terminal", "waiting", "completion", "report"),
         }
     },

@@ -24,6 +24,7 @@ from rankd.desk import Drain
 from rankd.engines.base import Engine
 from rankd.errors import ENGINE_DIED, EngineAway, EngineDown, PortTaken
 from rankd.http11 import SPARE, Http11, Limits
+from rankd.notify import READY, STOPPING, WATCHDOG, notify
 from rankd.settings import Settings
 from rankd.tls import Handshakes, tls_options
 from rankd.waiting import watched
@@ -60,6 +61,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
     loop = asyncio.get_running_loop()
     if loading := asyncio.current_task():
         loop.add_signal_handler(signal.SIGTERM, loading.cancel)
+    notify(f"STATUS=loading {settings.model}")
     limits = Limits(settings.read_timeout_seconds, settings.max_connections, dialects.refusal)
     async with watched(open_app(settings)) as app:
         server = _Server(
@@ -102,6 +104,8 @@ class _Watch:
                 await asyncio.sleep(_LOOK_EVERY)
                 with contextlib.suppress(EngineAway):
                     await engine.check()
+                # An engine that is away is started again by us, and is no reason to kill us.
+                notify(WATCHDOG)
         except EngineDown as problem:
             if server.should_exit:
                 return
@@ -161,6 +165,7 @@ class _Server(uvicorn.Server):
             self._handshakes = [self._shake(one, self.config.ssl) for one in sockets or []]
         for listener in sockets or []:
             self.announce(*listener.getsockname()[:2])
+        notify(READY, f"STATUS=serving {self.name}")
 
     def _shake(self, listener: socket.socket, context: ssl.SSLContext) -> Handshakes:
         connections, most = self.server_state.connections, self._limits.connections + SPARE
@@ -191,6 +196,7 @@ class _Server(uvicorn.Server):
         self._asked = time.monotonic()
         self._drain.begin()
         self.should_exit = True
+        notify(STOPPING, f"STATUS=stopping, requests still to answer: {self._drain.running}")
         _log.info(
             "stopping; requests still to answer: %d, within %d seconds",
             self._drain.running,
