@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import yaml
@@ -33,12 +33,11 @@ def program(name: str, where: str) -> str:
     Args:
         where: what to install it with.
     """
-    if found := shutil.which(name):
-        return found
-    return missing(f"there is no {name}: {where}")
+    return shutil.which(name) or missing(f"there is no {name}: {where}")
 
 
-def missing(what: str) -> Any:
+def missing(what: str) -> NoReturn:
+    """Skip for want of it, or fail in CI."""
     if os.environ.get("CI") == "true":
         pytest.fail(what)
     pytest.skip(what)

@@ -22,7 +22,6 @@ from kube import (
     ROOT,
     Chart,
     Object,
-    build_renderer,
     composed,
     config,
     container,
@@ -104,12 +103,6 @@ ODD: dict[str, Object] = {
 }
 
 COMPONENTS = ("autoscaling", "keda", "keys", "servicemonitor")
-
-
-@pytest.fixture(scope="session")
-def chart(tmp_path_factory: pytest.TempPathFactory) -> Chart:
-    folder = tmp_path_factory.mktemp("chart")
-    return Chart(build_renderer(folder), folder)
 
 
 @pytest.fixture(scope="session")
