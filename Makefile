@@ -14,7 +14,7 @@ CLIENTS := $(patsubst tests/clients/env/%.txt,$(CLIENTS_VENV)/%/.installed,$(wil
 	$(CLIENTS_VENV)/node/.installed
 INSTALL_VLLM := $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: setup serve test test-vllm test-clients test-chaos test-deploy dashboard configs wheel test-wheel probe-ascend lint bench bench-vllm clean
+.PHONY: setup serve test test-vllm test-clients test-chaos test-deploy dashboard configs wheel test-wheel release-check probe-ascend lint bench bench-vllm clean
 
 setup: $(VENV)/.serve
 
@@ -40,10 +40,10 @@ test-chaos: $(VENV)/.dev
 	$(BIN)/python -m pytest -m chaos tests/chaos $(ARGS)
 
 # What deploy/ and docker/ hold, with the programs that read it: nginx before two servers of which
-# one is killed, systemd, compose, Prometheus with the dashboard and the rules.
-# Longer: make test-deploy ARGS="-s --deploy-seconds 60"
-test-deploy: $(VENV)/.dev
-	$(BIN)/python -m pytest -m deploy tests/deploy $(ARGS)
+# one is killed, systemd, compose, Kubernetes, Prometheus with the dashboard and the rules; a
+# missing program is named and skipped. Longer: make test-deploy ARGS="-s --deploy-seconds 60"
+test-deploy: $(VENV)/.deploy
+	KUBERNETES_MODELS=$(VENV)/deploy $(BIN)/python -m pytest -m deploy tests/deploy $(ARGS)
 
 # The picture in docs/metrics.md: the dashboard's first row over two minutes of varied load.
 dashboard: $(VENV)/.dev
@@ -68,6 +68,10 @@ test-wheel: wheel
 		"$$(echo dist/*.whl)[native]"
 	RANKD_WHEEL_VENV=$(WHEEL_VENV) $(BIN)/python -m pytest -m wheel tests/wheel $(ARGS)
 
+# Is this commit what the tag says? One version everywhere, and a changelog: make release-check TAG=v0.1.0
+release-check: $(VENV)/.dev
+	RELEASE_TAG=$(TAG) $(BIN)/python -m pytest tests/test_release.py $(ARGS)
+
 # Would vllm-ascend take what rankd gives it? Its own sources say, with torch_npu mocked:
 # the arguments are tested, no NPU is.
 probe-ascend: $(VLLM_VENV)/.dev $(VLLM_VENV)/.ascend
@@ -83,6 +87,8 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/hadolint docker/*.Dockerfile
 	$(BIN)/shellcheck docker/*.sh .ci/run
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet --config .github/zizmor.yml .github/workflows
 
 bench: $(VENV)/.dev
 	$(BIN)/python bench/engine.py $(ARGS)
@@ -116,6 +122,15 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Setting up $(VENV) with the test tools; the first time this takes some minutes."
 	$(INSTALL) --editable '.[dev]'
 	@touch $(VENV)/.serve $@
+
+# The schemas of operators' own kinds are npm's; without Node.js their test is skipped.
+$(VENV)/.deploy: $(VENV)/.dev tests/deploy/package.json
+	$(INSTALL) --editable '.[deploy]'
+	mkdir -p $(VENV)/deploy
+	cp tests/deploy/package.json $(VENV)/deploy
+	! command -v npm >/dev/null || npm install --prefix $(VENV)/deploy --no-package-lock --no-audit \
+		--no-fund --ignore-scripts --loglevel error
+	@touch $@
 
 $(VENV)/.release: $(VENV)/.dev
 	$(INSTALL) --editable '.[release]'

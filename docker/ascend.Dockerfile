@@ -23,6 +23,10 @@ RUN python3 -m pip install --no-cache-dir --no-deps /wheels/*.whl \
     && python3 -c "import huggingface_hub, rankd.redis_cache, rankd.server, tqdm, uvloop" \
     && rankd --version
 ENV RANKD_HOST=0.0.0.0 RANKD_ENGINE=vllm
+LABEL org.opencontainers.image.title="rankd" \
+      org.opencontainers.image.description="rankd in vllm-ascend's image, for Ascend NPUs" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="Apache-2.0"
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=900s --retries=3 \
     CMD ["rankd", "probe"]

@@ -21,6 +21,10 @@ RUN install -d -o rankd -g rankd /home/rankd/.cache/huggingface
 USER 1000
 WORKDIR /home/rankd
 ENV PATH=/opt/rankd/bin:$PATH RANKD_HOST=0.0.0.0
+LABEL org.opencontainers.image.title="rankd" \
+      org.opencontainers.image.description="rankd with its own engine, for CPUs" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="Apache-2.0"
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
     CMD ["rankd", "probe"]

@@ -24,6 +24,10 @@ RUN python3 -m pip install --no-cache-dir --no-deps /wheels/*.whl \
 USER 10001
 WORKDIR /home/rankd
 ENV RANKD_HOST=0.0.0.0 RANKD_ENGINE=vllm
+LABEL org.opencontainers.image.title="rankd" \
+      org.opencontainers.image.description="rankd in vLLM's image, for CUDA GPUs" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="Apache-2.0"
 EXPOSE 8000
 # Loading 8B weights from a slow disk and compiling take minutes.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=900s --retries=3 \

@@ -165,7 +165,6 @@ class _Server(uvicorn.Server):
             self._handshakes = [self._shake(one, self.config.ssl) for one in sockets or []]
         for listener in sockets or []:
             self.announce(*listener.getsockname()[:2])
-        notify(READY, f"STATUS=serving {self.name}")
 
     def _shake(self, listener: socket.socket, context: ssl.SSLContext) -> Handshakes:
         connections, most = self.server_state.connections, self._limits.connections + SPARE
@@ -267,7 +266,9 @@ def _taken(host: str, port: int, problem: OSError) -> PortTaken:
 
 
 def _announce(app: FastAPI, settings: Settings, host: str, port: int) -> None:
-    """On the screen of a person, or else in one line of the log."""
+    """On the screen of a person, or else in one line of the log; and to systemd."""
+    name = app.state.desk.name
     if not screen.show(app, settings, host, port):
-        name, url = app.state.desk.name, screen.address(settings, host, port)
+        url = screen.address(settings, host, port)
         _log.info("%s is ready at %s (try /docs, stop with Ctrl-C)", name, url)
+    notify(READY, f"STATUS=serving {name}")
