@@ -122,8 +122,8 @@ class NativeEngine:
             while True:
                 logits = await self._worker.receive()
                 batch = self._in_flight.popleft()
-                before, self._progress = self._progress, time.monotonic()
-                metrics.BATCH_SECONDS.observe(self._progress - before)
+                metrics.BATCH_SECONDS.observe(time.monotonic() - self._progress)
+                self._progress = time.monotonic()
                 self._feed()
                 self._deliver(batch, logits)
         except EngineDown as problem:
