@@ -217,10 +217,10 @@ def build(desk: Desk, settings: Settings, keys: KeyRing) -> FastAPI:
         )
     app.add_middleware(
         AccessLog,
+        counts_as=dialects.counts_as,
         enabled=settings.access_log,
         render=_bug,
         arrived=ARRIVED,
-        counts_as=dialects.counts_as,
     )
     app.add_middleware(LastAnswers, stopping=lambda: desk.drain.begun)
     app.add_exception_handler(RankError, _render)

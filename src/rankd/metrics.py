@@ -26,12 +26,6 @@ REQUESTS = Counter(
     "HTTP requests answered, probes included, by route and status.",
     ["route", "status"],
 )
-SECONDS = Histogram(
-    "rankd_request_duration_seconds",
-    "Time from the first byte of a request to the last of its answer.",
-    ["route"],
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
-)
 RERANKS = Counter(
     "rankd_rerank_requests_total",
     "Requests to rank or score that were answered, with a ranking or an error, by the dialect "
@@ -46,6 +40,12 @@ RERANK_SECONDS = Histogram(
         *(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75),
         *(1, 1.5, 2, 3, 5, 10, 30, 60, 300),
     ),
+)
+SECONDS = Histogram(
+    "rankd_request_duration_seconds",
+    "Time from the first byte of a request to the last of its answer.",
+    ["route"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )
 DOCUMENTS = Counter("rankd_documents_total", "Documents scored.")
 TOKENS = Counter("rankd_prompt_tokens_total", "Tokens of scored pairs, template included.")

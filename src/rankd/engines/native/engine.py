@@ -107,7 +107,6 @@ class NativeEngine:
             if not self._in_flight:
                 self._progress = time.monotonic()
             self._in_flight.append(batch)
-            _count(batch)
             self._worker.send(wire.pack_prompts([call.prompts[place] for call, place in batch]))
 
     def _wants_batch(self) -> bool:
@@ -121,8 +120,8 @@ class NativeEngine:
         try:
             while True:
                 logits = await self._worker.receive()
-                batch = self._in_flight.popleft()
                 metrics.BATCH_SECONDS.observe(time.monotonic() - self._progress)
+                batch = self._in_flight.popleft()
                 self._progress = time.monotonic()
                 self._feed()
                 self._deliver(batch, logits)
@@ -145,6 +144,7 @@ class NativeEngine:
             self._worker.ping()
 
     def _deliver(self, batch: Batch, logits: list[float | None]) -> None:
+        _count(batch)
         for (call, place), logit in zip(batch, logits, strict=True):
             if logit is None:
                 self._lacks_memory(call, place)
