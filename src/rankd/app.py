@@ -228,10 +228,10 @@ def build(desk: Desk, settings: Settings, keys: KeyRing, traced: Traced = untrac
         )
     app.add_middleware(
         AccessLog,
+        counts_as=dialects.counts_as,
         enabled=settings.access_log,
         render=_bug,
         arrived=ARRIVED,
-        counts_as=dialects.counts_as,
         timing_origins=settings.cors_origins,
     )
     app.add_middleware(traced)

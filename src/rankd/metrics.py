@@ -26,12 +26,6 @@ REQUESTS = Counter(
     "HTTP requests answered, probes included, by route and status.",
     ["route", "status"],
 )
-SECONDS = Histogram(
-    "rankd_request_duration_seconds",
-    "Time from the first byte of a request to the last of its answer.",
-    ["route"],
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
-)
 RERANKS = Counter(
     "rankd_rerank_requests_total",
     "Requests to rank or score that were answered, with a ranking or an error, by the dialect "
@@ -55,6 +49,12 @@ STAGE_SECONDS = Histogram(
         *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
         *(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
     ),
+)
+SECONDS = Histogram(
+    "rankd_request_duration_seconds",
+    "Time from the first byte of a request to the last of its answer.",
+    ["route"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )
 DOCUMENTS = Counter("rankd_documents_total", "Documents scored.")
 TOKENS = Counter("rankd_prompt_tokens_total", "Tokens of scored pairs, template included.")

@@ -23,11 +23,7 @@ DOCUMENT = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
 # Of the stages of a request.
 ELSEWHERE = {"rankd_stage_duration_seconds"}
 
-SUFFIXES = {
-    "counter": ["_total"],
-    "histogram": ["", "_bucket", "_sum", "_count"],
-    "info": ["_info"],
-}
+HISTOGRAM = ("", "_bucket", "_sum", "_count")
 
 
 def panels() -> Iterator[dict[str, Any]]:
@@ -54,9 +50,9 @@ def series() -> set[str]:
     found = {
         name + suffix
         for name, kind in own().items()
-        for suffix in (SUFFIXES["histogram"] if kind == "histogram" else [""])
+        for suffix in (HISTOGRAM if kind == "histogram" else ("",))
     }
-    found |= {name + suffix for name in ELSEWHERE for suffix in SUFFIXES["histogram"]}
+    found |= {name + suffix for name in ELSEWHERE for suffix in HISTOGRAM}
     # Of a process that is not there in tests.
     kinds = ("resident_memory_bytes", "cpu_seconds_total")
     return found | {f"rankd_engine_process_{kind}" for kind in kinds}

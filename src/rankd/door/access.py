@@ -29,10 +29,10 @@ class AccessLog:
     """Names each request, in `X-Request-Id` of the answer and in the log.
 
     Args:
+        counts_as: the dialect and the route of a request to rank; None of any other.
         enabled: write the lines; ids and metrics are kept in any case.
         render: what a client is told of a bug.
         arrived: where in the scope is noted when the request came.
-        counts_as: the dialect and the route of a request to rank; None of any other.
         timing_origins: whose pages may read how long the stages of a ranking took; * are all.
     """
 
@@ -40,17 +40,17 @@ class AccessLog:
         self,
         app: ASGIApp,
         *,
+        counts_as: Callable[[Scope], tuple[str, str] | None],
         enabled: bool,
         render: Callable[[Exception, Scope], Response],
         arrived: str,
-        counts_as: Callable[[Scope], tuple[str, str] | None],
         timing_origins: Collection[str] = (),
     ) -> None:
         self._app = app
+        self._counts_as = counts_as
         self._enabled = enabled
         self._render = render
         self._arrived = arrived
-        self._counts_as = counts_as
         self._timing_origins = timing_origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -109,7 +109,6 @@ class NativeEngine:
             self._in_flight.append(batch)
             if len(self._in_flight) == 1:
                 self._begin()
-            _count(batch)
             self._worker.send(wire.pack_prompts([call.prompts[place] for call, place in batch]))
 
     def _begin(self) -> None:
@@ -130,8 +129,8 @@ class NativeEngine:
         try:
             while True:
                 logits = await self._worker.receive()
-                batch = self._in_flight.popleft()
                 metrics.BATCH_SECONDS.observe(time.monotonic() - self._progress)
+                batch = self._in_flight.popleft()
                 if self._in_flight:
                     self._begin()
                 self._feed()
@@ -155,6 +154,7 @@ class NativeEngine:
             self._worker.ping()
 
     def _deliver(self, batch: Batch, logits: list[float | None]) -> None:
+        _count(batch)
         for (call, place), logit in zip(batch, logits, strict=True):
             if logit is None:
                 self._lacks_memory(call, place)
