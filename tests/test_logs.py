@@ -255,7 +255,7 @@ def test_a_bugs_line_names_its_request() -> None:
     stream = io.StringIO()
     lines = handler("json", stream)
 
-    async def ask() -> httpx.Response:
+    async def ask() -> Any:
         async with open_app(Settings(engine="fake", access_log=False)) as app:
             client = TestClient(app, raise_server_exceptions=False)
             engine = app.state.desk.ranker.engine
