@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 from rankd.app import open_app
 from rankd.dialects import DIALECTS
 from rankd.dialects.base import Dialect
+from rankd.engines.vllm.start import _logging_as_we_do
 from rankd.errors import InternalError
 from rankd.logs import Shape, dict_config, handler
 from rankd.settings import Settings
@@ -202,6 +204,19 @@ def test_lines_of_vllms_processes_are_the_servers() -> None:
     assert (line["logger"], line["message"], line["level"]) == ("vllm.core", "loaded", "INFO")
 
 
+@pytest.mark.parametrize("own", ["", "VLLM_LOGGING_CONFIG_PATH", "VLLM_CONFIGURE_LOGGING"])
+def test_vllm_gets_that_configuration_unless_the_operator_has_another(own: str) -> None:
+    with mock.patch.dict(os.environ, {own: "0"} if own else {}):
+        before = dict(os.environ)
+        with _logging_as_we_do(Settings(log_format="json")):
+            file = Path(os.environ.get("VLLM_LOGGING_CONFIG_PATH", ""))
+            told = json.loads(file.read_text()) if file.is_file() else None
+
+        assert told == (None if own else dict_config("json", {"vllm": "INFO"}))
+        assert dict(os.environ) == before
+        assert not file.is_file()
+
+
 def test_texts_are_logged_only_when_asked_and_with_a_warning() -> None:
     with serving(*FAKE, "--log-texts") as server:
         httpx.post(f"{server.url}/v1/rerank", json=BODY, headers={"x-request-id": "mine-1"})
@@ -240,7 +255,7 @@ def test_a_bugs_line_names_its_request() -> None:
     stream = io.StringIO()
     lines = handler("json", stream)
 
-    async def ask() -> httpx.Response:
+    async def ask() -> Any:
         async with open_app(Settings(engine="fake", access_log=False)) as app:
             client = TestClient(app, raise_server_exceptions=False)
             engine = app.state.desk.ranker.engine

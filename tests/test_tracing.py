@@ -161,7 +161,7 @@ def test_who_samples_nothing_gets_no_spans(traced: Traced) -> None:
 @pytest.mark.parametrize("wrong", ["", "00-0-0-0", "ff" + TRACEPARENT[2:], "é" * 55])
 def test_a_traceparent_that_is_none_begins_a_new_trace(traced: Traced, wrong: str) -> None:
     traced.spans()
-    headers = {"traceparent": wrong.encode()}
+    headers = {b"traceparent": wrong.encode()}
     assert traced.client.post("/v1/rerank", json=BODY, headers=headers).status_code == 200
 
     request = traced.spans()[-1]

@@ -36,7 +36,7 @@ def configure(level: str, shape: Shape = "auto") -> None:
         level: the least severe that is logged, by its name.
         shape: auto is text on a terminal, else JSON.
     """
-    logging.basicConfig(level=level.upper(), handlers=[handler(shape)], force=True)
+    logging.basicConfig(level=level.upper(), handlers=[handler(shape)])
     logging.captureWarnings(True)
 
 

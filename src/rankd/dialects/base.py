@@ -386,28 +386,29 @@ class ErrorObject(BaseModel):
     code: str
 
 
-_REQUEST_ID: Any = Field(
-    "", description="As the header X-Request-Id; absent where what came was no request yet."
-)
+class Failure(BaseModel):
+    """What every dialect's errors hold."""
+
+    request_id: str = Field(
+        "", description="As the header X-Request-Id; absent where what came was no request yet."
+    )
 
 
-class OpenAIFailure(BaseModel):
+class OpenAIFailure(Failure):
     """OpenAI's envelope, and the fields in which other SDKs look for a reason."""
 
     error: ErrorObject
     message: str
     detail: str
-    request_id: str = _REQUEST_ID
 
 
-class StringFailure(BaseModel):
+class StringFailure(Failure):
     """For clients that read `error` as a string."""
 
     error: str
     error_type: str
     message: str
     detail: str
-    request_id: str = _REQUEST_ID
 
 
 class Dialect(ABC):
@@ -429,7 +430,7 @@ class Dialect(ABC):
     about: ClassVar[str]
     Request: ClassVar[type[Asking]]
     response: ClassVar[Any]
-    failure: ClassVar[type[BaseModel]] = OpenAIFailure
+    failure: ClassVar[type[Failure]] = OpenAIFailure
     claims: ClassVar[tuple[Claim, ...]] = ()
     paths: ClassVar[tuple[str, ...]] = ()
     mounted: ClassVar[tuple[str, ...]] = RERANK_PATHS

@@ -16,6 +16,7 @@ from rankd.dialects.base import (
     RERANK_PATHS,
     Dialect,
     ErrorObject,
+    Failure,
     Listing,
     Reply,
     Result,
@@ -98,7 +99,7 @@ class CohereResponse(BaseModel):
     meta: Meta
 
 
-class CohereFailure(BaseModel):
+class CohereFailure(Failure):
     """Cohere's `id` and `message`, and where other SDKs look for a reason."""
 
     id: str

@@ -16,6 +16,7 @@ from rankd.dialects.base import (
     Claim,
     Dialect,
     ErrorObject,
+    Failure,
     Repeating,
     Reply,
     Result,
@@ -122,7 +123,7 @@ class NativeResponse(BaseModel):
     request_id: str
 
 
-class NativeFailure(BaseModel):
+class NativeFailure(Failure):
     """DashScope's code, message and request_id, and where other SDKs look for a reason."""
 
     code: str

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankd.dialects.base import Asking, Dialect, Reply, example, openai_error
+from rankd.dialects.base import Asking, Dialect, Failure, Reply, example, openai_error
 from rankd.dialects.texts import Count, OneOrMore, Query, texts_of
 from rankd.errors import RankError
 from rankd.types import Verdict
@@ -81,7 +81,7 @@ class ElasticError(Cause):
     root_cause: list[Cause]
 
 
-class ElasticFailure(BaseModel):
+class ElasticFailure(Failure):
     error: ElasticError
     status: int
     message: str

@@ -11,7 +11,16 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from rankd.dialects import tei
-from rankd.dialects.base import Dialect, Listing, Reply, Usage, example, openai_error, usage
+from rankd.dialects.base import (
+    Dialect,
+    Failure,
+    Listing,
+    Reply,
+    Usage,
+    example,
+    openai_error,
+    usage,
+)
 from rankd.errors import RankError
 
 
@@ -49,7 +58,7 @@ class LlamaCppError(BaseModel):
     type: str
 
 
-class LlamaCppFailure(BaseModel):
+class LlamaCppFailure(Failure):
     error: LlamaCppError
     message: str
     detail: str

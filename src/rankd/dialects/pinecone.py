@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from rankd.dialects.base import Dialect, Repeating, Reply, example, openai_error
+from rankd.dialects.base import Dialect, Failure, Repeating, Reply, example, openai_error
 from rankd.errors import InvalidRequest, RankError
 from rankd.types import Fit, Verdict
 
@@ -83,7 +83,7 @@ class PineconeError(BaseModel):
     message: str
 
 
-class PineconeFailure(BaseModel):
+class PineconeFailure(Failure):
     error: PineconeError
     status: int
     message: str

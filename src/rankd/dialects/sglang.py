@@ -10,7 +10,15 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from rankd.dialects.base import Dialect, ErrorObject, Repeating, Reply, example, openai_error
+from rankd.dialects.base import (
+    Dialect,
+    ErrorObject,
+    Failure,
+    Repeating,
+    Reply,
+    example,
+    openai_error,
+)
 from rankd.errors import RankError
 from rankd.types import Verdict
 
@@ -38,7 +46,7 @@ class SGLangResult(BaseModel):
     meta_info: MetaInfo
 
 
-class SGLangFailure(BaseModel):
+class SGLangFailure(Failure):
     object: str
     message: str
     type: str

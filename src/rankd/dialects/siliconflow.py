@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from rankd.dialects.base import (
     Dialect,
     ErrorObject,
+    Failure,
     Listing,
     Reply,
     Result,
@@ -59,7 +60,7 @@ class SiliconFlowResponse(BaseModel):
     meta: Meta
 
 
-class SiliconFlowFailure(BaseModel):
+class SiliconFlowFailure(Failure):
     """SiliconFlow's code, message and data, and where other SDKs look for a reason."""
 
     code: int

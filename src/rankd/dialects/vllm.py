@@ -24,6 +24,7 @@ from rankd.dialects import counter, wire
 from rankd.dialects.base import (
     Asking,
     Dialect,
+    Failure,
     Listing,
     Reply,
     Usage,
@@ -120,7 +121,7 @@ class VllmError(BaseModel):
     code: int
 
 
-class VllmFailure(BaseModel):
+class VllmFailure(Failure):
     error: VllmError
     message: str
     detail: str
