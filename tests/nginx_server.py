@@ -64,13 +64,6 @@ class Nginx:
         return (self.folder / "error.log").read_text()
 
 
-def free_port() -> int:
-    """One that nobody had a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
-
-
 def written(folder: Path, servers: Sequence[int], port: int, *, tls: int | None = None) -> Path:
     """The files of deploy/nginx as they are, but for addresses and folders.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -37,6 +38,13 @@ class Server:
         self.process.wait(timeout=60)
         self._listener.join(timeout=10)
         return self.process.returncode, "".join(self._said)
+
+
+def free_port() -> int:
+    """One that nobody had a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
 
 
 def command(*arguments: str) -> list[str]:

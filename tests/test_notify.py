@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rankd.notify import READY, notify
-from servers import get, run, serving
+from servers import command, free_port, get, run, serving
 
 
 @pytest.fixture
@@ -65,6 +66,23 @@ def test_a_server_is_ready_when_scores_can_be_had_and_says_that_it_stops(
     assert not {"READY=1", "STOPPING=1"} & {*alive, *rest}
     assert open_still.status_code == 200
     assert "READY=1" not in stopping
+
+
+def test_who_waits_for_ready_finds_the_port_open_and_scores(mailbox: socket.socket) -> None:
+    port = free_port()
+    server = subprocess.Popen(
+        command("serve", "--threads", "1", "--port", str(port)),
+        env=os.environ | {"NOTIFY_SOCKET": address(mailbox)},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until(mailbox, "READY=1")
+        ready = get(f"http://127.0.0.1:{port}/readyz")
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(timeout=60)
+
+    assert ready.status_code == 200
 
 
 def test_the_watchdog_is_fed_until_the_server_hangs(mailbox: socket.socket) -> None:
