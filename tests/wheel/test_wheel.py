@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -13,7 +14,6 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 import rankd
@@ -62,16 +62,39 @@ def _address(process: subprocess.Popen[str]) -> str:
     pytest.fail(f"it does not start:\n{said}")
 
 
-def test_it_answers_the_curl_of_the_readme(url: str) -> None:
+def test_it_answers_the_curl_of_the_readme(url: str, elsewhere: dict[str, object]) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    body = re.search(r"curl -s \S+/v1/rerank -d '(.+?)'\n```", readme, re.DOTALL)
-    assert body
+    pasted = re.search(
+        r"^curl -s \S+/v1/rerank -d '.+?'\n(?=```)", readme, re.DOTALL | re.MULTILINE
+    )
+    assert pasted
 
-    answer = httpx.post(f"{url}/v1/rerank", content=body[1], timeout=60)
+    answer = subprocess.run(
+        ["bash", "-euc", pasted[0].replace("http://127.0.0.1:8000", url)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        **elsewhere,  # type: ignore[call-overload]
+    ).stdout
 
-    results = answer.json()["results"]
+    results = json.loads(answer)["results"]
     assert [result["index"] for result in results] == [1, 0]
     assert results[0]["relevance_score"] > 0.9 > 0.1 > results[1]["relevance_score"]
+
+
+def test_nothing_of_the_repository_is_on_its_path(
+    command: str, elsewhere: dict[str, object]
+) -> None:
+    said = subprocess.run(
+        [str(Path(command).with_name("python")), "-c", "import rankd; print(rankd.__file__)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        **elsewhere,  # type: ignore[call-overload]
+    ).stdout
+
+    assert Path(said.strip()).is_relative_to(Path(command).parents[1])
 
 
 def test_its_version_is_the_one_of_the_package(command: str, elsewhere: dict[str, object]) -> None:
