@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+# Tests wait more than they compute: for servers that start, drain and time out.
+WORKERS ?= 3
 VLLM_VENV ?= .venv-vllm
 WHEEL_VENV ?= .venv-wheel
 BIN := $(VENV)/bin
@@ -14,15 +16,20 @@ CLIENTS := $(patsubst tests/clients/env/%.txt,$(CLIENTS_VENV)/%/.installed,$(wil
 	$(CLIENTS_VENV)/node/.installed
 INSTALL_VLLM := $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: setup serve test test-vllm test-clients test-chaos test-deploy dashboard configs wheel test-wheel release-check probe-ascend lint bench bench-vllm clean
+.PHONY: setup setup-vllm setup-clients serve test test-vllm test-clients test-chaos test-deploy dashboard configs wheel test-wheel release-check probe-ascend lint bench bench-vllm clean
 
 setup: $(VENV)/.serve
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/rankd serve $(ARGS)
 
+# Files of tests side by side, each whole in one process; ARGS="-n 0" runs one after the other.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+setup-vllm: $(VLLM_VENV)/.dev
+
+setup-clients: $(CLIENTS)
 
 # The real vLLM, on the CPU, in an environment of its own: some minutes to set up, some to run.
 test-vllm: $(VLLM_VENV)/.dev

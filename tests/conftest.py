@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +10,8 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
+from calling import calling
 from checkpoints import make_checkpoint, qwen_tokenizer
-from rankd.app import open_app
 from rankd.checkpoint import BUILTIN, locate
 from rankd.settings import Settings
 
@@ -65,8 +64,5 @@ def client() -> Iterator[TestClient]:
     Without a cache: no test shall be answered by what another one asked.
     """
     settings = Settings(engine="fake", max_documents=20, max_body_bytes=100_000, cache_mb=0)
-    with asyncio.Runner() as runner:
-        context = open_app(settings)
-        app = runner.run(context.__aenter__())
-        yield TestClient(app, raise_server_exceptions=False)
-        runner.run(context.__aexit__(None, None, None))
+    with calling(settings) as client:
+        yield client

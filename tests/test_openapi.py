@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import signal
 import subprocess
@@ -17,7 +16,7 @@ import schemathesis
 from fastapi.testclient import TestClient
 from pydantic import TypeAdapter
 
-from rankd.app import open_app
+from calling import calling
 from rankd.dialects import DIALECTS, offers, routes
 from rankd.dialects.schema import body_of
 from rankd.settings import Settings
@@ -68,11 +67,8 @@ def document(client: TestClient) -> Json:
 def guarded() -> Iterator[TestClient]:
     """An app that wants a key, and its own model's name."""
     settings = Settings(engine="fake", api_keys=("secret",), strict_model=True)
-    with asyncio.Runner() as runner:
-        context = open_app(settings)
-        app = runner.run(context.__aenter__())
-        yield TestClient(app, raise_server_exceptions=False)
-        runner.run(context.__aexit__(None, None, None))
+    with calling(settings) as client:
+        yield client
 
 
 def test_no_request_gets_an_answer_that_is_not_documented(tmp_path: Path) -> None:

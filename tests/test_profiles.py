@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from rankd.app import open_app
+from calling import calling
 from rankd.dialects import DIALECTS
 from rankd.dialects.base import Dialect
 from rankd.errors import BadSettings, InvalidRequest
@@ -88,11 +87,8 @@ SETTINGS = {
 
 @contextmanager
 def opened(**settings: Any) -> Iterator[TestClient]:
-    with asyncio.Runner() as runner:
-        context = open_app(Settings(**{"engine": "fake", "cache_mb": 0, **settings}))
-        app = runner.run(context.__aenter__())
-        yield TestClient(app, raise_server_exceptions=False)
-        runner.run(context.__aexit__(None, None, None))
+    with calling(Settings(**{"engine": "fake", "cache_mb": 0, **settings})) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")

@@ -216,10 +216,10 @@ def test_control_tokens_in_names_and_values_are_text(builtin: Path, place: str) 
     ],
 )
 def test_large_values_take_no_time_worth_speaking_of(value: Any) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     whole = text_of({"value": value, "title": "t"})
     alone = text_of({"value": value}, ("value",))
 
     assert whole.endswith("title: t")
     assert len(alone) <= len(whole) < 100_000_000
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10

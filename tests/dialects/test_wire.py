@@ -6,7 +6,6 @@ headers are those it sets itself. `readers.py` does with the answer what it does
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import pytest
 from fastapi.testclient import TestClient
 from readers import COMPLAINTS, READERS, Exchange, Scores, question
 
-from rankd.app import open_app
+from calling import calling
 from rankd.settings import Settings
 
 WIRES = {path.stem: path for path in sorted((Path(__file__).parent / "wire").glob("*.json"))}
@@ -59,11 +58,8 @@ def requests(name: str) -> list[dict[str, Any]]:
 def guarded() -> Iterator[TestClient]:
     """The same server, with a key."""
     settings = Settings(engine="fake", max_documents=20, api_keys=(KEY,))
-    with asyncio.Runner() as runner:
-        context = open_app(settings)
-        app = runner.run(context.__aenter__())
-        yield TestClient(app, raise_server_exceptions=False)
-        runner.run(context.__aexit__(None, None, None))
+    with calling(settings) as client:
+        yield client
 
 
 def test_every_application_has_a_reader() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import Iterator
 
@@ -10,8 +9,8 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.routing import Route
 
+from calling import calling
 from rankd import dialects, ops
-from rankd.app import open_app
 from rankd.errors import BadSettings
 from rankd.settings import Settings, load
 
@@ -22,11 +21,8 @@ BODY = {"query": "q", "documents": ["d"]}
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[TestClient]:
     settings = Settings(engine="fake", api_keys=KEYS, strict_model=True)
-    with asyncio.Runner() as runner:
-        context = open_app(settings)
-        app = runner.run(context.__aenter__())
-        yield TestClient(app, raise_server_exceptions=False)
-        runner.run(context.__aexit__(None, None, None))
+    with calling(settings) as client:
+        yield client
 
 
 def basic(user: str, password: str) -> str:

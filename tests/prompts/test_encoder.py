@@ -329,10 +329,10 @@ def test_a_text_that_needs_many_characters_for_a_token_is_read_to_its_limit(qwen
 
 
 def test_thirty_megabytes_take_no_longer_than_what_can_be_read_of_them(folder: Path) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     encoded = encoder(folder).encode_now(Ask("q", ("gravity and time " * 1_800_000,)))
 
-    assert time.perf_counter() - began < 3  # The whole takes more than ten times as long.
+    assert time.process_time() - began < 3  # The whole takes more than ten times as long.
     assert encoded.longer == (True,)
 
 
@@ -530,7 +530,7 @@ def test_what_an_ask_does_not_say_the_server_says(
 def test_chunks_are_counted_before_they_are_made(builtin: Path) -> None:
     text = "word " * 150_000
 
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(TooLarge, match=r"the documents make 149,[\d,]+ chunks; .* 10,000: lower"):
         encoder(builtin).encode_now(
             Ask("q", (text,), max_document_tokens=1_000, max_chunks=10**9, overlap=999)
@@ -541,17 +541,17 @@ def test_chunks_are_counted_before_they_are_made(builtin: Path) -> None:
         )
 
     assert much.value.param == "overlap_tokens"
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_chunks_of_a_text_without_end_are_not_all_encoded(builtin: Path) -> None:
     long = "gravity and time " * 1_800_000
 
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(TooLarge, match="the limit is 10,000"):
         encoder(builtin).encode_now(Ask("q", (long,), max_document_tokens=10, truncation="chunk"))
 
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3
 
 
 @pytest.mark.parametrize("query", ["why? " * 90, "why?" * 95])

@@ -206,8 +206,8 @@ def test_ten_thousand_places_among_marks_take_no_time_worth_speaking_of(folder: 
     hostile = "e\u0301 " * 50_000 + "a" + "\u0301\u0323" * 200_000 + "Å" * 100_000
     ask = Ask("q", (hostile,), max_document_tokens=60, max_chunks=9_000, details=True)
 
-    began = time.perf_counter()
+    began = time.process_time()
     made = encoder(folder).encode_now(ask)
 
     assert len(made.prompts) > 5_000
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 20

@@ -1,0 +1,41 @@
+"""Show each verdict as soon as it is known, and the order at the end.
+
+An answer of many documents takes seconds on a slow machine; the first lines take none of them.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import httpx
+
+URL = os.environ.get("RERANK_URL", "http://127.0.0.1:8000")
+CORPUS = Path(__file__).parent / "data" / "corpus.jsonl"
+
+
+def main(query: str) -> None:
+    rows = [json.loads(line) for line in CORPUS.read_text(encoding="utf-8").splitlines()]
+    body = {"query": query, "documents": [row["text"] for row in rows], "top_n": 3}
+    headers = {
+        "Accept": "application/x-ndjson",
+        "Authorization": f"Bearer {os.environ.get('RERANK_API_KEY', 'any')}",
+    }
+    with httpx.stream("POST", f"{URL}/v1/rerank", json=body, headers=headers, timeout=60) as reply:
+        if reply.status_code != 200:
+            sys.exit(f"{reply.status_code}: {reply.read().decode()}")
+        last = {}
+        for line in reply.iter_lines():
+            last = json.loads(line)
+            if "index" in last:
+                print(f"{last['relevance_score']:.3f} {rows[last['index']]['id']}", flush=True)
+
+    # The last line is the ordinary answer, or the error of what went wrong on the way.
+    if "results" not in last:
+        sys.exit(f"no end: {last}")
+    best = [rows[result["index"]]["id"] for result in last["results"]]
+    print(f"best: {', '.join(best)}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:] or ["刹车响怎么办?"])
