@@ -17,7 +17,7 @@ FLOORS: list[dict[str, set[str]]] = [
     {"command line": {"__main__", "server", "http11", "offline", "probe", "tls"}},
     {"evaluation": {"evaluation"}},
     {"app": {"app"}},
-    {"batches": {"batches"}},
+    {"batches": {"batches"}, "ui": {"ui"}},
     {"door": {"door"}, "ops": {"ops"}, "dialects": {"dialects"}},
     {
         "ranker": {
@@ -49,7 +49,8 @@ HEAVY: dict[str, str | tuple[str, ...]] = {
     "numpy": ("engines/native", "evaluation"),
     "transformers": "",
     "vllm": "engines/vllm",
-    "httpx": "client",
+    "httpx": ("client", "ui"),
+    "gradio": "ui",
     "scipy": "evaluation",
     "matplotlib": "evaluation",
     "ir_measures": "evaluation",
