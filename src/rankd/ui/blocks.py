@@ -24,10 +24,10 @@ _SANS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Noto Sans C
 _MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 
 _FORMS = {
-    documents.AUTO: "as it looks",
-    documents.LINES: "one per line",
-    documents.JSON: "JSON, JSON lines",
-    documents.CSV: "CSV",
+    documents.AUTO: "Read as it looks",
+    documents.LINES: "Read line by line",
+    documents.JSON: "Read as JSON",
+    documents.CSV: "Read as CSV",
 }
 
 # Without the queue a click is one POST: whoever leaves stops it, and no stream stays open.
@@ -69,13 +69,11 @@ def _script(limit: int) -> str:
 
 def _blocks(events: Events) -> gr.Blocks:
     with gr.Blocks(title="rankd", analytics_enabled=False, fill_width=True) as page:
-        gr.HTML(resource("head.html"), elem_id="rk-head", padding=False)
-        if events.desk.needs_key:
-            gr.HTML(resource("key.html"), elem_id="rk-key-row", padding=False)
-        gr.HTML('<p id="rk-alert" role="alert" hidden></p>', padding=False)
+        key = resource("key.html") if events.desk.needs_key else ""
+        gr.HTML(resource("head.html").replace("<!-- key -->", key), padding=False)
         with gr.Row(elem_id="rk-desk"):
             with gr.Column(scale=5, min_width=300):
-                fields, query = _fields()
+                fields, run = _fields()
             with gr.Column(scale=6, min_width=300), gr.Tabs():
                 with gr.Tab("Ranking", elem_id="rk-ranking"):
                     ranking = _answer("Fill in the fields, or take an example, and press Rerank.")
@@ -87,9 +85,8 @@ def _blocks(events: Events) -> gr.Blocks:
                     code = _answer("The last request for curl, Python and TypeScript.")
         served = gr.HTML(elem_id="rk-served", padding=False)
 
-        run = next(part for part in page.blocks.values() if part.elem_id == "rk-run")
         outputs = [ranking, distribution, code]
-        for trigger in (run.click, query.submit):
+        for trigger in (run.click, fields[0].submit):
             trigger(_rank(events), fields, outputs, **_DIRECT)
         compare.click(_compared(events), [*fields, other, instruction], comparison, **_DIRECT)
         for trigger in (page.load, _connect().click):
@@ -97,7 +94,9 @@ def _blocks(events: Events) -> gr.Blocks:
     return page
 
 
-def _fields() -> tuple[list[Any], gr.Textbox]:
+def _fields() -> tuple[list[Any], gr.Button]:
+    with gr.Row(elem_id="rk-examples"):
+        buttons = [gr.Button(example.label, size="sm", min_width=72) for example in EXAMPLES]
     query = gr.Textbox(label="Query", placeholder="What do you want to know?", elem_id="rk-query")
     preset = gr.Dropdown(_unknown_yet(), value=OWN, label="Instruction", elem_id="rk-preset")
     instruction = gr.Textbox(
@@ -108,8 +107,8 @@ def _fields() -> tuple[list[Any], gr.Textbox]:
     texts = gr.Textbox(
         label="Documents",
         placeholder="One document per line, or paste JSON or CSV",
-        lines=9,
-        max_lines=16,
+        lines=7,
+        max_lines=14,
         elem_id="rk-documents",
     )
     with gr.Row(elem_id="rk-source"):
@@ -117,24 +116,24 @@ def _fields() -> tuple[list[Any], gr.Textbox]:
             [(label, name) for name, label in _FORMS.items()],
             value=documents.AUTO,
             label="Read as",
+            container=False,
             elem_id="rk-form",
             min_width=140,
         )
-        opened = gr.Button("Open a file …", elem_id="rk-open", min_width=120)
+        opened = gr.Button("Open a file …", elem_id="rk-open", min_width=140)
+    run = gr.Button("Rerank", variant="primary", elem_id="rk-run")
+    fields = [query, preset, instruction, texts, form]
     opened.click(None, None, [texts, form], js="() => window.rankd.open()", **_DIRECT)
-    gr.Button("Rerank", variant="primary", elem_id="rk-run")
-    gr.HTML('<p class="rk-hint">Examples</p>', padding=False)
-    with gr.Row(elem_id="rk-examples"):
-        for example in EXAMPLES:
-            button = gr.Button(example.label, size="sm", min_width=90)
-            filled = [query, preset, instruction, texts, form]
-            button.click(_fill(example), None, filled, **_DIRECT)
+    for button, example in zip(buttons, EXAMPLES, strict=True):
+        button.click(_fill(example), None, fields, **_DIRECT)
     gr.HTML(
-        '<p class="rk-hint">The built-in model knows short English and Chinese texts; for real '
-        "work, Chinese above all, serve a Qwen3-Reranker checkpoint.</p>",
+        render.hint(
+            "The built-in model knows short English and Chinese texts. For real work, Chinese "
+            "above all, serve a Qwen3-Reranker checkpoint."
+        ),
         padding=False,
     )
-    return [query, preset, instruction, texts, form], query
+    return fields, run
 
 
 def _compare() -> tuple[gr.Dropdown, gr.Textbox, gr.Button, gr.HTML]:

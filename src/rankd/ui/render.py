@@ -88,7 +88,7 @@ def _summary(answer: Answer) -> str:
     ]
     if answer.cached:
         facts.append(f"{len(answer.cached):,} from the cache")
-    facts.append(f'<span class="rk-id">{escaped(answer.request_id)}</span>')
+    facts.append(f'<span class="rk-id" title="request id">{escaped(answer.request_id)}</span>')
     return f'<p class="rk-summary">{" · ".join(facts)}</p>'
 
 
@@ -165,7 +165,7 @@ def distribution(answer: Answer) -> str:
     ]
     if len(scores) > 1:
         gap, above = max((scores[n] - scores[n + 1], n) for n in range(len(scores) - 1))
-        facts.append(("widest gap", f"{gap:.4f}, behind the best {above + 1:,}"))
+        facts.append(("widest gap", f"{gap:.4f} after place {above + 1:,}"))
     cells = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
     return f'{_histogram(counts, scores)}<dl class="rk-facts">{cells}</dl>'
 

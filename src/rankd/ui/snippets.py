@@ -63,7 +63,7 @@ class Shown:
     def typescript(self) -> str:
         documents = "".join(f"\n    {_js(document)}," for document in self.body["documents"])
         options = ", ".join(f"{_CAMEL.get(n, n)}: {_js(v)}" for n, v in self.options.items())
-        key = f", apiKey: process.env.{_VARIABLE}!" if self.needs_key else ""
+        key = f', apiKey: process.env["{_VARIABLE}"] ?? ""' if self.needs_key else ""
         return (
             'import { Rankd } from "rankd"; // clients/typescript\n\n'
             f"const rankd = new Rankd({{ baseUrl: {_js(self.url)}{key} }});\n"
