@@ -22,7 +22,7 @@ FLOORS: list[dict[str, set[str]]] = [
     },
     {"evaluation": {"evaluation"}},
     {"app": {"app"}},
-    {"batches": {"batches"}},
+    {"batches": {"batches"}, "ui": {"ui"}},
     {"door": {"door"}, "tracing": {"tracing"}, "ops": {"ops"}, "dialects": {"dialects"}},
     {
         "ranker": {
@@ -57,7 +57,8 @@ HEAVY: dict[str, str | tuple[str, ...]] = {
     "numpy": ("engines/native", "evaluation"),
     "transformers": "",
     "vllm": "engines/vllm",
-    "httpx": "client",
+    "httpx": ("client", "ui"),
+    "gradio": "ui",
     "scipy": "evaluation",
     "matplotlib": "evaluation",
     "ir_measures": "evaluation",

@@ -19,7 +19,7 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Scope
 
-from rankd import __version__, batches, dialects, metrics, ops, selfcheck
+from rankd import __version__, batches, dialects, metrics, ops, selfcheck, ui
 from rankd.admission import Admission
 from rankd.cache import open_cache
 from rankd.checkpoint import Checkpoint, locate
@@ -199,6 +199,7 @@ def build(desk: Desk, settings: Settings, keys: KeyRing, traced: Traced = untrac
     app.router.routes.extend(dialects.routes())
     for router in (*dialects.BESIDES.values(), ops.router, ops.shared, batches.router):
         app.include_router(router)
+    app.router.routes.extend(ui.routes(app, desk, settings))
     for route in app.routes:
         # Whoever may GET may ask by HEAD; FastAPI's routes do not know.
         if isinstance(route, APIRoute) and "GET" in route.methods:
@@ -211,7 +212,13 @@ def build(desk: Desk, settings: Settings, keys: KeyRing, traced: Traced = untrac
         render=dialects.refusal,
         in_pieces=batches.takes_pieces,
     )
-    app.add_middleware(Keys, keys=keys, is_open=ops.is_open, note=CALLER, render=dialects.refusal)
+    app.add_middleware(
+        Keys,
+        keys=keys,
+        is_open=lambda path: ops.is_open(path) or (settings.ui and ui.is_open(path)),
+        note=CALLER,
+        render=dialects.refusal,
+    )
     app.add_middleware(PlainPath, prefixes=dialects.PREFIXES, note=PREFIX)
     if settings.cors_origins:
         app.add_middleware(

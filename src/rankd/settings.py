@@ -246,6 +246,11 @@ class Settings(BaseModel):
     self_check: Literal["strict", "warn", "off"] = Field(
         "strict", description="Score known pairs at start; strict refuses to serve wrong scores."
     )
+    ui: bool = Field(
+        True,
+        description="Serve the web page /ui, where rankd[ui] is installed; it is loaded at the first "
+        "visit.",
+    )
     batch_dir: Path | None = Field(
         None,
         description="Directory of batch jobs and their files, one for each server; /v1/files and "

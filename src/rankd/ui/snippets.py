@@ -1,0 +1,82 @@
+"""One request as it is written elsewhere: for curl, in Python and in TypeScript."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+# Where programs find the key; no snippet ever holds one.
+_VARIABLE = "RANKD_API_KEY"
+
+# What the clients of rankd call a field of the body.
+_CAMEL = {"return_details": "returnDetails"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A request that was asked.
+
+    Attributes:
+        url: of the server, as the browser knows it.
+        needs_key: whether whoever asks must send a key.
+    """
+
+    url: str
+    body: dict[str, Any]
+    needs_key: bool
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the body says beside query and documents."""
+        return {
+            name: value for name, value in self.body.items() if name not in ("query", "documents")
+        }
+
+    def curl(self) -> str:
+        key = f'  -H "Authorization: Bearer ${_VARIABLE}" \\\n' if self.needs_key else ""
+        # Every line of it begins with a bracket or a blank: none can end the document early.
+        body = json.dumps(self.body, ensure_ascii=False, indent=1)
+        return (
+            f"curl -s {shlex.quote(self.url + '/v1/rerank')} \\\n"
+            "  -H 'Content-Type: application/json' \\\n"
+            f"{key}  -d @- <<'JSON'\n{body}\nJSON\n"
+        )
+
+    def python(self) -> str:
+        documents = "".join(f"\n            {document!r}," for document in self.body["documents"])
+        options = "".join(f"\n        {name}={value!r}," for name, value in self.options.items())
+        imports = "import os\n\n" if self.needs_key else ""
+        key = f', api_key=os.environ["{_VARIABLE}"]' if self.needs_key else ""
+        return (
+            f"{imports}from rankd.client import Client  # pip install 'rankd[client]'\n\n"
+            f"with Client({self.url!r}{key}) as client:\n"
+            "    answer = client.rerank(\n"
+            f"        {self.body['query']!r},\n"
+            f"        [{documents}\n        ],{options}\n"
+            "    )\n"
+            "for result in answer.results:\n"
+            '    print(f"{result.relevance_score:.4f}", result.document)\n'
+        )
+
+    def typescript(self) -> str:
+        documents = "".join(f"\n    {_js(document)}," for document in self.body["documents"])
+        options = ", ".join(f"{_CAMEL.get(n, n)}: {_js(v)}" for n, v in self.options.items())
+        key = f', apiKey: process.env["{_VARIABLE}"] ?? ""' if self.needs_key else ""
+        return (
+            'import { Rankd } from "rankd"; // clients/typescript\n\n'
+            f"const rankd = new Rankd({{ baseUrl: {_js(self.url)}{key} }});\n"
+            "const { results } = await rankd.rerank(\n"
+            f"  {_js(self.body['query'])},\n"
+            f"  [{documents}\n  ],\n"
+            f"  {{ {options} }},\n"
+            ");\n"
+            "for (const { relevanceScore, document } of results) {\n"
+            "  console.log(relevanceScore.toFixed(4), document);\n"
+            "}\n"
+        )
+
+
+def _js(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
