@@ -14,7 +14,7 @@ CLIENTS := $(patsubst tests/clients/env/%.txt,$(CLIENTS_VENV)/%/.installed,$(wil
 	$(CLIENTS_VENV)/node/.installed
 INSTALL_VLLM := $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: setup serve test test-vllm test-clients test-chaos wheel test-wheel probe-ascend lint bench bench-vllm clean
+.PHONY: setup serve test test-vllm test-clients test-chaos wheel test-wheel docs probe-ascend lint bench bench-vllm clean
 
 setup: $(VENV)/.serve
 
@@ -53,6 +53,11 @@ test-wheel: wheel
 		"$$(echo dist/*.whl)[native]"
 	RANKD_WHEEL_VENV=$(WHEEL_VENV) $(BIN)/python -m pytest -m wheel tests/wheel $(ARGS)
 
+# The documentation site, in site/; look at it with `python -m http.server --directory site`.
+docs: $(VENV)/.docs
+	$(BIN)/python tools/pages.py
+	$(BIN)/python -m pytest -m docs tests/test_built_site.py $(ARGS)
+
 # Would vllm-ascend take what rankd gives it? Its own sources say, with torch_npu mocked:
 # the arguments are tested, no NPU is.
 probe-ascend: $(VLLM_VENV)/.dev $(VLLM_VENV)/.ascend
@@ -84,7 +89,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python bench/evaluation.py
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(WHEEL_VENV) $(CLIENTS_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(WHEEL_VENV) $(CLIENTS_VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -104,6 +109,10 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.release: $(VENV)/.dev
 	$(INSTALL) --editable '.[release]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.dev
+	$(INSTALL) --editable '.[docs]'
 	@touch $@
 
 $(VLLM_VENV)/.dev: pyproject.toml constraints-vllm.txt
