@@ -16,7 +16,7 @@ CLIENTS := $(patsubst tests/clients/env/%.txt,$(CLIENTS_VENV)/%/.installed,$(wil
 	$(CLIENTS_VENV)/node/.installed
 INSTALL_VLLM := $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: setup setup-vllm setup-clients serve test test-vllm test-clients test-chaos test-deploy dashboard configs wheel test-wheel release-check probe-ascend lint bench bench-vllm clean
+.PHONY: setup setup-vllm setup-clients serve test test-vllm test-clients test-chaos test-deploy test-ui docs dashboard configs wheel test-wheel release-check probe-ascend lint bench bench-vllm clean
 
 setup: $(VENV)/.serve
 
@@ -78,6 +78,10 @@ test-wheel: wheel
 # Is this commit what the tag says? One version everywhere, and a changelog: make release-check TAG=v0.1.0
 release-check: $(VENV)/.dev
 	RELEASE_TAG=$(TAG) $(BIN)/python -m pytest tests/test_release.py $(ARGS)
+# The documentation site, in site/; look at it with `python -m http.server --directory site`.
+docs: $(VENV)/.docs
+	$(BIN)/python tools/pages.py
+	$(BIN)/python -m pytest -m docs tests/test_built_site.py $(ARGS)
 
 # Would vllm-ascend take what rankd gives it? Its own sources say, with torch_npu mocked:
 # the arguments are tested, no NPU is.
@@ -112,7 +116,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python bench/evaluation.py
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(WHEEL_VENV) $(CLIENTS_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(WHEEL_VENV) $(CLIENTS_VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -141,6 +145,10 @@ $(VENV)/.deploy: $(VENV)/.dev tests/deploy/package.json
 
 $(VENV)/.release: $(VENV)/.dev
 	$(INSTALL) --editable '.[release]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.dev
+	$(INSTALL) --editable '.[docs]'
 	@touch $@
 
 $(VLLM_VENV)/.dev: pyproject.toml constraints-vllm.txt

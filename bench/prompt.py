@@ -77,7 +77,9 @@ async def _compare(model: str) -> None:
         for line in file.read_text(encoding="utf-8").splitlines()
     ]
     settings = Settings(device="cpu", dtype="float32")
-    print("| prompt | right first | right above 0.5 | wrong above 0.5 | right, mean | wrong, mean |")
+    print(
+        "| prompt | right first | right above 0.5 | wrong above 0.5 | right, mean | wrong, mean |"
+    )
     print("|---|---|---|---|---|---|")
     async with open_engine(checkpoint, answers, settings) as engine:
         for name, render in PROMPTS.items():

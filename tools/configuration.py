@@ -24,20 +24,20 @@ HEAD = f"""\
 Every setting has three spellings, a flag, a variable and a key of a TOML file. The flag beats the
 variable, the variable the file, and a later file an earlier one; the tables of several files are
 added up. Files are named by `--config FILE`, which may be given more than once, or by
-`{CONFIG_VARIABLE}`, with colons between them. A name that nobody knows, or a value that cannot be, ends
-the start with a sentence that names the nearest.
+`{CONFIG_VARIABLE}`, with colons between them. A name that nobody knows ends the start, with the
+nearest name; so does a value that cannot be.
 
 ```bash
 rankd serve --config configs/builtin-cpu.toml --max-tokens 4096 --print-config
 ```
 
-`--print-config` prints what holds, as such a file, and where each value comes from, without secrets,
-and ends. `rankd check`, `rerank`, `eval`, `calibrate` and `probe` take the same settings.
+`--print-config` prints what holds, as such a file, and where each value comes from, without
+secrets, and ends. `rankd check`, `rerank`, `eval`, `calibrate` and `probe` take the same settings.
 [configs/](../configs) has commented files to start from. Variables that Kubernetes makes for a
 Service named "rankd" (`RANKD_SERVICE_HOST`, `RANKD_PORT=tcp://…`) are no settings and do no harm.
 
-A heading below is the key in the file. A switch is `true` or `false` there and as a variable. Tables,
-and the list of keys in its variable, are JSON where they are no part of a file.
+A heading below is the key in the file. A switch is `true` or `false` there and as a variable.
+Tables, and the list of keys in its variable, are JSON where they are no part of a file.
 """
 
 # Each begins at a setting and goes on to the next; a new setting belongs where it stands.
@@ -59,8 +59,11 @@ UNITS = {
     "_mb": "MiB",
     "_days": "days",
     "tokens": "tokens",
+    "_requests_per_minute": "requests a minute",
+    "_tokens_per_minute": "tokens a minute",
     "_requests": "requests",
-    "_per_minute": "a minute",
+    "_documents": "documents",
+    "_overlap": "tokens",
 }
 
 LIMITS = {"ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "below {}"}
