@@ -180,7 +180,10 @@ async def _hash_key(options: argparse.Namespace) -> int:
 
 
 async def _completion(options: argparse.Namespace) -> int:
-    from rankd.completion import script
+    try:
+        from rankd.completion import script
+    except ModuleNotFoundError as problem:
+        raise SetupError(f"completion needs {problem.name}: pip install {problem.name}") from None
 
     print(script(options.root, options.shell), end="")  # noqa: T201
     return 0
@@ -211,7 +214,8 @@ def _configure_logging(settings: Settings, *, quiet: bool = False) -> None:
     least = "warning" if quiet and settings.log_level == "info" else settings.log_level
     configure(least, settings.log_format)
     # Connection chatter of the hub's client is of no use to an operator.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for library in ("httpx", "httpx2", "httpcore", "httpcore2"):
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 # What runs each command.

@@ -74,7 +74,8 @@ def _bars(step: str, given_up: threading.Event) -> Any:
             return super().update(n)
 
         def display(self, *_: Any, **__: Any) -> None:
-            context.copy().run(tell, _far(step, told))
+            if told:  # A bar draws itself for the first time before it is made.
+                context.copy().run(tell, _far(step, told))
 
     return Bar
 

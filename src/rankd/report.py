@@ -92,8 +92,8 @@ class Template(_Part):
 
 class Scored(_Part):
     document: str
-    logit: float = Field(description="log p(yes) - log p(no), in nats.")
-    score: float = Field(description="0 to 1.")
+    logit: float | None = Field(description="log p(yes) - log p(no), in nats; null: no number.")
+    score: float | None = Field(description="0 to 1; null: no number.")
 
 
 class Expected(_Part):
@@ -108,7 +108,7 @@ class Pair(_Part):
     query: str
     right: Scored
     wrong: Scored
-    margin: float = Field(description="Observed, in nats.")
+    margin: float | None = Field(description="Observed, in nats; null: no number.")
     expected: Expected
     problem: str | None = Field(description="What is wrong with it; null when nothing is.")
 
