@@ -186,9 +186,10 @@ def test_prometheus_can_read_its_file(tmp_path: Path) -> None:
     assert "SUCCESS" in ended.stdout
 
 
-def test_ascend_gets_the_devices_and_the_driver_that_the_readme_gives_it() -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/deployment.md"])
+def test_ascend_gets_the_devices_and_the_driver_that_docker_run_gives_it(page: str) -> None:
     [service] = read(DOCKER / "compose.ascend.yaml")["services"].values()
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / page).read_text()
     devices = re.findall(r"--device (/dev/\w+) ", readme)
     driver = re.findall(r"-v (/(?:usr|etc)\S+)", readme)
 
