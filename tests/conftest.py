@@ -37,6 +37,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+    parser.getgroup("ui", "of make test-ui").addoption(
+        "--screenshots", type=Path, help="A folder for pictures of the web page, docs/images."
+    )
+
+
 @pytest.fixture(scope="session")
 def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the real Qwen tokenizer."""

@@ -1,0 +1,398 @@
+"""The web page in a real browser, over a real server with the real model."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from browser import Browser, browsing, need
+from servers import Server, serving
+
+pytestmark = pytest.mark.ui
+
+KEY = "a-key-of-the-browser-test"
+DOCUMENTS = "Gravity is a force.\nThe capital of China is Beijing.\nBread is baked."
+QUERY = "What is the capital of China?"
+
+RESULT = ".rk-list li"
+RANKING = f"#rk-ranking {RESULT}"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    config = tmp_path_factory.mktemp("config") / "rankd.toml"
+    config.write_text('[instructions]\nphysics = "Find a sentence about physics"\n')
+    flags = ("--max-documents", "50", "--max-tokens", "256", "--threads", "1")
+    with serving("--config", str(config), *flags) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Server]:
+    with serving("--engine", "fake", "--api-key", KEY) as server:
+        yield server
+
+
+@contextmanager
+def proxied(upstream: str, folder: Path) -> Iterator[str]:
+    """nginx in front of it, which takes a prefix off every path."""
+    port = free_port()
+    (folder / "nginx.conf").write_text(
+        f"""
+        daemon off; pid {folder}/nginx.pid; error_log stderr; worker_processes 1;
+        events {{}}
+        http {{
+          access_log off;
+          client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+          fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+          server {{
+            listen 127.0.0.1:{port};
+            location /tools/rankd/ {{
+              proxy_pass {upstream}/;
+              proxy_set_header Host $host;
+              proxy_set_header X-Forwarded-Host $host;
+              proxy_set_header X-Forwarded-Proto https;
+            }}
+          }}
+        }}
+        """,
+        encoding="utf-8",
+    )
+    command = [need("nginx"), "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    process = subprocess.Popen(command)
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def window() -> Iterator[Browser]:
+    with browsing() as window:
+        yield window
+
+
+@pytest.fixture
+def browser(window: Browser) -> Browser:
+    window.size(1280, 860)
+    window.asked()
+    window.complaints()
+    return window
+
+
+@pytest.fixture
+def pictures(request: pytest.FixtureRequest) -> Path | None:
+    folder: Path | None = request.config.getoption("--screenshots")
+    return folder
+
+
+def test_the_right_document_comes_first_and_says_where_it_was(
+    browser: Browser, server: Server
+) -> None:
+    browser.visit(f"{server.url}/ui")
+    browser.ask(QUERY, DOCUMENTS)
+    first = browser.wait_for(RANKING, "The capital of China is Beijing.")
+
+    assert first.text.split()[0] == "1"
+    assert "▲1" in first.text
+    assert "#2 in the input" in first.text
+    assert "tokens" in first.text
+    assert len(browser.all(RANKING)) == 3
+    assert float(first.find_element("css selector", "output").text) > 0.5
+    assert "ms" in browser.wait("#rk-ranking .rk-summary").text
+    browser.wait_for("#rk-served", "builtin")
+
+
+def test_nothing_is_fetched_from_elsewhere_and_the_console_is_silent(
+    browser: Browser, server: Server
+) -> None:
+    browser.visit(f"{server.url}/ui")
+    browser.ask(QUERY, DOCUMENTS)
+    browser.wait(RANKING)
+    asked = browser.asked()
+
+    assert len(asked) > 10
+    assert [url for url in asked if not url.startswith((server.url, "data:", "blob:"))] == []
+    assert browser.complaints() == []
+
+
+def test_a_second_time_the_scores_are_marked_as_cached(browser: Browser, server: Server) -> None:
+    browser.visit(f"{server.url}/ui")
+    browser.ask("cached?", "one\ntwo")
+    browser.wait(RANKING)
+    browser.press("Rerank")
+
+    browser.wait_for("#rk-ranking .rk-summary", "2 from the cache")
+    assert len(browser.all("#rk-ranking .rk-cached")) == 2
+
+
+def test_a_document_that_was_cut_says_so(browser: Browser, server: Server) -> None:
+    browser.visit(f"{server.url}/ui")
+    browser.ask("long?", f"short\n{'long ' * 500}")
+
+    browser.wait_for(f"{RANKING} .rk-cut", "truncated")
+    assert len(browser.all("#rk-ranking .rk-cut")) == 1
+    assert "document 1 was cut" in browser.wait("#rk-ranking .rk-warning").text
+
+
+@pytest.mark.parametrize(
+    ("query", "documents", "says"),
+    [
+        ("", "one", "Query must not be empty."),
+        ("q", "", "no documents"),
+        ("q", "\n".join("d" * 51), "50"),
+        ("q", '["one",', "not valid JSON"),
+    ],
+)
+def test_an_error_is_the_servers_sentence(
+    browser: Browser, server: Server, query: str, documents: str, says: str
+) -> None:
+    browser.visit(f"{server.url}/ui")
+    if documents.startswith("["):
+        documents += "]]"
+    browser.ask(query, documents)
+
+    sentence = browser.wait("#rk-ranking .rk-error").text
+    assert says in sentence
+    assert "Traceback" not in sentence
+
+
+def test_a_script_in_a_document_is_text(browser: Browser, server: Server) -> None:
+    evil = (
+        "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
+        " ${window.hacked = 1} {{value}} @children"
+    )
+    browser.visit(f"{server.url}/ui")
+    browser.ask(evil, evil)
+    row = browser.wait(RANKING)
+    browser.press("Code")
+    browser.wait("#rk-code pre")
+
+    assert evil in row.text or evil in browser.run("return arguments[0].textContent", row)
+    assert all(evil.split(">")[0] in text for text in browser.texts("#rk-code pre"))
+    assert browser.run("return window.hacked") is None
+
+
+def test_two_instructions_are_compared_side_by_side(
+    browser: Browser, server: Server, pictures: Path | None
+) -> None:
+    browser.visit(f"{server.url}/ui")
+    browser.press("Web search")
+    browser.press("Compare")
+    browser.write("rk-instruction-b", "Find a sentence about physics")
+    browser.run("document.getElementById('rk-compare-run').click()")
+    browser.wait_for("#rk-compare .rk-verdict", "of 5 places")
+
+    left, right = browser.all("#rk-compare section")
+    assert len(left.find_elements("css selector", RESULT)) == 5
+    assert "in the input" in left.text
+    assert "in A" in right.text
+    assert "Find a sentence about physics" in right.text
+    assert left.rect["x"] + left.rect["width"] <= right.rect["x"]
+    browser.shoot(pictures, "compare")
+
+
+def test_a_preset_of_the_server_can_be_chosen(browser: Browser, server: Server) -> None:
+    browser.visit(f"{server.url}/ui")
+    browser.wait_for("#rk-served", "builtin")
+    browser.wait("#rk-preset input").click()
+    option = browser.wait_for("[role=option]", "physics: Find a sentence about physics")
+    option.click()
+    browser.ask(QUERY, DOCUMENTS)
+    browser.wait(RANKING)
+    browser.press("Code")
+
+    assert '"preset": "physics"' in browser.wait("#rk-code pre").text
+
+
+def test_the_distribution_draws_every_score(
+    browser: Browser, server: Server, pictures: Path | None
+) -> None:
+    browser.visit(f"{server.url}/ui")
+    browser.ask(QUERY, "\n".join([DOCUMENTS] * 5))
+    browser.wait(RANKING)
+    browser.press("Distribution")
+
+    chart = browser.wait("#rk-distribution svg")
+    assert len(chart.find_elements("css selector", "circle")) == 15
+    assert "5 of 15" in browser.wait("#rk-distribution .rk-facts").text
+    browser.shoot(pictures, "distribution")
+
+
+def test_the_curl_it_shows_gets_the_scores_it_shows(browser: Browser, server: Server) -> None:
+    browser.visit(f"{server.url}/ui")
+    browser.ask(QUERY, DOCUMENTS)
+    browser.wait(RANKING)
+    shown = browser.texts(f"{RANKING} output")
+    browser.press("Code")
+    code = browser.run("return arguments[0].textContent", browser.wait("#rk-code pre"))
+    said = subprocess.run(["bash"], input=code, capture_output=True, text=True, check=True).stdout
+
+    assert [f"{r['relevance_score']:.4f}" for r in json.loads(said)["results"]] == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("texts.txt", "[one]\n{two}\n"),
+        ("texts.csv", "id,text\n1,[one]\n2,{two}\n"),
+        ("texts.json", '["[one]", "{two}"]'),
+        ("texts.jsonl", '{"text": "[one]"}\n{"text": "{two}"}\n'),
+    ],
+)
+def test_a_file_is_read_in_the_browser_and_never_uploaded(
+    browser: Browser, server: Server, tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    browser.visit(f"{server.url}/ui")
+    browser.press("Open a file …")
+    file = browser.wait_for_hidden("#rk-file")
+    file.send_keys(str(tmp_path / name))
+    browser.wait_for_value("#rk-documents textarea", text.strip())
+    browser.write("rk-query", "one?")
+    browser.press("Rerank")
+    browser.wait(RANKING)
+
+    assert sorted(browser.texts(f"{RANKING} .rk-text")) == ["[one]", "{two}"]
+    assert not [url for url in browser.asked() if "upload" in url]
+
+
+def test_chinese_is_found_and_drawn_in_the_dark(
+    browser: Browser, server: Server, pictures: Path | None
+) -> None:
+    browser.size(1280, 860, dark=True)
+    browser.visit(f"{server.url}/ui")
+    browser.press("中文搜索")
+    browser.press("Rerank")
+    first = browser.wait(RANKING)
+
+    assert "中国的首都是北京。" in first.text
+    assert _brightness(browser, "getComputedStyle(document.body).backgroundColor") < 60
+    assert _brightness(browser, "getComputedStyle(document.querySelector('.rk-text')).color") > 180
+    browser.shoot(pictures, "dark")
+
+
+def test_the_button_turns_light_into_dark_and_it_stays(browser: Browser, server: Server) -> None:
+    browser.visit(f"{server.url}/ui")
+    assert _brightness(browser, "getComputedStyle(document.body).backgroundColor") > 200
+    browser.wait("#rk-theme").click()
+    browser.driver.refresh()
+    browser.wait("#rk-run")
+
+    deadline = time.monotonic() + 20
+    while _brightness(browser, "getComputedStyle(document.body).backgroundColor") > 60:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _brightness(browser: Browser, colour: str) -> float:
+    """0 to 255, of a colour that a script gives."""
+    numbers = browser.run(f"return {colour}").strip("rgba()").split(",")[:3]
+    return sum(map(float, numbers)) / 3
+
+
+@pytest.mark.parametrize("tab", ["Ranking", "Compare", "Distribution", "Code"])
+def test_a_phone_never_scrolls_sideways(
+    browser: Browser, server: Server, pictures: Path | None, tab: str
+) -> None:
+    browser.size(390, 844, phone=True)
+    browser.visit(f"{server.url}/ui")
+    browser.press("Web search")
+    browser.press("Rerank")
+    browser.wait(RANKING)
+    if tab != "Ranking":
+        browser.press(tab)
+    if tab == "Compare":
+        browser.run("document.getElementById('rk-compare-run').click()")
+        browser.wait("#rk-compare section")
+
+    width, seen = browser.run("return [document.documentElement.scrollWidth, innerWidth]")
+    assert width <= seen == 390
+    if tab == "Ranking":
+        browser.run("document.querySelector('#rk-ranking').scrollIntoView()")
+        browser.shoot(pictures, "phone", top=False)
+
+
+def test_the_page_of_a_desktop_is_drawn(
+    browser: Browser, server: Server, pictures: Path | None
+) -> None:
+    browser.visit(f"{server.url}/ui")
+    browser.press("Web search")
+    browser.press("Rerank")
+    browser.wait(RANKING)
+
+    width, seen = browser.run("return [document.documentElement.scrollWidth, innerWidth]")
+    assert width <= seen
+    browser.shoot(pictures, "light")
+
+
+def test_with_keys_the_page_loads_and_says_what_it_wants(browser: Browser, guarded: Server) -> None:
+    browser.visit(f"{guarded.url}/ui")
+    browser.wait_for("#rk-alert", "wants a key")
+    browser.write_key("a-wrong-key")
+    browser.ask(QUERY, DOCUMENTS)
+    browser.wait_for("#rk-alert", "wants a key")
+
+    assert browser.all(RANKING) == []
+
+
+def test_with_its_key_it_ranks_and_shows_it_to_nobody(browser: Browser, guarded: Server) -> None:
+    browser.visit(f"{guarded.url}/ui")
+    browser.write_key(KEY)
+    browser.wait_for("#rk-served", "fake engine")
+    browser.ask(QUERY, DOCUMENTS)
+    browser.wait(RANKING)
+    browser.press("Code")
+    codes = browser.texts("#rk-code pre")
+
+    assert len(codes) == 3
+    assert all("RANKD_API_KEY" in code for code in codes)
+    assert KEY not in browser.driver.page_source
+    assert browser.run("return [document.cookie, localStorage.length]") == ["", 0]
+    assert not [url for url in browser.asked() if KEY in url]
+
+
+def test_when_the_server_is_gone_the_page_says_so(browser: Browser) -> None:
+    with serving("--engine", "fake") as server:
+        browser.visit(f"{server.url}/ui")
+        browser.wait_for("#rk-served", "fake")
+    browser.ask(QUERY, DOCUMENTS)
+
+    browser.wait_for("#rk-alert", "does not answer")
+
+
+def test_behind_a_proxy_with_a_prefix_it_works(
+    browser: Browser, server: Server, tmp_path: Path
+) -> None:
+    with proxied(server.url, tmp_path) as url:
+        browser.visit(f"{url}/tools/rankd/ui")
+        browser.ask(QUERY, DOCUMENTS)
+        browser.wait_for(RANKING, "Beijing")
+        browser.press("Code")
+
+        assert f"{url}/tools/rankd/v1/rerank" in browser.wait("#rk-code pre").text
+        assert browser.complaints() == []
+        assert httpx.get(f"{url}/tools/rankd/ui").headers["location"].endswith("ui/")
