@@ -53,7 +53,7 @@ def other_lines(query: str, document: str) -> str:
 PROMPTS: dict[str, Render] = {
     "exact": exact,
     "the last newline missing": lambda query, document: exact(query, document)[:-1],
-    "double newlines, `<|im_end|>` twice": other_lines,
+    "double newlines, the turn closed twice": other_lines,
     "no `<think>` block": without_thought,
     "end cut off": cut,
     "query and document, no template": lambda query, document: query + document,

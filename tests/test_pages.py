@@ -43,6 +43,7 @@ def blocks() -> list[Block]:
         Block(page, found[1], found[2], found[3] or "")
         for page in PAGES
         for found in BLOCK.finditer((ROOT / f"docs/{page}.md").read_text(encoding="utf-8"))
+        if "bench/prompt.py" not in found[2]  # It has a test of its own.
     ]
 
 
