@@ -132,3 +132,92 @@ def test_check_fails_on_random_weights(random_checkpoint: Path) -> None:
 
     assert ended.returncode == 1
     assert "the self-check failed on" in ended.stdout
+
+
+CONFIG = """
+[instructions]
+animals = "Given a question, find animals"
+
+[calibration.animals]
+threshold = 0.5
+platt = { slope = 2.0, intercept = 0.0 }
+
+[aliases.zoo]
+preset = "animals"
+truncation = "cut"
+max_tokens_per_doc = 4
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    file = tmp_path / "rankd.toml"
+    file.write_text(CONFIG)
+    return str(file)
+
+
+def numbers(rows: list[dict[str, object]]) -> dict[str, float]:
+    return {str(row["text"]): float(str(row["relevance_score"])) for row in rows}
+
+
+def test_a_preset_judges_as_its_text_does(config: str) -> None:
+    lines = "A fox hunts.\nThe capital of China is Beijing."
+    every = ("--score-threshold", "0")
+
+    named = rerank("-", "--config", config, "--preset", "animals", *every, stdin=lines)
+    text = "Given a question, find animals"
+    said = rerank("-", "--instruction", text, stdin=lines)
+    plain = rerank("-", "--config", config, stdin=lines)
+
+    assert numbers(named) == numbers(said)
+    assert numbers(named) != numbers(plain)
+    assert all("normalized_score" in row for row in named)
+    assert not any("normalized_score" in row for row in plain)
+
+
+def test_a_calibrated_threshold_leaves_out_and_says_so(config: str) -> None:
+    lines = "A fox hunts.\nThe capital of China is Beijing."
+    ended = run(
+        "rerank", "--query", QUERY, "-", "--config", config, "--preset", "animals", stdin=lines
+    )
+
+    scores = numbers([json.loads(line) for line in ended.stdout.splitlines()])
+    assert list(scores) == ["The capital of China is Beijing."]
+    assert min(scores.values()) >= 0.5
+    assert ended.stderr.startswith("rankd: 1 of 2 documents are below 0.5, the configured ")
+
+
+def test_a_threshold_is_compared_with_what_is_printed() -> None:
+    lines = "A fox hunts.\nThe capital of China is Beijing."
+
+    assert len(rerank("-", "--score-threshold", "0.5", stdin=lines)) == 1
+    assert len(rerank("-", "--score-threshold", "-99", "--raw-scores", stdin=lines)) == 2
+
+
+def test_an_alias_brings_its_preset_and_its_cut(config: str) -> None:
+    line = "Lions and foxes and whales are animals that everyone in China knows."
+    arguments = ("-", "--config", config, "--score-threshold", "0")
+
+    [row] = rerank(*arguments, "--alias", "zoo", stdin=line)
+
+    assert row["kept_tokens"] == 4
+    assert "kept_tokens" not in rerank(*arguments, "--preset", "animals", stdin=line)[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "animal"], "'animal' is neither in [instructions] nor 'default'; did you "),
+        (["--alias", "zoos"], "--alias 'zoos' is not in [aliases]; did you mean zoo?"),
+        (["--preset", "animals", "--instruction", "x"], "--preset and --instruction say diff"),
+        (["--score-threshold", "7"], "--score-threshold must be from 0 to 1, not 7"),
+    ],
+)
+def test_a_profile_that_is_not_there_is_one_line(
+    config: str, arguments: list[str], message: str
+) -> None:
+    ended = run("rerank", "--query", "q", "-", "--config", config, *arguments, stdin="x")
+
+    assert ended.returncode == 2
+    assert message in ended.stderr
+    assert ended.stderr.count("\n") == 1

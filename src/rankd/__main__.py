@@ -119,7 +119,7 @@ async def _rerank(options: argparse.Namespace) -> int:
     if options.preset and "instruction" in options:
         raise BadSettings("--preset and --instruction say different things; give one")
     wanted = Wanted(
-        query=options.query,
+        query=terminal.as_utf8(options.query),
         file=options.file,
         top_n=options.top_n,
         raw=options.raw_scores,

@@ -68,6 +68,14 @@ def prepare() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def as_utf8(argument: str) -> str:
+    """Text of the command line whose bytes the locale could not read, but UTF-8 can."""
+    try:
+        return os.fsencode(argument).decode()
+    except UnicodeError:
+        return argument
+
+
 def speak_utf8() -> None:
     """Standard output carries data from here on: JSON and TOML are UTF-8 in any locale."""
     if isinstance(sys.stdout, io.TextIOWrapper):
