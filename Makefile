@@ -14,7 +14,7 @@ CLIENTS := $(patsubst tests/clients/env/%.txt,$(CLIENTS_VENV)/%/.installed,$(wil
 	$(CLIENTS_VENV)/node/.installed
 INSTALL_VLLM := $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: setup serve test test-vllm test-clients test-chaos wheel test-wheel probe-ascend lint bench bench-vllm clean
+.PHONY: setup serve test test-vllm test-clients test-chaos test-ui wheel test-wheel probe-ascend lint bench bench-vllm clean
 
 setup: $(VENV)/.serve
 
@@ -38,6 +38,11 @@ test-clients: $(VENV)/.dev $(CLIENTS)
 # redis-server, or ARGS=--chaos-without-redis. Longer: make test-chaos ARGS="--chaos-seconds 600"
 test-chaos: $(VENV)/.dev
 	$(BIN)/python -m pytest -m chaos tests/chaos $(ARGS)
+
+# The web page in Debian's chromium, with chromium-driver, nginx and a font that has Chinese; new
+# pictures for the documentation: make test-ui ARGS="--screenshots docs/images"
+test-ui: $(VENV)/.dev
+	$(BIN)/python -m pytest -m ui tests/ui $(ARGS)
 
 # What is published: wheel and sdist, the wheel made from the sdist, both as PyPI wants them.
 wheel: $(VENV)/.release
@@ -94,7 +99,7 @@ $(BIN)/python:
 
 $(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Setting up $(VENV); the first time this takes a minute or two."
-	$(INSTALL) --editable '.[native,client]'
+	$(INSTALL) --editable '.[native,client,ui]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
