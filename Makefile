@@ -60,6 +60,10 @@ dashboard: $(VENV)/.dev
 # The file that shows every setting, from the lines that make them.
 configs: $(VENV)/.dev
 	$(BIN)/python tools/reference_config.py > configs/reference.toml
+# The web page in Debian's chromium, with chromium-driver, nginx and a font that has Chinese; new
+# pictures for the documentation: make test-ui ARGS="--screenshots docs/images"
+test-ui: $(VENV)/.dev
+	$(BIN)/python -m pytest -m ui tests/ui $(ARGS)
 
 # What is published: wheel and sdist, the wheel made from the sdist, both as PyPI wants them.
 wheel: $(VENV)/.release
@@ -126,7 +130,7 @@ $(BIN)/python:
 
 $(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Setting up $(VENV); the first time this takes a minute or two."
-	$(INSTALL) --editable '.[native,client]'
+	$(INSTALL) --editable '.[native,client,ui]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python

@@ -18,7 +18,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
-PATIENCE = 15
+PATIENCE = 60
 
 
 @dataclass
@@ -97,6 +97,12 @@ class Browser:
         )
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
         button.click()
+
+    def take(self, example: str) -> None:
+        """Let a button fill in the fields."""
+        self.press(example)
+        script = "return document.querySelector('#rk-documents textarea').value"
+        self._until(lambda: self.run(script), example)
 
     def ask(self, query: str, documents: str) -> None:
         self.write("rk-query", query)

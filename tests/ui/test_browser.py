@@ -200,7 +200,7 @@ def test_two_instructions_are_compared_side_by_side(
     browser: Browser, server: Server, pictures: Path | None
 ) -> None:
     browser.visit(f"{server.url}/ui")
-    browser.press("Web search")
+    browser.take("Web search")
     browser.press("Compare")
     browser.write("rk-instruction-b", "Find a sentence about physics")
     browser.run("document.getElementById('rk-compare-run').click()")
@@ -285,7 +285,7 @@ def test_chinese_is_found_and_drawn_in_the_dark(
 ) -> None:
     browser.size(1280, 860, dark=True)
     browser.visit(f"{server.url}/ui")
-    browser.press("中文搜索")
+    browser.take("中文搜索")
     browser.press("Rerank")
     first = browser.wait(RANKING)
 
@@ -320,7 +320,7 @@ def test_a_phone_never_scrolls_sideways(
 ) -> None:
     browser.size(390, 844, phone=True)
     browser.visit(f"{server.url}/ui")
-    browser.press("Web search")
+    browser.take("Web search")
     browser.press("Rerank")
     browser.wait(RANKING)
     if tab != "Ranking":
@@ -340,7 +340,7 @@ def test_the_page_of_a_desktop_is_drawn(
     browser: Browser, server: Server, pictures: Path | None
 ) -> None:
     browser.visit(f"{server.url}/ui")
-    browser.press("Web search")
+    browser.take("Web search")
     browser.press("Rerank")
     browser.wait(RANKING)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from functools import cache
@@ -125,7 +126,7 @@ def _fields() -> tuple[list[Any], gr.Button]:
     fields = [query, preset, instruction, texts, form]
     opened.click(None, None, [texts, form], js="() => window.rankd.open()", **_DIRECT)
     for button, example in zip(buttons, EXAMPLES, strict=True):
-        button.click(_fill(example), None, fields, **_DIRECT)
+        button.click(None, None, fields, js=_fill(example), **_DIRECT)
     gr.HTML(
         render.hint(
             "The built-in model knows short English and Chinese texts. For real work, Chinese "
@@ -158,12 +159,10 @@ def _connect() -> gr.Button:
     return gr.Button("connect", elem_id="rk-connect")
 
 
-def _fill(example: Example) -> Callable[[], list[str]]:
-    def fill() -> list[str]:
-        lines = "\n".join(example.documents)
-        return [example.query, OWN, example.instruction, lines, documents.AUTO]
-
-    return fill
+def _fill(example: Example) -> str:
+    """A script: what is already known is not asked of the server."""
+    lines = "\n".join(example.documents)
+    return f"() => {json.dumps([example.query, OWN, example.instruction, lines, documents.AUTO])}"
 
 
 def _rank(events: Events) -> Callable[..., Any]:

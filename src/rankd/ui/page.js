@@ -68,8 +68,9 @@
       event.target.textContent = (await copied(code)) ? "Copied" : "Select and copy";
       setTimeout(() => (event.target.textContent = label), 1500);
     } else if (event.target.id === "rk-theme") {
-      const dark = document.body.classList.toggle("dark");
+      const dark = !document.body.classList.contains("dark");
       localStorage.setItem("rankd.theme", dark ? "dark" : "light");
+      follow();
     }
   });
 
@@ -84,13 +85,15 @@
     }
   }
 
-  // Gradio follows the system; a choice of the user's comes after it.
-  addEventListener("load", () => {
+  // Gradio follows the system, whenever it likes; a choice of the user's comes after it.
+  const follow = () => {
     const theme = localStorage.getItem("rankd.theme");
-    const follow = () => theme && document.body.classList.toggle("dark", theme === "dark");
-    follow();
-    setTimeout(follow, 500);
-  });
+    if (theme) {
+      document.body.classList.toggle("dark", theme === "dark");
+    }
+  };
+  new MutationObserver(follow).observe(document.body, { attributeFilter: ["class"] });
+  follow();
 
   const FORMS = { json: "json", jsonl: "json", ndjson: "json", csv: "csv", txt: "lines" };
 

@@ -1,0 +1,167 @@
+"""What is served at /ui, to whom, and what is not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from rankd import ui
+from servers import Server, serving
+
+KEY = "a-key-of-the-page-test"
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Server]:
+    """A server with keys, and a preset that is nobody's business without one."""
+    preset = '{"secret": "Find what nobody shall know"}'
+    flags = ("--engine", "fake", "--api-key", KEY, "--instructions", preset)
+    with serving(*flags, "--max-body-bytes", "100000") as server:
+        yield server
+
+
+def get(server: Server, path: str, **headers: str) -> httpx.Response:
+    return httpx.get(server.url + path, headers=headers, timeout=60)
+
+
+@pytest.mark.ui
+def test_the_page_needs_no_key_and_tells_nothing_of_the_server(guarded: Server) -> None:
+    reply = get(guarded, "/ui/")
+
+    assert reply.status_code == 200
+    assert "<gradio-app" in reply.text
+    assert "nobody shall know" not in reply.text
+    assert KEY not in reply.text
+
+
+@pytest.mark.ui
+def test_it_points_nowhere_else_and_forbids_to(guarded: Server) -> None:
+    reply = get(guarded, "/ui/")
+    policy = reply.headers["content-security-policy"]
+
+    # Of what a browser fetches by itself.
+    assert re.findall(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//', reply.text) == []
+    assert "iframeResizer.contentWindow" not in reply.text
+    assert "default-src 'none'" in policy
+    assert "connect-src 'self'" in policy
+    assert "http" not in policy
+
+
+@pytest.mark.ui
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/file=/etc/passwd",
+        "/file=/etc/passwd",
+        "/gradio_api/file/etc/passwd",
+        "/gradio_api/upload",
+        "/gradio_api/proxy=https://example.com",
+        "/gradio_api/queue/data",
+        "/gradio_api/heartbeat/x",
+        "/gradio_api/info",
+        "/gradio_api/startup-events",
+        "/gradio_api/runs",
+        "/config",
+        "/monitoring",
+        "/svelte/x",
+    ],
+)
+def test_other_paths_of_gradio_are_not_served(guarded: Server, path: str) -> None:
+    assert get(guarded, f"/ui{path}").status_code == 401
+    reply = get(guarded, f"/ui{path}", authorization=f"Bearer {KEY}")
+
+    assert reply.status_code == 404
+    assert "nothing is served" in reply.text
+
+
+@pytest.mark.ui
+@pytest.mark.parametrize(
+    "path",
+    ["/assets/../../../../../../../etc/passwd", "/assets/..%2f..%2f..%2f..%2f..%2f..%2fetc/passwd",
+     "/static//etc/passwd", "/assets/%2fetc/passwd"],
+)
+def test_no_path_leads_out_of_its_folder(guarded: Server, path: str) -> None:
+    with httpx.Client(timeout=60) as client:
+        request = client.build_request("GET", guarded.url + "/ui")
+        request.url = request.url.copy_with(raw_path=f"/ui{path}".encode())
+        reply = client.send(request)
+
+    assert reply.status_code in (401, 403, 404)
+    assert "root:" not in reply.text
+
+
+@pytest.mark.ui
+def test_strangers_cannot_make_it_work_or_read_a_body(guarded: Server) -> None:
+    url = f"{guarded.url}/ui/gradio_api/run/predict"
+    body = {"data": [], "fn_index": 0, "session_hash": "x"}
+
+    refused = httpx.post(url, json=body)
+    assert refused.status_code == 401
+    large = httpx.post(
+        url, content=b"x" * 200_000, headers={"authorization": f"Bearer {KEY}"}, timeout=60
+    )
+    assert large.status_code == 413
+
+
+@pytest.mark.ui
+def test_a_body_that_is_no_event_is_no_bug_of_the_servers(guarded: Server) -> None:
+    url = f"{guarded.url}/ui/gradio_api/run/predict"
+    reply = httpx.post(
+        url, content=b"{}", headers={"authorization": f"Bearer {KEY}"}, timeout=60
+    )
+
+    assert reply.status_code == 422
+
+
+@pytest.mark.ui
+def test_no_page_of_another_origin_may_read_it(guarded: Server) -> None:
+    for path in ("/ui/", "/ui/theme.css"):
+        headers = get(guarded, path, origin="https://evil.example").headers
+        assert not [name for name in headers if name.startswith("access-control")]
+
+
+@pytest.mark.ui
+def test_only_reading_is_open(guarded: Server) -> None:
+    headers = {"authorization": f"Bearer {KEY}"}
+    for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+        assert httpx.request(method, f"{guarded.url}/ui/").status_code == 401
+        assert httpx.request(method, f"{guarded.url}/ui/", headers=headers).status_code == 405
+    assert httpx.head(f"{guarded.url}/ui/", timeout=60).status_code == 200
+
+
+@pytest.mark.ui
+def test_without_a_slash_the_browser_is_led_to_it_wherever_it_stands(guarded: Server) -> None:
+    reply = get(guarded, "/ui")
+
+    assert reply.status_code == 307
+    assert reply.headers["location"] == "ui/"
+
+
+def test_what_is_open_is_the_page_and_its_files() -> None:
+    assert ui.is_open("/ui")
+    assert ui.is_open("/ui/assets/index.js")
+    assert not ui.is_open("/ui/gradio_api/run/predict")
+    assert not ui.is_open("/uikit")
+    assert not ui.is_open("/ui/config")
+
+
+def test_without_gradio_a_sentence_says_how_to_get_it(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rankd.ui.page.find_spec", lambda name: None)
+
+    reply = client.get("/ui")
+
+    assert reply.status_code == 404
+    assert "pip install 'rankd[ui]'" in reply.json()["error"]["message"]
+
+
+@pytest.mark.ui
+def test_it_can_be_left_out() -> None:
+    with serving("--engine", "fake", "--no-ui") as server:
+        assert get(server, "/ui").status_code == 404
+        assert "nothing is served at /ui;" in get(server, "/ui").text
