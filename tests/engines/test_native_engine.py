@@ -14,6 +14,7 @@ from rankd.engines.base import EngineInfo
 from rankd.engines.native import NativeEngine, wire
 from rankd.engines.native.process import Worker
 from rankd.errors import DeadlineExceeded, EngineDown
+from rankd.timeline import TURN, Turn
 from rankd.types import Prompt
 
 INFO = EngineInfo("native", "puppet", "0", "cpu", "float32", 512)
@@ -207,5 +208,29 @@ def test_everyone_hears_when_the_worker_falls() -> None:
 def test_no_prompts_no_logits_and_no_waiting() -> None:
     async def scene(engine: NativeEngine, puppet: Puppet) -> None:
         assert await engine.score([]) == []
+
+    _play(scene)
+
+
+def test_a_call_says_when_the_worker_begins_with_it_not_when_it_lies_in_the_pipe() -> None:
+    async def scene(engine: NativeEngine, puppet: Puppet) -> None:
+        turns = [Turn(), Turn()]
+        asked = []
+        for turn in turns:
+            before = TURN.set(turn)
+            asked.append(_ask(engine, 1, 2))
+            TURN.reset(before)
+            await _settle()
+
+        assert len(puppet.sent) == 2
+        assert all(turn.queues for turn in turns)
+        first, second = turns
+        assert first.began is not None
+        assert second.began is None
+        await puppet.answer()
+        assert second.began is not None
+        assert second.began >= first.began
+        await puppet.answer()
+        await asyncio.gather(*asked)
 
     _play(scene)
