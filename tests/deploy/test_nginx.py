@@ -327,7 +327,7 @@ def test_an_upload_above_the_limit_of_requests_passes(pair: Pair) -> None:
 def test_lines_are_passed_on_as_they_come(tmp_path: Path) -> None:
     ports = [free_port(), free_port()]
     front = free_port()
-    documents = [f"{text} {n}" * 20 for n in range(25) for text in FACTS]
+    documents = [f"{text} {n}" * 20 for n in range(15) for text in FACTS]
     body = {"query": "What is the capital of China?", "documents": documents}
     ask = {"accept": "application/x-ndjson"}
     with (
