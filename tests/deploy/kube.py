@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -112,6 +114,14 @@ class Chart:
         return [
             one for name, text in files.items() if name.endswith(".yaml") for one in objects(text)
         ]
+
+
+@cache
+def the_chart() -> Chart:
+    """Its renderer is built once for all tests."""
+    folder = Path(tempfile.mkdtemp(prefix="rankd-chart-"))
+    atexit.register(shutil.rmtree, folder)
+    return Chart(build_renderer(folder), folder)
 
 
 def _run(*command: str, **environment: str) -> str:

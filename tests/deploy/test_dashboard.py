@@ -20,9 +20,6 @@ DASHBOARD = json.loads((ROOT / "deploy/grafana/dashboards/rankd.json").read_text
 RULES = sorted((ROOT / "deploy/prometheus/rules").glob("*.yml"))
 DOCUMENT = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
 
-# Of the stages of a request.
-ELSEWHERE = {"rankd_stage_duration_seconds"}
-
 HISTOGRAM = ("", "_bucket", "_sum", "_count")
 
 
@@ -52,7 +49,6 @@ def series() -> set[str]:
         for name, kind in own().items()
         for suffix in (HISTOGRAM if kind == "histogram" else ("",))
     }
-    found |= {name + suffix for name in ELSEWHERE for suffix in HISTOGRAM}
     # Of a process that is not there in tests.
     kinds = ("resident_memory_bytes", "cpu_seconds_total")
     return found | {f"rankd_engine_process_{kind}" for kind in kinds}

@@ -17,7 +17,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 import yaml
-from kube import CHART, Chart, Object, objects, the
+from kube import CHART, Chart, Object, objects, the, the_chart
 
 import rankd
 from servers import Server, serving
@@ -67,6 +67,11 @@ WRONG: list[Object] = [
     {"strategy": {"type": "Canary"}},
     {"nodeSelector": {"pool": 1}},
 ]
+
+
+@pytest.fixture(scope="session")
+def chart() -> Chart:
+    return the_chart()
 
 
 @pytest.mark.parametrize("file", VALUES, ids=lambda file: file.name)

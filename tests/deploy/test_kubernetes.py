@@ -34,6 +34,7 @@ from kube import (
     settings,
     start_seconds,
     the,
+    the_chart,
     variables,
 )
 
@@ -104,6 +105,11 @@ ODD: dict[str, Object] = {
 }
 
 COMPONENTS = ("autoscaling", "keda", "keys", "servicemonitor")
+
+
+@pytest.fixture(scope="session")
+def chart() -> Chart:
+    return the_chart()
 
 
 @pytest.fixture(scope="session")

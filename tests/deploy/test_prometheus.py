@@ -33,9 +33,6 @@ RULES = sorted((PROMETHEUS / "rules").glob("*.yml"))
 # What a rankd without vLLM has nothing of.
 OPTIONAL = ["vllm:"]
 
-# Of what another part of the work brings; empty as soon as it is there.
-NOT_YET = ["rankd_stage_duration_seconds"]
-
 LOAD_SECONDS = float(os.environ.get("DASHBOARD_SECONDS", "26"))
 KEYS = ("prometheus", "acme", "umbrella", "greedy")
 
@@ -308,7 +305,7 @@ def test_the_load_was_what_a_dashboard_should_show(watched: Watched) -> None:
 
 
 def test_every_panel_of_the_dashboard_shows_something(watched: Watched) -> None:
-    optional = [flag for name in OPTIONAL + NOT_YET for flag in ("--optional", name)]
+    optional = [flag for name in OPTIONAL for flag in ("--optional", name)]
 
     ended = watched.bench(*optional)
 
@@ -317,7 +314,7 @@ def test_every_panel_of_the_dashboard_shows_something(watched: Watched) -> None:
     assert len(lines) > 50
     empty = [line for line in lines if not line.endswith(" series")]
     assert all(
-        line.endswith(tuple(f"{one} may be" for one in OPTIONAL + NOT_YET)) for line in empty
+        line.endswith(tuple(f"{one} may be" for one in OPTIONAL)) for line in empty
     )
 
 
@@ -353,9 +350,8 @@ def test_every_rule_is_evaluated_without_an_error(watched: Watched) -> None:
 
 def test_every_recorded_series_is_there(watched: Watched) -> None:
     for rule in (rule for file in RULES for rule in in_file(file) if "record" in rule):
-        if not any(name in rule["expr"] for name in NOT_YET):
-            found = watched.ask("query", query=rule["record"])["result"]
-            assert found, f"{rule['record']} is empty"
+        found = watched.ask("query", query=rule["record"])["result"]
+        assert found, f"{rule['record']} is empty"
 
 
 def test_every_metric_that_a_rule_asks_for_is_there(watched: Watched) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from kube import MANIFESTS, Chart, program, the
+from kube import MANIFESTS, Chart, program, the, the_chart
 
 from servers import serving
 
@@ -27,6 +27,11 @@ POD = {
     "__meta_kubernetes_pod_annotation_prometheus_io_scrape": "true",
     "__meta_kubernetes_pod_annotation_prometheus_io_path": "/metrics",
 }
+
+
+@pytest.fixture(scope="session")
+def chart() -> Chart:
+    return the_chart()
 
 
 @pytest.fixture(scope="module")
