@@ -4,8 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
-# Tests wait more than they compute: for servers that start, drain and time out.
-WORKERS ?= 3
+# Processes of tests. Each starts servers and engines that compute, so not many more than cores.
+WORKERS ?= 2
 VLLM_VENV ?= .venv-vllm
 WHEEL_VENV ?= .venv-wheel
 BIN := $(VENV)/bin
