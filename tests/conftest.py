@@ -33,7 +33,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Leave Redis out; else it fails where there is no redis-server.",
     )
 
-
     parser.getgroup("ui", "of make test-ui").addoption(
         "--screenshots", type=Path, help="A folder for pictures of the web page, docs/images."
     )
