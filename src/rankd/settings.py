@@ -248,8 +248,7 @@ class Settings(BaseModel):
     )
     ui: bool = Field(
         True,
-        description="Serve the web page /ui, where rankd[ui] is installed; it is loaded at the first "
-        "visit.",
+        description="Serve the web page /ui; needs rankd[ui], loaded at its first visit.",
     )
     batch_dir: Path | None = Field(
         None,

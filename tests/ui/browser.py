@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,10 @@ class Browser:
 
     def wait(self, css: str) -> WebElement:
         """The first element that fits and is shown."""
-        return self._until(lambda: next((e for e in self.all(css) if e.is_displayed()), None), css)
+        element: WebElement = self._until(
+            lambda: next((e for e in self.all(css) if e.is_displayed()), None), css
+        )
+        return element
 
     def wait_for(self, css: str, text: str) -> WebElement:
         """The first element that fits and says this."""
@@ -52,10 +55,13 @@ class Browser:
         def found() -> WebElement | None:
             return next((e for e in self.all(css) if text in e.text), None)
 
-        return self._until(found, f"{text!r} in {css}")
+        element: WebElement = self._until(found, f"{text!r} in {css}")
+        return element
 
-    def _until(self, found: Any, what: str) -> Any:
-        waiting = WebDriverWait(self.driver, PATIENCE, ignored_exceptions=[StaleElementReferenceException])
+    def _until(self, found: Callable[[], Any], what: str) -> Any:
+        waiting = WebDriverWait(
+            self.driver, PATIENCE, ignored_exceptions=[StaleElementReferenceException]
+        )
         return waiting.until(lambda _: found(), f"no {what}")
 
     def all(self, css: str) -> list[WebElement]:
@@ -84,7 +90,8 @@ class Browser:
 
     def wait_for_hidden(self, css: str) -> WebElement:
         """The first element that fits, shown or not."""
-        return self._until(lambda: next(iter(self.all(css)), None), css)
+        element: WebElement = self._until(lambda: next(iter(self.all(css)), None), css)
+        return element
 
     def wait_for_value(self, css: str, text: str) -> None:
         """Until a field holds exactly this, but for blanks at its ends."""
@@ -136,7 +143,9 @@ class Browser:
         # Nothing is pointed at, and nothing is half on its way.
         self.run("if (arguments[0]) scrollTo(0, 0); document.activeElement.blur()", top)
         WebDriverWait(self.driver, PATIENCE).until(
-            lambda _: self.run("return document.getAnimations().every(a => a.playState != 'running')")
+            lambda _: self.run(
+                "return document.getAnimations().every(a => a.playState != 'running')"
+            )
         )
         (folder / f"ui-{name}.png").write_bytes(self.driver.get_screenshot_as_png())
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-
 from browser import Browser, browsing, need
+
 from servers import Server, serving
 
 pytestmark = pytest.mark.ui

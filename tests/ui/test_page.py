@@ -44,7 +44,10 @@ def test_it_points_nowhere_else_and_forbids_to(guarded: Server) -> None:
     policy = reply.headers["content-security-policy"]
 
     # Of what a browser fetches by itself.
-    assert re.findall(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//', reply.text) == []
+    assert (
+        re.findall(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//', reply.text)
+        == []
+    )
     assert "iframeResizer.contentWindow" not in reply.text
     assert "default-src 'none'" in policy
     assert "connect-src 'self'" in policy
@@ -81,8 +84,12 @@ def test_other_paths_of_gradio_are_not_served(guarded: Server, path: str) -> Non
 @pytest.mark.ui
 @pytest.mark.parametrize(
     "path",
-    ["/assets/../../../../../../../etc/passwd", "/assets/..%2f..%2f..%2f..%2f..%2f..%2fetc/passwd",
-     "/static//etc/passwd", "/assets/%2fetc/passwd"],
+    [
+        "/assets/../../../../../../../etc/passwd",
+        "/assets/..%2f..%2f..%2f..%2f..%2f..%2fetc/passwd",
+        "/static//etc/passwd",
+        "/assets/%2fetc/passwd",
+    ],
 )
 def test_no_path_leads_out_of_its_folder(guarded: Server, path: str) -> None:
     with httpx.Client(timeout=60) as client:
@@ -110,9 +117,7 @@ def test_strangers_cannot_make_it_work_or_read_a_body(guarded: Server) -> None:
 @pytest.mark.ui
 def test_a_body_that_is_no_event_is_no_bug_of_the_servers(guarded: Server) -> None:
     url = f"{guarded.url}/ui/gradio_api/run/predict"
-    reply = httpx.post(
-        url, content=b"{}", headers={"authorization": f"Bearer {KEY}"}, timeout=60
-    )
+    reply = httpx.post(url, content=b"{}", headers={"authorization": f"Bearer {KEY}"}, timeout=60)
 
     assert reply.status_code == 422
 

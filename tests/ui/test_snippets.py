@@ -33,7 +33,7 @@ HARD = [
 BODY: dict[str, Any] = {
     "query": HARD[0],
     "documents": [*HARD, {"text": "an object", "n": 7, "yes": True, "no": None}],
-    "instruction": "say \"which\" it's",
+    "instruction": 'say "which" it\'s',
     "return_details": True,
 }
 

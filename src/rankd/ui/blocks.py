@@ -21,7 +21,14 @@ from rankd.ui import documents, render
 from rankd.ui.events import OWN, Events, Question
 from rankd.ui.examples import EXAMPLES, Example
 
-_SANS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Noto Sans CJK SC", "sans-serif"]
+_SANS = [
+    "ui-sans-serif",
+    "system-ui",
+    "-apple-system",
+    "Segoe UI",
+    "Noto Sans CJK SC",
+    "sans-serif",
+]
 _MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 
 _FORMS = {

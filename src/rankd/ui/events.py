@@ -101,9 +101,7 @@ class Events:
 
         return await asyncio.to_thread(draw)
 
-    async def compare(
-        self, first: Question, second: Question, headers: Mapping[str, str]
-    ) -> str:
+    async def compare(self, first: Question, second: Question, headers: Mapping[str, str]) -> str:
         """Two rankings of the same documents; B says how it differs from A."""
         try:
             found = await _documents(first)

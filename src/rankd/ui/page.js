@@ -85,15 +85,14 @@
     }
   }
 
-  // Gradio follows the system, whenever it likes; a choice of the user's comes after it.
+  // Gradio follows the system while it starts; a choice of the user's comes after it.
   const follow = () => {
     const theme = localStorage.getItem("rankd.theme");
     if (theme) {
       document.body.classList.toggle("dark", theme === "dark");
     }
   };
-  new MutationObserver(follow).observe(document.body, { attributeFilter: ["class"] });
-  follow();
+  [0, 300, 1000, 3000].forEach((wait) => setTimeout(follow, wait));
 
   const FORMS = { json: "json", jsonl: "json", ndjson: "json", csv: "csv", txt: "lines" };
 

@@ -45,6 +45,10 @@ _ICON = (
 )
 
 
+# Gradio's own follows the system alone, not the button of the page.
+_BACKGROUND = "<style>body{background:var(--body-background-fill,var(--bg))!important}</style>"
+
+
 def is_open(path: str) -> bool:
     """Whether a GET of it needs no key: the page itself, which holds nothing of the server's."""
     return path == ROOT or path.startswith(tuple(ROOT + file for file in _FILES))
@@ -149,7 +153,9 @@ def _guarded(send: Send) -> Send:
 
     async def guarded(message: Message) -> None:
         if message["type"] == "http.response.start":
-            kept = [pair for pair in message["headers"] if not pair[0].startswith(b"access-control")]
+            kept = [
+                pair for pair in message["headers"] if not pair[0].startswith(b"access-control")
+            ]
             message["headers"] = [*kept, *_HEADERS]
         await send(message)
 
@@ -198,7 +204,7 @@ def _own(page: str) -> bytes:
     page = _STRANGERS.sub("", _IFRAMES.sub("", page))
     page = page.replace(_CONFIG_END, where + _CONFIG_END, 1)
     return page.replace(
-        "<head>", f'<head><link rel="icon" href="{_ICON}">', 1
+        "<head>", f'<head><link rel="icon" href="{_ICON}">{_BACKGROUND}', 1
     ).encode()
 
 

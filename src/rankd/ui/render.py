@@ -143,7 +143,7 @@ def comparison(first: Column, second: Column, names: tuple[str, str]) -> str:
         f"the best document is {'the same' if same_best else 'another'}."
     )
     sides = "".join(
-        f'<section><h3><span>{letter}</span>{escaped(name)}</h3>{ranking(column)}</section>'
+        f"<section><h3><span>{letter}</span>{escaped(name)}</h3>{ranking(column)}</section>"
         for letter, name, column in zip("AB", names, (first, second), strict=True)
     )
     return f'<p class="rk-verdict">{said}</p><div class="rk-sides">{sides}</div>'
