@@ -10,6 +10,7 @@ import signal
 import subprocess
 import termios
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from servers import START_SECONDS, command
@@ -46,7 +47,7 @@ def on_terminal(
     until: str | None = None,
     program: list[str] | None = None,
     seconds: float = START_SECONDS,
-    **environment: str,
+    environment: Mapping[str, str] | None = None,
 ) -> Shown:
     """Run a rankd command on a terminal to its end.
 
@@ -64,7 +65,7 @@ def on_terminal(
         stdin=follower,
         stdout=follower,
         stderr=follower,
-        env={**inherited, "TERM": "xterm-256color", **environment},
+        env={**inherited, "TERM": "xterm-256color", **(environment or {})},
         start_new_session=True,
     )
     os.close(follower)

@@ -97,7 +97,7 @@ def test_zsh_loads_the_script_and_completes_rankd_by_it(scripts: Path) -> None:
     """Its functions complete only inside its line editor, so TAB itself is not pressed."""
     program = f"""
     autoload -Uz compinit && compinit -u -D
-    source {scripts}/zsh
+    eval "$(<{scripts}/zsh)"
     print $_comps[rankd]
     whence -w $_comps[rankd]
     """

@@ -36,7 +36,7 @@ def test_a_terminal_shows_how_far_a_download_is_and_how_long_it_takes(
     files: Path, tmp_path: Path
 ) -> None:
     with hub(files, seconds=6) as url:
-        shown = on_terminal("check", MODEL, columns=110, **environment(url, tmp_path))
+        shown = on_terminal("check", MODEL, columns=110, environment=environment(url, tmp_path))
 
     assert shown.status == 0
     size = sum(file.stat().st_size for file in files.iterdir()) / 1e6
@@ -63,7 +63,7 @@ def test_ctrl_c_ends_a_download_at_once(files: Path, tmp_path: Path) -> None:
     with hub(files, seconds=100) as url:
         began = time.monotonic()
         shown = on_terminal(
-            "check", MODEL, until="downloading", **environment(url, tmp_path), seconds=60
+            "check", MODEL, until="downloading", environment=environment(url, tmp_path), seconds=60
         )
 
     assert shown.status == INTERRUPTED

@@ -23,7 +23,7 @@ READY = "Ctrl-C stops it"
 def served(*arguments: str, columns: int = 80, **environment: str) -> Shown:
     """A server on the fake engine, until it is ready."""
     given = ("serve", "--engine", "fake", "--port", "0", *arguments)
-    return on_terminal(*given, columns=columns, until=READY, **environment)
+    return on_terminal(*given, columns=columns, until=READY, environment=environment)
 
 
 def screen_of(columns: int = 80, ui: bool = False, **given: object) -> str:

@@ -198,7 +198,7 @@ def test_ctrl_c_while_it_loads_is_calm(name: str) -> None:
 
 
 def test_a_dumb_terminal_gets_no_escape_sequences() -> None:
-    shown = on_terminal("check", TERM="dumb")
+    shown = on_terminal("check", environment={"TERM": "dumb"})
 
     assert shown.status == 0
     assert "\x1b" not in shown.raw
