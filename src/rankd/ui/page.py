@@ -45,8 +45,12 @@ _ICON = (
 )
 
 
-# Gradio's own follows the system alone, not the button of the page.
-_BACKGROUND = "<style>body{background:var(--body-background-fill,var(--bg))!important}</style>"
+# Gradio's colour follows the system alone, not the button of the page; the copy of the tabs that it
+# measures would widen a phone's page.
+_BACKGROUND = (
+    "<style>body{background:var(--body-background-fill,var(--bg))!important}"
+    "html,body,gradio-app{overflow-x:clip!important}</style>"
+)
 
 
 def is_open(path: str) -> bool:
