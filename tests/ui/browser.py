@@ -20,6 +20,9 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 PATIENCE = 60
 
+# Gradio measures its tabs by copies of them, which nobody sees.
+_BUTTONS = "button:not([tabindex='-1']), button[role=tab]"
+
 
 @dataclass
 class Browser:
@@ -100,7 +103,7 @@ class Browser:
 
     def press(self, label: str) -> None:
         button = self._until(
-            lambda: next((b for b in self.all("button") if b.text == label), None), label
+            lambda: next((b for b in self.all(_BUTTONS) if b.text == label), None), label
         )
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
         button.click()

@@ -49,7 +49,8 @@ _ICON = (
 # measures would widen a phone's page.
 _BACKGROUND = (
     "<style>body{background:var(--body-background-fill,var(--bg))!important}"
-    "html,body,gradio-app{overflow-x:clip!important}</style>"
+    "html,body,gradio-app{overflow-x:clip!important}@media(max-width:800px){"
+    "gradio-app main,gradio-app .fillable{padding:.25rem!important}}</style>"
 )
 
 
