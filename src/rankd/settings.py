@@ -612,7 +612,7 @@ def _of_table(path: str, kind: str, reason: str, value: Any) -> str:
 _TOPICS: Mapping[str, tuple[str, ...]] = {
     "Model": ("model", "revision", "served_model_name", "strict_model", "self_check"),
     "Address and HTTPS": (
-        *("host", "port", "cors_origins"),
+        *("host", "port", "cors_origins", "ui"),
         *("ssl_certfile", "ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs"),
     ),
     "Keys and what each may ask for": (
@@ -642,7 +642,10 @@ _TOPICS: Mapping[str, tuple[str, ...]] = {
         *("batch_dir", "batch_file_bytes", "batch_lines", "batch_stored_bytes"),
         *("batch_days", "batch_concurrency"),
     ),
-    "Log and end": ("log_level", "access_log", "drain_seconds", "drain_delay_seconds"),
+    "Log, traces and end": (
+        *("log_level", "log_format", "log_texts", "access_log", "otel"),
+        *("drain_seconds", "drain_delay_seconds"),
+    ),
 }
 
 

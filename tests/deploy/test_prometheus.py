@@ -313,9 +313,7 @@ def test_every_panel_of_the_dashboard_shows_something(watched: Watched) -> None:
     lines = ended.stdout.splitlines()
     assert len(lines) > 50
     empty = [line for line in lines if not line.endswith(" series")]
-    assert all(
-        line.endswith(tuple(f"{one} may be" for one in OPTIONAL)) for line in empty
-    )
+    assert all(line.endswith(tuple(f"{one} may be" for one in OPTIONAL)) for line in empty)
 
 
 def test_an_empty_panel_is_told_of(watched: Watched) -> None:
