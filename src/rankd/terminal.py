@@ -56,13 +56,18 @@ def prepare() -> None:
 
     What cannot be spelled in the locale's encoding is written as `\\u4e2d`. A standard
     stream that the caller closed becomes /dev/null: else the next socket would take its
-    number, and whatever a library prints would go there.
+    number, and whatever a library prints would go there. `sys.stdout` and `sys.stderr` write
+    to it then, so that nobody has to ask whether they are None; `sys.stdin` stays None, and
+    who reads it says that it is closed.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # It takes the lowest number that is free.
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
