@@ -17,7 +17,7 @@ FLOORS: list[dict[str, set[str]]] = [
     {
         "command line": {
             *("__main__", "parser", "server", "http11", "offline", "probe", "tls", "notify"),
-            *("screen", "terminal", "waiting", "completion", "report"),
+            *("screen", "waiting", "completion", "report"),
         }
     },
     {"evaluation": {"evaluation"}},
@@ -42,7 +42,7 @@ FLOORS: list[dict[str, set[str]]] = [
     {"engines": {"engines"}, "prompts": {"prompts"}},
     {"settings": {"settings", "tables", "checkpoint", "download"}},
     {
-        "foundation": {"metrics", "errors", "types", "loading", "timeline", "logs"},
+        "foundation": {"metrics", "errors", "types", "loading", "timeline", "logs", "terminal"},
         "client": {"client"},
     },
     {"version": {"__init__"}},

@@ -114,9 +114,16 @@ def test_no_text_forges_a_line_of_text(text: str) -> None:
 def test_colours_are_for_terminals_that_want_them(
     variables: dict[str, str], coloured: bool
 ) -> None:
-    with mock.patch.dict(os.environ, {"TERM": "xterm", "NO_COLOR": "", **variables}):
+    plain = {"TERM": "xterm", "NO_COLOR": "", "FORCE_COLOR": ""}
+    with mock.patch.dict(os.environ, {**plain, **variables}):
         assert ("\x1b[33m" in written("oh", "auto", Terminal())) is coloured
         assert "\x1b" not in written("oh", "text")
+
+
+def test_colours_can_be_forced_into_text_but_not_into_json() -> None:
+    with mock.patch.dict(os.environ, {"TERM": "xterm", "NO_COLOR": "", "FORCE_COLOR": "1"}):
+        assert "\x1b[33m" in written("oh", "text")
+        assert "\x1b" not in written("oh", "auto")
 
 
 def test_auto_is_text_for_people_and_json_for_machines() -> None:

@@ -15,6 +15,7 @@ from typing import IO, Any, Literal
 
 from pythonjsonlogger.json import JsonFormatter
 
+from rankd.terminal import has_colours
 from rankd.types import NO_ID, REQUEST_ID, TRACE
 
 Shape = Literal["auto", "text", "json"]
@@ -52,7 +53,7 @@ def handler(shape: Shape = "auto", stream: IO[str] | None = None) -> logging.Han
     if shape == "json" or (shape == "auto" and not stream.isatty()):
         writing.setFormatter(_json())
     else:
-        writing.setFormatter(Text(colours=_takes_colours(stream)))
+        writing.setFormatter(Text(colours=has_colours(stream)))
     return writing
 
 
@@ -79,13 +80,6 @@ def dict_config(shape: Shape, loggers: Mapping[str, str]) -> dict[str, Any]:
             for name, level in loggers.items()
         },
     }
-
-
-def _takes_colours(stream: IO[str]) -> bool:
-    """https://no-color.org: a variable that is set and not empty."""
-    return (
-        stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "") != "dumb"
-    )
 
 
 def _name_request(record: logging.LogRecord) -> bool:

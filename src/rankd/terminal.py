@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Mapping
-from typing import TextIO
+from typing import IO
 
 # Where nobody says how wide: what every terminal was for decades.
 _WIDTH = 80
@@ -15,12 +15,12 @@ _WIDTH = 80
 _STYLES = {"bold": "1", "faint": "2", "red": "31", "green": "32"}
 
 
-def is_terminal(stream: TextIO | None) -> bool:
+def is_terminal(stream: IO[str] | None) -> bool:
     """Whether a person reads it; a stream that the caller closed is None."""
     return stream is not None and stream.isatty()
 
 
-def width(stream: TextIO | None) -> int:
+def width(stream: IO[str] | None) -> int:
     """Columns of the terminal behind a stream; `COLUMNS` beats what it says itself."""
     if (given := os.environ.get("COLUMNS", "")).isdecimal() and int(given) > 0:
         return int(given)
@@ -36,7 +36,7 @@ def is_clever() -> bool:
     return os.environ.get("TERM", "dumb") != "dumb"
 
 
-def has_colours(stream: TextIO | None, environment: Mapping[str, str] | None = None) -> bool:
+def has_colours(stream: IO[str] | None, environment: Mapping[str, str] | None = None) -> bool:
     """By NO_COLOR (no-color.org), then FORCE_COLOR, then TERM, then whether it is a terminal."""
     environment = os.environ if environment is None else environment
     if environment.get("NO_COLOR"):
@@ -46,7 +46,7 @@ def has_colours(stream: TextIO | None, environment: Mapping[str, str] | None = N
     return environment.get("TERM") != "dumb" and is_terminal(stream)
 
 
-def styled(text: str, style: str, stream: TextIO | None) -> str:
+def styled(text: str, style: str, stream: IO[str] | None) -> str:
     """The text in bold, faint, red or green, where colours are shown."""
     return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if has_colours(stream) else text
 
