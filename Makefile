@@ -129,7 +129,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Setting up $(VENV); the first time this takes a minute or two."
+	@echo "Setting up $(VENV); the first time this takes some minutes."
 	$(INSTALL) --editable '.[native,client,ui]'
 	@touch $@
 

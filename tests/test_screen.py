@@ -135,3 +135,15 @@ def test_https_and_batch_jobs_and_limits_of_keys_are_in_it(tmp_path: Path) -> No
 
 def test_other_names_of_the_model_are_in_it() -> None:
     assert "Names    builtin, code" in screen_of(aliases={"code": {}})
+
+
+def test_the_documented_screen_is_the_screen() -> None:
+    page = (Path(__file__).parent.parent / "docs/cli.md").read_text(encoding="utf-8")
+    [shown] = re.findall(r"```text\n(builtin is ready .*?)\n```", page, re.DOTALL)
+    same = [
+        # Of the real model, and of the next release.
+        re.sub(r"(Model|Engine) .*|\(rankd [^)]+\)", r"\1", said)
+        for said in (shown, screen_of(ui=True).strip())
+    ]
+
+    assert same[0] == same[1]
