@@ -8,9 +8,8 @@ import re
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI
 
-from rankd import terminal
+from rankd import terminal, ui
 from rankd.app import open_app
 from rankd.screen import ready
 from rankd.settings import Settings
@@ -26,19 +25,22 @@ def served(*arguments: str, columns: int = 80, **environment: str) -> Shown:
     return on_terminal(*given, columns=columns, until=READY, environment=environment)
 
 
-def screen_of(columns: int = 80, ui: bool = False, **given: object) -> str:
-    """The screen of a server that could be, without starting one."""
+def screen_of(columns: int = 80, gradio: bool = True, **given: object) -> str:
+    """The screen of a server that could be, without starting one.
+
+    Args:
+        gradio: whether it is installed.
+    """
 
     async def made() -> str:
         settings = Settings.model_validate({"engine": "fake", **given})
         async with open_app(settings) as app:
-            if ui:
-                app.mount("/ui", FastAPI())
             stream = io.StringIO()
             return ready(app, settings, settings.host, 8000, stream)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("COLUMNS", str(columns))
+        patched.setattr(ui, "is_installed", lambda: gradio)
         return asyncio.run(made())
 
 
@@ -105,8 +107,9 @@ def test_it_is_plain_ascii() -> None:
 
 
 def test_it_names_the_page_only_where_one_is_served() -> None:
-    assert "http://127.0.0.1:8000/ui" in screen_of(ui=True)
-    assert "/ui" not in screen_of()
+    assert "http://127.0.0.1:8000/ui" in screen_of()
+    assert "/ui" not in screen_of(ui=False)
+    assert "/ui" not in screen_of(gradio=False)
 
 
 def test_it_says_where_to_look_when_it_listens_everywhere() -> None:
@@ -143,7 +146,7 @@ def test_the_documented_screen_is_the_screen() -> None:
     same = [
         # Of the real model, and of the next release.
         re.sub(r"(Model|Engine) .*|\(rankd [^)]+\)", r"\1", said)
-        for said in (shown, screen_of(ui=True).strip())
+        for said in (shown, screen_of().strip())
     ]
 
     assert same[0] == same[1]

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from fastapi import FastAPI
 
-from rankd import __version__, terminal
+from rankd import __version__, terminal, ui
 from rankd.desk import Desk
 from rankd.settings import Settings
 
@@ -30,7 +30,7 @@ def ready(app: FastAPI, settings: Settings, host: str, port: int, stream: TextIO
     title = f"{desk.name} is ready (rankd {__version__})"
     lines = ["", *(terminal.styled(line, "bold", stream) for line in _wrapped(title, columns, 0))]
     lines.append("")
-    for label, text in _rows(app, desk, settings, host, port):
+    for label, text in _rows(desk, settings, host, port):
         first, *more = _wrapped(text, columns, len(_label(label)))
         lines.append(terminal.styled(_label(label), "faint", stream) + first)
         lines += [" " * len(_label(label)) + line for line in more]
@@ -49,9 +49,7 @@ def _wrapped(text: str, columns: int, indent: int) -> list[str]:
     )
 
 
-def _rows(
-    app: FastAPI, desk: Desk, settings: Settings, host: str, port: int
-) -> Iterator[tuple[str, str]]:
+def _rows(desk: Desk, settings: Settings, host: str, port: int) -> Iterator[tuple[str, str]]:
     info = desk.ranker.engine.info
     yield "Model", f"{info.model}, revision {info.revision}"
     if desk.profiles.aliases:
@@ -60,7 +58,7 @@ def _rows(
     url = address(settings, _LOCAL.get(host, host), port)
     everywhere = f", and all other addresses of this machine ({host})" if host in _LOCAL else ""
     yield "Address", url + everywhere
-    if any(_is_ui(getattr(route, "path", "")) for route in app.routes):
+    if settings.ui and ui.is_installed():
         yield "Try it", f"{url}/ui"
     yield "Docs", f"{url}/docs"
     yield "Metrics", f"{url}/metrics"
@@ -68,10 +66,6 @@ def _rows(
     yield "Limits", _limits(desk, settings)
     if settings.batch_dir is not None:
         yield "Batches", f"in {settings.batch_dir}"
-
-
-def _is_ui(path: str) -> bool:
-    return path == "/ui" or path.startswith("/ui/")
 
 
 def address(settings: Settings, host: str, port: int) -> str:

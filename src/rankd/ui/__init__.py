@@ -10,6 +10,6 @@
 - examples.py   something to begin with
 """
 
-from rankd.ui.page import is_open, routes
+from rankd.ui.page import is_installed, is_open, routes
 
-__all__ = ["is_open", "routes"]
+__all__ = ["is_installed", "is_open", "routes"]

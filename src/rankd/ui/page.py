@@ -59,6 +59,11 @@ def is_open(path: str) -> bool:
     return path == ROOT or path.startswith(tuple(ROOT + file for file in _FILES))
 
 
+def is_installed() -> bool:
+    """Whether the page can be drawn here; where it cannot, `/ui` says what is missing."""
+    return find_spec("gradio") is not None
+
+
 def routes(app: ASGIApp, desk: Desk, settings: Settings) -> list[BaseRoute]:
     """What is served at `/ui`; nothing when the settings say so.
 
@@ -98,7 +103,7 @@ class Page:
         scope["route"] = self
         scope["endpoint"] = self
         path = scope["path"].removeprefix(ROOT)
-        if find_spec("gradio") is None:
+        if not is_installed():
             raise NotFound("the page needs Gradio: pip install 'rankd[ui]' and start again")
         if self._stopping():
             raise ShuttingDown("the server is stopping; ask another, or this one later")
