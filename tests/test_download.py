@@ -49,7 +49,10 @@ def test_a_terminal_shows_how_far_a_download_is_and_how_long_it_takes(
 
 def test_a_log_has_a_line_for_each_step(files: Path, tmp_path: Path) -> None:
     with hub(files) as url:
-        ended = run("check", MODEL, "--log-level", "debug", **environment(url, tmp_path))
+        ended = run(
+            *("check", MODEL, "--log-level", "debug", "--log-format", "text"),
+            **environment(url, tmp_path),
+        )
 
     steps = [line.split(" rankd: ")[1] for line in ended.stderr.splitlines() if " rankd: " in line]
     assert ended.returncode == 0

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -53,9 +54,11 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def outcome(block: Block, url: str) -> str:
-    code = block.code.replace(HOST, url)
-    if block.language == "python":
+@cache
+def outcome(language: str, code: str, url: str) -> str:
+    """What it prints; two pages may show the same command."""
+    code = code.replace(HOST, url)
+    if language == "python":
         return subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
         ).stdout
@@ -86,7 +89,7 @@ def _is_in(line: str, printed: str) -> bool:
 
 @pytest.mark.parametrize("block", blocks(), ids=str)
 def test_a_block_prints_what_stands_below_it(block: Block, server: Server) -> None:
-    printed = outcome(block, server.url)
+    printed = outcome(block.language, block.code, server.url)
 
     missing = differences(block.shown, printed)
     assert not missing, f"{block.page}.md shows {missing}, but this was printed:\n{printed}"
