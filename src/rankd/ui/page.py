@@ -175,7 +175,7 @@ def _guarded(send: Send) -> Send:
 async def _got(gradio: ASGIApp) -> str:
     """The HTML that Gradio makes; it is the same for everyone."""
     parts: list[bytes] = []
-    scope = {
+    scope: Scope = {
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
