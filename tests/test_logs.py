@@ -7,7 +7,7 @@ import io
 import json
 import logging
 import os
-import pty
+import re
 import signal
 import socket
 import subprocess
@@ -31,7 +31,8 @@ from rankd.errors import InternalError
 from rankd.logs import Shape, dict_config, handler
 from rankd.settings import Settings
 from rankd.types import REQUEST_ID, TRACE, TraceIds
-from servers import command, run, serving
+from servers import run, serving
+from terminals import on_terminal
 from test_timeline import asked
 
 BODY = {"query": "canary-query", "documents": ["canary-document"], "instruction": "canary-task"}
@@ -132,21 +133,11 @@ def test_auto_is_text_for_people_and_json_for_machines() -> None:
 
 
 def test_a_server_on_a_terminal_speaks_text() -> None:
-    """A real one, of the kernel's."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(command("serve", *FAKE, "--port", "0"), stderr=theirs)
-    os.close(theirs)
-    try:
-        said = b""
-        while b" is ready at " not in said:
-            said += os.read(ours, 4096)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-        os.close(ours)
+    shown = on_terminal("serve", *FAKE, "--port", "0", until="Ctrl-C stops it", columns=200)
 
-    assert b" INFO rankd: loading builtin\r\n" in said
-    assert b'{"' not in said
+    assert shown.status == 0
+    assert re.search(r"^\S+ \S+ INFO rankd: stopping", shown.text, re.MULTILINE)
+    assert '{"' not in shown.text
 
 
 def test_every_line_of_a_server_is_json_and_names_its_request() -> None:
