@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,10 @@ def test_version_says_what_runs_here() -> None:
     said = run("version").stdout
     told = json.loads(run("version", "--json").stdout)
 
-    assert said.startswith(f"rankd            {__version__} (")
+    assert re.match(rf"rankd {{2,}}{re.escape(__version__)} \(", said)
+    # Names in one column, values in another.
+    values = {re.match(r"\S+ +", line).end() for line in said.splitlines()}  # type: ignore[union-attr]
+    assert len(values) == 1
     for name in ("python", "platform", "builtin", "torch", "fastapi"):
         assert f"\n{name} " in said
     assert told["rankd"] == __version__

@@ -215,4 +215,5 @@ def versions() -> str:
         "platform": f"{here.platform}, {here.cores} cores, {here.accelerator or 'no accelerator'}",
         **here.libraries,
     }
-    return "\n".join(f"{name:<16} {value}" for name, value in rows.items())
+    widest = max(map(len, rows))
+    return "\n".join(f"{name:<{widest}}  {value}" for name, value in rows.items())
