@@ -97,7 +97,7 @@ def test_the_python_example_finds_the_right_document(server: Server) -> None:
         check=True,
     ).stdout
 
-    assert "Commits can be undone" in printed
+    assert "To undo a commit" in printed
 
 
 def test_the_offline_commands_work() -> None:
