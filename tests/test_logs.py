@@ -8,10 +8,13 @@ import json
 import logging
 import os
 import pty
+import re
+import select
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,7 @@ from rankd.errors import InternalError
 from rankd.logs import Shape, dict_config, handler
 from rankd.settings import Settings
 from rankd.types import REQUEST_ID, TRACE, TraceIds
-from servers import command, run, serving
+from servers import command, free_port, run, serving
 from test_timeline import asked
 
 BODY = {"query": "canary-query", "documents": ["canary-document"], "instruction": "canary-task"}
@@ -130,16 +133,54 @@ def test_a_server_on_a_terminal_speaks_text() -> None:
     process = subprocess.Popen(command("serve", *FAKE, "--port", "0"), stderr=theirs)
     os.close(theirs)
     try:
-        said = b""
-        while b" is ready at " not in said:
-            said += os.read(ours, 4096)
+        said = read_until(ours, b"Ctrl-C stops it")
+        [url] = re.findall(rb"Address\W.*?(http://[\d.:]+)", said)
+        httpx.get(f"{url.decode()}/livez")
+        said = read_until(ours, b"ms request_id=")
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
         os.close(ours)
 
-    assert b" INFO rankd: loading builtin\r\n" in said
+    assert b" INFO rankd.access: GET /livez 200 " in said
     assert b'{"' not in said
+
+
+def read_until(terminal: int, word: bytes) -> bytes:
+    """What is shown, up to this word; a server that never says it is no reason to wait for ever."""
+    said, until = b"", time.monotonic() + 60
+    while word not in said:
+        readable, _, _ = select.select([terminal], [], [], max(0, until - time.monotonic()))
+        assert readable, f"{word!r} is not in {said!r}"
+        said += os.read(terminal, 4096)
+    return said
+
+
+def test_a_server_whose_standard_error_is_closed_still_serves() -> None:
+    """As daemon managers and `2>&-` leave it."""
+    port = free_port()
+    process = subprocess.Popen(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", *command("serve", *FAKE, "--port", str(port))]
+    )
+    try:
+        until = time.monotonic() + 60
+        while not is_ready(port):
+            assert process.poll() is None, "the server ended"
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        reply = httpx.post(f"http://127.0.0.1:{port}/v1/rerank", json=BODY)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        ended = process.wait(60)
+
+    assert (reply.status_code, ended) == (200, 0)
+
+
+def is_ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz").is_success
+    except httpx.TransportError:
+        return False
 
 
 def test_every_line_of_a_server_is_json_and_names_its_request() -> None:
