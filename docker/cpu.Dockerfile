@@ -10,7 +10,7 @@ RUN python -m venv /opt/rankd
 # torch from PyTorch's own index, because PyPI's brings gigabytes of CUDA libraries.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN /opt/rankd/bin/pip install --no-cache-dir --index-url "$TORCH_INDEX" "$(grep '^torch==' constraints.txt)" \
-    && /opt/rankd/bin/pip install --no-cache-dir -c constraints.txt '.[native,redis]' \
+    && /opt/rankd/bin/pip install --no-cache-dir -c constraints.txt '.[native,redis,otel]' \
     && /opt/rankd/bin/pip uninstall --yes pip
 
 FROM python:3.12-slim-bookworm

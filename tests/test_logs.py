@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from rankd.errors import InternalError
 from rankd.logs import Shape, dict_config, handler
 from rankd.settings import Settings
 from rankd.types import REQUEST_ID, TRACE, TraceIds
-from servers import run, serving
+from servers import command, free_port, run, serving
 from terminals import on_terminal
 from test_timeline import asked
 
@@ -138,6 +139,33 @@ def test_a_server_on_a_terminal_speaks_text() -> None:
     assert shown.status == 0
     assert re.search(r"^\S+ \S+ INFO rankd: stopping", shown.text, re.MULTILINE)
     assert '{"' not in shown.text
+
+
+def test_a_server_whose_standard_error_is_closed_still_serves() -> None:
+    """As daemon managers and `2>&-` leave it."""
+    port = free_port()
+    process = subprocess.Popen(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", *command("serve", *FAKE, "--port", str(port))]
+    )
+    try:
+        until = time.monotonic() + 60
+        while not is_ready(port):
+            assert process.poll() is None, "the server ended"
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        reply = httpx.post(f"http://127.0.0.1:{port}/v1/rerank", json=BODY)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        ended = process.wait(60)
+
+    assert (reply.status_code, ended) == (200, 0)
+
+
+def is_ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz").is_success
+    except httpx.TransportError:
+        return False
 
 
 def test_every_line_of_a_server_is_json_and_names_its_request() -> None:

@@ -117,3 +117,11 @@ def test_what_is_published_was_tried_before() -> None:
         > tried.index('make release-check TAG="$GITHUB_REF_NAME"')
         > 0
     )
+
+
+def test_the_image_for_cpus_has_what_its_settings_need() -> None:
+    """vLLM's images bring both along."""
+    said = (ROOT / "docker/cpu.Dockerfile").read_text()
+    [extras] = re.findall(r"'\.\[([\w,]+)\]'", said)
+
+    assert {"native", "redis", "otel"} <= set(extras.split(","))

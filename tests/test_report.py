@@ -42,6 +42,7 @@ def test_it_says_what_was_expected_and_what_was_observed() -> None:
     assert answer["model"]["name"] == "builtin"
     assert answer["environment"]["rankd"] == __version__
     assert answer["environment"]["libraries"]["torch"]
+    assert answer["environment"]["libraries"]["python-json-logger"]
     assert answer["template"]["yes"] != answer["template"]["no"]
     assert answer["template"]["prefix"]
     assert answer["template"]["suffix"]

@@ -42,12 +42,16 @@ def configure(level: str, shape: Shape = "auto") -> None:
 
 
 def handler(shape: Shape = "auto", stream: IO[str] | None = None) -> logging.Handler:
-    """What writes lines.
+    """What writes lines; nothing does where standard error is closed.
 
     Args:
         stream: standard error when absent.
     """
-    stream = sys.stderr if stream is None else stream
+    # Python's own is None when the descriptor was closed at the start, which typeshed denies.
+    found: IO[str] | None = sys.stderr if stream is None else stream
+    if found is None:
+        return logging.NullHandler()
+    stream = found
     writing = logging.StreamHandler(stream)
     writing.addFilter(_name_request)
     if shape == "json" or (shape == "auto" and not stream.isatty()):

@@ -408,7 +408,21 @@ def test_keda_asks_for_a_gauge_of_rankds(made: Callable[[str], list[Object]], na
     [gauge] = re.findall(r"sum\((\w+)\{", trigger["metadata"]["query"])
     assert gauge in gauges()
     assert re.fullmatch(r"\d+", trigger["metadata"]["threshold"])
+    [pods] = re.findall(r'pod=~"([^"]+)"', trigger["metadata"]["query"])
+    own = the("Deployment", objects)["metadata"]["name"]
+    assert re.fullmatch(pods, f"{own}-7f9c8d6b5-x2x4z")
+    assert not re.fullmatch(pods, f"{own}-gpu-7f9c8d6b5-x2x4z"), "those of another release"
     assert "replicas" not in the("Deployment", objects)["spec"]
+
+
+@pytest.mark.parametrize("name", ["chart keys", "component servicemonitor"])
+def test_prometheus_calls_the_job_as_the_alerts_do(
+    made: Callable[[str], list[Object]], name: str
+) -> None:
+    objects = made(name)
+    label = the("ServiceMonitor", objects)["spec"]["jobLabel"]
+
+    assert the("Service", objects)["metadata"]["labels"][label] == "rankd"
 
 
 def gauges() -> set[str]:
@@ -479,7 +493,12 @@ def test_an_ingress_lets_through_what_rankd_takes(made: Callable[[str], list[Obj
     prefix = "nginx.ingress.kubernetes.io/"
 
     assert annotations[prefix + "proxy-body-size"] == f"{Settings().max_body_bytes >> 20}m"
-    assert int(annotations[prefix + "proxy-read-timeout"]) > Settings().read_timeout_seconds
+    # As deploy/nginx has it: what is computed on one pod is not computed again on the next.
+    patience = int(annotations[prefix + "proxy-read-timeout"])
+    again = int(annotations[prefix + "proxy-next-upstream-timeout"])
+    waits = Settings().engine_stuck_seconds + Settings().engine_wait_seconds
+    assert patience >= waits > again
+    assert int(annotations[prefix + "proxy-next-upstream-tries"]) == 2
     assert [rule["host"] for rule in ingress["spec"]["rules"]] == ["a.example.com", "b.example.com"]
 
 

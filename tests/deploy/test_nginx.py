@@ -243,8 +243,8 @@ def test_limits_and_timeouts_are_those_of_the_server() -> None:
     assert upload == defaults.batch_file_bytes + 2**20
     for directive in ("client_header_timeout", "client_body_timeout", "proxy_send_timeout"):
         assert values(directive) == [defaults.read_timeout_seconds]
-    answers, page = values("proxy_read_timeout")
-    assert page > answers > defaults.engine_stuck_seconds + defaults.engine_wait_seconds
+    [answers] = values("proxy_read_timeout")
+    assert answers > defaults.engine_stuck_seconds + defaults.engine_wait_seconds
     [again] = values("proxy_next_upstream_timeout")
     assert again < answers, "what took too long would be computed twice"
     # The number that uvicorn is told in server.py.
@@ -266,6 +266,7 @@ def test_a_body_of_the_largest_size_passes_and_one_above_is_a_413_that_says_so(
     assert beyond.status_code == 413
     assert beyond.json()["error"]["code"] == "request_too_large"
     assert "larger than the proxy takes" in beyond.json()["message"]
+    assert beyond.json()["request_id"] == beyond.headers["x-request-id"]
 
 
 def test_the_callers_id_is_the_servers_and_a_bad_one_is_replaced(pair: Pair) -> None:
@@ -356,3 +357,21 @@ def test_when_no_server_is_there_nginx_says_so_in_json(tmp_path: Path) -> None:
     assert reply.headers["retry-after"] == "2"
     assert reply.json()["error"]["code"] == "no_server"
     assert reply.json()["message"] == "no server could be reached; try again"
+    assert reply.json()["request_id"] == reply.headers["x-request-id"]
+
+
+def test_the_page_is_had_from_the_other_server_and_batch_jobs_are_not(tmp_path: Path) -> None:
+    front = free_port()
+    pages, jobs = set(), set()
+    with serving("--engine", "fake", "--batch-dir", str(tmp_path / "jobs")) as server:
+        live = int(server.url.rpartition(":")[2])
+        with running(written(tmp_path, [live, free_port()], front), front) as nginx:
+            for number in range(30):  # Visitors and keys, half of whom belong to the other server.
+                visitor = httpx.HTTPTransport(local_address=f"127.0.0.{number + 2}")
+                with httpx.Client(transport=visitor, base_url=nginx.url) as http:
+                    pages.add(http.get("/ui").status_code)
+                    key = {"x-api-key": f"key-{number}"}
+                    jobs.add(http.get("/v1/batches", headers=key).status_code)
+
+    assert pages <= {307, 404}, "404 is a server without Gradio"
+    assert jobs == {200, 502}
