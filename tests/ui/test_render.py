@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ class Reader(HTMLParser):
         self.text += data
 
 
-def answer(*scores: float, warnings: list[str] | None = None, **details: object) -> Answer:
+def answer(*scores: float, warnings: list[str] | None = None, **details: Any) -> Answer:
     results = [
         {"index": index, "relevance_score": score, **details} for index, score in enumerate(scores)
     ]
@@ -77,7 +78,7 @@ def test_a_document_that_rose_says_by_how_many_places() -> None:
 
 
 def test_tokens_cuts_chunks_and_cached_scores_are_marked() -> None:
-    details = {"tokens": 1234, "truncated": True, "chunk": {"of": 3}}
+    details: dict[str, Any] = {"tokens": 1234, "truncated": True, "chunk": {"of": 3}}
     page = render.ranking(render.Column.of(answer(0.9, 0.1, **details), ["a", "b"]))
     first, second = page.split("<li>")[1:]
 

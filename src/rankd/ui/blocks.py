@@ -76,7 +76,8 @@ def _script(limit: int) -> str:
 
 
 def _blocks(events: Events) -> gr.Blocks:
-    with gr.Blocks(title="rankd", analytics_enabled=False, fill_width=True) as page:
+    page = gr.Blocks(title="rankd", analytics_enabled=False, fill_width=True)
+    with page:
         key = resource("key.html") if events.desk.needs_key else ""
         gr.HTML(resource("head.html").replace("<!-- key -->", key), padding=False)
         with gr.Row(elem_id="rk-desk"):

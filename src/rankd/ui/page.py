@@ -170,13 +170,16 @@ def _guarded(send: Send) -> Send:
 async def _got(gradio: ASGIApp) -> str:
     """The HTML that Gradio makes; it is the same for everyone."""
     parts: list[bytes] = []
-    scope = {
+    path = f"{ROOT}/"
+    scope: Scope = {
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
         "method": "GET",
         "scheme": "http",
-        "path": f"{ROOT}/",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
         "query_string": b"",
         "headers": [(b"host", b"rankd")],
         "client": None,
@@ -192,7 +195,7 @@ async def _got(gradio: ASGIApp) -> str:
             raise InternalError("the page cannot be made; it has been logged")
         parts.append(message.get("body", b""))
 
-    await gradio({**scope, "raw_path": scope["path"].encode(), "root_path": ""}, receive, send)
+    await gradio(scope, receive, send)
     return b"".join(parts).decode()
 
 
