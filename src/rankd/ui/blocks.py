@@ -32,10 +32,10 @@ _SANS = [
 _MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 
 _FORMS = {
-    documents.AUTO: "Read as it looks",
-    documents.LINES: "Read line by line",
-    documents.JSON: "Read as JSON",
-    documents.CSV: "Read as CSV",
+    documents.AUTO: "Detect the format",
+    documents.LINES: "One per line",
+    documents.JSON: "JSON",
+    documents.CSV: "CSV",
 }
 
 # Without the queue a click is one POST: whoever leaves stops it, and no stream stays open.
@@ -61,13 +61,28 @@ def build(events: Events) -> ASGIApp:
         run_history=False,
         enable_monitoring=False,
         mcp_server=False,
-        theme=gr.themes.Base(
-            primary_hue="teal", neutral_hue="slate", radius_size="md", font=_SANS, font_mono=_MONO
-        ),
+        theme=_theme(),
         css=resource("page.css"),
         head=f"<script>{_script(events.settings.max_body_bytes)}</script>",
     )
     return outside
+
+
+def _theme() -> gr.themes.Base:
+    theme = gr.themes.Base(
+        primary_hue="teal", neutral_hue="slate", radius_size="md", font=_SANS, font_mono=_MONO
+    )
+    # White on Gradio's own is hard to read.
+    return theme.set(
+        color_accent="*primary_600",
+        **dict.fromkeys(_primary(""), "*primary_700"),
+        **dict.fromkeys(_primary("_hover"), "*primary_600"),
+    )
+
+
+def _primary(state: str) -> tuple[str, str]:
+    name = f"button_primary_background_fill{state}"
+    return name, f"{name}_dark"
 
 
 def _script(limit: int) -> str:
