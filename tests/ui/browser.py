@@ -171,10 +171,14 @@ class Browser:
             return
         # Nothing is pointed at, and nothing is half on its way.
         self.run("if (arguments[0]) scrollTo(0, 0); document.activeElement.blur()", top)
+        pointer = {"type": "mouseMoved", "x": 0, "y": 0}
+        self.driver.execute_cdp_cmd("Input.dispatchMouseEvent", pointer)
         script = "return document.getAnimations().every(a => a.playState != 'running')"
         self._until(lambda: self.run(script), "rest")
         picture = Image.open(BytesIO(self.driver.get_screenshot_as_png())).convert("RGB")
-        picture.quantize(256).save(folder / f"ui-{name}.png", optimize=True)
+        # The other ways lose colours of which there is little.
+        few = picture.quantize(256, Image.Quantize.MAXCOVERAGE)
+        few.save(folder / f"ui-{name}.png", optimize=True)
 
 
 def need(program: str) -> str:
