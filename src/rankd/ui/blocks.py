@@ -39,7 +39,22 @@ _FORMS = {
 }
 
 # Without the queue a click is one POST: whoever leaves stops it, and no stream stays open.
-_DIRECT: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "minimal"}
+# What stands in the fields is read by the server alone, which says in a sentence what it cannot.
+_DIRECT: dict[str, Any] = {
+    "queue": False,
+    "preprocess": False,
+    "api_visibility": "private",
+    "show_progress": "minimal",
+}
+
+
+class _Raised:
+    """In place of the `traceback` by which Gradio writes a failure to stderr, words of users with
+    it, and answers: the failure goes on to where the server's own are logged, and a client that
+    left is one that left."""
+
+    def print_exc(self) -> None:
+        raise
 
 
 @cache
@@ -49,6 +64,7 @@ def resource(name: str) -> str:
 
 def build(events: Events) -> ASGIApp:
     """Gradio's app, to be mounted at `/ui`; nothing that is a secret stands in it."""
+    gr.routes.traceback = _Raised()
     outside = FastAPI(openapi_url=None)
     gr.mount_gradio_app(
         outside,
@@ -224,8 +240,9 @@ def _connected(events: Events) -> Callable[[], Any]:
     return connect
 
 
-def _question(*fields: str | None) -> Question:
-    return Question(*(_plain(field or "") for field in fields))
+def _question(*fields: object) -> Question:
+    """Of what a browser sent, which may be anything."""
+    return Question(*(_plain(field) if isinstance(field, str) else "" for field in fields))
 
 
 def _plain(text: str) -> str:
