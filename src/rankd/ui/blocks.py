@@ -64,7 +64,7 @@ def resource(name: str) -> str:
 
 def build(events: Events) -> ASGIApp:
     """Gradio's app, to be mounted at `/ui`; nothing that is a secret stands in it."""
-    gr.routes.traceback = _Raised()
+    vars(gr.routes)["traceback"] = _Raised()
     outside = FastAPI(openapi_url=None)
     gr.mount_gradio_app(
         outside,
