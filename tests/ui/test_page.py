@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import httpx
@@ -154,6 +156,24 @@ def test_what_is_open_is_the_page_and_its_files() -> None:
     assert not ui.is_open("/ui/gradio_api/run/predict")
     assert not ui.is_open("/uikit")
     assert not ui.is_open("/ui/config")
+
+
+def test_a_server_starts_without_gradio() -> None:
+    program = (
+        "import asyncio, sys\n"
+        "from rankd.app import open_app\n"
+        "from rankd.settings import Settings\n"
+        "async def start():\n"
+        "    async with open_app(Settings(engine='fake')): pass\n"
+        "asyncio.run(start())\n"
+        "assert 'rankd.ui' in sys.modules\n"
+        "assert 'gradio' not in sys.modules\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_without_gradio_a_sentence_says_how_to_get_it(
