@@ -8,17 +8,35 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
-PATIENCE = 60
+# Of a machine that is busy: Gradio alone takes ten seconds of a core at a server's first visit.
+PATIENCE = 30
+GLANCE = 0.05
+
+# What stands over the edges of the window; what is scrolled inside its own frame is not cut.
+_CUT = """
+const frames = (e) =>
+  e && (/auto|scroll/.test(getComputedStyle(e).overflowX) || frames(e.parentElement));
+const cut = (e) => {
+  const { left, right, width, height } = e.getBoundingClientRect();
+  return width && height && (left < -1 || right > innerWidth + 1) && !frames(e.parentElement);
+};
+return [...document.querySelectorAll("gradio-app *")]
+  .filter((e) => e.checkVisibility({ visibilityProperty: true }))
+  .filter((e) => !e.closest(".visually-hidden, .sr-only") && cut(e))
+  .map((e) => `${e.tagName} ${e.id} ${e.getAttribute("class")}`);
+"""
 
 # Gradio measures its tabs by copies of them, which nobody sees.
 _BUTTONS = "button:not([tabindex='-1']), button[role=tab]"
@@ -41,8 +59,11 @@ class Browser:
     def visit(self, url: str) -> None:
         """A page that is ready to be used, by somebody who was never there."""
         self.driver.get(url)
-        self.driver.execute_script("sessionStorage.clear(); localStorage.clear()")
-        self.driver.get(url)
+        if self.run(
+            "const kept = sessionStorage.length + localStorage.length;"
+            "sessionStorage.clear(); localStorage.clear(); return kept"
+        ):
+            self.driver.get(url)
         self.wait("#rk-run")
 
     def wait(self, css: str) -> WebElement:
@@ -63,9 +84,14 @@ class Browser:
 
     def _until(self, found: Callable[[], Any], what: str) -> Any:
         waiting = WebDriverWait(
-            self.driver, PATIENCE, ignored_exceptions=[StaleElementReferenceException]
+            self.driver, PATIENCE, GLANCE, ignored_exceptions=[StaleElementReferenceException]
         )
         return waiting.until(lambda _: found(), f"no {what}")
+
+    def cut(self) -> list[str]:
+        """What reaches over the window's edges."""
+        found: list[str] = self.run(_CUT)
+        return found
 
     def all(self, css: str) -> list[WebElement]:
         return self.driver.find_elements(By.CSS_SELECTOR, css)
@@ -145,21 +171,24 @@ class Browser:
             return
         # Nothing is pointed at, and nothing is half on its way.
         self.run("if (arguments[0]) scrollTo(0, 0); document.activeElement.blur()", top)
-        WebDriverWait(self.driver, PATIENCE).until(
-            lambda _: self.run(
-                "return document.getAnimations().every(a => a.playState != 'running')"
-            )
-        )
-        (folder / f"ui-{name}.png").write_bytes(self.driver.get_screenshot_as_png())
+        pointer = {"type": "mouseMoved", "x": 0, "y": 0}
+        self.driver.execute_cdp_cmd("Input.dispatchMouseEvent", pointer)
+        script = "return document.getAnimations().every(a => a.playState != 'running')"
+        self._until(lambda: self.run(script), "rest")
+        picture = Image.open(BytesIO(self.driver.get_screenshot_as_png())).convert("RGB")
+        # The other ways lose colours of which there is little.
+        few = picture.quantize(256, Image.Quantize.MAXCOVERAGE)
+        few.save(folder / f"ui-{name}.png", optimize=True)
 
 
 def need(program: str) -> str:
     """Where a program lies; without it the test is skipped, but not where all must run."""
-    path = shutil.which(program)
+    # Debian has servers where only root looks.
+    path = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
     if path is None:
         if os.environ.get("CI"):
             pytest.fail(f"needs {program}")
-        pytest.skip(f"needs {program} (apt-get install chromium chromium-driver)")
+        pytest.skip(f"needs {program} (apt-get install chromium chromium-driver nginx-light)")
     return path
 
 

@@ -14,13 +14,30 @@ import httpx
 import pytest
 from browser import Browser, browsing, need
 
-from servers import Server, serving
+from servers import Server, free_port, serving
 
 pytestmark = pytest.mark.ui
 
 KEY = "a-key-of-the-browser-test"
 DOCUMENTS = "Gravity is a force.\nThe capital of China is Beijing.\nBread is baked."
 QUERY = "What is the capital of China?"
+CITIES = (
+    "Beijing is the capital of China.",
+    "The Chinese government has its seat in Beijing.",
+    "Nanjing was the capital of China until 1949.",
+    "Shanghai is the largest city of China.",
+    "China is a country in East Asia.",
+    "The capital of Japan is Tokyo.",
+    "The capital of France is Paris.",
+    "Taipei lies in the north of Taiwan.",
+    "Chongqing lies on the Yangtze.",
+    "A capital letter begins a sentence.",
+    "Capital is what a bank lends.",
+    "Porcelain is also called china.",
+    "Gravity is a force.",
+    "Bread is baked.",
+    "The Great Wall is near Beijing.",
+)
 
 RESULT = ".rk-list li"
 RANKING = f"#rk-ranking {RESULT}"
@@ -81,12 +98,6 @@ def proxied(upstream: str, folder: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(timeout=30)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -232,13 +243,13 @@ def test_the_distribution_draws_every_score(
     browser: Browser, server: Server, pictures: Path | None
 ) -> None:
     browser.visit(f"{server.url}/ui")
-    browser.ask(QUERY, "\n".join([DOCUMENTS] * 5))
+    browser.ask(QUERY, "\n".join(CITIES))
     browser.wait(RANKING)
     browser.press("Distribution")
 
     chart = browser.wait("#rk-distribution svg")
     assert len(chart.find_elements("css selector", "circle")) == 15
-    assert "5 of 15" in browser.wait("#rk-distribution .rk-facts").text
+    assert "of 15" in browser.wait("#rk-distribution .rk-facts").text
     browser.shoot(pictures, "distribution")
 
 
@@ -302,10 +313,8 @@ def test_the_button_turns_light_into_dark_and_it_stays(browser: Browser, server:
     browser.driver.refresh()
     browser.wait("#rk-run")
 
-    deadline = time.monotonic() + 20
-    while _brightness(browser, "getComputedStyle(document.body).backgroundColor") > 60:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    browser.wait("body.dark")
+    assert _brightness(browser, "getComputedStyle(document.body).backgroundColor") < 60
 
 
 def _brightness(browser: Browser, colour: str) -> float:
@@ -314,26 +323,37 @@ def _brightness(browser: Browser, colour: str) -> float:
     return sum(map(float, numbers)) / 3
 
 
-@pytest.mark.parametrize("tab", ["Ranking", "Compare", "Distribution", "Code"])
-def test_a_phone_never_scrolls_sideways(
-    browser: Browser, server: Server, pictures: Path | None, tab: str
+@pytest.mark.parametrize("width", [390, 360])
+def test_on_a_phone_no_tab_is_wider_than_the_window(
+    browser: Browser, server: Server, pictures: Path | None, width: int
 ) -> None:
-    browser.size(390, 844, phone=True)
+    browser.size(width, 844, phone=True)
     browser.visit(f"{server.url}/ui")
     browser.take("Web search")
     browser.press("Rerank")
     browser.wait(RANKING)
-    if tab != "Ranking":
-        browser.press(tab)
-    if tab == "Compare":
-        browser.run("document.getElementById('rk-compare-run').click()")
-        browser.wait("#rk-compare section")
-
-    width, seen = browser.run("return [document.documentElement.scrollWidth, innerWidth]")
-    assert width <= seen == 390
-    if tab == "Ranking":
-        browser.run("document.querySelector('#rk-ranking').scrollIntoView()")
+    seen = {"Ranking": _seen(browser)}
+    if width == 390:
+        browser.run("document.querySelector('#rk-run').scrollIntoView()")
         browser.shoot(pictures, "phone", top=False)
+    for tab, content in (
+        ("Distribution", "#rk-distribution svg"),
+        ("Code", "#rk-code pre"),
+        ("Compare", "#rk-compare section"),
+    ):
+        browser.press(tab)
+        if tab == "Compare":
+            browser.run("document.getElementById('rk-compare-run').click()")
+        browser.wait(content)
+        seen[tab] = _seen(browser)
+
+    assert seen == dict.fromkeys(seen, (width, width, []))
+
+
+def _seen(browser: Browser) -> tuple[int, int, list[str]]:
+    """Widths of what can be scrolled to and of the window, and what is cut at its edges."""
+    width, window = browser.run("return [document.documentElement.scrollWidth, innerWidth]")
+    return width, window, browser.cut()
 
 
 def test_the_page_of_a_desktop_is_drawn(
@@ -344,8 +364,7 @@ def test_the_page_of_a_desktop_is_drawn(
     browser.press("Rerank")
     browser.wait(RANKING)
 
-    width, seen = browser.run("return [document.documentElement.scrollWidth, innerWidth]")
-    assert width <= seen
+    assert _seen(browser) == (1280, 1280, [])
     browser.shoot(pictures, "light")
 
 
@@ -375,10 +394,12 @@ def test_with_its_key_it_ranks_and_shows_it_to_nobody(browser: Browser, guarded:
     assert not [url for url in browser.asked() if KEY in url]
 
 
-def test_when_the_server_is_gone_the_page_says_so(browser: Browser) -> None:
-    with serving("--engine", "fake") as server:
-        browser.visit(f"{server.url}/ui")
-        browser.wait_for("#rk-served", "fake")
+def test_when_nobody_answers_the_page_says_so(
+    browser: Browser, server: Server, tmp_path: Path
+) -> None:
+    with proxied(server.url, tmp_path) as url:
+        browser.visit(f"{url}/tools/rankd/ui")
+        browser.wait_for("#rk-served", "builtin")
     browser.ask(QUERY, DOCUMENTS)
 
     browser.wait_for("#rk-alert", "does not answer")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import httpx
@@ -154,6 +158,24 @@ def test_what_is_open_is_the_page_and_its_files() -> None:
     assert not ui.is_open("/ui/config")
 
 
+def test_a_server_starts_without_gradio() -> None:
+    program = (
+        "import asyncio, sys\n"
+        "from rankd.app import open_app\n"
+        "from rankd.settings import Settings\n"
+        "async def start():\n"
+        "    async with open_app(Settings(engine='fake')): pass\n"
+        "asyncio.run(start())\n"
+        "assert 'rankd.ui' in sys.modules\n"
+        "assert 'gradio' not in sys.modules\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_without_gradio_a_sentence_says_how_to_get_it(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +185,38 @@ def test_without_gradio_a_sentence_says_how_to_get_it(
 
     assert reply.status_code == 404
     assert "pip install 'rankd[ui]'" in reply.json()["error"]["message"]
+
+
+def rank(server: Server, *fields: object, timeout: float = 60) -> httpx.Response:
+    """As the button does."""
+    page = get(server, "/ui/").text
+    config = page[page.index("{", page.index("window.gradio_config =")) :]
+    known = json.JSONDecoder().raw_decode(config)[0]["dependencies"]
+    event = next(one["id"] for one in known if one["api_name"] == "rank")
+    body = {"data": fields, "fn_index": event, "session_hash": "a-page"}
+    return httpx.post(f"{server.url}/ui/gradio_api/run/predict", json=body, timeout=timeout)
+
+
+@pytest.mark.ui
+def test_a_page_that_fails_or_is_left_writes_lines_of_a_log_without_what_was_asked() -> None:
+    long = "\n".join(f"{place} secret{' word' * 3000}" for place in range(300))
+    with serving("--threads", "1") as server:
+        unknown = rank(server, "secret", "secret", "", "secret", "secret")
+        strange = rank(server, {"secret": 1}, ["secret"], None, 7, [])
+        short = rank(server, "secret")
+        with pytest.raises(httpx.TimeoutException):
+            rank(server, "secret", "", "", long, "lines", timeout=1)
+        after = rank(server, "q", "", "", "one", "lines")
+        _, said = server.stop(signal.SIGTERM)
+
+    assert "is not known" in unknown.text
+    assert "no documents" in strange.text
+    assert short.status_code == 500
+    assert after.status_code == 200
+    lines = [json.loads(line) for line in said.splitlines()]
+    asked = [line["status"] for line in lines if "predict" in line.get("path", "")]
+    assert asked == [200, 200, 500, 499, 200]
+    assert "secret" not in said
 
 
 @pytest.mark.ui

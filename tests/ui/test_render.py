@@ -30,7 +30,7 @@ class Reader(HTMLParser):
         self.text += data
 
 
-def answer(*scores: float, warnings: list[str] | None = None, **details: object) -> Answer:
+def answer(*scores: float, warnings: list[str] | None = None, **details: Any) -> Answer:
     results = [
         {"index": index, "relevance_score": score, **details} for index, score in enumerate(scores)
     ]

@@ -32,14 +32,29 @@ _SANS = [
 _MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 
 _FORMS = {
-    documents.AUTO: "Read as it looks",
-    documents.LINES: "Read line by line",
-    documents.JSON: "Read as JSON",
-    documents.CSV: "Read as CSV",
+    documents.AUTO: "Detect the format",
+    documents.LINES: "One per line",
+    documents.JSON: "JSON",
+    documents.CSV: "CSV",
 }
 
 # Without the queue a click is one POST: whoever leaves stops it, and no stream stays open.
-_DIRECT: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "minimal"}
+# What stands in the fields is read by the server alone, which says in a sentence what it cannot.
+_DIRECT: dict[str, Any] = {
+    "queue": False,
+    "preprocess": False,
+    "api_visibility": "private",
+    "show_progress": "minimal",
+}
+
+
+class _Raised:
+    """In place of the `traceback` by which Gradio writes a failure to stderr, words of users with
+    it, and answers: the failure goes on to where the server's own are logged, and a client that
+    left is one that left."""
+
+    def print_exc(self) -> None:
+        raise
 
 
 @cache
@@ -49,6 +64,7 @@ def resource(name: str) -> str:
 
 def build(events: Events) -> ASGIApp:
     """Gradio's app, to be mounted at `/ui`; nothing that is a secret stands in it."""
+    vars(gr.routes)["traceback"] = _Raised()
     outside = FastAPI(openapi_url=None)
     gr.mount_gradio_app(
         outside,
@@ -61,13 +77,28 @@ def build(events: Events) -> ASGIApp:
         run_history=False,
         enable_monitoring=False,
         mcp_server=False,
-        theme=gr.themes.Base(
-            primary_hue="teal", neutral_hue="slate", radius_size="md", font=_SANS, font_mono=_MONO
-        ),
+        theme=_theme(),
         css=resource("page.css"),
         head=f"<script>{_script(events.settings.max_body_bytes)}</script>",
     )
     return outside
+
+
+def _theme() -> gr.themes.Base:
+    theme = gr.themes.Base(
+        primary_hue="teal", neutral_hue="slate", radius_size="md", font=_SANS, font_mono=_MONO
+    )
+    # White on Gradio's own is hard to read.
+    return theme.set(
+        color_accent="*primary_600",
+        **dict.fromkeys(_primary(""), "*primary_700"),
+        **dict.fromkeys(_primary("_hover"), "*primary_600"),
+    )
+
+
+def _primary(state: str) -> tuple[str, str]:
+    name = f"button_primary_background_fill{state}"
+    return name, f"{name}_dark"
 
 
 def _script(limit: int) -> str:
@@ -209,8 +240,9 @@ def _connected(events: Events) -> Callable[[], Any]:
     return connect
 
 
-def _question(*fields: str | None) -> Question:
-    return Question(*(_plain(field or "") for field in fields))
+def _question(*fields: object) -> Question:
+    """Of what a browser sent, which may be anything."""
+    return Question(*(_plain(field) if isinstance(field, str) else "" for field in fields))
 
 
 def _plain(text: str) -> str:

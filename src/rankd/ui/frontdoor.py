@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 import httpx
 import orjson
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Headers in which the page may bring a key, and what else the door should see.
 _PASSED_ON = ("authorization", "x-api-key", "api-key")
@@ -63,12 +64,8 @@ class FrontDoor:
         passed = {name: headers[name] for name in _PASSED_ON if name in headers}
         # In lines each document says whether it was cached.
         passed |= {"accept": "application/x-ndjson", "content-type": "application/json"}
-        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         began = time.perf_counter()
-        async with httpx.AsyncClient(transport=transport, base_url="http://rankd") as client:
-            reply = await client.post(
-                "/v1/rerank", content=orjson.dumps(body), headers=passed, timeout=None
-            )
+        reply = await self._asked(orjson.dumps(body), passed)
         milliseconds = (time.perf_counter() - began) * 1000
         request_id = reply.headers.get("x-request-id", "")
         *lines, last = [orjson.loads(line) for line in reply.content.splitlines() if line.strip()]
@@ -83,6 +80,38 @@ class FrontDoor:
             milliseconds=milliseconds,
             request_id=request_id,
         )
+
+    async def _asked(self, content: bytes, headers: Mapping[str, str]) -> httpx.Response:
+        """Whoever leaves the page leaves here, too: a cancelled request would look like the
+        server's end."""
+        left = asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            read = False
+
+            async def heard() -> Message:
+                nonlocal read
+                if not read:
+                    message = await receive()
+                    read = not message.get("more_body", False)
+                    return message
+                await left.wait()
+                return {"type": "http.disconnect"}
+
+            await self.app(scope, heard, send)
+
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://rankd") as client:
+            asking = asyncio.ensure_future(
+                client.post("/v1/rerank", content=content, headers=dict(headers), timeout=None)
+            )
+            try:
+                return await asyncio.shield(asking)
+            except asyncio.CancelledError:
+                left.set()
+                # There is no answer, which httpx takes for a fault of the app.
+                await asyncio.gather(asking, return_exceptions=True)
+                raise
 
 
 def sentence(body: dict[str, Any]) -> str:

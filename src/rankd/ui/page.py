@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
+from importlib import resources
 from importlib.util import find_spec
 
 from starlette.responses import RedirectResponse, Response
@@ -42,15 +43,6 @@ _HEADERS = (
 _ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
     "%3Cg fill='%230d9488'%3E%3Cpath d='M1 2h14v3H1zM1 7h9v3H1zM1 12h5v3H1z'/%3E%3C/g%3E%3C/svg%3E"
-)
-
-
-# Gradio's colour follows the system alone, not the button of the page; the copy of the tabs that it
-# measures would widen a phone's page.
-_BACKGROUND = (
-    "<style>body{background:var(--body-background-fill,var(--bg))!important}"
-    "html,body,gradio-app{overflow-x:clip!important}@media(max-width:800px){"
-    "gradio-app main,gradio-app .fillable{padding:.25rem!important}}</style>"
 )
 
 
@@ -175,13 +167,16 @@ def _guarded(send: Send) -> Send:
 async def _got(gradio: ASGIApp) -> str:
     """The HTML that Gradio makes; it is the same for everyone."""
     parts: list[bytes] = []
+    path = f"{ROOT}/"
     scope: Scope = {
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
         "method": "GET",
         "scheme": "http",
-        "path": f"{ROOT}/",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
         "query_string": b"",
         "headers": [(b"host", b"rankd")],
         "client": None,
@@ -197,7 +192,7 @@ async def _got(gradio: ASGIApp) -> str:
             raise InternalError("the page cannot be made; it has been logged")
         parts.append(message.get("body", b""))
 
-    await gradio({**scope, "raw_path": scope["path"].encode(), "root_path": ""}, receive, send)
+    await gradio(scope, receive, send)
     return b"".join(parts).decode()
 
 
@@ -211,10 +206,11 @@ _STRANGERS = re.compile(
 def _own(page: str) -> bytes:
     """Without what points elsewhere; where it lies is found out by the browser."""
     where = ';window.gradio_config.root=location.origin+location.pathname.replace(/\\/+$/,"");'
+    frame = resources.files("rankd.ui").joinpath("frame.css").read_text(encoding="utf-8")
     page = _STRANGERS.sub("", _IFRAMES.sub("", page))
     page = page.replace(_CONFIG_END, where + _CONFIG_END, 1)
     return page.replace(
-        "<head>", f'<head><link rel="icon" href="{_ICON}">{_BACKGROUND}', 1
+        "<head>", f'<head><link rel="icon" href="{_ICON}"><style>{frame}</style>', 1
     ).encode()
 
 

@@ -171,7 +171,7 @@ def distribution(answer: Answer) -> str:
 
 
 def _histogram(counts: Sequence[int], scores: Sequence[float]) -> str:
-    """An SVG of 600 by 250 units, in the colours of the page."""
+    """An SVG of 600 by 260 units, in the colours of the page."""
     left, top, width, height, most = 30, 20, 560, 170, max(counts)
     step = width / len(counts)
     bars = []
@@ -196,10 +196,10 @@ def _histogram(counts: Sequence[int], scores: Sequence[float]) -> str:
         for score in scores[:_MOST_ROWS]
     )
     return (
-        f'<svg class="rk-chart" viewBox="0 0 600 250" role="img" '
+        f'<svg class="rk-chart" viewBox="0 0 600 260" role="img" '
         f'aria-label="How many documents have which score">'
         f'<line x1="{left}" y1="{floor}" x2="{left + width}" y2="{floor}"/>{"".join(bars)}{dots}'
-        f'{ticks}<text x="{left + width / 2}" y="{floor + 58}">relevance score</text></svg>'
+        f'{ticks}<text x="{left + width / 2}" y="{floor + 66}">relevance score</text></svg>'
     )
 
 
