@@ -53,7 +53,8 @@ def bodies() -> list[Json]:
 
 
 def without_id(reply: Json) -> Json:
-    return {name: value for name, value in reply.items() if name not in ("id", "created")}
+    own = ("id", "created", "request_id")
+    return {name: value for name, value in reply.items() if name not in own}
 
 
 async def counts(http: httpx.AsyncClient) -> dict[str, int]:
@@ -85,6 +86,7 @@ async def test_a_line_gets_what_its_key_would_get_also_after_a_restart(
         row = rows[str(number)]["response"]
         assert row["status_code"] == reply.status_code
         assert without_id(row["body"]) == without_id(reply.json())
+        assert row["body"].get("request_id", row["request_id"]) == row["request_id"]
     by_key = rows["0"]["response"]["body"]["meta"].get("preset")
     assert by_key == ("lions" if key == "key-of-acme" else None)
 
