@@ -39,7 +39,7 @@ test-vllm: $(VLLM_VENV)/.dev
 # Every client of docs/clients.md, as its makers publish it, against a live server; in environments
 # of their own because they want different versions of each other. `make -j2` sets up two at once.
 test-clients: $(VENV)/.dev $(CLIENTS)
-	CLIENTS_VENV=$(CLIENTS_VENV) $(BIN)/python -m pytest -m clients tests/clients tests/test_typescript.py $(ARGS)
+	CLIENTS_VENV=$(CLIENTS_VENV) $(BIN)/python -m pytest -m clients tests/clients tests/client/test_typescript.py $(ARGS)
 
 # Two minutes in which the engine and Redis die again and again under clients of all kinds; needs
 # redis-server, or ARGS=--chaos-without-redis. Longer: make test-chaos ARGS="--chaos-seconds 600"
@@ -81,11 +81,11 @@ test-wheel: wheel
 
 # Is this commit what the tag says? One version everywhere, and a changelog: make release-check TAG=v0.1.0
 release-check: $(VENV)/.dev
-	RELEASE_TAG=$(TAG) $(BIN)/python -m pytest tests/test_release.py $(ARGS)
+	RELEASE_TAG=$(TAG) $(BIN)/python -m pytest tests/project/test_release.py $(ARGS)
 # The documentation site, in site/; look at it with `python -m http.server --directory site`.
 docs: $(VENV)/.docs
 	$(BIN)/python tools/pages.py
-	$(BIN)/python -m pytest -m docs tests/test_built_site.py $(ARGS)
+	$(BIN)/python -m pytest -m docs tests/project/test_built_site.py $(ARGS)
 
 # Would vllm-ascend take what rankd gives it? Its own sources say, with torch_npu mocked:
 # the arguments are tested, no NPU is.

@@ -32,10 +32,10 @@ from server import DOCUMENTS, Load, bodies, measure
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from checkpoints import make_checkpoint
+from rankd.config.settings import Settings
 from rankd.prompts import qwen3
-from rankd.settings import Settings
-from servers import serving
+from support.checkpoints import make_checkpoint
+from support.servers import serving
 
 NAME = "near-zero"
 MAX_TOKENS = 2048
@@ -112,7 +112,7 @@ OPENERS: dict[str, Opener] = {
 
 def _template() -> str:
     """Qwen's prompt as vLLM's score template; Jinja drops the file's last newline."""
-    question = qwen3.question(Settings().instruction, _message("query"))
+    question = qwen3.prefix_text(Settings().instruction, _message("query"))
     return qwen3.PREFIX + question + " " + _message("document") + qwen3.SUFFIX + "\n"
 
 

@@ -27,8 +27,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 sys.path.insert(0, str(ROOT / "bench"))
 
 from server import texts  # noqa: E402
-from servers import Server, serving  # noqa: E402
 from start import memory  # noqa: E402
+from support.servers import Server, serving  # noqa: E402
 
 Json = dict[str, Any]
 

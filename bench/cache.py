@@ -19,16 +19,16 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from rankd.app import open_ranker
-from rankd.cache import ENTRY_BYTES, digests
-from rankd.ranker import Ranker
-from rankd.settings import Settings
-from rankd.types import Ask
+from rankd.config.settings import Settings
+from rankd.ranking.cache import ENTRY_BYTES, pair_keys
+from rankd.ranking.ranker import Ranker
+from rankd.server.app import open_ranker
+from rankd.types import RankRequest
 
 WORDS = re.findall(r"[A-Za-z]+[,.;]?", (Path(__file__).parent.parent / "LICENSE").read_text())
 
 
-def make_asks(rounds: int, documents: int, characters: int) -> list[Ask]:
+def make_asks(rounds: int, documents: int, characters: int) -> list[RankRequest]:
     chance = random.Random(7)
 
     def text(size: int) -> str:
@@ -36,13 +36,13 @@ def make_asks(rounds: int, documents: int, characters: int) -> list[Ask]:
         return " ".join(WORDS[start : start + size])[:characters]
 
     texts = tuple(f"{number} {text(characters // 4)}" for number in range(documents))
-    return [Ask(f"{text(8)} {number}?", texts) for number in range(rounds)]
+    return [RankRequest(f"{text(8)} {number}?", texts) for number in range(rounds)]
 
 
-async def timed(ranker: Ranker, ask: Ask) -> tuple[float, float]:
+async def timed(ranker: Ranker, ask: RankRequest) -> tuple[float, float]:
     """Milliseconds of the whole, and of what comes after the prompts."""
     began = time.perf_counter()
-    ranking = await ranker.timed([ask])
+    ranking = await ranker.rank_measured([ask])
     return (time.perf_counter() - began) * 1000, ranking.scoring * 1000
 
 
@@ -68,7 +68,7 @@ async def bench(options: argparse.Namespace) -> None:
                 if name != "none":
                     rows.setdefault(f"{name}, hits", []).append(await timed(ranker, ask))
         encoder = next(iter(rankers.values())).encoder
-        prompts = encoder.encode_now(asks[0]).prompts
+        prompts = encoder.encode_blocking(asks[0]).prompts
     print(f"{options.documents} documents of {options.characters} characters\n")
     print("| cache | request ms | after the prompts ms | the same, µs/document |")
     print("|---|---|---|---|")
@@ -78,9 +78,9 @@ async def bench(options: argparse.Namespace) -> None:
         print(f"| {name} | {whole:.2f} | {after:.2f} | {each:.1f} |")
     began = time.perf_counter()
     for _ in range(100):
-        digests(prompts, b"identity")
+        pair_keys(prompts, b"identity")
     each = (time.perf_counter() - began) / 100 / len(prompts) * 1e6
-    tokens = statistics.mean(len(prompt.tail) for prompt in prompts)
+    tokens = statistics.mean(len(prompt.suffix) for prompt in prompts)
     print(f"\na key: {each:.1f} µs for {tokens:.0f} tokens; 64 MiB: {(64 << 20) // ENTRY_BYTES:,}")
 
 

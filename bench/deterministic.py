@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine import ANSWERS, _cpu_of, make_prompts, make_random
-from rankd.checkpoint import Checkpoint, locate
+from rankd.config.settings import Settings
 from rankd.engines.native import NativeEngine, open_engine
-from rankd.settings import Settings
+from rankd.models.checkpoint import Checkpoint, locate
 from rankd.types import Prompt
 
 
@@ -73,7 +73,8 @@ async def _bench(checkpoint: Checkpoint, options: argparse.Namespace) -> None:
                 prompts = _within(made, vocabulary)
                 if alone:
                     prompts = [
-                        Prompt((*one.head, place), one.tail) for place, one in enumerate(prompts)
+                        Prompt((*one.prefix, place), one.suffix)
+                        for place, one in enumerate(prompts)
                     ]
                 calls = [[one] for one in prompts] if alone else [prompts]
                 turns = engines if place % 2 else engines[::-1]
@@ -87,8 +88,8 @@ def _within(prompts: Sequence[Prompt], vocabulary: int) -> list[Prompt]:
     def ids(some: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(one % vocabulary for one in some)
 
-    heads = {id(prompt.head): ids(prompt.head) for prompt in prompts}
-    return [Prompt(heads[id(prompt.head)], ids(prompt.tail)) for prompt in prompts]
+    heads = {id(prompt.prefix): ids(prompt.prefix) for prompt in prompts}
+    return [Prompt(heads[id(prompt.prefix)], ids(prompt.suffix)) for prompt in prompts]
 
 
 async def _measure(engine: NativeEngine, calls: Sequence[Sequence[Prompt]]) -> Run:

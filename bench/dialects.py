@@ -41,15 +41,16 @@ from server import ROOT, Load, client, cpu_seconds
 
 sys.path.insert(0, str(ROOT / "tests"))
 
-from checkpoints import make_checkpoint
-from rankd.app import build, open_app
-from rankd.desk import PREFIX, Desk
-from rankd.dialects import DIALECTS, routes, union
-from rankd.door import KeyRing
+from rankd.config.settings import Settings
+from rankd.context import PREFIX
+from rankd.dialects import DIALECTS, detect, post_routes
 from rankd.engines.base import EngineInfo
-from rankd.settings import Settings
-from rankd.types import Ask, Ranking, Verdict
-from servers import serving
+from rankd.ranking.service import ModelService
+from rankd.server.app import build, open_app
+from rankd.server.middleware import KeyRing
+from rankd.types import RankRequest, RankResult, ScoredDocument
+from support.checkpoints import make_checkpoint
+from support.servers import serving
 
 CHARACTERS = 500
 WORDS = (ROOT / "LICENSE").read_text().split()
@@ -122,7 +123,7 @@ def _grown(name: str, value: Any, documents: Sequence[str]) -> Any:
 class Ready:
     """In place of the ranker: its verdicts are there, and it notes when it was asked."""
 
-    verdicts: list[Verdict]
+    results: list[ScoredDocument]
     max_documents: int = 1000
     asked: float = 0.0
 
@@ -138,14 +139,16 @@ class Ready:
     def info(self) -> EngineInfo:
         return EngineInfo("fake", "model", "", "none", "none", 8192)
 
-    async def timed(self, asks: Sequence[Ask], tell: object = None) -> Ranking:
+    async def rank_measured(
+        self, asks: Sequence[RankRequest], on_result: object = None
+    ) -> RankResult:
         self.asked = time.thread_time()
-        return Ranking([self.verdicts[: len(asks[0].documents)]], 0.01, 0.1, [1])
+        return RankResult([self.results[: len(asks[0].documents)]], 0.01, 0.1, [1])
 
 
-def verdicts(count: int) -> list[Verdict]:
+def results(count: int) -> list[ScoredDocument]:
     chance = random.Random(count)
-    return [Verdict(index, chance.uniform(-9, 9), 170, 105, 105) for index in range(count)]
+    return [ScoredDocument(index, chance.uniform(-9, 9), 170, 105, 105) for index in range(count)]
 
 
 @dataclass
@@ -168,7 +171,7 @@ def layers(repetitions: int, count: int = 100) -> None:
     print("microseconds of CPU:\n")
     print("| dialect | kB in | kB out | reading | writing | both, median | p99 |")
     print("|---|---|---|---|---|---|---|")
-    print(layer(grown(_example(union.ORDER[-1]), documents), repetitions).row("/v1/rerank"))
+    print(layer(grown(_example(detect.ORDER[-1]), documents), repetitions).row("/v1/rerank"))
     for dialect in DIALECTS:
         body = grown(_example(dialect), documents)
         if dialect.mounted:
@@ -218,9 +221,9 @@ def layer(
     body: dict[str, Any], repetitions: int, path: str = "/v1/rerank", *, prefix: str | None = None
 ) -> Layer:
     """The route's own code, from the bytes of a request to the bytes of its answer."""
-    ready = Ready(verdicts(1000))
-    app = SimpleNamespace(state=SimpleNamespace(desk=Desk(cast(Any, ready), "model")))
-    [route] = (route.endpoint for route in routes() if route.path == path)
+    ready = Ready(results(1000))
+    app = SimpleNamespace(state=SimpleNamespace(service=ModelService(cast(Any, ready), "model")))
+    [route] = (route.endpoint for route in post_routes() if route.path == path)
     scope = {"path": path} | ({PREFIX: prefix} if prefix else {})
     raw, layer = orjson.dumps(body), Layer()
     for place in range(-repetitions // 10, repetitions):
@@ -260,8 +263,8 @@ def echo() -> FastAPI:
 
 def ready() -> FastAPI:
     """rankd without tokenizing, scoring and the ranker: the verdicts are there."""
-    desk = Desk(cast(Any, Ready(verdicts(1000))), "model")
-    return build(desk, Settings(engine="fake", access_log=False), KeyRing())
+    service = ModelService(cast(Any, Ready(results(1000))), "model")
+    return build(service, Settings(engine="fake", access_log=False), KeyRing())
 
 
 APPS = {"echo": echo, "ready": ready}
@@ -442,8 +445,8 @@ async def split(model: str, count: int, repetitions: int) -> None:
     body = {"query": "What?", "documents": texts(count)}
     settings = Settings(model=model, engine="fake", self_check="off", cache_mb=0, access_log=False)
     async with open_app(settings) as app:
-        ranker, timers = app.state.desk.ranker, Timers()
-        timers.around(ranker, "timed")
+        ranker, timers = app.state.service.ranker, Timers()
+        timers.around(ranker, "rank_measured")
         timers.around(ranker.encoder, "encode")
         timers.around(ranker.engine, "score")
         [route] = (one for one in app.routes if getattr(one, "path", "") == "/v1/rerank")

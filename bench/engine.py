@@ -26,15 +26,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankd.checkpoint import Checkpoint, locate
+from rankd.config.settings import Settings
 from rankd.engines.native import NativeEngine, open_engine
-from rankd.settings import Settings
-from rankd.types import Answers, Prompt
+from rankd.models.checkpoint import Checkpoint, locate
+from rankd.types import AnswerTokenIds, Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-ANSWERS = Answers(yes=9693, no=2152)
+ANSWERS = AnswerTokenIds(yes=9693, no=2152)
 HEAD_TOKENS = 67
 
 
@@ -76,7 +76,7 @@ def _options() -> argparse.Namespace:
 
 def make_random(folder: Path) -> str:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from checkpoints import make_checkpoint
+    from support.checkpoints import make_checkpoint
 
     print("making random weights ...", file=sys.stderr)
     make_checkpoint(
@@ -144,7 +144,7 @@ def _tutorial(model: PreTrainedModel, prompts: Sequence[Prompt], **options: Any)
     ids = torch.zeros(len(prompts), longest, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for place, prompt in enumerate(prompts):
-        ids[place, longest - len(prompt) :] = torch.tensor(prompt.head + prompt.tail)
+        ids[place, longest - len(prompt) :] = torch.tensor(prompt.prefix + prompt.suffix)
         mask[place, longest - len(prompt) :] = 1
     with torch.inference_mode():
         logits = model(input_ids=ids, attention_mask=mask, **options).logits[:, -1, :]

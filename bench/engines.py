@@ -20,10 +20,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from engine import ANSWERS, Run, make_prompts, make_random
-from rankd.checkpoint import Checkpoint, locate
+from rankd.config.settings import Settings
 from rankd.engines import open_engine
 from rankd.engines.base import Engine
-from rankd.settings import Settings
+from rankd.models.checkpoint import Checkpoint, locate
 from rankd.types import Prompt
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))

@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 sys.path.insert(0, str(ROOT / "bench"))
 
 from server import texts  # noqa: E402
-from servers import serving  # noqa: E402
+from support.servers import serving  # noqa: E402
 
 LARGE, SMALL, CROWD = 1000, 5, 16
 ALONE = 40  # Small requests that tell what they take alone.

@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 sys.path.insert(0, str(ROOT / "bench"))
 
 from server import DOCUMENTS, bodies  # noqa: E402
-from servers import Server, serving  # noqa: E402
+from support.servers import Server, serving  # noqa: E402
 
 PEAK_CLIENTS = 4
 TURN = 10.0  # Seconds.

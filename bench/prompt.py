@@ -15,12 +15,12 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rankd.checkpoint import locate
+from rankd.config.settings import Settings
 from rankd.engines.native import open_engine
+from rankd.models.checkpoint import locate
 from rankd.prompts import qwen3
 from rankd.prompts.tokenizer import Tokenizer
-from rankd.settings import Settings
-from rankd.types import Answers, Prompt, sigmoid
+from rankd.types import AnswerTokenIds, Prompt, sigmoid
 
 TRIPLES = Path(__file__).parent.parent / "training/eval"
 INSTRUCTION: str = Settings.model_fields["instruction"].default
@@ -30,7 +30,7 @@ Render = Callable[[str, str], str]
 
 def exact(query: str, document: str) -> str:
     """Qwen's own, which rankd builds."""
-    asked = qwen3.question(INSTRUCTION, query) + qwen3.answer(document)
+    asked = qwen3.prefix_text(INSTRUCTION, query) + qwen3.suffix_text(document)
     return qwen3.PREFIX + asked + qwen3.SUFFIX
 
 
@@ -70,7 +70,7 @@ def main() -> None:
 async def _compare(model: str) -> None:
     checkpoint = locate(model)
     tokenizer = _tokenizer(checkpoint.path)
-    answers = Answers(tokenizer.single(qwen3.YES), tokenizer.single(qwen3.NO))
+    answers = AnswerTokenIds(tokenizer.single(qwen3.YES), tokenizer.single(qwen3.NO))
     triples = [
         json.loads(line)
         for file in sorted(TRIPLES.glob("triples*.jsonl"))

@@ -27,8 +27,8 @@ import orjson
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from checkpoints import make_checkpoint  # noqa: E402
-from servers import family, serving  # noqa: E402
+from support.checkpoints import make_checkpoint  # noqa: E402
+from support.servers import family, serving  # noqa: E402
 
 DOCUMENTS = 20
 WORDS = 76  # About 90 of Qwen's tokens.

@@ -23,8 +23,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 sys.path.insert(0, str(ROOT / "bench"))
 
 from server import texts  # noqa: E402
-from servers import family, serving  # noqa: E402
 from start import memory  # noqa: E402
+from support.servers import family, serving  # noqa: E402
 
 WARM_UP = 2_000
 PER_CONNECTION = 50

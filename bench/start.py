@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from servers import family, get, serving
+from support.servers import family, get, serving
 
 
 def memory(pid: int) -> int:

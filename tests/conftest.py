@@ -11,10 +11,10 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from calling import calling
-from checkpoints import make_checkpoint, qwen_tokenizer
-from rankd.checkpoint import BUILTIN, locate
-from rankd.settings import Settings
+from rankd.config.settings import Settings
+from rankd.models.checkpoint import BUILTIN, locate
+from support.calling import calling
+from support.checkpoints import make_checkpoint, qwen_tokenizer
 
 # A machine that is busy with something else makes no test fail.
 hypothesis_settings.register_profile(
@@ -46,6 +46,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("ui", "of make test-ui").addoption(
         "--screenshots", type=Path, help="A folder for pictures of the web page, docs/images."
     )
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Async tests (`pytest.mark.anyio`) run on asyncio only, as the server does."""
+    return "asyncio"
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,13 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from rankd.settings import CONFIG_VARIABLE, ENV_PREFIX, Settings
+from rankd.config.settings import Settings
+from rankd.config.sources import CONFIG_VARIABLE, ENV_PREFIX
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/configuration.md"
 
 HEAD = f"""\
-<!-- Written by tools/configuration.py from src/rankd/settings.py; change that. -->
+<!-- Written by tools/configuration.py from src/rankd/config/settings.py; change that. -->
 
 # Settings
 

@@ -11,10 +11,12 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from rankd.settings import Settings, shown, sources
+from rankd.config.settings import Settings
+from rankd.config.show import shown
+from rankd.config.sources import sources
 
 HEAD = """\
-# Every setting with its default, made from src/rankd/settings.py by `make configs`.
+# Every setting with its default, made from src/rankd/config/settings.py by `make configs`.
 # Take what you need into a file of your own: what is not there keeps its default.
 #   rankd serve --config FILE
 #

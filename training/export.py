@@ -16,7 +16,7 @@ from model import Reranker
 from sources import DATA
 from train import CHECKPOINT, restore
 
-BUILTIN = Path(__file__).parents[1] / "src/rankd/builtin"
+BUILTIN = Path(__file__).parents[1] / "src/rankd/models/builtin"
 LONGEST = 32_768
 
 

@@ -77,7 +77,7 @@ class InvalidRequest(RankError):
     code = "invalid_request"
 
 
-class Unauthorized(InvalidRequest):
+class AuthenticationFailed(InvalidRequest):
     status = 401
     kind = "authentication_error"
     code = "invalid_api_key"
@@ -118,7 +118,7 @@ class TooLarge(InvalidRequest):
     code = "request_too_large"
 
 
-class HeadTooLarge(InvalidRequest):
+class HeadersTooLarge(InvalidRequest):
     status = 431
     code = "request_header_fields_too_large"
 
@@ -128,7 +128,7 @@ class UnsupportedMedia(InvalidRequest):
     code = "unsupported_media_type"
 
 
-class Overloaded(RankError):
+class TooManyRequests(RankError):
     status = 429
     kind = "overloaded_error"
     code = "overloaded"
@@ -155,7 +155,7 @@ class EngineDown(RankError):
     retry_after = 5
 
 
-class EngineAway(EngineDown):
+class EngineRestarting(EngineDown):
     """It does not answer now, but is watched over and will: to be tried again."""
 
     retry_after = 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -16,26 +15,11 @@ Truncation = Literal["cut", "refuse", "chunk"]
 Side = Literal["right", "left"]
 
 # Of asks in the background: behind every priority that a request can have.
-LAST_PRIORITY = 1000
-
-# The id of the request that is being answered, for whoever must name it in a log.
-NO_ID = "without an id"
-REQUEST_ID: ContextVar[str] = ContextVar("REQUEST_ID", default=NO_ID)
-
-
-class TraceIds(NamedTuple):
-    """A request's trace and its span in it, in hexadecimal digits."""
-
-    trace: str
-    span: str
-
-
-# Of the request that is being answered; None when it is not traced.
-TRACE: ContextVar[TraceIds | None] = ContextVar("TRACE", default=None)
+BACKGROUND_PRIORITY = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class RankRequest:
     """One question and the documents to judge by it, whatever dialect it came in.
 
     Attributes:
@@ -74,7 +58,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class TruncationPolicy:
     """What becomes of documents that do not fit; None takes the server's.
 
     Attributes:
@@ -105,14 +89,14 @@ class Prompt:
         tail: the document and the template's end; the score is read at its last id.
     """
 
-    head: tuple[int, ...]
-    tail: tuple[int, ...]
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
 
     def __len__(self) -> int:
-        return len(self.head) + len(self.tail)
+        return len(self.prefix) + len(self.suffix)
 
 
-class Answers(NamedTuple):
+class AnswerTokenIds(NamedTuple):
     """The token ids of the two words the model chooses between."""
 
     yes: int
@@ -120,7 +104,7 @@ class Answers(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ScoredDocument:
     """What the model said of one document.
 
     Attributes:
@@ -147,8 +131,8 @@ class Verdict:
     kept_tokens: int
     longer: bool = False
     cached: bool = False
-    pieces: int = 1
-    piece: int = 0
+    chunks: int = 1
+    chunk: int = 0
     span: tuple[int, int] | None = None
     cached_tokens: int = 0
 
@@ -162,7 +146,7 @@ class Verdict:
         return self.kept_tokens < self.document_tokens
 
 
-class Ranking(NamedTuple):
+class RankResult(NamedTuple):
     """What became of the asks of one request.
 
     Attributes:
@@ -174,24 +158,24 @@ class Ranking(NamedTuple):
         queueing: of `scoring`, seconds in the engine's queue, where it keeps one.
     """
 
-    groups: list[list[Verdict]]
+    groups: list[list[ScoredDocument]]
     encoding: float
     scoring: float
     search_units: Sequence[int] = ()
     queueing: float = 0.0
 
-    def usage(self) -> Usage:
-        verdicts = [verdict for group in self.groups for verdict in group]
-        return Usage(
-            documents=len(verdicts),
-            cached_documents=sum(verdict.cached for verdict in verdicts),
-            prompt_tokens=sum(verdict.tokens for verdict in verdicts),
-            cached_tokens=sum(verdict.cached_tokens for verdict in verdicts),
+    def usage(self) -> RankUsage:
+        results = [result for group in self.groups for result in group]
+        return RankUsage(
+            documents=len(results),
+            cached_documents=sum(result.cached for result in results),
+            prompt_tokens=sum(result.tokens for result in results),
+            cached_tokens=sum(result.cached_tokens for result in results),
             search_units=sum(self.search_units),
         )
 
 
-class Usage(NamedTuple):
+class RankUsage(NamedTuple):
     """What a request is charged for: what is answered, equal documents each.
 
     Attributes:
@@ -218,6 +202,6 @@ def sigmoid(logit: float) -> float:
     return odds / (1.0 + odds)
 
 
-def best_first(verdicts: Iterable[Verdict]) -> list[Verdict]:
+def best_first(results: Iterable[ScoredDocument]) -> list[ScoredDocument]:
     """Order by logit, highest first; equal logits keep the order of the request."""
-    return sorted(verdicts, key=lambda verdict: (-verdict.logit, verdict.index))
+    return sorted(results, key=lambda result: (-result.logit, result.index))

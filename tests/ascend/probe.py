@@ -12,12 +12,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rankd.checkpoint import Checkpoint
+from rankd.config.settings import Settings
 from rankd.engines.vllm.args import accepted, engine_args
+from rankd.engines.vllm.compatibility import refuse_known_bad
 from rankd.engines.vllm.profiles import profile_for
-from rankd.engines.vllm.refusals import refuse_known_bad
 from rankd.engines.vllm.versions import installed
-from rankd.settings import Settings
+from rankd.models.checkpoint import Checkpoint
 
 # Qwen3-Reranker-0.6B's shape.
 CONFIG: dict[str, Any] = {

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from rankd.app import open_app
+from rankd.config.settings import Settings
 from rankd.engines.base import Engine
-from rankd.settings import Settings
+from rankd.server.app import open_app
 from rankd.types import Prompt
 
 Json = dict[str, Any]
@@ -136,7 +136,7 @@ class Gate:
 
 def gated(client: Client, free: int = 0) -> Gate:
     """Put a gate before the engine of an app."""
-    ranker = client.app.state.desk.ranker
+    ranker = client.app.state.service.ranker
     gate = Gate(ranker.engine, free)
     ranker.engine = gate
     return gate

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from jobs import DOCUMENTS, Json, gated, holds, jsonl, line, opened
 
-from rankd.batches import runner, tables
-from rankd.batches.records import Answer
-from rankd.errors import BadSettings, EngineAway
-from rankd.types import LAST_PRIORITY
+from rankd.batches import queries, runner
+from rankd.batches.records import LineResult
+from rankd.errors import BadSettings, EngineRestarting
+from rankd.types import BACKGROUND_PRIORITY
 
 pytestmark = pytest.mark.anyio
 
@@ -169,7 +169,7 @@ async def test_lines_run_behind_every_request_and_outside_the_limits(tmp_path: P
         job = await client.begin([line(f"r{number}", priority=0) for number in range(30)])
         await holds(lambda: len(gate.calls) == 8)
         await asyncio.sleep(0.3)  # Longer than a request may take.
-        waiting = client.app.state.desk.ranker.admission
+        waiting = client.app.state.service.ranker.admission
         counted = waiting.requests, waiting.tokens
         lines = len(gate.calls)
         gate.let_on()
@@ -180,7 +180,7 @@ async def test_lines_run_behind_every_request_and_outside_the_limits(tmp_path: P
     assert counted == (0, 0)
     assert online.status_code == 200
     assert done["request_counts"]["completed"] == 30
-    assert sorted(gate.calls) == [0] + [LAST_PRIORITY] * 30
+    assert sorted(gate.calls) == [0] + [BACKGROUND_PRIORITY] * 30
 
 
 async def test_a_line_that_can_never_be_admitted_fails(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ async def test_a_line_waits_for_an_engine_that_is_away(tmp_path: Path) -> None:
 
         async def away(*args: Any, **options: Any) -> list[float]:
             if next(refusals, None) is not None:
-                raise EngineAway("not now")
+                raise EngineRestarting("not now")
             return await score(*args, **options)
 
         gate.score = away  # type: ignore[method-assign]
@@ -355,7 +355,7 @@ async def test_a_full_disk_makes_a_job_wait_and_nothing_is_lost(
 async def test_files_of_a_job_whose_end_cannot_be_noted_do_not_pile_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish, attempts = tables.finish, []
+    finish, attempts = queries.finish, []
 
     def fail_twice(*args: Any) -> None:
         attempts.append(len(list((tmp_path / "files").iterdir())))
@@ -364,7 +364,7 @@ async def test_files_of_a_job_whose_end_cannot_be_noted_do_not_pile_up(
         finish(*args)
 
     monkeypatch.setattr(runner, "_LONGEST_PAUSE", 0.05)
-    monkeypatch.setattr(tables, "finish", fail_twice)
+    monkeypatch.setattr(queries, "finish", fail_twice)
     async with opened(tmp_path) as client:
         job = await client.begin([line("r1"), line("r2", documents=[])])
         done = await client.ended(job["id"])
@@ -377,7 +377,7 @@ async def test_files_of_a_job_whose_end_cannot_be_noted_do_not_pile_up(
 async def test_a_database_that_is_damaged_is_said_and_answers_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    keep, is_damaged = tables.keep, True
+    keep, is_damaged = queries.keep, True
 
     def keep_unless_damaged(*args: Any) -> None:
         if is_damaged:
@@ -385,7 +385,7 @@ async def test_a_database_that_is_damaged_is_said_and_answers_wait(
         keep(*args)
 
     monkeypatch.setattr(runner, "_LONGEST_PAUSE", 0.05)
-    monkeypatch.setattr(tables, "keep", keep_unless_damaged)
+    monkeypatch.setattr(queries, "keep", keep_unless_damaged)
     async with opened(tmp_path) as client:
         job = await client.begin([line("r1"), line("r2")])
         await holds(lambda: "malformed" in caplog.text)
@@ -449,7 +449,7 @@ async def test_a_server_that_stops_drops_its_lines_at_once(tmp_path: Path) -> No
     async with opened(tmp_path) as client:
         gated(client)
         job = await client.begin([line(f"r{number}") for number in range(5)])
-        drain = client.app.state.desk.drain
+        drain = client.app.state.service.drain
         await holds(lambda: bool(drain.running))
         drain.begin()
         await holds(lambda: not drain.running)
@@ -493,9 +493,9 @@ async def test_callers_run_side_by_side_and_see_only_their_own(tmp_path: Path) -
 async def test_a_job_ends_while_answers_of_others_keep_coming(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep = tables.keep
+    keep = queries.keep
 
-    def keep_slowly(database: sqlite3.Connection, answers: Iterable[Answer]) -> None:
+    def keep_slowly(database: sqlite3.Connection, answers: Iterable[LineResult]) -> None:
         keep(database, answers)
         time.sleep(0.02)
 
@@ -503,10 +503,10 @@ async def test_a_job_ends_while_answers_of_others_keep_coming(
         keeper = client.app.state.batches.runner._keeper
         async with asyncio.TaskGroup() as group:
             for number in count():
-                group.create_task(keeper.keep(Answer("another", number, True, b"{}\n")))
+                group.create_task(keeper.keep(LineResult("another", number, True, b"{}\n")))
                 await asyncio.sleep(0.002)
 
-    monkeypatch.setattr(tables, "keep", keep_slowly)
+    monkeypatch.setattr(queries, "keep", keep_slowly)
     async with opened(tmp_path) as client:
         others = asyncio.create_task(answer_others())
         job = await client.begin([line("r1"), line("r2")])

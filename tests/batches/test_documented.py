@@ -13,8 +13,8 @@ import jsonschema_rs
 import pytest
 from jobs import jsonl, line, opened
 
-from servers import get, serving
-from test_openapi import FUZZER, closed
+from support.openapi import FUZZER, closed
+from support.servers import get, serving
 
 pytestmark = pytest.mark.anyio
 

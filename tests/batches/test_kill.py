@@ -13,7 +13,7 @@ import httpx
 import pytest
 from jobs import ENDED, Json, jsonl, line
 
-from servers import Server, serving
+from support.servers import Server, serving
 
 LINES = 1000
 DOCUMENTS = ["Gravity attracts two bodies.", "Beijing is the capital.", "Bread is made of flour."]

@@ -36,8 +36,8 @@ from garbage import MAX_BODY_BYTES, READ_SECONDS
 from judge import ANSWERED, FAULTS, LEFT, PART, REFUSED, RIGHT
 from ledger import Ledger
 from lines import Line, get, message
-from redis_server import REDIS_BINARY, RedisServer
-from servers import Server, serving
+from support.redis_server import REDIS_BINARY, RedisServer
+from support.servers import Server, serving
 from tongues import OPENAI
 from trouble import Trouble, metric
 

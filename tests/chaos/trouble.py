@@ -14,8 +14,8 @@ from pathlib import Path
 
 from lines import get
 from rankd.engines.supervised import WINDOW
-from redis_server import RedisServer
-from servers import family
+from support.redis_server import RedisServer
+from support.servers import family
 
 # Seconds until a state that must come is given up.
 _PATIENCE = 120.0

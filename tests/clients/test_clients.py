@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from servers import serving
+from support.servers import serving
 
 pytestmark = pytest.mark.clients
 

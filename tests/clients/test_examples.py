@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from test_clients import ADDRESS, ENVIRONMENTS, QUIET, ROOT, SECONDS
 
-from servers import serving
+from support.servers import serving
 
 EXAMPLES = ROOT / "examples"
 PAGE = (EXAMPLES / "README.md").read_text(encoding="utf-8")

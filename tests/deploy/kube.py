@@ -17,7 +17,8 @@ from typing import Any, NoReturn
 import pytest
 import yaml
 
-from rankd.settings import CONFIG_VARIABLE, Settings, load
+from rankd.config.settings import Settings
+from rankd.config.sources import CONFIG_VARIABLE, load
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "deploy/kubernetes"

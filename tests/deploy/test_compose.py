@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from programs import missing, program
-from rankd.settings import CONFIG_VARIABLE, ENV_PREFIX, Settings, load
+from rankd.config.settings import Settings
+from rankd.config.sources import CONFIG_VARIABLE, ENV_PREFIX, load
+from support.programs import missing, program
 
 pytestmark = pytest.mark.deploy
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
-import rankd.metrics  # noqa: F401  # Registers them.
+import rankd.telemetry.metrics  # noqa: F401  # Registers them.
 
 ROOT = Path(__file__).parent.parent.parent
 DASHBOARD = json.loads((ROOT / "deploy/grafana/dashboards/rankd.json").read_text(encoding="utf-8"))

@@ -20,7 +20,7 @@ import yaml
 from kube import CHART, Chart, Object, objects, the, the_chart
 
 import rankd
-from servers import Server, serving
+from support.servers import Server, serving
 
 pytestmark = pytest.mark.deploy
 

@@ -39,9 +39,9 @@ from kube import (
 )
 
 import rankd
-from rankd import metrics
-from rankd.ops import OPEN_PATHS
-from rankd.settings import Settings
+from rankd.config.settings import Settings
+from rankd.server.health import OPEN_PATHS
+from rankd.telemetry import metrics
 
 pytestmark = pytest.mark.deploy
 

@@ -18,10 +18,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from nginx_server import FILES, Line, Nginx, judged, running, written
-from programs import program
-from rankd.settings import Settings
-from servers import Server, free_port, serving
+from rankd.config.settings import Settings
+from support.nginx_server import FILES, Line, Nginx, judged, running, written
+from support.programs import program
+from support.servers import Server, free_port, serving
 
 pytestmark = pytest.mark.deploy
 

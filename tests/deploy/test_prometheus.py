@@ -22,7 +22,7 @@ import httpx
 import pytest
 import yaml
 
-from servers import Server, family, serving
+from support.servers import Server, family, serving
 
 pytestmark = pytest.mark.deploy
 

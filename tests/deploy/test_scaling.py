@@ -15,7 +15,7 @@ import pytest
 import yaml
 from kube import MANIFESTS, Chart, program, the, the_chart
 
-from servers import serving
+from support.servers import serving
 
 pytestmark = pytest.mark.deploy
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from programs import program
-from rankd.settings import ENV_PREFIX, Settings, load
+from rankd.config.settings import Settings
+from rankd.config.sources import ENV_PREFIX, load
+from support.programs import program
 
 pytestmark = pytest.mark.deploy
 

@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 
 from rankd.dialects import DIALECTS
 from rankd.dialects.base import Dialect
+from support.dialects import example, home
 
 QUERY = "What is the capital of China?"
 TEXTS = ["Lions hunt at night.", "The capital of China is Beijing.", "Blue whales sing."]
@@ -18,16 +19,6 @@ def post(client: TestClient, path: str, body: dict[str, Any], status: int = 200)
     reply = client.post(path, json=body)
     assert reply.status_code == status, reply.text
     return reply.json()
-
-
-def example(dialect: Dialect) -> dict[str, Any]:
-    body: dict[str, Any] = dialect.Request.model_json_schema()["example"]
-    return body
-
-
-def home(dialect: Dialect) -> str:
-    path = [*dialect.mounted, *dialect.paths][0]
-    return dialect.prefix + path.replace("{model:path}", "some-id")
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: type(dialect).__name__)

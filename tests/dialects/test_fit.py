@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from rankd.app import open_app
-from rankd.settings import Settings
+from rankd.config.settings import Settings
+from rankd.server.app import open_app
 
 LONG = "nothing of interest here. " * 40 + "the capital of China is Beijing"
 

@@ -8,22 +8,22 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from test_dialects import example, home
 
-from rankd.app import build
-from rankd.checkpoint import BUILTIN, locate
-from rankd.desk import Desk
+from rankd.config.settings import Settings
 from rankd.dialects import DIALECTS
 from rankd.dialects.base import Dialect
 from rankd.dialects.tutorials import Simple
 from rankd.dialects.weaviate import Weaviate
-from rankd.door import KeyRing
 from rankd.engines.base import EngineInfo
 from rankd.engines.fake import FakeEngine
+from rankd.models.checkpoint import BUILTIN, locate
 from rankd.prompts import open_encoder
-from rankd.ranker import Ranker
-from rankd.settings import Settings
+from rankd.ranking.ranker import Ranker
+from rankd.ranking.service import ModelService
+from rankd.server.app import build
+from rankd.server.middleware import KeyRing
 from rankd.types import Prompt
+from support.dialects import example, home
 
 # Their scores stand in the order of the request.
 ORDERED = [dialect for dialect in DIALECTS if not isinstance(dialect, Weaviate | Simple)]
@@ -39,8 +39,8 @@ class Saturated(FakeEngine):
     async def score(
         self, prompts: Sequence[Prompt], *, priority: int = 0, deadline: float | None = None
     ) -> list[float]:
-        shortest = min(len(prompt.tail) for prompt in prompts)
-        return [LOGITS[len(prompt.tail) - shortest] for prompt in prompts]
+        shortest = min(len(prompt.suffix) for prompt in prompts)
+        return [LOGITS[len(prompt.suffix) - shortest] for prompt in prompts]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def saturated() -> TestClient:
     )
     engine = Saturated(EngineInfo("fake", "saturated", "0", "none", "none", 8192))
     ranker = Ranker(encoder, engine, max_documents=100)
-    return TestClient(build(Desk(ranker, "it"), Settings(access_log=False), KeyRing()))
+    return TestClient(build(ModelService(ranker, "it"), Settings(access_log=False), KeyRing()))
 
 
 def listed(answer: Any) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from rankd.dialects.wire import fields_of
+from rankd.dialects.json_io import read_object
 from rankd.errors import TooLarge
 
 MANY = 500_001
@@ -24,17 +24,17 @@ MANY = 500_001
 )
 def test_a_body_of_too_many_values_is_refused_before_it_is_parsed(values: bytes) -> None:
     with pytest.raises(TooLarge, match="the body has more than 500,000 values"):
-        fields_of(b'{"query": "q", "documents": ' + values, 1000)  # And its end is missing.
+        read_object(b'{"query": "q", "documents": ' + values, 1000)  # And its end is missing.
 
 
 @pytest.mark.parametrize("text", ["[{,", '\\"[,"{\\\\', "\\"])
 def test_what_stands_in_a_text_is_no_value(text: str) -> None:
     body = orjson.dumps({"query": "q", "documents": [text * MANY]})
 
-    assert fields_of(body, 1000)["documents"] == [text * MANY]
+    assert read_object(body, 1000)["documents"] == [text * MANY]
 
 
 def test_where_more_documents_are_allowed_more_values_are() -> None:
     body = orjson.dumps({"query": "q", "documents": ["d"] * MANY})
 
-    assert len(fields_of(body, MANY)["documents"]) == MANY
+    assert len(read_object(body, MANY)["documents"]) == MANY

@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 
 import pytest
 
-from checkpoints import NO, YES, make_checkpoint
-from rankd.checkpoint import locate
+from rankd.config.settings import Settings
 from rankd.engines import open_engine
 from rankd.engines.base import Engine, heard_by
 from rankd.errors import DeadlineExceeded
-from rankd.settings import Settings
-from rankd.types import Answers, Prompt
+from rankd.models.checkpoint import locate
+from rankd.types import AnswerTokenIds, Prompt
+from support.checkpoints import NO, YES, make_checkpoint
 
 Result = TypeVar("Result")
 
@@ -49,7 +49,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(request: pytest.FixtureRequest, checkpoint: Path) -> Iterator[Opened]:
     settings = Settings(engine=request.param, device="cpu", max_tokens=512, batch_tokens=256)
     with asyncio.Runner() as runner:
-        context = open_engine(locate(str(checkpoint)), Answers(YES, NO), settings)
+        context = open_engine(locate(str(checkpoint)), AnswerTokenIds(YES, NO), settings)
         yield Opened(runner.run(context.__aenter__()), runner)
         runner.run(context.__aexit__(None, None, None))
 

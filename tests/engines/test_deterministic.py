@@ -15,22 +15,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from checkpoints import NO, YES, make_checkpoint
-from rankd.app import open_ranker
-from rankd.checkpoint import BUILTIN, Checkpoint, locate
+from rankd.config.settings import Settings
 from rankd.engines import choose, open_engine
 from rankd.engines.base import Engine
 from rankd.engines.native import worker
-from rankd.engines.native.model import Model
-from rankd.engines.native.shape import read_shape
+from rankd.engines.native.architecture import read_architecture
+from rankd.engines.native.framing import TokenBatch
+from rankd.engines.native.model import Qwen3Model
 from rankd.engines.native.weights import load
-from rankd.engines.native.wire import Batch
-from rankd.errors import BadSettings, EngineAway
-from rankd.settings import Settings
-from rankd.types import Answers, Ask, Prompt
-from servers import family
+from rankd.errors import BadSettings, EngineRestarting
+from rankd.models.checkpoint import BUILTIN, Checkpoint, locate
+from rankd.server.app import open_ranker
+from rankd.types import AnswerTokenIds, Prompt, RankRequest
+from support.checkpoints import NO, YES, make_checkpoint
+from support.servers import family
 
-ANSWERS = Answers(YES, NO)
+ANSWERS = AnswerTokenIds(YES, NO)
 SETTINGS = Settings(
     engine="native",
     device="cpu",
@@ -115,7 +115,7 @@ async def _until_it_answers(engine: Engine) -> None:
     while True:
         try:
             return await engine.check()
-        except EngineAway:
+        except EngineRestarting:
             await asyncio.sleep(0.02)
 
 
@@ -178,14 +178,14 @@ def test_equal_prompts_of_one_call_have_equal_bits(checkpoint: Checkpoint) -> No
 def test_it_does_not_matter_which_heads_are_kept(
     checkpoint: Checkpoint, dtype: torch.dtype
 ) -> None:
-    shape = read_shape(checkpoint.config)
+    shape = read_architecture(checkpoint.config)
     weights = load(checkpoint.weights, shape, ANSWERS, torch.device("cpu"), dtype)
     prompts = [prompt for one in requests(5, seed=7) for prompt in one]
     batch = _batch(prompts)
 
-    kept = Model(weights, shape, deterministic=True)
+    kept = Qwen3Model(weights, shape, deterministic=True)
     # Room for less than one: none is there when the next document of its request comes.
-    forgetful = Model(weights, shape, head_bytes=1, deterministic=True)
+    forgetful = Qwen3Model(weights, shape, head_bytes=1, deterministic=True)
     spread = [forgetful.score(_batch(prompts[start::5])) for start in range(5)]
 
     logits = kept.score(batch)
@@ -194,20 +194,20 @@ def test_it_does_not_matter_which_heads_are_kept(
         assert bits(some) == bits(logits[start::5])
 
 
-def _batch(prompts: Sequence[Prompt]) -> Batch:
-    heads = list(dict.fromkeys(prompt.head for prompt in prompts))
-    tails = [(heads.index(prompt.head), array("i", prompt.tail)) for prompt in prompts]
-    return Batch([array("i", head) for head in heads], tails)
+def _batch(prompts: Sequence[Prompt]) -> TokenBatch:
+    heads = list(dict.fromkeys(prompt.prefix for prompt in prompts))
+    tails = [(heads.index(prompt.prefix), array("i", prompt.suffix)) for prompt in prompts]
+    return TokenBatch([array("i", head) for head in heads], tails)
 
 
 @pytest.mark.usefixtures("one_thread")
 def test_a_prompt_without_a_head_is_scored(checkpoint: Checkpoint) -> None:
-    shape = read_shape(checkpoint.config)
+    shape = read_architecture(checkpoint.config)
     weights = load(checkpoint.weights, shape, ANSWERS, torch.device("cpu"), torch.float32)
     prompts = [Prompt((), (6000, 7000)), Prompt((), (8000,))]
 
-    both = Model(weights, shape, deterministic=True).score(_batch(prompts))
-    packed = Model(weights, shape).score(_batch(prompts))
+    both = Qwen3Model(weights, shape, deterministic=True).score(_batch(prompts))
+    packed = Qwen3Model(weights, shape).score(_batch(prompts))
 
     assert both == pytest.approx(packed, abs=1e-4)
 
@@ -216,7 +216,7 @@ def test_scores_from_the_cache_and_computed_ones_have_equal_bits() -> None:
     dice = random.Random(11)
     words = ["lion", "gravity", "capital", "重力", "rain", "bread", "planet", "river", "code"]
     texts = tuple(" ".join(dice.choices(words, k=dice.randrange(1, 80))) for _ in range(30))
-    ask = Ask("What is the capital of China?", texts)
+    ask = RankRequest("What is the capital of China?", texts)
     settings = SETTINGS.model_copy(update={"model": BUILTIN})
 
     async def logits(cache_mb: int) -> list[bytes]:

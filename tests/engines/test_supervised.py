@@ -12,19 +12,20 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from rankd.config.settings import Settings
+from rankd.context import REQUEST_ID
 from rankd.engines import supervised as module
 from rankd.engines.base import EngineInfo
 from rankd.engines.supervised import SupervisedEngine, open_supervised
 from rankd.errors import (
     DeadlineExceeded,
-    EngineAway,
     EngineDown,
+    EngineRestarting,
     PoisonRequest,
     RankError,
     SetupError,
 )
-from rankd.settings import Settings
-from rankd.types import REQUEST_ID, Answers, Prompt
+from rankd.types import AnswerTokenIds, Prompt
 
 POISON = 13
 INFO = EngineInfo("mortal", "puppet", "0", "cpu", "float32", 512)
@@ -52,7 +53,7 @@ class Mortal:
         self, prompts: Sequence[Prompt], *, priority: int = 0, deadline: float | None = None
     ) -> list[float]:
         await self.check()
-        firsts = [prompt.tail[0] for prompt in prompts]
+        firsts = [prompt.suffix[0] for prompt in prompts]
         self.running += 1
         self.at_once.append(self.running)
         try:
@@ -101,7 +102,7 @@ def _play(scene: Scene, **settings: Any) -> Stage:
 
     async def play() -> None:
         given = Settings(engine="fake", **settings)
-        async with open_supervised(stage.open, Answers(1, 2), given) as engine:
+        async with open_supervised(stage.open, AnswerTokenIds(1, 2), given) as engine:
             await asyncio.wait_for(scene(engine, stage), 20)
 
     asyncio.run(play())
@@ -153,7 +154,7 @@ def test_a_suspect_whose_turn_never_comes_does_not_wait_for_ever() -> None:
         stage.fates.append(asyncio.Event())
         stage.lives[1].die()  # While the first is run again, and the second waits.
 
-        assert [type(answer) for answer in await _all(calls)] == [PoisonRequest, EngineAway]
+        assert [type(answer) for answer in await _all(calls)] == [PoisonRequest, EngineRestarting]
 
     _play(scene, engine_wait_seconds=1)
 
@@ -281,7 +282,7 @@ def test_an_engine_that_stays_away_is_a_503_to_be_tried_again() -> None:
         in_flight = _ask(engine, 20)
         await asyncio.sleep(0.004)
         stage.lives[0].die()
-        with pytest.raises(EngineAway):
+        with pytest.raises(EngineRestarting):
             await engine.check()
         assert REGISTRY.get_sample_value("rankd_engine_up") == 0
         began = time.monotonic()
@@ -290,7 +291,7 @@ def test_an_engine_that_stays_away_is_a_503_to_be_tried_again() -> None:
         late = (await _all([_ask(engine, 22)]))[0]
 
         for problem in (*problems, late):
-            assert isinstance(problem, EngineAway)
+            assert isinstance(problem, EngineRestarting)
             assert problem.retry_after
             assert problem.retry_after >= 1
         back.set()
@@ -404,7 +405,9 @@ def test_closing_is_no_death(caplog: pytest.LogCaptureFixture) -> None:
 
     async def play() -> list[Any]:
         stage = Stage()
-        async with open_supervised(stage.open, Answers(1, 2), Settings(engine="fake")) as engine:
+        async with open_supervised(
+            stage.open, AnswerTokenIds(1, 2), Settings(engine="fake")
+        ) as engine:
             await scene(engine, stage)
         answers = await _all(calls)
         assert len(stage.lives) == 1
@@ -424,7 +427,7 @@ def test_the_first_start_is_not_tried_again() -> None:
         yield
 
     async def play() -> None:
-        async with open_supervised(opening, Answers(1, 2), Settings(engine="fake")):
+        async with open_supervised(opening, AnswerTokenIds(1, 2), Settings(engine="fake")):
             pytest.fail("it opened")
 
     with pytest.raises(SetupError, match="no such model"):
@@ -444,7 +447,7 @@ def test_bits_that_are_promised_do_not_change_with_a_restart(deterministic: bool
     async def play() -> list[Any]:
         stage = Drifting()
         given = Settings(engine="fake", engine_restarts=2)
-        async with open_supervised(stage.open, Answers(1, 2), given) as engine:
+        async with open_supervised(stage.open, AnswerTokenIds(1, 2), given) as engine:
             stage.lives[0].die()
             return await _all([_ask(engine, 20)])
 

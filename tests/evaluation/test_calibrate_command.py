@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from rankd.client import Client
-from rankd.settings import Settings
-from servers import serving
-from typed import run
+from rankd.config.settings import Settings
+from support.servers import serving
+from support.typed import run
 
 TRIPLES = Path(__file__).parents[2] / "training/eval/triples.jsonl"
 INSTRUCTION = Settings().instruction

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from rankd.evaluation.statistics import kendall_tau
-from servers import Server, command, get, serving
-from typed import run
+from support.servers import Server, command, get, serving
+from support.typed import run
 
 DOCUMENTS = {
     "beijing": "The capital of China is Beijing.",

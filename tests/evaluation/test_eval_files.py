@@ -8,7 +8,7 @@ import pytest
 
 from rankd.errors import BadSettings
 from rankd.evaluation.beir import read_corpus, read_qrels, read_queries
-from rankd.evaluation.firststage import bm25, read_run
+from rankd.evaluation.first_stage import bm25, read_run
 
 
 def put(file: Path, *lines: str) -> Path:

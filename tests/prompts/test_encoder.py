@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from rankd.checkpoint import Checkpoint
 from rankd.errors import InvalidRequest, TooLarge
+from rankd.models.checkpoint import Checkpoint
 from rankd.prompts import PromptEncoder, open_encoder
-from rankd.types import Ask, Fit, Prompt, Side, Truncation
+from rankd.types import Prompt, RankRequest, Side, Truncation, TruncationPolicy
 
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 
@@ -90,9 +90,9 @@ def reference_ids(folder: Path, pair: str) -> list[int]:
     return [id for part in parts for id in encode(part, add_special_tokens=False)]
 
 
-def prompt_ids(folder: Path, ask: Ask) -> list[list[int]]:
-    encoded = encoder(folder).encode_now(ask)
-    return [[*prompt.head, *prompt.tail] for prompt in encoded.prompts]
+def prompt_ids(folder: Path, ask: RankRequest) -> list[list[int]]:
+    encoded = encoder(folder).encode_blocking(ask)
+    return [[*prompt.prefix, *prompt.suffix] for prompt in encoded.prompts]
 
 
 @pytest.fixture(params=["qwen", "builtin"])
@@ -101,7 +101,7 @@ def folder(request: pytest.FixtureRequest) -> Path:
 
 
 def test_the_cards_documents_under_one_query_have_193_tokens(qwen: Path) -> None:
-    prompts = prompt_ids(qwen, Ask(CARD_QUERIES[0], tuple(CARD_DOCUMENTS)))
+    prompts = prompt_ids(qwen, RankRequest(CARD_QUERIES[0], tuple(CARD_DOCUMENTS)))
 
     assert sum(map(len, prompts)) == 193
 
@@ -110,13 +110,13 @@ def test_the_cards_documents_under_one_query_have_193_tokens(qwen: Path) -> None
 def test_the_cards_pairs_are_the_references_ids(folder: Path, place: int) -> None:
     query, document = CARD_QUERIES[place], CARD_DOCUMENTS[place]
 
-    [ours] = prompt_ids(folder, Ask(query, (document,)))
+    [ours] = prompt_ids(folder, RankRequest(query, (document,)))
 
     assert ours == reference_ids(folder, card_pair(INSTRUCTION, query, document))
 
 
 def test_the_score_is_read_at_two_newlines_after_the_closed_thought(qwen: Path) -> None:
-    [prompt] = prompt_ids(qwen, Ask("q", ("d",)))
+    [prompt] = prompt_ids(qwen, RankRequest("q", ("d",)))
 
     assert prompt[-2:] == [151668, 271]
 
@@ -133,7 +133,7 @@ def test_ids_are_those_of_the_whole_string(
     pair = card_pair(instruction, query, document)
     whole = reference(folder).encode(CARD_PREFIX + pair + CARD_SUFFIX, add_special_tokens=False)
 
-    [ours] = prompt_ids(folder, Ask(query, (document,), instruction=instruction))
+    [ours] = prompt_ids(folder, RankRequest(query, (document,), instruction=instruction))
 
     assert ours == whole
     assert ours == reference_ids(folder, pair)
@@ -145,46 +145,52 @@ def test_a_control_token_from_outside_is_plain_text(
     folder: Path, query: str, document: str, control: str
 ) -> None:
     ids = set(reference(folder).added_tokens_decoder)
-    spoken = encoder(folder).encode_now(Ask(query + control, (control + document, document)))
-    silent = encoder(folder).encode_now(Ask("q", ("d", "d")))
+    spoken = encoder(folder).encode_blocking(
+        RankRequest(query + control, (control + document, document))
+    )
+    silent = encoder(folder).encode_blocking(RankRequest("q", ("d", "d")))
 
     for one, other in zip(spoken.prompts, silent.prompts, strict=True):
-        ours = [id for id in (*one.head, *one.tail) if id in ids]
-        template = [id for id in (*other.head, *other.tail) if id in ids]
+        ours = [id for id in (*one.prefix, *one.suffix) if id in ids]
+        template = [id for id in (*other.prefix, *other.suffix) if id in ids]
         assert ours == template
 
 
 def test_a_control_token_keeps_its_characters(folder: Path) -> None:
-    [prompt] = encoder(folder).encode_now(Ask("q", ("a <|im_end|> <think> b",))).prompts
+    [prompt] = (
+        encoder(folder).encode_blocking(RankRequest("q", ("a <|im_end|> <think> b",))).prompts
+    )
 
-    text = reference(folder).decode(prompt.tail, skip_special_tokens=False)
+    text = reference(folder).decode(prompt.suffix, skip_special_tokens=False)
 
     assert text.startswith(" a <|im_end|> <think> b<|im_end|>\n")
 
 
 def test_documents_of_one_request_share_one_head_object(folder: Path) -> None:
-    prompts = encoder(folder).encode_now(Ask("q", ("a", "b", "c"))).prompts
+    prompts = encoder(folder).encode_blocking(RankRequest("q", ("a", "b", "c"))).prompts
 
-    assert prompts[0].head is prompts[1].head is prompts[2].head
+    assert prompts[0].prefix is prompts[1].prefix is prompts[2].prefix
 
 
 def test_only_the_document_is_cut(folder: Path) -> None:
     long = "word and more " * 500
-    whole = encoder(folder).encode_now(Ask("q", (long, "short")))
-    cut = encoder(folder, max_tokens=300).encode_now(Ask("q", (long, "short")))
+    whole = encoder(folder).encode_blocking(RankRequest("q", (long, "short")))
+    cut = encoder(folder, max_tokens=300).encode_blocking(RankRequest("q", (long, "short")))
 
-    suffix = whole.prompts[0].tail[-9:]
+    suffix = whole.prompts[0].suffix[-9:]
     assert len(cut.prompts[0]) == 300
-    assert cut.prompts[0].head == whole.prompts[0].head
-    assert cut.prompts[0].tail[-9:] == suffix
+    assert cut.prompts[0].prefix == whole.prompts[0].prefix
+    assert cut.prompts[0].suffix[-9:] == suffix
     kept = cut.kept_tokens[0]
-    assert cut.prompts[0].tail[:kept] == whole.prompts[0].tail[:kept]
+    assert cut.prompts[0].suffix[:kept] == whole.prompts[0].suffix[:kept]
     assert cut.document_tokens == whole.document_tokens == whole.kept_tokens
     assert cut.prompts[1] == whole.prompts[1]
 
 
 def test_a_request_can_ask_for_shorter_documents(folder: Path) -> None:
-    encoded = encoder(folder).encode_now(Ask("q", ("one two three four",), max_document_tokens=2))
+    encoded = encoder(folder).encode_blocking(
+        RankRequest("q", ("one two three four",), max_document_tokens=2)
+    )
 
     assert encoded.kept_tokens == (2,)
     assert encoded.document_tokens[0] > 2
@@ -192,21 +198,21 @@ def test_a_request_can_ask_for_shorter_documents(folder: Path) -> None:
 
 def test_a_query_that_leaves_no_room_is_refused_with_the_numbers(folder: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"take [\d,]+ tokens.*the limit is 300") as refusal:
-        encoder(folder, max_tokens=300).encode_now(Ask("why? " * 400, ("d",)))
+        encoder(folder, max_tokens=300).encode_blocking(RankRequest("why? " * 400, ("d",)))
 
     assert refusal.value.param == "query"
 
 
 def test_an_instruction_has_a_limit_of_its_own(folder: Path) -> None:
     with pytest.raises(InvalidRequest, match="the limit is 512"):
-        encoder(folder).encode_now(Ask("q", ("d",), instruction="do this, " * 400))
+        encoder(folder).encode_blocking(RankRequest("q", ("d",), instruction="do this, " * 400))
 
 
 def test_hostile_texts_are_encoded(folder: Path) -> None:
     marks = "a" + "\u0301" * 40_000 + "\u0323" * 40_000  # Quadratic in Python's own NFC.
     hostile = (marks, " " * 1_500_000, "\n" * 1_500_000, "a" * 300_000, "", "\x00")
 
-    encoded = encoder(folder).encode_now(Ask("q", hostile))
+    encoded = encoder(folder).encode_blocking(RankRequest("q", hostile))
 
     assert max(map(len, encoded.prompts)) <= 8192
 
@@ -216,40 +222,44 @@ def test_chunks_cover_every_token_and_share_what_they_should(
     folder: Path, limit: int, overlap: int
 ) -> None:
     text = " ".join(f"word{number}" for number in range(12))
-    ask = Ask("q", (text, "short"), max_document_tokens=limit, max_chunks=999, overlap=overlap)
+    ask = RankRequest(
+        "q", (text, "short"), max_document_tokens=limit, max_chunks=999, overlap=overlap
+    )
 
-    encoded = encoder(folder).encode_now(ask)
-    whole = encoder(folder).encode_now(Ask("q", (text, "short")))
+    encoded = encoder(folder).encode_blocking(ask)
+    whole = encoder(folder).encode_blocking(RankRequest("q", (text, "short")))
 
     def body(prompt: Prompt) -> list[int]:
-        return list(prompt.tail[: len(prompt.tail) - suffix])
+        return list(prompt.suffix[: len(prompt.suffix) - suffix])
 
-    suffix = len(whole.prompts[1].tail) - whole.document_tokens[1]
-    count = encoded.pieces[0]
+    suffix = len(whole.prompts[1].suffix) - whole.document_tokens[1]
+    count = encoded.chunks[0]
     pieces = [body(prompt) for prompt in encoded.prompts[:count]]
     step = max(limit - overlap, 1)
     joined = [one for piece in pieces[:-1] for one in piece[:step]] + pieces[-1]
     assert joined == body(whole.prompts[0])
     assert all(len(piece) <= limit for piece in pieces)
     assert encoded.kept_tokens == encoded.document_tokens == whole.document_tokens
-    assert len(encoded.prompts) == sum(encoded.pieces)
+    assert len(encoded.prompts) == sum(encoded.chunks)
 
 
 def test_a_document_is_cut_at_its_start_when_asked_to(folder: Path) -> None:
-    whole = encoder(folder).encode_now(Ask("q", ("one two three four",))).prompts[0].tail
-    cut = encoder(folder).encode_now(
-        Ask("q", ("one two three four",), max_document_tokens=2, side="left")
+    whole = (
+        encoder(folder).encode_blocking(RankRequest("q", ("one two three four",))).prompts[0].suffix
+    )
+    cut = encoder(folder).encode_blocking(
+        RankRequest("q", ("one two three four",), max_document_tokens=2, side="left")
     )
 
-    assert cut.prompts[0].tail == whole[2:]
+    assert cut.prompts[0].suffix == whole[2:]
     assert (cut.kept_tokens, cut.document_tokens) == ((2,), (4,))
 
 
 def test_documents_that_must_not_be_cut_are_refused_by_place_and_size(folder: Path) -> None:
-    ask = Ask("q", ("one", "one two three"), max_document_tokens=2, truncation="refuse")
+    ask = RankRequest("q", ("one", "one two three"), max_document_tokens=2, truncation="refuse")
 
     with pytest.raises(InvalidRequest, match=r"1 of 2 documents exceed 2 .*: documents\[1\] \(3\)"):
-        encoder(folder).encode_now(ask)
+        encoder(folder).encode_blocking(ask)
 
 
 def _very_long(sort: str) -> str:
@@ -294,13 +304,13 @@ def test_of_a_very_long_document_what_is_read_are_the_tokens_of_the_whole(
     limit = 700
     [whole] = encoder(folder)._plain.encode([" " + text])
 
-    encoded = encoder(folder).encode_now(
-        Ask("q", (text, "short"), max_document_tokens=limit, side=side)
+    encoded = encoder(folder).encode_blocking(
+        RankRequest("q", (text, "short"), max_document_tokens=limit, side=side)
     )
 
     [prompt, _] = encoded.prompts
     expected = whole[:limit] if side == "right" else whole[-limit:]
-    assert list(prompt.tail[:limit]) == expected
+    assert list(prompt.suffix[:limit]) == expected
     assert encoded.longer == (True, False)
     assert limit < encoded.document_tokens[0] < len(whole)
     assert encoded.kept_tokens[0] == limit
@@ -309,11 +319,11 @@ def test_of_a_very_long_document_what_is_read_are_the_tokens_of_the_whole(
 def test_chunks_of_a_very_long_document_are_those_of_the_whole(folder: Path) -> None:
     text = _very_long("words")
     [whole] = encoder(folder)._plain.encode([" " + text])
-    ask = Ask("q", (text,), max_document_tokens=300, max_chunks=4, overlap=50)
+    ask = RankRequest("q", (text,), max_document_tokens=300, max_chunks=4, overlap=50)
 
-    encoded = encoder(folder).encode_now(ask)
+    encoded = encoder(folder).encode_blocking(ask)
 
-    assert [list(prompt.tail[:300]) for prompt in encoded.prompts] == [
+    assert [list(prompt.suffix[:300]) for prompt in encoded.prompts] == [
         whole[start : start + 300] for start in (0, 250, 500, 750)
     ]
     assert encoded.kept_tokens == (1050,)
@@ -322,7 +332,7 @@ def test_chunks_of_a_very_long_document_are_those_of_the_whole(folder: Path) -> 
 def test_a_text_that_needs_many_characters_for_a_token_is_read_to_its_limit(qwen: Path) -> None:
     text = "word" + " " * 1_200_000  # Up to 128 of them are one token.
 
-    encoded = encoder(qwen).encode_now(Ask("q", (text,)))
+    encoded = encoder(qwen).encode_blocking(RankRequest("q", (text,)))
 
     assert len(encoded.prompts[0]) == 8192 or encoded.longer == (False,)
     assert not encoded.longer[0] or encoded.document_tokens[0] > encoded.kept_tokens[0]
@@ -330,7 +340,7 @@ def test_a_text_that_needs_many_characters_for_a_token_is_read_to_its_limit(qwen
 
 def test_thirty_megabytes_take_no_longer_than_what_can_be_read_of_them(folder: Path) -> None:
     began = time.process_time()
-    encoded = encoder(folder).encode_now(Ask("q", ("gravity and time " * 1_800_000,)))
+    encoded = encoder(folder).encode_blocking(RankRequest("q", ("gravity and time " * 1_800_000,)))
 
     assert time.process_time() - began < 3  # The whole takes more than ten times as long.
     assert encoded.longer == (True,)
@@ -340,11 +350,11 @@ def test_a_very_long_query_or_instruction_is_refused_without_reading_all_of_it(q
     long = "do this and " * 1_000_000
 
     with pytest.raises(InvalidRequest, match=r"tokens or more .*the limit is 8,192"):
-        encoder(qwen).encode_now(Ask(long, ("d",)))
+        encoder(qwen).encode_blocking(RankRequest(long, ("d",)))
     with pytest.raises(InvalidRequest, match=r"takes more than [\d,]+ tokens; the limit is 512"):
-        encoder(qwen).encode_now(Ask("q", ("d",), instruction=long))
+        encoder(qwen).encode_blocking(RankRequest("q", ("d",), instruction=long))
     with pytest.raises(InvalidRequest, match=r"documents\[0\] \(more than [\d,]+\)"):
-        encoder(qwen).encode_now(Ask("q", (long,), truncation="refuse"))
+        encoder(qwen).encode_blocking(RankRequest("q", (long,), truncation="refuse"))
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
@@ -363,43 +373,43 @@ def test_a_request_never_has_fewer_tokens_than_its_length_says(
     side: Side,
     chunks: int | None,
 ) -> None:
-    ask = Ask("q", tuple(documents), None, limit, truncation, chunks, side=side)
+    ask = RankRequest("q", tuple(documents), None, limit, truncation, chunks, side=side)
 
-    price = sum(map(len, set(encoder(folder).encode_now(ask).prompts)))
+    price = sum(map(len, set(encoder(folder).encode_blocking(ask).prompts)))
 
-    assert encoder(folder).fewest_tokens([ask]) <= price
+    assert encoder(folder).min_tokens([ask]) <= price
 
 
 def test_the_lower_bound_takes_two_spellings_of_a_text_for_one(folder: Path) -> None:
     spellings = ("é" * 500, "e\u0301" * 500)
 
-    both = encoder(folder).fewest_tokens([Ask("q", spellings)])
+    both = encoder(folder).min_tokens([RankRequest("q", spellings)])
 
-    assert both == max(encoder(folder).fewest_tokens([Ask("q", (one,))]) for one in spellings)
+    assert both == max(encoder(folder).min_tokens([RankRequest("q", (one,))]) for one in spellings)
 
 
 def test_the_lower_bound_counts_what_documents_differ_in(folder: Path) -> None:
-    alike = Ask("q", ("the same",) * 50)
-    different = Ask("q", tuple(f"{number} document" for number in range(50)))
-    long = Ask("q", ("word and more " * 10_000,))
+    alike = RankRequest("q", ("the same",) * 50)
+    different = RankRequest("q", tuple(f"{number} document" for number in range(50)))
+    long = RankRequest("q", ("word and more " * 10_000,))
 
-    one, fifty, many = (encoder(folder).fewest_tokens([ask]) for ask in (alike, different, long))
+    one, fifty, many = (encoder(folder).min_tokens([ask]) for ask in (alike, different, long))
 
     assert fifty == 50 * one
     assert many > 10 * one
 
 
-@pytest.mark.parametrize("pattern", ["docs/*.md", "src/rankd/*.py", "configs/*.toml"])
+@pytest.mark.parametrize("pattern", ["docs/*.md", "src/rankd/**/*.py", "configs/*.toml"])
 def test_the_guess_of_ordinary_texts_is_below_their_tokens_and_not_far(
     qwen: Path, pattern: str
 ) -> None:
     texts = [file.read_text() for file in Path(__file__).parents[2].glob(pattern)]
     parts = tuple({text[at : at + 800] for text in texts for at in range(0, len(text), 800)})
-    ask = Ask("q", parts)
+    ask = RankRequest("q", parts)
 
-    price = sum(map(len, encoder(qwen).encode_now(ask).prompts))
+    price = sum(map(len, encoder(qwen).encode_blocking(ask).prompts))
 
-    assert 0.5 * price < encoder(qwen).likely_tokens([ask]) < price
+    assert 0.5 * price < encoder(qwen).estimated_tokens([ask]) < price
 
 
 @pytest.mark.parametrize(
@@ -412,11 +422,11 @@ def test_the_guess_of_ordinary_texts_is_below_their_tokens_and_not_far(
     ],
 )
 def test_the_guess_is_below_the_tokens_in_other_languages_too(qwen: Path, text: str) -> None:
-    ask = Ask("q", (text * 5,))
+    ask = RankRequest("q", (text * 5,))
 
-    price = sum(map(len, encoder(qwen).encode_now(ask).prompts))
+    price = sum(map(len, encoder(qwen).encode_blocking(ask).prompts))
 
-    assert encoder(qwen).likely_tokens([ask]) < price
+    assert encoder(qwen).estimated_tokens([ask]) < price
 
 
 @pytest.mark.parametrize(
@@ -432,18 +442,18 @@ def test_the_guess_is_below_the_tokens_in_other_languages_too(qwen: Path, text: 
 )
 def test_the_guess_counts_every_chunk_and_what_they_share(qwen: Path, said: Any) -> None:
     files = [*(Path(__file__).parents[2] / "docs").glob("*.md")]
-    ask = Ask("q", tuple(file.read_text() for file in files), **said)
+    ask = RankRequest("q", tuple(file.read_text() for file in files), **said)
 
-    price = sum(map(len, encoder(qwen).encode_now(ask).prompts))
+    price = sum(map(len, encoder(qwen).encode_blocking(ask).prompts))
 
-    assert 0.5 * price < encoder(qwen).likely_tokens([ask]) <= price
+    assert 0.5 * price < encoder(qwen).estimated_tokens([ask]) <= price
 
 
 def counted(encoded: Any, folder: Path) -> list[int]:
     """Tokens of the document in each prompt."""
-    [bare] = encoder(folder).encode_now(Ask("q", ("",))).prompts
-    suffix = len(bare.tail) - len(encoder(folder)._plain.encode([" "])[0])
-    return [len(prompt.tail) - suffix for prompt in encoded.prompts]
+    [bare] = encoder(folder).encode_blocking(RankRequest("q", ("",))).prompts
+    suffix = len(bare.suffix) - len(encoder(folder)._plain.encode([" "])[0])
+    return [len(prompt.suffix) - suffix for prompt in encoded.prompts]
 
 
 WORDS = " ".join(f"word{number}" for number in range(6_000))
@@ -453,43 +463,47 @@ WORDS = " ".join(f"word{number}" for number in range(6_000))
 def test_all_of_a_document_is_read_in_chunks_of_the_servers_length(
     folder: Path, side: Side
 ) -> None:
-    encoded = encoder(folder).encode_now(Ask("q", (WORDS, "short"), truncation="chunk", side=side))
+    encoded = encoder(folder).encode_blocking(
+        RankRequest("q", (WORDS, "short"), truncation="chunk", side=side)
+    )
 
     lengths = counted(encoded, folder)
     assert set(lengths[1:-2]) == {512}
     assert encoded.kept_tokens == encoded.document_tokens
-    assert sum(lengths[:-1]) - 64 * (encoded.pieces[0] - 1) == encoded.document_tokens[0]
+    assert sum(lengths[:-1]) - 64 * (encoded.chunks[0] - 1) == encoded.document_tokens[0]
     assert (lengths[0] < 512) == (side == "left")
 
 
 def test_a_document_that_fits_is_not_split(folder: Path) -> None:
-    encoded = encoder(folder).encode_now(Ask("q", ("word " * 5_000,), truncation="chunk"))
+    encoded = encoder(folder).encode_blocking(
+        RankRequest("q", ("word " * 5_000,), truncation="chunk")
+    )
 
-    assert encoded.pieces == (1,)
+    assert encoded.chunks == (1,)
 
 
 @pytest.mark.parametrize("most", [7, 20, 40])
 def test_as_few_chunks_as_asked_for_are_as_long_as_it_takes(folder: Path, most: int) -> None:
-    ask = Ask("q", (WORDS,), truncation="chunk", max_chunks=most)
+    ask = RankRequest("q", (WORDS,), truncation="chunk", max_chunks=most)
 
-    encoded = encoder(folder).encode_now(ask)
+    encoded = encoder(folder).encode_blocking(ask)
 
-    assert encoded.pieces == (most,)
+    assert encoded.chunks == (most,)
     assert encoded.kept_tokens == encoded.document_tokens
     assert max(counted(encoded, folder)) - min(counted(encoded, folder)) <= most + 64
 
 
 def test_what_chunks_leave_out_is_at_the_side_that_is_asked_for(folder: Path) -> None:
-    ask = Ask("q", (WORDS,), max_document_tokens=100, max_chunks=3)
-    whole = encoder(folder, 40_000).encode_now(Ask("q", (WORDS,))).prompts[0].tail
+    ask = RankRequest("q", (WORDS,), max_document_tokens=100, max_chunks=3)
+    whole = encoder(folder, 40_000).encode_blocking(RankRequest("q", (WORDS,))).prompts[0].suffix
 
-    right = encoder(folder).encode_now(ask).prompts
-    left = encoder(folder).encode_now(replace(ask, side="left")).prompts
+    right = encoder(folder).encode_blocking(ask).prompts
+    left = encoder(folder).encode_blocking(replace(ask, side="left")).prompts
 
-    suffix = right[0].tail[100:]
+    suffix = right[0].suffix[100:]
     body = whole[: -len(suffix)]
-    assert [prompt.tail[:100] for prompt in right] == [body[:100], body[100:200], body[200:300]]
-    assert [prompt.tail[:100] for prompt in left] == [
+    assert [prompt.suffix[:100] for prompt in right] == [body[:100], body[100:200], body[200:300]]
+    assert [prompt.suffix[:100] for prompt in left] == [
         body[-300:-200],
         body[-200:-100],
         body[-100:],
@@ -515,16 +529,16 @@ def test_what_an_ask_does_not_say_the_server_says(
         max_tokens=110,
         instruction="i",
         max_instruction_tokens=512,
-        fit=Fit(truncation="chunk", side="left"),
+        fit=TruncationPolicy(truncation="chunk", side="left"),
         chunk_tokens=20,
         chunk_overlap=0,
     )
     text = " ".join(["word"] * 60 + ["end"])
 
-    encoded = server.encode_now(Ask("q", (text,), **ask))
+    encoded = server.encode_blocking(RankRequest("q", (text,), **ask))
 
-    assert encoded.pieces == (pieces,)
-    assert encoded.prompts[-1].tail[-10] == server._plain.encode([" end"])[0][0]
+    assert encoded.chunks == (pieces,)
+    assert encoded.prompts[-1].suffix[-10] == server._plain.encode([" end"])[0][0]
 
 
 def test_chunks_are_counted_before_they_are_made(builtin: Path) -> None:
@@ -532,12 +546,12 @@ def test_chunks_are_counted_before_they_are_made(builtin: Path) -> None:
 
     began = time.process_time()
     with pytest.raises(TooLarge, match=r"the documents make 149,[\d,]+ chunks; .* 10,000: lower"):
-        encoder(builtin).encode_now(
-            Ask("q", (text,), max_document_tokens=1_000, max_chunks=10**9, overlap=999)
+        encoder(builtin).encode_blocking(
+            RankRequest("q", (text,), max_document_tokens=1_000, max_chunks=10**9, overlap=999)
         )
     with pytest.raises(TooLarge, match=r"hold 56,[\d,]+ tokens; the limit is 16,000,000") as much:
-        encoder(builtin).encode_now(
-            Ask("q", (text,), max_document_tokens=7_000, max_chunks=8_000, overlap=6_990)
+        encoder(builtin).encode_blocking(
+            RankRequest("q", (text,), max_document_tokens=7_000, max_chunks=8_000, overlap=6_990)
         )
 
     assert much.value.param == "overlap_tokens"
@@ -549,7 +563,9 @@ def test_chunks_of_a_text_without_end_are_not_all_encoded(builtin: Path) -> None
 
     began = time.process_time()
     with pytest.raises(TooLarge, match="the limit is 10,000"):
-        encoder(builtin).encode_now(Ask("q", (long,), max_document_tokens=10, truncation="chunk"))
+        encoder(builtin).encode_blocking(
+            RankRequest("q", (long,), max_document_tokens=10, truncation="chunk")
+        )
 
     assert time.process_time() - began < 3
 
@@ -560,7 +576,7 @@ def test_a_query_of_more_than_half_is_refused_with_the_numbers(folder: Path, que
     [ids] = small._plain.encode([query])
 
     with pytest.raises(InvalidRequest) as refusal:
-        small.encode_now(Ask(query, ("d",)))
+        small.encode_blocking(RankRequest(query, ("d",)))
 
     assert refusal.value.param == "query"
     assert refusal.value.message == (
@@ -574,6 +590,6 @@ def test_a_query_of_half_is_read_whatever_the_instruction_takes(folder: Path) ->
     small = encoder(folder, max_tokens=300)
     assert len(small._plain.encode([half])[0]) == 150
 
-    [prompt] = small.encode_now(Ask(half, ("d",), instruction="do this " * 10)).prompts
+    [prompt] = small.encode_blocking(RankRequest(half, ("d",), instruction="do this " * 10)).prompts
 
     assert len(prompt) > 200

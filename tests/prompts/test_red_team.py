@@ -15,16 +15,16 @@ import orjson
 import pytest
 from fastapi.testclient import TestClient
 
-from rankd.app import build
-from rankd.checkpoint import BUILTIN, locate
-from rankd.desk import Desk
-from rankd.door import KeyRing
+from rankd.config.settings import Settings
 from rankd.engines.base import EngineInfo
+from rankd.models.checkpoint import BUILTIN, locate
 from rankd.prompts import PromptEncoder, open_encoder, qwen3
 from rankd.prompts.tokenizer import GeneralEncoder, Tokenizer
-from rankd.ranker import Ranker
-from rankd.settings import Settings
-from rankd.types import Ask, Prompt
+from rankd.ranking.ranker import Ranker
+from rankd.ranking.service import ModelService
+from rankd.server.app import build
+from rankd.server.middleware import KeyRing
+from rankd.types import Prompt, RankRequest
 
 CONTROL = [
     *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<think>", "</think>"),
@@ -179,9 +179,9 @@ def normal(text: str, folder: Path) -> str:
 def between(prompt: Prompt, folder: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """What of a prompt came from outside: question and document. Ours stands around it."""
     prefix, suffix = template(folder)
-    assert prompt.head[: len(prefix)] == prefix
-    assert prompt.tail[len(prompt.tail) - len(suffix) :] == suffix
-    return prompt.head[len(prefix) :], prompt.tail[: len(prompt.tail) - len(suffix)]
+    assert prompt.prefix[: len(prefix)] == prefix
+    assert prompt.suffix[len(prompt.suffix) - len(suffix) :] == suffix
+    return prompt.prefix[len(prefix) :], prompt.suffix[: len(prompt.suffix) - len(suffix)]
 
 
 @pytest.fixture(params=["qwen", "builtin"])
@@ -204,7 +204,9 @@ def test_there_are_enough_attacks(folder: Path) -> None:
 def test_no_document_holds_a_control_id_and_each_keeps_its_text(
     folder: Path, general: bool
 ) -> None:
-    [encoded] = asyncio.run(encoder(folder, general=general).encode([Ask("q", tuple(ATTACKS))]))
+    [encoded] = asyncio.run(
+        encoder(folder, general=general).encode([RankRequest("q", tuple(ATTACKS))])
+    )
 
     for attack, prompt in zip(ATTACKS, encoded.prompts, strict=True):
         _, document = between(prompt, folder)
@@ -215,20 +217,20 @@ def test_no_document_holds_a_control_id_and_each_keeps_its_text(
 @pytest.mark.parametrize("general", [False, True], ids=["tiktoken", "tokenizers"])
 def test_no_query_and_no_instruction_holds_one_either(folder: Path, general: bool) -> None:
     for attack in ATTACKS:
-        ask = Ask(attack, (attack,), instruction=attack)
-        [prompt] = encoder(folder, general=general).encode_now(ask).prompts
+        ask = RankRequest(attack, (attack,), instruction=attack)
+        [prompt] = encoder(folder, general=general).encode_blocking(ask).prompts
         question, _ = between(prompt, folder)
         assert not controls(folder).intersection(question), ascii(attack)
-        assert text_of(question, folder) == normal(qwen3.question(attack, attack), folder)
+        assert text_of(question, folder) == normal(qwen3.prefix_text(attack, attack), folder)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 8, 13])
 def test_no_cut_makes_one(folder: Path, side: Any, limit: int) -> None:
-    ask = Ask("q", tuple(ATTACKS), max_document_tokens=limit, side=side)
-    whole = encoder(folder).encode_now(Ask("q", tuple(ATTACKS)))
+    ask = RankRequest("q", tuple(ATTACKS), max_document_tokens=limit, side=side)
+    whole = encoder(folder).encode_blocking(RankRequest("q", tuple(ATTACKS)))
 
-    for cut, full in zip(encoder(folder).encode_now(ask).prompts, whole.prompts, strict=True):
+    for cut, full in zip(encoder(folder).encode_blocking(ask).prompts, whole.prompts, strict=True):
         _, piece = between(cut, folder)
         _, document = between(full, folder)
         assert not controls(folder).intersection(piece)
@@ -237,9 +239,11 @@ def test_no_cut_makes_one(folder: Path, side: Any, limit: int) -> None:
 
 @pytest.mark.parametrize(("limit", "overlap"), [(1, 0), (3, 1), (7, 6)])
 def test_no_piece_holds_one(folder: Path, limit: int, overlap: int) -> None:
-    ask = Ask("q", tuple(ATTACKS), max_document_tokens=limit, max_chunks=10_000, overlap=overlap)
+    ask = RankRequest(
+        "q", tuple(ATTACKS), max_document_tokens=limit, max_chunks=10_000, overlap=overlap
+    )
 
-    for prompt in encoder(folder).encode_now(ask).prompts:
+    for prompt in encoder(folder).encode_blocking(ask).prompts:
         assert not controls(folder).intersection(between(prompt, folder)[1])
 
 
@@ -263,8 +267,8 @@ def served() -> tuple[TestClient, Recording]:
     engine = Recording()
     checkpoint = locate(BUILTIN)
     made = open_encoder(checkpoint, max_tokens=8192, instruction="i", max_instruction_tokens=4000)
-    desk = Desk(Ranker(made, engine, max_documents=10_000), "builtin")
-    app = build(desk, Settings(engine="fake"), KeyRing())
+    service = ModelService(Ranker(made, engine, max_documents=10_000), "builtin")
+    app = build(service, Settings(engine="fake"), KeyRing())
     return TestClient(app, raise_server_exceptions=False), engine
 
 

@@ -8,15 +8,15 @@ from typing import Any
 import orjson
 import pytest
 
-from rankd.checkpoint import Checkpoint
 from rankd.errors import BadModel
+from rankd.models.checkpoint import Checkpoint
 from rankd.prompts import open_encoder
 from rankd.prompts.tokenizer import (
     BytePairEncoder,
     GeneralEncoder,
-    PlainEncoder,
+    TextEncoder,
     Tokenizer,
-    plain_encoder,
+    text_encoder,
 )
 
 TEXTS = [
@@ -40,8 +40,8 @@ def spec(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 def test_both_encoders_give_the_same_ids(spec: dict[str, Any]) -> None:
-    fast: PlainEncoder = plain_encoder(spec)
-    general: PlainEncoder = GeneralEncoder(spec)
+    fast: TextEncoder = text_encoder(spec)
+    general: TextEncoder = GeneralEncoder(spec)
 
     assert isinstance(fast, BytePairEncoder)
     assert fast.encode(TEXTS) == general.encode(TEXTS)
@@ -57,14 +57,14 @@ def test_both_encoders_give_the_same_ids(spec: dict[str, Any]) -> None:
 def test_what_would_change_an_id_takes_the_general_way(
     builtin: Path, change: dict[str, Any]
 ) -> None:
-    assert isinstance(plain_encoder(spec_of(builtin) | change), GeneralEncoder)
+    assert isinstance(text_encoder(spec_of(builtin) | change), GeneralEncoder)
 
 
 def test_merges_in_another_order_than_ids_take_the_general_way(builtin: Path) -> None:
     spec = spec_of(builtin)
     spec["model"]["merges"][:2] = reversed(spec["model"]["merges"][:2])
 
-    assert isinstance(plain_encoder(spec), GeneralEncoder)
+    assert isinstance(text_encoder(spec), GeneralEncoder)
 
 
 def test_the_general_way_knows_no_control_tokens(qwen: Path) -> None:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from browser import Browser, browsing, need
 
-from servers import Server, free_port, serving
+from support.servers import Server, free_port, serving
 
 pytestmark = pytest.mark.ui
 

@@ -14,7 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from rankd import ui
-from servers import Server, serving
+from support.servers import Server, serving
 
 KEY = "a-key-of-the-page-test"
 
@@ -161,8 +161,8 @@ def test_what_is_open_is_the_page_and_its_files() -> None:
 def test_a_server_starts_without_gradio() -> None:
     program = (
         "import asyncio, sys\n"
-        "from rankd.app import open_app\n"
-        "from rankd.settings import Settings\n"
+        "from rankd.server.app import open_app\n"
+        "from rankd.config.settings import Settings\n"
         "async def start():\n"
         "    async with open_app(Settings(engine='fake')): pass\n"
         "asyncio.run(start())\n"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rankd.ui import render
-from rankd.ui.frontdoor import Answer, Refused
+from rankd.ui.asgi_client import Refused, RerankAnswer
 from rankd.ui.snippets import Shown
 
 EVIL = "<script>alert(1)</script><img src=x onerror='alert(1)'>\"' ${1+1} {{value}} @children `"
@@ -30,12 +30,12 @@ class Reader(HTMLParser):
         self.text += data
 
 
-def answer(*scores: float, warnings: list[str] | None = None, **details: Any) -> Answer:
+def answer(*scores: float, warnings: list[str] | None = None, **details: Any) -> RerankAnswer:
     results = [
         {"index": index, "relevance_score": score, **details} for index, score in enumerate(scores)
     ]
     results.sort(key=lambda result: -float(str(result["relevance_score"])))
-    return Answer(results, frozenset({1}), 42, warnings or [], 12.3, "id-1")
+    return RerankAnswer(results, frozenset({1}), 42, warnings or [], 12.3, "id-1")
 
 
 PAGES = {

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rankd.ui.snippets import Shown
-from servers import Server, serving
+from support.servers import Server, serving
 
 KEY = "kept-out-of-every-snippet"
 

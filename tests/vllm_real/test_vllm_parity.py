@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from checkpoints import make_checkpoint
-from rankd.checkpoint import Checkpoint, locate
+from rankd.config.settings import Settings
 from rankd.engines import open_engine
 from rankd.engines.base import Engine
+from rankd.models.checkpoint import Checkpoint, locate
 from rankd.prompts import open_encoder
-from rankd.settings import Settings
-from rankd.types import Ask, Prompt, sigmoid
+from rankd.types import Prompt, RankRequest, sigmoid
+from support.checkpoints import make_checkpoint
 
 pytestmark = pytest.mark.vllm
 
@@ -86,7 +86,9 @@ def _encoder(checkpoint: Checkpoint, executor: ThreadPoolExecutor) -> Any:
 def prompts(checkpoint: Checkpoint, query: str, documents: tuple[str, ...]) -> list[Prompt]:
     """As the server makes them."""
     with ThreadPoolExecutor(1) as executor:
-        [encoded] = asyncio.run(_encoder(checkpoint, executor).encode([Ask(query, documents)]))
+        [encoded] = asyncio.run(
+            _encoder(checkpoint, executor).encode([RankRequest(query, documents)])
+        )
     found: list[Prompt] = encoded.prompts
     return found
 
@@ -104,7 +106,7 @@ def transformers_logits(checkpoint: Checkpoint, asked: Sequence[Prompt]) -> list
     with torch.inference_mode():
         for prompt in asked:
             keep = {} if checkpoint.is_classifier else {"logits_to_keep": 1}
-            row = model(torch.tensor([prompt.head + prompt.tail]), **keep).logits.squeeze()
+            row = model(torch.tensor([prompt.prefix + prompt.suffix]), **keep).logits.squeeze()
             logits.append(float(row if checkpoint.is_classifier else row[yes] - row[no]))
     return logits
 

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from servers import Server, family, run, serving
+from support.servers import Server, family, run, serving
 
 pytestmark = pytest.mark.vllm
 

@@ -124,7 +124,7 @@ def test_it_holds_the_package_and_nothing_else() -> None:
         "rankd",
         f"rankd-{rankd.__version__}.dist-info",
     }
-    assert {"rankd/py.typed", "rankd/builtin/model.safetensors"} <= set(names)
+    assert {"rankd/py.typed", "rankd/models/builtin/model.safetensors"} <= set(names)
 
 
 def test_what_pypi_shows_names_the_licence_and_the_readme() -> None:

@@ -35,7 +35,7 @@ class Line:
     body: bytes
 
 
-class Wrong(Exception):
+class InvalidLine(Exception):
     """What is wrong with a line, as OpenAI lists it."""
 
     def __init__(self, code: str, message: str, param: str | None = None) -> None:
@@ -45,7 +45,7 @@ class Wrong(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class FileSummary:
     """What a look at a whole file says.
 
     Attributes:
@@ -57,7 +57,7 @@ class Findings:
     errors: list[dict[str, Any]]
 
 
-def examine(path: Path, endpoint: str, *, most_lines: int, most_bytes: int) -> Findings:
+def examine(path: Path, endpoint: str, *, most_lines: int, most_bytes: int) -> FileSummary:
     """Whether every line of a file can be run; what its body says is judged when it is.
 
     Args:
@@ -67,7 +67,7 @@ def examine(path: Path, endpoint: str, *, most_lines: int, most_bytes: int) -> F
     seen: dict[str, int] = {}
     total = 0
 
-    def complain(wrong: Wrong, row: int | None) -> None:
+    def complain(wrong: InvalidLine, row: int | None) -> None:
         said = {"code": wrong.code, "line": row, "message": str(wrong), "param": wrong.param}
         errors.append(said)
 
@@ -80,21 +80,21 @@ def examine(path: Path, endpoint: str, *, most_lines: int, most_bytes: int) -> F
                 message = (
                     f"the file has more than {most_lines:,} requests, the limit of this server"
                 )
-                complain(Wrong("too_many_requests", message), None)
+                complain(InvalidLine("too_many_requests", message), None)
                 break
             try:
                 custom_id = _judged(text, endpoint, most_bytes)["custom_id"]
                 if custom_id in seen:
                     message = f"custom_id {_short(custom_id)} stands in line {seen[custom_id]}, too"
-                    raise Wrong("duplicate_custom_id", message, "custom_id")
+                    raise InvalidLine("duplicate_custom_id", message, "custom_id")
                 seen[custom_id] = row
-            except Wrong as wrong:
+            except InvalidLine as wrong:
                 complain(wrong, row)
             if len(errors) >= MOST_ERRORS:
                 break
     if not total:
-        complain(Wrong("empty_file", "the file holds no request"), None)
-    return Findings(total, errors)
+        complain(InvalidLine("empty_file", "the file holds no request"), None)
+    return FileSummary(total, errors)
 
 
 def requests(
@@ -126,19 +126,19 @@ def _rows(file: IO[bytes], most_bytes: int) -> Iterator[bytes]:
 def _judged(text: bytes, endpoint: str, most_bytes: int) -> dict[str, Any]:
     """The fields of a line; raises `Wrong`."""
     if len(text) > most_bytes + _ENVELOPE_BYTES:
-        raise Wrong("line_too_long", f"the line has more than {most_bytes:,} bytes")
+        raise InvalidLine("line_too_long", f"the line has more than {most_bytes:,} bytes")
     fields = _parsed(text)
     custom_id = fields.get("custom_id")
     if not isinstance(custom_id, str) or not 1 <= len(custom_id) <= _LONGEST_ID:
         message = f"custom_id must be a string of 1 to {_LONGEST_ID} characters"
-        raise Wrong("invalid_custom_id", message, "custom_id")
+        raise InvalidLine("invalid_custom_id", message, "custom_id")
     if fields.get("method") != "POST":
-        raise Wrong("invalid_method", 'method must be "POST"', "method")
+        raise InvalidLine("invalid_method", 'method must be "POST"', "method")
     if fields.get("url") != endpoint:
         message = f"url must be that of the batch, {endpoint}, not {_short(fields.get('url'))}"
-        raise Wrong("invalid_url", message, "url")
+        raise InvalidLine("invalid_url", message, "url")
     if not isinstance(fields.get("body"), dict):
-        raise Wrong("invalid_body", "body must be an object", "body")
+        raise InvalidLine("invalid_body", "body must be an object", "body")
     return fields
 
 
@@ -151,9 +151,9 @@ def _parsed(text: bytes) -> dict[str, Any]:
         try:
             fields = json.loads(text.decode(), parse_constant=_refuse)
         except (ValueError, RecursionError):
-            raise Wrong("invalid_json_line", "the line is no valid JSON") from None
+            raise InvalidLine("invalid_json_line", "the line is no valid JSON") from None
     if not isinstance(fields, dict):
-        raise Wrong("invalid_json_line", "the line must be a JSON object")
+        raise InvalidLine("invalid_json_line", "the line must be a JSON object")
     return fields
 
 

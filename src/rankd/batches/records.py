@@ -55,7 +55,7 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Job:
     """One job.
 
     Attributes:
@@ -114,7 +114,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class LineResult:
     """What became of one line.
 
     Attributes:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from rankd.batches import lines, tables
+from rankd.batches import lines, queries
 from rankd.batches.database import connect
-from rankd.batches.records import Batch, File, Status, new_id, now
+from rankd.batches.records import File, Job, Status, new_id, now
 
 # What is said of a line that was not run, by how its job ended.
 _REASONS = {
@@ -41,7 +41,7 @@ class Results:
     failed: int
 
 
-def write(database: Path, folder: Path, batch: Batch, ending: Status, most_bytes: int) -> Results:
+def write(database: Path, folder: Path, batch: Job, ending: Status, most_bytes: int) -> Results:
     """Write both files, safe against a power cut; blocks.
 
     Args:
@@ -71,14 +71,14 @@ def unwrite(folder: Path, files: Iterable[File | None]) -> None:
 
 
 def _rows(
-    database: Path, folder: Path, batch: Batch, ending: Status, most_bytes: int
+    database: Path, folder: Path, batch: Job, ending: Status, most_bytes: int
 ) -> Iterator[tuple[bool, bytes]]:
     """For every line one, in their order."""
     with closing(connect(database)) as db:
         if ending not in _REASONS:
-            yield from ((answer.is_good, answer.row) for answer in tables.answers(db, batch.id))
+            yield from ((answer.is_good, answer.row) for answer in queries.answers(db, batch.id))
             return
-        answered = tables.answers(db, batch.id)
+        answered = queries.answers(db, batch.id)
         answer = next(answered, None)
         path = folder / batch.input_file_id
         # Nothing of a file is run before it was found good.
@@ -126,7 +126,7 @@ def sync(folder: Path) -> None:
         os.close(handle)
 
 
-def _file(batch: Batch, written: IO[bytes], size: int, kind: str) -> File | None:
+def _file(batch: Job, written: IO[bytes], size: int, kind: str) -> File | None:
     if not size:
         return None
     made = now()

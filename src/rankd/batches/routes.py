@@ -11,25 +11,26 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from starlette.types import Scope
 
-from rankd.batches import tables
-from rankd.batches.records import Batch, File, new_id, now
-from rankd.batches.room import DAY, Batches
-from rankd.batches.shapes import Batches as BatchList
-from rankd.batches.shapes import (
+from rankd.batches import queries
+from rankd.batches.records import File, Job, new_id, now
+from rankd.batches.schemas import BatchList as BatchList
+from rankd.batches.schemas import (
     BatchObject,
-    BatchRequest,
+    CreateBatchRequest,
     Deleted,
+    ExpiresAfter,
+    FileList,
     FileObject,
-    Files,
-    Lasting,
-    Upload,
+    UploadForm,
 )
-from rankd.batches.upload import Form, received
-from rankd.desk import CALLER, desk_of
-from rankd.dialects import wire
-from rankd.dialects.base import OpenAIFailure
-from rankd.dialects.schema import body_of, failures
-from rankd.errors import InvalidRequest, NotFound, Overloaded
+from rankd.batches.service import DAY, BatchService
+from rankd.batches.upload import UploadedForm, received
+from rankd.context import CALLER
+from rankd.dialects import json_io
+from rankd.dialects.envelopes import OpenAIFailure
+from rankd.dialects.openapi import body_of, failures
+from rankd.errors import InvalidRequest, NotFound, TooManyRequests
+from rankd.ranking.service import service_of
 
 TAG = {"name": "batches", "description": "Batch jobs in OpenAI's manner; see --batch-dir."}
 
@@ -49,13 +50,13 @@ _WINDOW = re.compile(r"([1-9]\d{0,6})([smhd])", re.ASCII)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": DAY}
 
 
-def takes_pieces(scope: Scope) -> bool:
+def streams_body(scope: Scope) -> bool:
     """Whether a request's body is read as it arrives: it may be larger than any other."""
     return bool(scope["method"] == "POST" and scope["path"] == "/v1/files")
 
 
-def _batches(http: Request) -> Batches:
-    found = cast("Batches | None", http.app.state.batches)
+def _batches(http: Request) -> BatchService:
+    found = cast("BatchService | None", http.app.state.batches)
     if found is None:
         raise NotFound("this server keeps no batch jobs; start it with --batch-dir DIRECTORY")
     return found
@@ -97,7 +98,7 @@ def _pages(most: int, default: int) -> dict[str, Any]:
 
 def _form() -> dict[str, Any]:
     """The form as a body, in the words of OpenAPI."""
-    shape = body_of(Upload)
+    shape = body_of(UploadForm)
     content = shape["requestBody"]["content"]
     content["multipart/form-data"] = content.pop("application/json")
     return shape
@@ -115,23 +116,23 @@ def _form() -> dict[str, Any]:
 async def upload(http: Request) -> Response:
     """One request a line: `{"custom_id", "method": "POST", "url", "body"}`."""
     batches = _batches(http)
-    desk_of(http).drain.refuse_when_begun()
+    service_of(http).drain.refuse_when_begun()
     async with (
         batches.reservation() as reserve,
         received(http, batches.folder, most_bytes=batches.file_bytes, reserve=reserve) as form,
     ):
         file = _file(form, _owner(http), batches.lasting_seconds)
-        await batches.database.do(tables.add_file, file)
-    return wire.JSON(file.shown())
+        await batches.database.do(queries.add_file, file)
+    return json_io.JsonResponse(file.shown())
 
 
-def _file(form: Form, owner: str, lasting_seconds: int) -> File:
+def _file(form: UploadedForm, owner: str, lasting_seconds: int) -> File:
     purpose = form.fields.get("purpose")
     if purpose is None:
         raise InvalidRequest("purpose is missing; send batch", param="purpose")
     if purpose != "batch":
         raise InvalidRequest(
-            f"purpose must be batch, not {wire.short_name(purpose)!r}", param="purpose"
+            f"purpose must be batch, not {json_io.short_name(purpose)!r}", param="purpose"
         )
     if form.filename is None:
         raise InvalidRequest("file is missing", param="file")
@@ -159,7 +160,7 @@ def _lasting(fields: Mapping[str, str]) -> int | None:
         "seconds": int(seconds[:12]) if seconds and seconds.isdecimal() else seconds,
     }
     try:
-        return wire.validated(Lasting, values).seconds
+        return json_io.validate(ExpiresAfter, values).seconds
     except InvalidRequest as problem:
         param = f"expires_after[{problem.param}]"
         raise InvalidRequest(f"expires_after: {problem.message}", param=param) from None
@@ -168,7 +169,7 @@ def _lasting(fields: Mapping[str, str]) -> int | None:
 @router.get(
     "/v1/files",
     summary="List files",
-    responses={200: {"model": Files}, **_READS},
+    responses={200: {"model": FileList}, **_READS},
     openapi_extra={
         "parameters": [
             _in_query("purpose", "Only those; all when absent.", type="string"),
@@ -190,10 +191,10 @@ async def list_files(http: Request) -> Response:
     order = http.query_params.get("order", "desc")
     if order not in ("asc", "desc"):
         raise InvalidRequest(
-            f"order must be asc or desc, not {wire.short_name(order)!r}", param="order"
+            f"order must be asc or desc, not {json_io.short_name(order)!r}", param="order"
         )
     found = await batches.database.do(
-        tables.files,
+        queries.files,
         _owner(http),
         purpose=http.query_params.get("purpose"),
         after=http.query_params.get("after"),
@@ -211,7 +212,7 @@ async def list_files(http: Request) -> Response:
 )
 async def file(http: Request) -> Response:
     """What is known of it."""
-    return wire.JSON((await _found_file(http)).shown())
+    return json_io.JsonResponse((await _found_file(http)).shown())
 
 
 @router.get(
@@ -240,25 +241,25 @@ async def delete(http: Request) -> Response:
     """At once, unless an unfinished job reads it."""
     batches = _batches(http)
     name = http.path_params["file_id"]
-    found, user = await batches.database.do(tables.delete_file, _owner(http), name)
+    found, user = await batches.database.do(queries.delete_file, _owner(http), name)
     if found is None:
         raise _no_file(name)
     if user is not None:
         raise InvalidRequest(f"{found.id} is read by {user}; cancel that first", param="file_id")
     await batches.forget([found.id])
-    return wire.JSON({"id": found.id, "object": "file", "deleted": True})
+    return json_io.JsonResponse({"id": found.id, "object": "file", "deleted": True})
 
 
 async def _found_file(http: Request) -> File:
     name = http.path_params["file_id"]
-    found = await _batches(http).database.do(tables.file, _owner(http), name)
+    found = await _batches(http).database.do(queries.file, _owner(http), name)
     if found is None:
         raise _no_file(name)
     return found
 
 
 def _no_file(name: str) -> NotFound:
-    return NotFound(f"no such file: {wire.short_name(name)}", param="file_id")
+    return NotFound(f"no such file: {json_io.short_name(name)}", param="file_id")
 
 
 # Jobs.
@@ -268,14 +269,15 @@ def _no_file(name: str) -> NotFound:
     "/v1/batches",
     summary="Run a file of requests",
     responses={200: {"model": BatchObject}, **_WRITES},
-    openapi_extra=body_of(BatchRequest),
+    openapi_extra=body_of(CreateBatchRequest),
 )
 async def create(http: Request) -> Response:
     """It begins at once, behind every request that somebody waits for."""
     batches = _batches(http)
-    desk_of(http).drain.refuse_when_begun()
-    request = wire.validated(
-        BatchRequest, wire.fields_of(await http.body(), desk_of(http).ranker.max_documents)
+    service_of(http).drain.refuse_when_begun()
+    request = json_io.validate(
+        CreateBatchRequest,
+        json_io.read_object(await http.body(), service_of(http).ranker.max_documents),
     )
     _refuse_long_metadata(request.metadata)
     _refuse_unknown_endpoint(request.endpoint, batches.endpoints)
@@ -283,7 +285,7 @@ async def create(http: Request) -> Response:
     expires_at = made + _seconds(request.completion_window)
     await _refuse_other_files(batches, _owner(http), request.input_file_id)
     lasting = request.output_expires_after
-    batch = Batch(
+    batch = Job(
         id=new_id("batch_"),
         owner=_owner(http),
         endpoint=request.endpoint,
@@ -294,13 +296,15 @@ async def create(http: Request) -> Response:
         output_seconds=lasting.seconds if lasting else batches.lasting_seconds,
         metadata=request.metadata,
     )
-    running = await batches.database.do(tables.add_batch, batch, _MOST_UNFINISHED)
+    running = await batches.database.do(queries.add_batch, batch, _MOST_UNFINISHED)
     if running is None:
         raise _no_input(batch.input_file_id)
     if running >= _MOST_UNFINISHED:
-        raise Overloaded(f"{running:,} batch jobs of this key are not finished; that is the limit")
+        raise TooManyRequests(
+            f"{running:,} batch jobs of this key are not finished; that is the limit"
+        )
     batches.runner.start(batch.id)
-    return wire.JSON(batch.shown())
+    return json_io.JsonResponse(batch.shown())
 
 
 def _refuse_long_metadata(metadata: Mapping[str, str] | None) -> None:
@@ -319,7 +323,7 @@ def _refuse_long_metadata(metadata: Mapping[str, str] | None) -> None:
 def _refuse_unknown_endpoint(endpoint: str, known: frozenset[str]) -> None:
     if endpoint not in known:
         raise InvalidRequest(
-            f"endpoint {wire.short_name(endpoint)!r} is not served here; send /v1/rerank, "
+            f"endpoint {json_io.short_name(endpoint)!r} is not served here; send /v1/rerank, "
             "/v1/score or another path of docs/api.md",
             param="endpoint",
         )
@@ -331,14 +335,14 @@ def _seconds(window: str) -> int:
     if not 0 < seconds <= 30 * DAY:
         raise InvalidRequest(
             "completion_window must be 24h, or another number of s, m, h or d up to 30d, not "
-            f"{wire.short_name(window)!r}",
+            f"{json_io.short_name(window)!r}",
             param="completion_window",
         )
     return seconds
 
 
-async def _refuse_other_files(batches: Batches, owner: str, name: str) -> None:
-    found = await batches.database.do(tables.file, owner, name)
+async def _refuse_other_files(batches: BatchService, owner: str, name: str) -> None:
+    found = await batches.database.do(queries.file, owner, name)
     if found is None:
         raise _no_input(name)
     if found.purpose != "batch":
@@ -350,7 +354,7 @@ async def _refuse_other_files(batches: Batches, owner: str, name: str) -> None:
 
 def _no_input(name: str) -> InvalidRequest:
     """The path is right, so it is no 404."""
-    return InvalidRequest(f"no such file: {wire.short_name(name)}", param="input_file_id")
+    return InvalidRequest(f"no such file: {json_io.short_name(name)}", param="input_file_id")
 
 
 @router.get(
@@ -364,7 +368,7 @@ async def list_batches(http: Request) -> Response:
     batches = _batches(http)
     limit = _limit(http, _MOST_BATCHES, 20)
     found = await batches.database.do(
-        tables.batches, _owner(http), after=http.query_params.get("after"), most=limit + 1
+        queries.batches, _owner(http), after=http.query_params.get("after"), most=limit + 1
     )
     return _page(found, limit)
 
@@ -378,9 +382,9 @@ async def list_batches(http: Request) -> Response:
 async def batch(http: Request) -> Response:
     """How far it is."""
     found = await _batches(http).database.do(
-        tables.batch, http.path_params["batch_id"], _owner(http)
+        queries.batch, http.path_params["batch_id"], _owner(http)
     )
-    return wire.JSON(_there(found, http).shown())
+    return json_io.JsonResponse(_there(found, http).shown())
 
 
 @router.post(
@@ -393,18 +397,18 @@ async def cancel(http: Request) -> Response:
     """What is answered by now stays, and the other lines are named in the error file."""
     batches = _batches(http)
     found, is_cancelled = await batches.database.do(
-        tables.cancel, http.path_params["batch_id"], _owner(http)
+        queries.cancel, http.path_params["batch_id"], _owner(http)
     )
     there = _there(found, http)
     if not is_cancelled:
         raise InvalidRequest(f"{there.id} cannot be cancelled: it is {there.status}")
     batches.runner.cancel(there.id)
-    return wire.JSON(there.shown())
+    return json_io.JsonResponse(there.shown())
 
 
-def _there(found: Batch | None, http: Request) -> Batch:
+def _there(found: Job | None, http: Request) -> Job:
     if found is None:
-        name = wire.short_name(http.path_params["batch_id"])
+        name = json_io.short_name(http.path_params["batch_id"])
         raise NotFound(f"no such batch job: {name}", param="batch_id")
     return found
 
@@ -418,15 +422,15 @@ def _limit(http: Request, most: int, default: int) -> int:
         return default
     if not (said.isascii() and said.isdigit() and len(said) < 10 and 1 <= int(said) <= most):
         raise InvalidRequest(
-            f"limit must be 1 to {most:,}, not {wire.short_name(said)!r}", param="limit"
+            f"limit must be 1 to {most:,}, not {json_io.short_name(said)!r}", param="limit"
         )
     return int(said)
 
 
-def _page(found: Sequence[File] | Sequence[Batch], limit: int) -> Response:
+def _page(found: Sequence[File] | Sequence[Job], limit: int) -> Response:
     """A list of at most so many, of which one more was looked for."""
     data = [one.shown() for one in found[:limit]]
-    return wire.JSON(
+    return json_io.JsonResponse(
         {
             "object": "list",
             "data": data,

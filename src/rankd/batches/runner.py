@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from rankd import metrics
-from rankd.batches import lines, results, tables
+from rankd.batches import lines, queries, results
+from rankd.batches.asgi_client import AsgiClient, AsgiResponse
 from rankd.batches.database import Database
-from rankd.batches.inside import Inside, Reply
 from rankd.batches.lines import Line
-from rankd.batches.records import UNFINISHED, Answer, Batch, Status, new_id
+from rankd.batches.records import UNFINISHED, Job, LineResult, Status, new_id
 from rankd.batches.slots import Slots
 from rankd.errors import StorageDown
+from rankd.telemetry import metrics
 
 _log = logging.getLogger("rankd")
 
@@ -47,7 +47,7 @@ _BUG = (
 
 
 @dataclass(frozen=True)
-class Limits:
+class JobLimits:
     """What one job may be.
 
     Attributes:
@@ -62,13 +62,15 @@ class Limits:
 
 
 class Runner:
-    def __init__(self, database: Database, folder: Path, inside: Inside, limits: Limits) -> None:
+    def __init__(
+        self, database: Database, folder: Path, inside: AsgiClient, limits: JobLimits
+    ) -> None:
         self._database = database
         self._folder = folder
         self._inside = inside
         self._limits = limits
         self._slots = Slots(limits.concurrency)
-        self._keeper = _Keeper(database)
+        self._keeper = _ResultWriter(database)
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._windows: dict[str, asyncio.Timeout] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,7 +78,7 @@ class Runner:
 
     async def resume(self) -> None:
         """Go on with everything that is not finished."""
-        names = await self._database.do(tables.unfinished)
+        names = await self._database.do(queries.unfinished)
         for name in names:
             self.start(name)
         if names:
@@ -124,7 +126,7 @@ class Runner:
                 await asyncio.sleep(_LONGEST_PAUSE)
 
     async def _run(self, name: str) -> None:
-        batch = await self._database.do(tables.batch, name)
+        batch = await self._database.do(queries.batch, name)
         if batch is None or await self._lacks_file(batch):
             return
         if batch.status == "validating":
@@ -135,7 +137,7 @@ class Runner:
             await self._within_window(batch)
         await self._finish(name)
 
-    async def _lacks_file(self, batch: Batch) -> bool:
+    async def _lacks_file(self, batch: Job) -> bool:
         """Whether what is to be run was lost, as by half a backup; the job has failed then."""
         done = batch.status != "validating" and _ending(batch) == "completed"
         path = self._folder / batch.input_file_id
@@ -143,10 +145,10 @@ class Runner:
             return False
         message = "the input file is no longer on this server's disk"
         error = {"code": "missing_file", "line": None, "message": message, "param": None}
-        await self._database.do(tables.move, batch.id, "failed", out_of=UNFINISHED, errors=[error])
+        await self._database.do(queries.move, batch.id, "failed", out_of=UNFINISHED, errors=[error])
         return True
 
-    async def _examine(self, batch: Batch) -> Batch | None:
+    async def _examine(self, batch: Job) -> Job | None:
         """Judge the file before any of it is run; the job as it is then."""
         limits = self._limits
         found = await asyncio.to_thread(
@@ -159,10 +161,10 @@ class Runner:
         to: Status = "failed" if found.errors else "in_progress"
         errors = found.errors or None
         changes = {"total": found.total} if errors is None else {"errors": errors}
-        await self._database.do(tables.move, batch.id, to, out_of=("validating",), **changes)
-        return await self._database.do(tables.batch, batch.id)
+        await self._database.do(queries.move, batch.id, to, out_of=("validating",), **changes)
+        return await self._database.do(queries.batch, batch.id)
 
-    async def _within_window(self, batch: Batch) -> None:
+    async def _within_window(self, batch: Job) -> None:
         """Run what can be run before the time is over, or the job is cancelled."""
         try:
             async with asyncio.timeout(batch.expires_at - time.time()) as window:
@@ -178,11 +180,11 @@ class Runner:
             self._windows.pop(batch.id, None)
 
     async def _is_cancelled(self, name: str) -> bool:
-        batch = await self._database.do(tables.batch, name)
+        batch = await self._database.do(queries.batch, name)
         return batch is None or batch.status == "cancelling"
 
-    async def _run_lines(self, batch: Batch) -> None:
-        done = await self._database.do(tables.answered, batch.id)
+    async def _run_lines(self, batch: Job) -> None:
+        done = await self._database.do(queries.answered, batch.id)
         path = self._folder / batch.input_file_id
         waiting = lines.requests(path, batch.endpoint, self._limits.line_bytes, done)
         async with asyncio.TaskGroup() as group:
@@ -192,18 +194,18 @@ class Runner:
                         taken = await self._slots.take(1 + len(line.body) // _SLOT_BYTES)
                         group.create_task(self._answer(batch, line, taken))
 
-    async def _answer(self, batch: Batch, line: Line, taken: int) -> None:
+    async def _answer(self, batch: Job, line: Line, taken: int) -> None:
         try:
             request_id = new_id("req_")
             reply = await self._ask(batch, line, request_id)
             row = lines.answered(line.custom_id, request_id, reply.status, reply.body)
             is_good = reply.status == 200
-            await self._keeper.keep(Answer(batch.id, line.number, is_good, row))
+            await self._keeper.keep(LineResult(batch.id, line.number, is_good, row))
             metrics.BATCH_LINES.labels("completed" if is_good else "failed").inc()
         finally:
             self._slots.give(taken)
 
-    async def _ask(self, batch: Batch, line: Line, request_id: str) -> Reply:
+    async def _ask(self, batch: Job, line: Line, request_id: str) -> AsgiResponse:
         """The app's answer; one that says "not now" is asked again until it says something else."""
         pause = _SHORTEST_PAUSE
         while True:
@@ -219,7 +221,7 @@ class Runner:
                     batch.id,
                     type(problem).__name__,
                 )
-                return Reply(500, _BUG)
+                return AsgiResponse(500, _BUG)
             if reply.status not in _NOT_NOW:
                 return reply
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
@@ -230,8 +232,8 @@ class Runner:
         await self._keeper.settle()
         # From here on it is too late to cancel it.
         batch = await self._database.do(
-            tables.move, name, "finalizing", out_of=("in_progress",)
-        ) or await self._database.do(tables.batch, name)
+            queries.move, name, "finalizing", out_of=("in_progress",)
+        ) or await self._database.do(queries.batch, name)
         if batch is None or batch.status not in UNFINISHED:
             return
         ending = _ending(batch)
@@ -245,7 +247,7 @@ class Runner:
         )
         files = written.output, written.errors
         try:
-            await self._database.do(tables.finish, name, ending, files, written.failed)
+            await self._database.do(queries.finish, name, ending, files, written.failed)
         except StorageDown:
             # Nothing names them, and the next attempt writes them anew.
             await asyncio.to_thread(results.unwrite, self._folder, files)
@@ -259,7 +261,7 @@ class Runner:
         )
 
 
-def _ending(batch: Batch) -> Status:
+def _ending(batch: Job) -> Status:
     """What its state says, and no memory of how it came there: that may have been before a kill."""
     if batch.status == "cancelling":
         return "cancelled"
@@ -270,15 +272,15 @@ def _some(waiting: Iterator[Line]) -> list[Line]:
     return list(islice(waiting, _READ_AHEAD))
 
 
-class _Keeper:
+class _ResultWriter:
     """Writes answers as they come, those that come together in one transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: list[tuple[Answer | None, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[LineResult | None, asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
 
-    async def keep(self, answer: Answer) -> None:
+    async def keep(self, answer: LineResult) -> None:
         """Return when it is safe on the disk."""
         await self._kept(answer)
 
@@ -296,7 +298,7 @@ class _Keeper:
             for task in late:
                 task.cancel()
 
-    async def _kept(self, answer: Answer | None) -> None:
+    async def _kept(self, answer: LineResult | None) -> None:
         kept = asyncio.get_running_loop().create_future()
         self._waiting.append((answer, kept))
         if self._writing is None:
@@ -309,7 +311,7 @@ class _Keeper:
                 taken, self._waiting = self._waiting, []
                 try:
                     answers = [answer for answer, _ in taken if answer is not None]
-                    await self._database.do(tables.keep, answers)
+                    await self._database.do(queries.keep, answers)
                 except StorageDown as problem:
                     _log.error("batch jobs have to wait: %s", problem.message)
                     self._waiting = taken + self._waiting

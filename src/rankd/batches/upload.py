@@ -28,7 +28,7 @@ _BLOCK = 1024 * 1024
 
 
 @dataclass
-class Form:
+class UploadedForm:
     """What was sent.
 
     Attributes:
@@ -45,7 +45,7 @@ class Form:
 @asynccontextmanager
 async def received(
     http: Request, folder: Path, *, most_bytes: int, reserve: Callable[[int], None]
-) -> AsyncIterator[Form]:
+) -> AsyncIterator[UploadedForm]:
     """A form whose file lies on the disk; unless the block ends well, it is deleted again.
 
     Args:
@@ -58,7 +58,7 @@ async def received(
     """
     path = folder / new_id("file-")
     arriving = path.with_suffix(".part")
-    form = Form(path)
+    form = UploadedForm(path)
     try:
         with create(arriving) as file:
             await _read(http, form, file, most_bytes, reserve)
@@ -80,7 +80,11 @@ def _keep(file: IO[bytes]) -> None:
 
 
 async def _read(
-    http: Request, form: Form, file: IO[bytes], most_bytes: int, reserve: Callable[[int], None]
+    http: Request,
+    form: UploadedForm,
+    file: IO[bytes],
+    most_bytes: int,
+    reserve: Callable[[int], None],
 ) -> None:
     parts = _Parts(http.headers.get("content-type", ""), form, most_bytes)
     try:
@@ -107,7 +111,7 @@ class _Parts:
         block: bytes of the file that are not yet written.
     """
 
-    def __init__(self, content_type: str, form: Form, most_bytes: int) -> None:
+    def __init__(self, content_type: str, form: UploadedForm, most_bytes: int) -> None:
         kind, options = parse_options_header(content_type)
         if kind != b"multipart/form-data" or not options.get(b"boundary"):
             raise InvalidRequest(

@@ -31,7 +31,7 @@ from rankd.client.errors import (
     Unauthorized,
     Unavailable,
 )
-from rankd.client.wire import (
+from rankd.client.payloads import (
     Chunk,
     Details,
     Model,

@@ -11,10 +11,10 @@ from typing import Any, Self, TypeVar, Unpack, cast
 import httpx
 
 from rankd import __version__
-from rankd.client import wire
+from rankd.client import payloads
 from rankd.client.call import Call
 from rankd.client.errors import ConnectionFailed, RankdError, TimedOut, Unavailable
-from rankd.client.wire import (
+from rankd.client.payloads import (
     Model,
     RerankOptions,
     RerankRequest,
@@ -68,10 +68,10 @@ class _Shared:
         raise NotImplementedError
 
     def _rerank(self, request: RerankRequest) -> Call[RerankResponse]:
-        wire.refuse_unknown(request, RerankRequest)
+        payloads.refuse_unknown(request, RerankRequest)
         whole = request.get("rank_fields") is not None
-        body = {**request, "documents": wire.texts(request["documents"], whole=whole)}
-        return self._post("/v1/rerank", body, wire.rerank_response)
+        body = {**request, "documents": payloads.texts(request["documents"], whole=whole)}
+        return self._post("/v1/rerank", body, payloads.rerank_response)
 
     def _score(
         self,
@@ -79,25 +79,25 @@ class _Shared:
         documents: Text | Iterable[Text],
         options: ScoreOptions,
     ) -> Call[ScoreResponse]:
-        wire.refuse_unknown(options, ScoreOptions)
+        payloads.refuse_unknown(options, ScoreOptions)
         one = isinstance(documents, str | Mapping)
         raw = options.get("raw_scores")
         body = {
             **options,
             "queries": queries if isinstance(queries, str) else list(queries),
-            "documents": wire.texts(cast(Iterable[Text], [documents] if one else documents)),
+            "documents": payloads.texts(cast(Iterable[Text], [documents] if one else documents)),
             # This is vLLM's request, which has its own word for it.
             "raw_scores": None,
             "use_activation": None if raw is None else not raw,
         }
-        return self._post("/v1/score", body, wire.score_response)
+        return self._post("/v1/score", body, payloads.score_response)
 
     def _models(self) -> Call[tuple[Model, ...]]:
         url = f"{self._base}/v1/models"
-        return Call("GET", url, None, wire.model_list, self._timeout, self._retries)
+        return Call("GET", url, None, payloads.model_list, self._timeout, self._retries)
 
     def _health(self) -> Call[bool]:
-        return Call("GET", f"{self._base}/readyz", None, wire.ready, self._timeout, retries=0)
+        return Call("GET", f"{self._base}/readyz", None, payloads.ready, self._timeout, retries=0)
 
     def _post(self, path: str, body: dict[str, Any], read: Callable[[Any], T]) -> Call[T]:
         timeout = body.pop("timeout", None)
@@ -105,7 +105,7 @@ class _Shared:
         return Call(
             "POST",
             self._base + path,
-            wire.encoded({name: value for name, value in body.items() if value is not None}),
+            payloads.encoded({name: value for name, value in body.items() if value is not None}),
             read,
             self._timeout if timeout is None else timeout,
             self._retries,

@@ -8,27 +8,27 @@
 - schema.py    what /openapi.json says of all this
 """
 
-from rankd.dialects.paths import (
+from rankd.dialects.registry import BESIDES, DIALECTS
+from rankd.dialects.routes import (
     PREFIXES,
-    check,
-    counts_as,
-    documented,
-    offers,
-    refusal,
-    routes,
+    documented_routers,
+    error_response,
+    metric_labels,
+    post_routes,
+    refuse_conflicts,
+    route_specs,
     tags,
 )
-from rankd.dialects.vendors import BESIDES, DIALECTS
 
 __all__ = [
     "BESIDES",
     "DIALECTS",
     "PREFIXES",
-    "check",
-    "counts_as",
-    "documented",
-    "offers",
-    "refusal",
-    "routes",
+    "documented_routers",
+    "error_response",
+    "metric_labels",
+    "post_routes",
+    "refuse_conflicts",
+    "route_specs",
     "tags",
 ]

@@ -12,27 +12,19 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from rankd.dialects.base import (
-    RERANK_PATHS,
-    Dialect,
-    ErrorObject,
-    Failure,
-    Listing,
-    Reply,
-    Result,
-    example,
-    openai_error,
-    results,
-)
+from rankd.dialects.base import Dialect
+from rankd.dialects.envelopes import ErrorObject, Failure, openai_error
+from rankd.dialects.fields import Count, Documents, Query
 from rankd.dialects.openai import Meta, meta
-from rankd.dialects.texts import Count, Documents, Query
+from rankd.dialects.reply import Reply, ResultObject, results
+from rankd.dialects.request import RERANK_PATHS, DocumentsBody, example
 from rankd.errors import RankError
-from rankd.types import Fit
+from rankd.types import TruncationPolicy
 
 _V2 = "/v2/rerank"
 
 
-class V1Request(Listing):
+class V1Request(DocumentsBody):
     model_config = example(
         {
             "model": "rerank-english-v3.0",
@@ -60,11 +52,11 @@ class V1Request(Listing):
     def fields(self) -> Sequence[str]:
         return self.rank_fields or ()
 
-    def fit(self) -> Fit:
-        return Fit(chunks=self.max_chunks_per_doc or 10)
+    def truncation_policy(self) -> TruncationPolicy:
+        return TruncationPolicy(chunks=self.max_chunks_per_doc or 10)
 
 
-class V2Request(Listing):
+class V2Request(DocumentsBody):
     model_config = example(
         {
             "model": "rerank-v4.0-pro",
@@ -89,13 +81,13 @@ class V2Request(Listing):
         None, ge=1, description="Longer documents are cut at their end; 4096 when absent."
     )
 
-    def fit(self) -> Fit:
-        return Fit(tokens=self.max_tokens_per_doc or 4096)
+    def truncation_policy(self) -> TruncationPolicy:
+        return TruncationPolicy(tokens=self.max_tokens_per_doc or 4096)
 
 
 class CohereResponse(BaseModel):
     id: str
-    results: list[Result] = Field(description="Most relevant first.")
+    results: list[ResultObject] = Field(description="Most relevant first.")
     meta: Meta
 
 

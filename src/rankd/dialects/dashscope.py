@@ -11,22 +11,11 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankd.dialects.base import (
-    Asking,
-    Claim,
-    Dialect,
-    ErrorObject,
-    Failure,
-    Repeating,
-    Reply,
-    Result,
-    agreed,
-    agreed_text,
-    example,
-    openai_error,
-    results,
-)
-from rankd.dialects.texts import Count, Documents, Number, Query, echo, texts_of
+from rankd.dialects.base import BodyMatcher, Dialect
+from rankd.dialects.envelopes import ErrorObject, Failure, openai_error
+from rankd.dialects.fields import Count, Documents, Number, Query, echo, texts_of
+from rankd.dialects.reply import Reply, ResultObject, results
+from rankd.dialects.request import EchoingDocumentsBody, RequestBody, agreed, agreed_text, example
 from rankd.errors import RankError
 
 
@@ -54,7 +43,7 @@ class Parameters(BaseModel):
     )
 
 
-class NativeRequest(Asking):
+class NativeRequest(RequestBody):
     model_config = example(
         {
             "model": "qwen3-rerank",
@@ -69,29 +58,29 @@ class NativeRequest(Asking):
         }
     )
 
-    spelled: ClassVar = {"query": "input.query", "documents": "input.documents"}
+    sent_names: ClassVar = {"query": "input.query", "documents": "input.documents"}
 
     input: Input = Field(description="The question and what to judge.")
     parameters: Parameters | None = Field(
         None, description="How to answer; the defaults when absent."
     )
 
-    def question(self) -> str:
+    def query_text(self) -> str:
         return self.input.query
 
-    def texts(self) -> tuple[str, ...]:
+    def document_texts(self) -> tuple[str, ...]:
         return texts_of(self.input.documents, "input.documents")
 
-    def most(self) -> int | None:
+    def result_limit(self) -> int | None:
         return self.parameters.top_n if self.parameters else None
 
-    def echoes(self) -> bool:
+    def wants_documents(self) -> bool:
         return bool(self.parameters and self.parameters.return_documents)
 
     def echo(self, index: int, text: str) -> dict[str, Any]:
         return echo(self.input.documents[index], text)
 
-    def named(self) -> str | None:
+    def preset_name(self) -> str | None:
         inside = self.parameters.preset if self.parameters else None
         return agreed_text(**{"preset": self.preset, "parameters.preset": inside})
 
@@ -114,7 +103,7 @@ class TotalTokens(BaseModel):
 
 
 class Output(BaseModel):
-    results: list[Result] = Field(description="Most relevant first.")
+    results: list[ResultObject] = Field(description="Most relevant first.")
 
 
 class NativeResponse(BaseModel):
@@ -152,13 +141,13 @@ class Native(Dialect):
     Request = NativeRequest
     response = NativeResponse
     failure = NativeFailure
-    claims = (Claim.on(input="object"),)
+    matchers = (BodyMatcher.on(input="object"),)
     paths = ("/api/v1/services/rerank/text-rerank/text-rerank",)
 
     def of(self, body: Mapping[str, Any]) -> Dialect:
         return self if "input" in body else compatible
 
-    def speakers(self) -> tuple[Dialect, ...]:
+    def variants(self) -> tuple[Dialect, ...]:
         return (self, compatible)
 
     def render(self, reply: Reply) -> dict[str, Any]:
@@ -176,7 +165,7 @@ class Native(Dialect):
         }
 
 
-class CompatibleRequest(Repeating):
+class CompatibleRequest(EchoingDocumentsBody):
     model_config = example(
         {
             "model": "qwen3-rerank",
@@ -195,7 +184,7 @@ class CompatibleResponse(BaseModel):
     id: str
     object: str
     model: str
-    results: list[Result] = Field(description="Most relevant first.")
+    results: list[ResultObject] = Field(description="Most relevant first.")
     usage: TotalTokens
 
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from fastapi import Request
 from starlette.datastructures import Headers
 
-from rankd.desk import ARRIVED, BATCH, desk_of
+from rankd.context import ARRIVED, BATCH
 from rankd.errors import InvalidRequest
+from rankd.ranking.service import service_of
 
 # A day; beyond what any client waits, and within what a clock can add.
 LONGEST_MS = 86_400_000
@@ -38,7 +39,7 @@ def deadline_of(http: Request, timeout_ms: int | None) -> float | None:
     """
     said = [limit for limit in (timeout_ms, *_in_headers(http.headers)) if limit]
     # The lines of a batch have until its window ends.
-    limit = min(said, default=0 if BATCH in http.scope else desk_of(http).timeout_ms)
+    limit = min(said, default=0 if BATCH in http.scope else service_of(http).timeout_ms)
     if not limit:
         return None
     arrived: float = http.scope.get(ARRIVED) or time.monotonic()

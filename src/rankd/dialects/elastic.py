@@ -10,10 +10,13 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankd.dialects.base import Asking, Dialect, Failure, Reply, example, openai_error
-from rankd.dialects.texts import Count, OneOrMore, Query, texts_of
+from rankd.dialects.base import Dialect
+from rankd.dialects.envelopes import Failure, openai_error
+from rankd.dialects.fields import Count, DocumentList, Query, texts_of
+from rankd.dialects.reply import Reply
+from rankd.dialects.request import RequestBody, example
 from rankd.errors import RankError
-from rankd.types import Verdict
+from rankd.types import ScoredDocument
 
 
 class TaskSettings(BaseModel):
@@ -25,7 +28,7 @@ class TaskSettings(BaseModel):
     )
 
 
-class ElasticRequest(Asking):
+class ElasticRequest(RequestBody):
     model_config = example(
         {
             "input": ["luke", "like", "leia", "chewy", "r2d2", "star", "wars"],
@@ -33,10 +36,10 @@ class ElasticRequest(Asking):
         }
     )
 
-    spelled: ClassVar = {"documents": "input"}
+    sent_names: ClassVar = {"documents": "input"}
 
     query: Query = Field(description="The question.")
-    input: OneOrMore = Field(description="What to judge; a single string is one text.")
+    input: DocumentList = Field(description="What to judge; a single string is one text.")
     top_n: Count | None = Field(None, ge=0, description="Results to return; all when absent.")
     return_documents: bool | None = Field(
         None, description="Whether results repeat their texts; false when absent."
@@ -45,18 +48,18 @@ class ElasticRequest(Asking):
         None, description="`top_n` and `return_documents`, where those beside it are absent."
     )
 
-    def question(self) -> str:
+    def query_text(self) -> str:
         return self.query
 
-    def texts(self) -> tuple[str, ...]:
+    def document_texts(self) -> tuple[str, ...]:
         return texts_of(self.input, "input")
 
-    def most(self) -> int | None:
+    def result_limit(self) -> int | None:
         if self.top_n is None and self.task_settings:
             return self.task_settings.top_n
         return self.top_n
 
-    def echoes(self) -> bool:
+    def wants_documents(self) -> bool:
         if self.return_documents is None and self.task_settings:
             return bool(self.task_settings.return_documents)
         return bool(self.return_documents)
@@ -98,15 +101,15 @@ class Elastic(Dialect):
     mounted = ()
 
     def render(self, reply: Reply) -> dict[str, Any]:
-        return {"rerank": [self._result(reply, verdict) for verdict in reply.best]}
+        return {"rerank": [self._result(reply, scored_document) for scored_document in reply.best]}
 
-    def _result(self, reply: Reply, verdict: Verdict) -> dict[str, Any]:
+    def _result(self, reply: Reply, scored_document: ScoredDocument) -> dict[str, Any]:
         result: dict[str, Any] = {
-            "index": verdict.index,
-            "relevance_score": reply.number(verdict),
+            "index": scored_document.index,
+            "relevance_score": reply.number(scored_document),
         }
-        if reply.request.echoes():
-            result["text"] = reply.text(verdict)
+        if reply.request.wants_documents():
+            result["text"] = reply.text(scored_document)
         return result
 
     def error(self, problem: RankError) -> dict[str, Any]:

@@ -10,17 +10,12 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from rankd.dialects.base import (
-    Dialect,
-    Listing,
-    Reply,
-    Usage,
-    example,
-    usage,
-)
+from rankd.dialects.base import Dialect
+from rankd.dialects.reply import Reply, UsageObject, usage
+from rankd.dialects.request import DocumentsBody, example
 
 
-class InfinityRequest(Listing):
+class InfinityRequest(DocumentsBody):
     model_config = example(
         {
             "model": "default/not-specified",
@@ -49,7 +44,7 @@ class InfinityResponse(BaseModel):
     object: str
     results: list[InfinityResult] = Field(description="Most relevant first.")
     model: str
-    usage: Usage
+    usage: UsageObject
     id: str
     created: int
 
@@ -74,13 +69,13 @@ class Infinity(Dialect):
 def string_results(reply: Reply) -> list[dict[str, Any]]:
     """Best first; `document` is a string or absent."""
     found = []
-    for verdict in reply.best:
+    for scored_document in reply.best:
         result: dict[str, Any] = {
-            "relevance_score": reply.number(verdict),
-            "index": verdict.index,
+            "relevance_score": reply.number(scored_document),
+            "index": scored_document.index,
         }
-        if reply.request.echoes():
-            result["document"] = reply.text(verdict)
+        if reply.request.wants_documents():
+            result["document"] = reply.text(scored_document)
         found.append(result)
     return found
 

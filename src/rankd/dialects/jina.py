@@ -9,21 +9,14 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from rankd.dialects.base import (
-    Dialect,
-    Repeating,
-    Reply,
-    Result,
-    Usage,
-    example,
-    results,
-    usage,
-)
-from rankd.dialects.texts import Count, Truncating
-from rankd.types import Fit
+from rankd.dialects.base import Dialect
+from rankd.dialects.fields import Count, Truncating
+from rankd.dialects.reply import Reply, ResultObject, UsageObject, results, usage
+from rankd.dialects.request import EchoingDocumentsBody, example
+from rankd.types import TruncationPolicy
 
 
-class JinaRequest(Repeating):
+class JinaRequest(EchoingDocumentsBody):
     model_config = example(
         {
             "model": "jina-reranker-v2-base-multilingual",
@@ -45,15 +38,15 @@ class JinaRequest(Repeating):
         "`chunk`: read in chunks; the server's --truncation (true) when absent.",
     )
 
-    def fit(self) -> Fit:
-        return Fit(self.max_doc_length, self.truncation)
+    def truncation_policy(self) -> TruncationPolicy:
+        return TruncationPolicy(self.max_doc_length, self.truncation)
 
 
 class JinaResponse(BaseModel):
     model: str
     object: str
-    usage: Usage
-    results: list[Result] = Field(description="Most relevant first.")
+    usage: UsageObject
+    results: list[ResultObject] = Field(description="Most relevant first.")
 
 
 class Jina(Dialect):

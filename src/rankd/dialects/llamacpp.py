@@ -11,20 +11,14 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from rankd.dialects import tei
-from rankd.dialects.base import (
-    Dialect,
-    Failure,
-    Listing,
-    Reply,
-    Usage,
-    example,
-    openai_error,
-    usage,
-)
+from rankd.dialects.base import Dialect
+from rankd.dialects.envelopes import Failure, openai_error
+from rankd.dialects.reply import Reply, UsageObject, usage
+from rankd.dialects.request import DocumentsBody, example
 from rankd.errors import RankError
 
 
-class LlamaCppRequest(Listing):
+class LlamaCppRequest(DocumentsBody):
     model_config = example(
         {
             "model": "some-model",
@@ -36,7 +30,7 @@ class LlamaCppRequest(Listing):
 
     return_documents: bool | None = Field(None, description="Accepted; has no effect.")
 
-    def echoes(self) -> bool:
+    def wants_documents(self) -> bool:
         return False
 
 
@@ -48,7 +42,7 @@ class LlamaCppResult(BaseModel):
 class LlamaCppResponse(BaseModel):
     model: str
     object: str
-    usage: Usage
+    usage: UsageObject
     results: list[LlamaCppResult] = Field(description="Most relevant first.")
 
 
@@ -74,7 +68,7 @@ class LlamaCpp(Dialect):
     def of(self, body: Mapping[str, Any]) -> Dialect:
         return tei.dialect if "texts" in body else self
 
-    def speakers(self) -> tuple[Dialect, ...]:
+    def variants(self) -> tuple[Dialect, ...]:
         return (self, tei.dialect)
 
     def render(self, reply: Reply) -> dict[str, Any]:
@@ -83,8 +77,8 @@ class LlamaCpp(Dialect):
             "object": "list",
             "usage": usage(reply),
             "results": [
-                {"index": verdict.index, "relevance_score": reply.number(verdict)}
-                for verdict in reply.best
+                {"index": scored_document.index, "relevance_score": reply.number(scored_document)}
+                for scored_document in reply.best
             ],
         }
 

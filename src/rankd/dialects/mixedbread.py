@@ -10,21 +10,14 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
 
-from rankd.dialects.base import (
-    Asking,
-    Claim,
-    Dialect,
-    Reply,
-    Usage,
-    agreed,
-    example,
-    usage,
-)
-from rankd.dialects.texts import Count, Documents, Query, texts_of
-from rankd.types import Verdict
+from rankd.dialects.base import BodyMatcher, Dialect
+from rankd.dialects.fields import Count, Documents, Query, texts_of
+from rankd.dialects.reply import Reply, UsageObject, usage
+from rankd.dialects.request import RequestBody, agreed, example
+from rankd.types import ScoredDocument
 
 
-class MixedbreadRequest(Asking):
+class MixedbreadRequest(RequestBody):
     model_config = example(
         {
             "model": "mixedbread-ai/mxbai-rerank-large-v2",
@@ -38,7 +31,7 @@ class MixedbreadRequest(Asking):
         }
     )
 
-    spelled: ClassVar = {"documents": "input"}
+    sent_names: ClassVar = {"documents": "input"}
 
     query: Query = Field(description="The question.")
     input: Documents = Field(description="What to judge: strings or objects.")
@@ -55,20 +48,20 @@ class MixedbreadRequest(Asking):
         None, description="Whether results repeat their documents; false when absent."
     )
 
-    def question(self) -> str:
+    def query_text(self) -> str:
         return self.query
 
-    def texts(self) -> tuple[str, ...]:
+    def document_texts(self) -> tuple[str, ...]:
         return texts_of(self.input, "input", self.fields())
 
     def fields(self) -> Sequence[str]:
         return self.rank_fields or ()
 
-    def most(self) -> int | None:
+    def result_limit(self) -> int | None:
         wanted: int | None = agreed(top_k=self.top_k, top_n=self.top_n)
         return None if wanted == -1 else wanted
 
-    def echoes(self) -> bool:
+    def wants_documents(self) -> bool:
         return bool(self.return_input)
 
 
@@ -80,7 +73,7 @@ class MixedbreadResult(BaseModel):
 
 
 class MixedbreadResponse(BaseModel):
-    usage: Usage
+    usage: UsageObject
     model: str
     data: list[MixedbreadResult] = Field(description="Most relevant first.")
     object: str
@@ -93,23 +86,26 @@ class Mixedbread(Dialect):
     about = "Mixedbread's reranking."
     Request = MixedbreadRequest
     response = MixedbreadResponse
-    claims = (Claim.on(input="array"),)
+    matchers = (BodyMatcher.on(input="array"),)
 
     def render(self, reply: Reply) -> dict[str, Any]:
         return {
             "usage": usage(reply),
             "model": reply.model,
-            "data": [self._result(reply, verdict) for verdict in reply.best],
+            "data": [self._result(reply, scored_document) for scored_document in reply.best],
             "object": "list",
             "top_k": len(reply.best),
-            "return_input": reply.request.echoes(),
+            "return_input": reply.request.wants_documents(),
         }
 
-    def _result(self, reply: Reply, verdict: Verdict) -> dict[str, Any]:
-        result: dict[str, Any] = {"index": verdict.index, "score": reply.number(verdict)}
-        if reply.request.echoes():
+    def _result(self, reply: Reply, scored_document: ScoredDocument) -> dict[str, Any]:
+        result: dict[str, Any] = {
+            "index": scored_document.index,
+            "score": reply.number(scored_document),
+        }
+        if reply.request.wants_documents():
             assert isinstance(reply.request, MixedbreadRequest)
-            result["input"] = reply.request.input[verdict.index]
+            result["input"] = reply.request.input[scored_document.index]
         result["object"] = "rank_result"
         return result
 

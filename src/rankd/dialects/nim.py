@@ -10,25 +10,17 @@ from typing import Any, ClassVar, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from rankd.desk import DeskDep
-from rankd.dialects.base import (
-    Asking,
-    Claim,
-    Dialect,
-    Reply,
-    StringFailure,
-    Usage,
-    agreed,
-    example,
-    string_error,
-    usage,
-)
-from rankd.dialects.texts import Count, Documents, Query, texts_of
+from rankd.dialects.base import BodyMatcher, Dialect
+from rankd.dialects.envelopes import StringFailure, string_error
+from rankd.dialects.fields import Count, Documents, Query, texts_of
+from rankd.dialects.reply import Reply, UsageObject, usage
+from rankd.dialects.request import RequestBody, agreed, example
 from rankd.errors import RankError
-from rankd.types import Fit
+from rankd.ranking.service import ServiceDep
+from rankd.types import TruncationPolicy
 
 
-class NimRequest(Asking):
+class NimRequest(RequestBody):
     model_config = example(
         {
             "model": "nvidia/llama-nemotron-rerank-1b-v2",
@@ -41,7 +33,7 @@ class NimRequest(Asking):
         }
     )
 
-    spelled: ClassVar = {"documents": "passages"}
+    sent_names: ClassVar = {"documents": "passages"}
 
     query: Query = Field(description="The question, as `{text}` or a string.")
     passages: Documents = Field(description="What to judge, as `{text}` or strings.")
@@ -53,40 +45,40 @@ class NimRequest(Asking):
     top_k: Count | None = Field(None, ge=0, description="Rankings to return; all when absent.")
     top_n: Count | None = Field(None, ge=0, description="Another name of `top_k`.")
 
-    def question(self) -> str:
+    def query_text(self) -> str:
         return self.query
 
-    def texts(self) -> tuple[str, ...]:
+    def document_texts(self) -> tuple[str, ...]:
         return texts_of(self.passages, "passages")
 
-    def most(self) -> int | None:
+    def result_limit(self) -> int | None:
         wanted: int | None = agreed(top_k=self.top_k, top_n=self.top_n)
         return wanted
 
     def wants_logits(self) -> bool:
         return True
 
-    def fit(self) -> Fit:
+    def truncation_policy(self) -> TruncationPolicy:
         match self.truncate:
             case "NONE":
-                return Fit(truncation="refuse")
+                return TruncationPolicy(truncation="refuse")
             case "START":
-                return Fit(truncation="cut", side="left")
+                return TruncationPolicy(truncation="cut", side="left")
             case "END":
-                return Fit(truncation="cut", side="right")
+                return TruncationPolicy(truncation="cut", side="right")
         # NIM's own default is NONE. But its clients that say nothing would fail a whole
         # search for one long passage; what becomes of it here is said in a header.
-        return Fit()
+        return TruncationPolicy()
 
 
-class Ranking(BaseModel):
+class NimRanking(BaseModel):
     index: int
     logit: float = Field(description="log p(yes) - log p(no), in nats.")
 
 
 class NimResponse(BaseModel):
-    rankings: list[Ranking] = Field(description="Most relevant first.")
-    usage: Usage
+    rankings: list[NimRanking] = Field(description="Most relevant first.")
+    usage: UsageObject
 
 
 class NimFailure(StringFailure):
@@ -100,13 +92,13 @@ class Nim(Dialect):
     Request = NimRequest
     response = NimResponse
     failure = NimFailure
-    claims = (Claim.on(passages="any"),)
+    matchers = (BodyMatcher.on(passages="any"),)
     paths = ("/v1/ranking", "/ranking", "/v1/retrieval/{model:path}/reranking")
 
     def render(self, reply: Reply) -> dict[str, Any]:
         return {
             "rankings": [
-                {"index": verdict.index, "logit": reply.number(verdict)} for verdict in reply.best
+                {"index": result.index, "logit": reply.number(result)} for result in reply.best
             ],
             "usage": usage(reply),
         }
@@ -118,23 +110,23 @@ class Nim(Dialect):
 router = APIRouter(tags=["nim"])
 
 
-class Health(BaseModel):
+class NimHealth(BaseModel):
     object: str = "health.response"
     message: str
     status: str
 
 
 @router.get("/v1/health/live")
-async def live() -> Health:
+async def live() -> NimHealth:
     """The process answers."""
-    return Health(message="Service is live.", status="live")
+    return NimHealth(message="Service is live.", status="live")
 
 
 @router.get("/v1/health/ready")
-async def ready(desk: DeskDep) -> Health:
+async def ready(service: ServiceDep) -> NimHealth:
     """Scores can be had; else 503."""
-    await desk.check()
-    return Health(message="Service is ready.", status="ready")
+    await service.check()
+    return NimHealth(message="Service is ready.", status="ready")
 
 
 dialect = Nim()

@@ -14,26 +14,16 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, BaseModel, Field
 
-from rankd.dialects.base import (
-    Claim,
-    Dialect,
-    Repeating,
-    Reply,
-    Result,
-    Usage,
-    agreed,
-    details,
-    example,
-    results,
-    usage,
-)
-from rankd.dialects.texts import Count, Truncating, kind
+from rankd.config.tables import CUSTOM, DEFAULT
+from rankd.dialects.base import BodyMatcher, Dialect
+from rankd.dialects.fields import Count, Truncating, type_name
+from rankd.dialects.reply import Reply, ResultObject, UsageObject, document_details, results, usage
+from rankd.dialects.request import EchoingDocumentsBody, agreed, example
 from rankd.errors import InvalidRequest
-from rankd.tables import CUSTOM, DEFAULT
-from rankd.types import Fit
+from rankd.types import TruncationPolicy
 
 
-class RerankRequest(Repeating):
+class OpenAIRerankRequest(EchoingDocumentsBody):
     model_config = example(
         {
             "query": "What is the capital of China?",
@@ -105,7 +95,7 @@ class RerankRequest(Repeating):
     def fields(self) -> Sequence[str]:
         return self.rank_fields or ()
 
-    def fit(self) -> Fit:
+    def truncation_policy(self) -> TruncationPolicy:
         chunks = self.max_chunks_per_doc
         if self.truncation in ("cut", "refuse") and chunks is not None and chunks > 1:
             raise InvalidRequest(
@@ -113,7 +103,7 @@ class RerankRequest(Repeating):
                 f"{chunks:,}; send one, or truncation 'chunk'",
                 param="max_chunks_per_doc",
             )
-        return Fit(
+        return TruncationPolicy(
             tokens=self.max_tokens_per_doc or None,
             truncation=self.truncation,
             chunks=chunks,
@@ -151,7 +141,7 @@ def instruction_in(name: str, container: str | dict[str, Any] | None) -> dict[st
         container = _object(container, name)
     instruction = (container or {}).get("instruction")
     if instruction is not None and not isinstance(instruction, str):
-        raise InvalidRequest(f"{path} must be a string, not {kind(instruction)}", param=path)
+        raise InvalidRequest(f"{path} must be a string, not {type_name(instruction)}", param=path)
     return {path: instruction}
 
 
@@ -190,7 +180,7 @@ class Meta(BaseModel):
     )
 
 
-class OwnMeta(Meta):
+class OpenAIMeta(Meta):
     cached_documents: int = Field(description="Documents whose score was computed before.")
     not_scored: list[int] | None = Field(
         None,
@@ -211,13 +201,13 @@ class OwnMeta(Meta):
     )
 
 
-class OwnUsage(Usage):
+class OpenAIUsage(UsageObject):
     cached_tokens: int = Field(
         description="Of the prompt's tokens, those of pairs that were scored before."
     )
 
 
-class Chunk(BaseModel):
+class ChunkObject(BaseModel):
     index: int = Field(description="Its place among the document's chunks, from 0.")
     of: int = Field(description="How many of them were read; 1 when it was not split.")
     start: int = Field(
@@ -227,7 +217,7 @@ class Chunk(BaseModel):
     end: int = Field(description="The one behind its last.")
 
 
-class OwnResult(Result):
+class OpenAIResult(ResultObject):
     tokens: int | None = Field(
         None,
         description="Tokens that the model read for this document, template included; only with "
@@ -236,7 +226,7 @@ class OwnResult(Result):
     truncated: bool | None = Field(
         None, description="Whether a part of it was not read; only with return_details."
     )
-    chunk: Chunk | None = Field(
+    chunk: ChunkObject | None = Field(
         None, description="The part that has this score; only with return_details."
     )
     normalized_score: float | None = Field(
@@ -246,23 +236,23 @@ class OwnResult(Result):
     )
 
 
-class RerankResponse(BaseModel):
+class OpenAIRerankResponse(BaseModel):
     id: str
     object: str
     created: int
     model: str = Field(description="As the request named it, or the served name.")
-    results: list[OwnResult] = Field(description="Most relevant first.")
-    meta: OwnMeta
-    usage: OwnUsage
+    results: list[OpenAIResult] = Field(description="Most relevant first.")
+    meta: OpenAIMeta
+    usage: OpenAIUsage
     tokens: Tokens = Field(description="As in `meta`, where SiliconFlow's clients look.")
 
 
 class OpenAI(Dialect):
     name = "openai"
     about = "rankd's own manner: the superset of Cohere, Jina and vLLM."
-    Request = RerankRequest
-    response = RerankResponse
-    claims = (Claim.on(documents="any"),)
+    Request = OpenAIRerankRequest
+    response = OpenAIRerankResponse
+    matchers = (BodyMatcher.on(documents="any"),)
 
     def render(self, reply: Reply) -> dict[str, Any]:
         return {
@@ -273,7 +263,7 @@ class OpenAI(Dialect):
             "results": _results(reply),
             "meta": {
                 **meta(reply, "1" if reply.path.endswith("/v1/rerank") else "2"),
-                "cached_documents": sum(verdict.cached for verdict in reply.verdicts),
+                "cached_documents": sum(scored_document.cached for scored_document in reply.scored),
                 **({"not_scored": reply.not_scored} if reply.not_scored else {}),
                 **_judged(reply),
             },
@@ -298,8 +288,8 @@ def _judged(reply: Reply) -> dict[str, Any]:
 def _results(reply: Reply) -> list[dict[str, Any]]:
     found = results(reply)
     if reply.request.details():
-        for result, verdict in zip(found, reply.best, strict=True):
-            result |= details(verdict, reply.profile)
+        for result, scored_document in zip(found, reply.best, strict=True):
+            result |= document_details(scored_document, reply.profile)
     return found
 
 

@@ -11,12 +11,15 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from rankd.dialects.base import Dialect, Failure, Repeating, Reply, example, openai_error
+from rankd.dialects.base import Dialect
+from rankd.dialects.envelopes import Failure, openai_error
+from rankd.dialects.reply import Reply
+from rankd.dialects.request import EchoingDocumentsBody, example
 from rankd.errors import InvalidRequest, RankError
-from rankd.types import Fit, Verdict
+from rankd.types import ScoredDocument, TruncationPolicy
 
 
-class PineconeRequest(Repeating):
+class PineconeRequest(EchoingDocumentsBody):
     model_config = example(
         {
             "model": "bge-reranker-v2-m3",
@@ -45,18 +48,18 @@ class PineconeRequest(Repeating):
         document = self.documents[index]
         return document if isinstance(document, dict) else {"text": text}
 
-    def says(self, *fields: str) -> bool:
+    def has_field(self, *fields: str) -> bool:
         inside = (self.parameters or {}).get("truncate") is not None and "truncate" in fields
-        return inside or super().says(*fields)
+        return inside or super().has_field(*fields)
 
-    def fit(self) -> Fit:
+    def truncation_policy(self) -> TruncationPolicy:
         match (self.parameters or {}).get("truncate"):
             case None:
-                return Fit()
+                return TruncationPolicy()
             case "END":
-                return Fit(truncation="cut", side="right")
+                return TruncationPolicy(truncation="cut", side="right")
             case "NONE":
-                return Fit(truncation="refuse")
+                return TruncationPolicy(truncation="refuse")
         raise InvalidRequest(
             "parameters.truncate must be 'END' or 'NONE'", param="parameters.truncate"
         )
@@ -117,14 +120,17 @@ class Pinecone(Dialect):
     def render(self, reply: Reply) -> dict[str, Any]:
         return {
             "model": reply.model,
-            "data": [self._result(reply, verdict) for verdict in reply.best],
-            "usage": {"rerank_units": -(-len(reply.verdicts) // _DOCUMENTS)},
+            "data": [self._result(reply, scored_document) for scored_document in reply.best],
+            "usage": {"rerank_units": -(-len(reply.scored) // _DOCUMENTS)},
         }
 
-    def _result(self, reply: Reply, verdict: Verdict) -> dict[str, Any]:
-        result: dict[str, Any] = {"index": verdict.index, "score": reply.number(verdict)}
-        if reply.request.echoes():
-            result["document"] = reply.document(verdict)
+    def _result(self, reply: Reply, scored_document: ScoredDocument) -> dict[str, Any]:
+        result: dict[str, Any] = {
+            "index": scored_document.index,
+            "score": reply.number(scored_document),
+        }
+        if reply.request.wants_documents():
+            result["document"] = reply.document(scored_document)
         return result
 
     def error(self, problem: RankError) -> dict[str, Any]:

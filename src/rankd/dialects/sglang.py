@@ -10,20 +10,15 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from rankd.dialects.base import (
-    Dialect,
-    ErrorObject,
-    Failure,
-    Repeating,
-    Reply,
-    example,
-    openai_error,
-)
+from rankd.dialects.base import Dialect
+from rankd.dialects.envelopes import ErrorObject, Failure, openai_error
+from rankd.dialects.reply import Reply
+from rankd.dialects.request import EchoingDocumentsBody, example
 from rankd.errors import RankError
-from rankd.types import Verdict
+from rankd.types import ScoredDocument
 
 
-class SGLangRequest(Repeating):
+class SGLangRequest(EchoingDocumentsBody):
     model_config = example(
         {
             "query": "What is the capital of France?",
@@ -64,14 +59,14 @@ class SGLang(Dialect):
     failure = SGLangFailure
 
     def render(self, reply: Reply) -> list[dict[str, Any]]:
-        return [self._result(reply, verdict) for verdict in reply.best]
+        return [self._result(reply, scored_document) for scored_document in reply.best]
 
-    def _result(self, reply: Reply, verdict: Verdict) -> dict[str, Any]:
-        result: dict[str, Any] = {"score": reply.number(verdict)}
-        if reply.request.echoes():
-            result["document"] = reply.text(verdict)
-        result["index"] = verdict.index
-        result["meta_info"] = {"id": reply.id, "prompt_tokens": verdict.tokens}
+    def _result(self, reply: Reply, scored_document: ScoredDocument) -> dict[str, Any]:
+        result: dict[str, Any] = {"score": reply.number(scored_document)}
+        if reply.request.wants_documents():
+            result["document"] = reply.text(scored_document)
+        result["index"] = scored_document.index
+        result["meta_info"] = {"id": reply.id, "prompt_tokens": scored_document.tokens}
         return result
 
     def error(self, problem: RankError) -> dict[str, Any]:

@@ -9,24 +9,17 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from rankd.dialects.base import (
-    Dialect,
-    ErrorObject,
-    Failure,
-    Listing,
-    Reply,
-    Result,
-    example,
-    openai_error,
-    results,
-)
+from rankd.dialects.base import Dialect
+from rankd.dialects.envelopes import ErrorObject, Failure, openai_error
+from rankd.dialects.fields import Count
 from rankd.dialects.openai import Meta, Tokens, meta
-from rankd.dialects.texts import Count
+from rankd.dialects.reply import Reply, ResultObject, results
+from rankd.dialects.request import DocumentsBody, example
 from rankd.errors import RankError
-from rankd.types import Fit
+from rankd.types import TruncationPolicy
 
 
-class SiliconFlowRequest(Listing):
+class SiliconFlowRequest(DocumentsBody):
     model_config = example(
         {
             "model": "Qwen/Qwen3-Reranker-8B",
@@ -49,13 +42,13 @@ class SiliconFlowRequest(Listing):
         description="Tokens that two neighbouring chunks share; 0 when absent.",
     )
 
-    def fit(self) -> Fit:
-        return Fit(chunks=self.max_chunks_per_doc or 1024, overlap=self.overlap_tokens)
+    def truncation_policy(self) -> TruncationPolicy:
+        return TruncationPolicy(chunks=self.max_chunks_per_doc or 1024, overlap=self.overlap_tokens)
 
 
 class SiliconFlowResponse(BaseModel):
     id: str
-    results: list[Result] = Field(description="Most relevant first.")
+    results: list[ResultObject] = Field(description="Most relevant first.")
     tokens: Tokens
     meta: Meta
 

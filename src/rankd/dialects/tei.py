@@ -13,22 +13,17 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from rankd import __version__
-from rankd.desk import DeskDep
-from rankd.dialects.base import (
-    Asking,
-    Claim,
-    Dialect,
-    Reply,
-    StringFailure,
-    example,
-    string_error,
-)
-from rankd.dialects.texts import Count, Documents, Query, texts_of
+from rankd.dialects.base import BodyMatcher, Dialect
+from rankd.dialects.envelopes import StringFailure, string_error
+from rankd.dialects.fields import Count, Documents, Query, texts_of
+from rankd.dialects.reply import Reply
+from rankd.dialects.request import RequestBody, example
 from rankd.errors import RankError
-from rankd.types import Fit, Verdict
+from rankd.ranking.service import ServiceDep
+from rankd.types import ScoredDocument, TruncationPolicy
 
 
-class TeiRequest(Asking):
+class TeiRequest(RequestBody):
     model_config = example(
         {
             "query": "What is Deep Learning?",
@@ -40,7 +35,7 @@ class TeiRequest(Asking):
         }
     )
 
-    spelled: ClassVar = {"documents": "texts"}
+    sent_names: ClassVar = {"documents": "texts"}
 
     query: Query = Field(description="The question.")
     texts_: Documents = Field(alias="texts", description="What to judge.")
@@ -62,30 +57,30 @@ class TeiRequest(Asking):
     )
     top_n: Count | None = Field(None, ge=0, description="Results to return; all when absent.")
 
-    def question(self) -> str:
+    def query_text(self) -> str:
         return self.query
 
-    def texts(self) -> tuple[str, ...]:
+    def document_texts(self) -> tuple[str, ...]:
         return texts_of(self.texts_, "texts")
 
-    def most(self) -> int | None:
+    def result_limit(self) -> int | None:
         return self.top_n
 
-    def echoes(self) -> bool:
+    def wants_documents(self) -> bool:
         return bool(self.return_text)
 
     def wants_logits(self) -> bool:
         return bool(self.raw_scores)
 
-    def fit(self) -> Fit:
+    def truncation_policy(self) -> TruncationPolicy:
         direction = self.truncation_direction
-        return Fit(
+        return TruncationPolicy(
             truncation=None if self.truncate is None else "cut" if self.truncate else "refuse",
             side=None if direction is None else "left" if direction.lower() == "left" else "right",
         )
 
 
-class Rank(BaseModel):
+class TeiRank(BaseModel):
     index: int
     text: str | None = Field(None, description="Absent when not wanted.")
     score: float
@@ -108,19 +103,19 @@ class Tei(Dialect):
     name = "tei"
     about = "Hugging Face text-embeddings-inference."
     Request = TeiRequest
-    response = list[Rank]
+    response = list[TeiRank]
     failure = StringFailure
-    claims = (Claim.on(texts="any"),)
+    matchers = (BodyMatcher.on(texts="any"),)
     paths = ("/",)
 
     def render(self, reply: Reply) -> list[dict[str, Any]]:
-        return [self._rank(reply, verdict) for verdict in reply.best]
+        return [self._rank(reply, result) for result in reply.best]
 
-    def _rank(self, reply: Reply, verdict: Verdict) -> dict[str, Any]:
-        rank: dict[str, Any] = {"index": verdict.index}
-        if reply.request.echoes():
-            rank["text"] = reply.text(verdict)
-        rank["score"] = reply.number(verdict)
+    def _rank(self, reply: Reply, result: ScoredDocument) -> dict[str, Any]:
+        rank: dict[str, Any] = {"index": result.index}
+        if reply.request.wants_documents():
+            rank["text"] = reply.text(result)
+        rank["score"] = reply.number(result)
         return rank
 
     def headers(self, reply: Reply) -> Mapping[str, str]:
@@ -161,7 +156,7 @@ class ModelType(BaseModel):
     reranker: Labels
 
 
-class Info(BaseModel):
+class TeiInfo(BaseModel):
     model_id: str
     model_sha: str | None
     model_dtype: str
@@ -183,20 +178,20 @@ _UNLIMITED = 2**31 - 1
 
 
 @router.get("/info")
-async def info(desk: DeskDep) -> Info:
+async def info(service: ServiceDep) -> TeiInfo:
     """The served model, as TEI's clients ask for it."""
-    engine = desk.ranker.engine.info
-    return Info(
-        model_id=desk.name,
+    engine = service.ranker.engine.info
+    return TeiInfo(
+        model_id=service.name,
         model_sha=engine.revision or None,
         model_dtype=engine.dtype,
         model_type=ModelType(reranker=Labels(id2label={"0": "LABEL_0"}, label2id={"LABEL_0": 0})),
         max_concurrent_requests=_UNLIMITED,
-        max_input_length=desk.ranker.encoder.max_tokens,
+        max_input_length=service.ranker.encoder.max_tokens,
         max_batch_tokens=_UNLIMITED,
         max_batch_requests=None,
-        max_client_batch_size=desk.ranker.max_documents,
-        auto_truncate=desk.ranker.encoder.fit.truncation != "refuse",
+        max_client_batch_size=service.ranker.max_documents,
+        auto_truncate=service.ranker.encoder.fit.truncation != "refuse",
         tokenization_workers=2,
         version=__version__,
         sha=None,
@@ -205,9 +200,9 @@ async def info(desk: DeskDep) -> Info:
 
 
 @router.get("/ping")
-async def ping(desk: DeskDep) -> None:
+async def ping(service: ServiceDep) -> None:
     """Scores can be had; else 503."""
-    await desk.check()
+    await service.check()
 
 
 dialect = Tei()

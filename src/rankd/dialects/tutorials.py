@@ -8,21 +8,10 @@ from typing import Any, ClassVar
 from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
-from rankd import metrics
-from rankd.desk import desk_of
-from rankd.dialects import counter, wire
-from rankd.dialects.base import (
-    Asking,
-    Dialect,
-    Repeating,
-    Reply,
-    example,
-    let_through,
-    threshold_of,
-)
+from rankd.dialects import handler, json_io
+from rankd.dialects.base import Dialect
 from rankd.dialects.deadlines import deadline_of
-from rankd.dialects.infinity import string_results
-from rankd.dialects.texts import (
+from rankd.dialects.fields import (
     LIST,
     SAYING,
     TEXT,
@@ -33,9 +22,14 @@ from rankd.dialects.texts import (
     refuse_many_fields,
     texts_of,
 )
+from rankd.dialects.infinity import string_results
+from rankd.dialects.reply import Reply, above_threshold, threshold_of
+from rankd.dialects.request import EchoingDocumentsBody, RequestBody, example
 from rankd.errors import InvalidRequest
-from rankd.timeline import current
-from rankd.types import Ask, Verdict, best_first
+from rankd.ranking.service import service_of
+from rankd.telemetry import metrics
+from rankd.telemetry.timings import current
+from rankd.types import RankRequest, ScoredDocument, best_first
 
 _EXAMPLE: dict[str, Any] = {
     "query": "What is the capital of China?",
@@ -43,7 +37,7 @@ _EXAMPLE: dict[str, Any] = {
 }
 
 
-class SimpleRequest(Asking):
+class SimpleRequest(RequestBody):
     model_config = example({**_EXAMPLE, "top_k": 1})
 
     query: Query = Field(description="The question.")
@@ -55,16 +49,16 @@ class SimpleRequest(Asking):
         None, description="Accepted, without effect: scores have no index, so none can be missing."
     )
 
-    def takes_part(self) -> bool:
+    def accepts_partial(self) -> bool:
         return False
 
-    def question(self) -> str:
+    def query_text(self) -> str:
         return self.query
 
-    def texts(self) -> tuple[str, ...]:
+    def document_texts(self) -> tuple[str, ...]:
         return texts_of(self.documents, "documents")
 
-    def most(self) -> int | None:
+    def result_limit(self) -> int | None:
         return self.top_k
 
 
@@ -81,20 +75,20 @@ class Simple(Dialect):
     response = SimpleResponse
 
     def render(self, reply: Reply) -> dict[str, Any]:
-        return _ranked(reply.verdicts, reply.best, reply.texts)
+        return _ranked(reply.scored, reply.best, reply.texts)
 
 
 def _ranked(
-    verdicts: Sequence[Verdict], best: Sequence[Verdict], texts: Sequence[str]
+    scored_documents: Sequence[ScoredDocument], best: Sequence[ScoredDocument], texts: Sequence[str]
 ) -> dict[str, Any]:
     return {
-        "scores": [wire.rounded(verdict.score) for verdict in verdicts],
-        "ranked_documents": [texts[verdict.index] for verdict in best],
-        "ranked_scores": [wire.rounded(verdict.score) for verdict in best],
+        "scores": [json_io.rounded(scored_document.score) for scored_document in scored_documents],
+        "ranked_documents": [texts[scored_document.index] for scored_document in best],
+        "ranked_scores": [json_io.rounded(scored_document.score) for scored_document in best],
     }
 
 
-class PlainRequest(Repeating):
+class PlainRequest(EchoingDocumentsBody):
     model_config = example({**_EXAMPLE, "top_n": 1})
 
 
@@ -118,7 +112,7 @@ class Plain(Dialect):
         return {"results": string_results(reply)}
 
 
-class BatchRequest(Asking):
+class SimpleBatchRequest(RequestBody):
     model_config = example(
         {
             "queries": ["What is the capital of China?", "What is gravity?"],
@@ -129,7 +123,7 @@ class BatchRequest(Asking):
         }
     )
 
-    spelled: ClassVar = {"query": "queries"}
+    sent_names: ClassVar = {"query": "queries"}
 
     queries: list[Any] = Field(
         description="The questions.",
@@ -150,16 +144,16 @@ class BatchRequest(Asking):
         None, description="Accepted, without effect: scores have no index, so none can be missing."
     )
 
-    def takes_part(self) -> bool:
+    def accepts_partial(self) -> bool:
         return False
 
-    def asks(self, deadline: float | None = None) -> list[Ask]:
+    def rank_requests(self, deadline: float | None = None) -> list[RankRequest]:
         """One for each question; together they are taken or refused."""
         queries = [_query(query, place) for place, query in enumerate(self.queries)]
         if not queries:
             raise InvalidRequest("queries must not be empty", param="queries")
         return [
-            self.ask_about(query, documents, deadline)
+            self.rank_request_for(query, documents, deadline)
             for query, documents in zip(queries, self._lists(len(queries)), strict=True)
         ]
 
@@ -190,41 +184,51 @@ def _list(value: Any, place: int) -> tuple[str, ...]:
     return texts_of(value, path)
 
 
-class BatchResponse(BaseModel):
+class SimpleBatchResponse(BaseModel):
     results: list[SimpleResponse] = Field(description="In the order of the queries.")
 
 
 async def batch_rerank(http: Request) -> Response:
     """Several questions in one request; taken together, or refused together."""
-    desk = desk_of(http)
-    request = wire.validated(BatchRequest, await counter.fields_in(http))
-    desk.accept_model(request.model)
-    asks = request.asks(deadline_of(http, request.timeout_ms))
-    ranking = await counter.ranked(http, request, asks, dialect=simple)
+    service = service_of(http)
+    request = json_io.validate(SimpleBatchRequest, await handler.fields_in(http))
+    service.accept_model(request.model)
+    rank_requests = request.rank_requests(deadline_of(http, request.timeout_ms))
+    ranking = await handler.rank(http, request, rank_requests, dialect=simple)
     groups = ranking.groups
-    profile = counter.profile_of(http, request)
-    through = [let_through(verdicts, request, profile) for verdicts in groups]
+    profile = handler.profile_of(http, request)
+    through = [above_threshold(scored_documents, request, profile) for scored_documents in groups]
     left_out = sum(map(len, groups)) - sum(map(len, through))
     metrics.BELOW_THRESHOLD.inc(left_out)
-    warnings = wire.unknown_fields(request, simple.name) + counter.profile_warnings(profile, desk)
-    for place, verdicts in enumerate(groups):
-        said = wire.truncations(verdicts)
-        said += counter.threshold_warnings(verdicts, request, profile)
+    warnings = json_io.unknown_fields(request, simple.name) + handler.profile_warnings(
+        profile, service
+    )
+    for place, scored_documents in enumerate(groups):
+        said = json_io.truncation_warnings(scored_documents)
+        said += handler.threshold_warnings(scored_documents, request, profile)
         warnings += [f"query {place}: {one}" for one in said]
     with current().stage("render"):
-        return wire.JSON(
+        return json_io.JsonResponse(
             {
                 "results": [
-                    _ranked(verdicts, best_first(rest)[: request.top_k or None], ask.documents)
-                    for ask, verdicts, rest in zip(asks, groups, through, strict=True)
+                    _ranked(
+                        scored_documents,
+                        best_first(rest)[: request.top_k or None],
+                        rank_request.documents,
+                    )
+                    for rank_request, scored_documents, rest in zip(
+                        rank_requests, groups, through, strict=True
+                    )
                 ]
             },
             headers={
-                **desk.provenance.header,
+                **service.provenance.header,
                 **profile.header,
-                **wire.warning_header(warnings),
-                **wire.usage_headers(ranking.usage()),
-                **wire.below_header(None if threshold_of(request, profile) is None else left_out),
+                **json_io.warning_header(warnings),
+                **json_io.usage_headers(ranking.usage()),
+                **json_io.below_header(
+                    None if threshold_of(request, profile) is None else left_out
+                ),
             },
         )
 

@@ -19,25 +19,18 @@ from typing import Any
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankd.desk import Desk, desk_of
-from rankd.dialects import counter, wire
-from rankd.dialects.base import (
-    Asking,
-    Dialect,
-    Failure,
-    Listing,
-    Reply,
-    Usage,
-    example,
-    openai_error,
-    usage,
-)
+from rankd.dialects import handler, json_io
+from rankd.dialects.base import Dialect
 from rankd.dialects.deadlines import deadline_of
+from rankd.dialects.envelopes import Failure, openai_error
+from rankd.dialects.fields import Count, Number, Side, query_of, refuse_many_fields, text_of
 from rankd.dialects.openai import instruction_in
-from rankd.dialects.texts import Count, Number, Side, query_of, refuse_many_fields, text_of
+from rankd.dialects.reply import Reply, UsageObject, usage
+from rankd.dialects.request import DocumentsBody, RequestBody, example
 from rankd.errors import InvalidRequest, RankError
-from rankd.timeline import current
-from rankd.types import Ask, Fit, Verdict
+from rankd.ranking.service import ModelService, service_of
+from rankd.telemetry.timings import current
+from rankd.types import RankRequest, ScoredDocument, TruncationPolicy
 
 # (queries, documents) as the four spellings name them.
 _SPELLINGS = (
@@ -48,7 +41,7 @@ _SPELLINGS = (
 )
 
 
-class _Scoring(Asking):
+class _Scoring(RequestBody):
     """What vLLM's two requests have in common."""
 
     max_tokens_per_doc: Count | None = Field(
@@ -64,8 +57,8 @@ class _Scoring(Asking):
         None, description="Accepted; documents are cut to fit in any case."
     )
 
-    def fit(self) -> Fit:
-        return Fit(self.max_tokens_per_doc or None)
+    def truncation_policy(self) -> TruncationPolicy:
+        return TruncationPolicy(self.max_tokens_per_doc or None)
 
     def wants_logits(self) -> bool:
         return self.use_activation is False
@@ -75,7 +68,7 @@ class _Scoring(Asking):
         return {**super().instructions(), **hidden}
 
 
-class RerankRequest(_Scoring, Listing):
+class VllmRerankRequest(_Scoring, DocumentsBody):
     model_config = example(
         {
             "model": "BAAI/bge-reranker-base",
@@ -92,7 +85,7 @@ class RerankRequest(_Scoring, Listing):
     )
     request_id: str | None = Field(None, description="Accepted; has no effect.")
 
-    def echoes(self) -> bool:
+    def wants_documents(self) -> bool:
         return True
 
 
@@ -107,10 +100,10 @@ class VllmResult(BaseModel):
     relevance_score: float
 
 
-class RerankResponse(BaseModel):
+class VllmRerankResponse(BaseModel):
     id: str
     model: str
-    usage: Usage
+    usage: UsageObject
     results: list[VllmResult] = Field(description="Most relevant first.")
 
 
@@ -133,8 +126,8 @@ _TYPES = {400: "BadRequestError", 404: "NotFoundError", 500: "InternalServerErro
 class Vllm(Dialect):
     name = "vllm"
     about = "vLLM's scoring API."
-    Request = RerankRequest
-    response = RerankResponse
+    Request = VllmRerankRequest
+    response = VllmRerankResponse
     failure = VllmFailure
 
     def render(self, reply: Reply) -> dict[str, Any]:
@@ -144,11 +137,11 @@ class Vllm(Dialect):
             "usage": usage(reply),
             "results": [
                 {
-                    "index": verdict.index,
-                    "document": {"text": reply.text(verdict), "multi_modal": None},
-                    "relevance_score": reply.number(verdict),
+                    "index": scored_document.index,
+                    "document": {"text": reply.text(scored_document), "multi_modal": None},
+                    "relevance_score": reply.number(scored_document),
                 }
-                for verdict in reply.best
+                for scored_document in reply.best
             ],
         }
 
@@ -162,7 +155,7 @@ class Vllm(Dialect):
         return openai_error(problem) | {"error": error}
 
 
-class ScoreRequest(_Scoring):
+class VllmScoreRequest(_Scoring):
     model_config = example(
         {
             "text_1": "What is the capital of China?",
@@ -190,24 +183,24 @@ class ScoreRequest(_Scoring):
         description="Accepted, without effect: clients count through the scores.",
     )
 
-    def takes_part(self) -> bool:
+    def accepts_partial(self) -> bool:
         return False
 
-    def leaves_out(self) -> bool:
+    def applies_threshold(self) -> bool:
         return False
 
-    def spellings(self) -> Mapping[str, str]:
+    def sent_names_of_body(self) -> Mapping[str, str]:
         queries, documents = self._spelling()
         return {"query": queries, "documents": documents}
 
-    def asks(self, deadline: float | None = None) -> list[Ask]:
+    def rank_requests(self, deadline: float | None = None) -> list[RankRequest]:
         """One ask for each run of documents that share a query."""
         queries, documents = self._sides()
         if len(queries) == 1:
             queries *= len(documents)
         pairs = zip(queries, documents, strict=True)
         return [
-            self.ask_about(query, tuple(document for _, document in run), deadline)
+            self.rank_request_for(query, tuple(document for _, document in run), deadline)
             for query, run in groupby(pairs, key=itemgetter(0))
         ]
 
@@ -238,19 +231,19 @@ class ScoreRequest(_Scoring):
         raise InvalidRequest(f"send two sides to compare: {pairs}")
 
 
-class Score(BaseModel):
+class VllmScore(BaseModel):
     index: int
     object: str
     score: float = Field(description="In [0, 1], or a logit when asked for.")
 
 
-class ScoreResponse(BaseModel):
+class VllmScoreResponse(BaseModel):
     id: str
     object: str
     created: int
     model: str
-    data: list[Score] = Field(description="In the order of the request.")
-    usage: Usage
+    data: list[VllmScore] = Field(description="In the order of the request.")
+    usage: UsageObject
     meta: dict[str, list[str]] | None = Field(
         None, description="`warnings`, when there are any; else absent."
     )
@@ -263,27 +256,31 @@ def is_score(body: Mapping[str, Any]) -> bool:
 
 async def score(http: Request) -> Response:
     """Score texts against each other, in the order of the request."""
-    desk = desk_of(http)
-    return await score_body(http, desk, await counter.fields_in(http))
+    service = service_of(http)
+    return await score_body(http, service, await handler.fields_in(http))
 
 
-async def score_body(http: Request, desk: Desk, body: Mapping[str, Any]) -> Response:
-    request = wire.validated(ScoreRequest, body)
-    desk.accept_model(request.model)
-    asks = request.asks(deadline_of(http, request.timeout_ms))
-    ranking = await counter.ranked(http, request, asks, dialect=dialect)
-    verdicts = _renumbered(verdict for group in ranking.groups for verdict in group)
-    profile = counter.profile_of(http, request)
+async def score_body(http: Request, service: ModelService, body: Mapping[str, Any]) -> Response:
+    request = json_io.validate(VllmScoreRequest, body)
+    service.accept_model(request.model)
+    rank_requests = request.rank_requests(deadline_of(http, request.timeout_ms))
+    ranking = await handler.rank(http, request, rank_requests, dialect=dialect)
+    scored_documents = _renumbered(
+        scored_document for group in ranking.groups for scored_document in group
+    )
+    profile = handler.profile_of(http, request)
     warnings = [
-        *wire.unknown_fields(request, dialect.name),
-        *wire.truncations(verdicts),
-        *counter.profile_warnings(profile, desk),
-        *counter.threshold_warnings(verdicts, request, profile),
+        *json_io.unknown_fields(request, dialect.name),
+        *json_io.truncation_warnings(scored_documents),
+        *handler.profile_warnings(profile, service),
+        *handler.threshold_warnings(scored_documents, request, profile),
     ]
-    headers = wire.warning_header(warnings) | wire.usage_headers(ranking.usage())
+    headers = json_io.warning_header(warnings) | json_io.usage_headers(ranking.usage())
     with current().stage("render"):
-        answer = _answer(request, verdicts, desk.name_for(request.model), warnings)
-        return wire.JSON(answer, headers={**desk.provenance.header, **profile.header, **headers})
+        answer = _answer(request, scored_documents, service.name_for(request.model), warnings)
+        return json_io.JsonResponse(
+            answer, headers={**service.provenance.header, **profile.header, **headers}
+        )
 
 
 class TokenizeRequest(BaseModel):
@@ -314,26 +311,29 @@ class TokenizeResponse(BaseModel):
 
 async def tokenize(http: Request) -> Response:
     """The token ids of a text, as documents are read: without the template."""
-    desk = desk_of(http)
-    request = wire.validated(TokenizeRequest, await counter.fields_in(http))
-    desk.accept_model(request.model)
-    encoder = desk.ranker.encoder
+    service = service_of(http)
+    request = json_io.validate(TokenizeRequest, await handler.fields_in(http))
+    service.accept_model(request.model)
+    encoder = service.ranker.encoder
     ids = await encoder.tokenize(request.prompt)
-    return wire.JSON(
+    return json_io.JsonResponse(
         {
             "count": len(ids),
             "max_model_len": encoder.max_tokens,
             "tokens": ids,
-            "token_strs": encoder.spell(ids) if request.return_token_strs else None,
+            "token_strs": encoder.decode(ids) if request.return_token_strs else None,
         },
-        headers=wire.warning_header(wire.unknown_fields(request, dialect.name)),
+        headers=json_io.warning_header(json_io.unknown_fields(request, dialect.name)),
     )
 
 
 def _answer(
-    request: ScoreRequest, verdicts: Sequence[Verdict], model: str, warnings: Sequence[str]
+    request: VllmScoreRequest,
+    scored_documents: Sequence[ScoredDocument],
+    model: str,
+    warnings: Sequence[str],
 ) -> dict[str, Any]:
-    tokens = sum(verdict.tokens for verdict in verdicts)
+    tokens = sum(scored_document.tokens for scored_document in scored_documents)
     raw = request.wants_logits()
     answer: dict[str, Any] = {
         "id": f"score-{uuid.uuid4().hex}",
@@ -342,11 +342,11 @@ def _answer(
         "model": model,
         "data": [
             {
-                "index": verdict.index,
+                "index": scored_document.index,
                 "object": "score",
-                "score": wire.rounded(verdict.logit if raw else verdict.score),
+                "score": json_io.rounded(scored_document.logit if raw else scored_document.score),
             }
-            for verdict in verdicts
+            for scored_document in scored_documents
         ],
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
@@ -355,9 +355,12 @@ def _answer(
     return answer
 
 
-def _renumbered(verdicts: Iterable[Verdict]) -> list[Verdict]:
+def _renumbered(scored_documents: Iterable[ScoredDocument]) -> list[ScoredDocument]:
     """Verdicts of several asks count from 0 in each; the answer counts through."""
-    return [replace(verdict, index=index) for index, verdict in enumerate(verdicts)]
+    return [
+        replace(scored_document, index=index)
+        for index, scored_document in enumerate(scored_documents)
+    ]
 
 
 def _texts(value: Any, name: str, read: Callable[[Any], str]) -> list[str]:

@@ -10,23 +10,17 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from rankd.dialects.base import (
-    Claim,
-    Dialect,
-    Listing,
-    Reply,
-    StringFailure,
-    agreed,
-    example,
-    string_error,
-)
+from rankd.dialects.base import BodyMatcher, Dialect
+from rankd.dialects.envelopes import StringFailure, string_error
+from rankd.dialects.fields import Count, Truncating
 from rankd.dialects.infinity import string_results
-from rankd.dialects.texts import Count, Truncating
+from rankd.dialects.reply import Reply
+from rankd.dialects.request import DocumentsBody, agreed, example
 from rankd.errors import RankError
-from rankd.types import Fit
+from rankd.types import TruncationPolicy
 
 
-class VoyageRequest(Listing):
+class VoyageRequest(DocumentsBody):
     model_config = example(
         {
             "query": "Sample query",
@@ -51,18 +45,18 @@ class VoyageRequest(Listing):
         "`chunk`: read in chunks; the server's --truncation (true) when absent.",
     )
 
-    def most(self) -> int | None:
+    def result_limit(self) -> int | None:
         wanted: int | None = agreed(top_k=self.top_k, top_n=self.top_n)
         return wanted
 
-    def echoes(self) -> bool:
+    def wants_documents(self) -> bool:
         if self.return_documents is None:
             # Continue sends Cohere's body to Voyage's path, and insists on documents.
             return not self.model_fields_set & {"top_k", "truncation"}
         return self.return_documents
 
-    def fit(self) -> Fit:
-        return Fit(truncation=self.truncation)
+    def truncation_policy(self) -> TruncationPolicy:
+        return TruncationPolicy(truncation=self.truncation)
 
 
 class VoyageResult(BaseModel):
@@ -88,9 +82,9 @@ class Voyage(Dialect):
     Request = VoyageRequest
     response = VoyageResponse
     failure = StringFailure
-    claims = (
-        Claim.on(documents="any", top_k="present"),
-        Claim.on(documents="any", truncation="boolean"),
+    matchers = (
+        BodyMatcher.on(documents="any", top_k="present"),
+        BodyMatcher.on(documents="any", truncation="boolean"),
     )
 
     def render(self, reply: Reply) -> dict[str, Any]:

@@ -10,13 +10,16 @@ from typing import Any
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
-from rankd.desk import DeskDep
-from rankd.dialects.base import Asking, Claim, Dialect, Reply, StringFailure, example, string_error
-from rankd.dialects.texts import Documents, Number, Query, texts_of
+from rankd.dialects.base import BodyMatcher, Dialect
+from rankd.dialects.envelopes import StringFailure, string_error
+from rankd.dialects.fields import Documents, Number, Query, texts_of
+from rankd.dialects.reply import Reply
+from rankd.dialects.request import RequestBody, example
 from rankd.errors import InvalidRequest, RankError
+from rankd.ranking.service import ServiceDep
 
 
-class WeaviateRequest(Asking):
+class WeaviateRequest(RequestBody):
     model_config = example(
         {
             "query": "Where do I work?",
@@ -40,16 +43,16 @@ class WeaviateRequest(Asking):
         description="Accepted, without effect: every document has its place in the answer.",
     )
 
-    def takes_part(self) -> bool:
+    def accepts_partial(self) -> bool:
         return False
 
-    def leaves_out(self) -> bool:
+    def applies_threshold(self) -> bool:
         return False
 
-    def question(self) -> str:
+    def query_text(self) -> str:
         return self.query
 
-    def texts(self) -> tuple[str, ...]:
+    def document_texts(self) -> tuple[str, ...]:
         if self.documents is not None:
             return texts_of(self.documents, "documents")
         if self.property is None:
@@ -77,9 +80,9 @@ class Weaviate(Dialect):
     Request = WeaviateRequest
     response = WeaviateResponse
     failure = StringFailure
-    claims = (
-        Claim.on(documents="any", property="present"),
-        Claim.on(query="any", property="any"),
+    matchers = (
+        BodyMatcher.on(documents="any", property="present"),
+        BodyMatcher.on(query="any", property="any"),
     )
 
     def render(self, reply: Reply) -> dict[str, Any]:
@@ -93,12 +96,12 @@ class Weaviate(Dialect):
             "score": None,
         }
         if request.documents is None:
-            [verdict] = reply.verdicts
-            return answer | {"property": request.property, "score": reply.number(verdict)}
+            [result] = reply.scored
+            return answer | {"property": request.property, "score": reply.number(result)}
         return answer | {
             "scores": [
-                {"document": reply.text(verdict), "score": reply.number(verdict)}
-                for verdict in reply.verdicts
+                {"document": reply.text(result), "score": reply.number(result)}
+                for result in reply.scored
             ]
         }
 
@@ -115,16 +118,16 @@ async def live() -> None:
 
 
 @router.get("/.well-known/ready", status_code=204, response_class=Response)
-async def ready(desk: DeskDep) -> None:
+async def ready(service: ServiceDep) -> None:
     """Scores can be had; else 503. Weaviate does not start without it."""
-    await desk.check()
+    await service.check()
 
 
 @router.get("/meta")
-async def meta(desk: DeskDep) -> dict[str, Any]:
+async def meta(service: ServiceDep) -> dict[str, Any]:
     """What Weaviate notes of the model."""
-    info = desk.ranker.engine.info
-    return {"model": desk.name, "revision": info.revision, "max_tokens": info.max_tokens}
+    info = service.ranker.engine.info
+    return {"model": service.name, "revision": info.revision, "max_tokens": info.max_tokens}
 
 
 dialect = Weaviate()

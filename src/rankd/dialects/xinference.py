@@ -10,21 +10,16 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import AliasChoices, BaseModel, Field
 
-from rankd.desk import DeskDep
-from rankd.dialects.base import (
-    Dialect,
-    Listing,
-    Reply,
-    Result,
-    example,
-    results,
-)
+from rankd.dialects.base import Dialect
+from rankd.dialects.fields import Count
 from rankd.dialects.openai import Tokens, instruction_in
-from rankd.dialects.texts import Count
-from rankd.types import Fit
+from rankd.dialects.reply import Reply, ResultObject, results
+from rankd.dialects.request import DocumentsBody, example
+from rankd.ranking.service import ServiceDep
+from rankd.types import TruncationPolicy
 
 
-class XinferenceRequest(Listing):
+class XinferenceRequest(DocumentsBody):
     model_config = example(
         {
             "model": "bge-reranker-base",
@@ -48,8 +43,8 @@ class XinferenceRequest(Listing):
         description="An object as JSON text; of it only `instruction` is read; none when absent.",
     )
 
-    def fit(self) -> Fit:
-        return Fit(chunks=self.max_chunks_per_doc)
+    def truncation_policy(self) -> TruncationPolicy:
+        return TruncationPolicy(chunks=self.max_chunks_per_doc)
 
     def instructions(self) -> dict[str, str | None]:
         return {
@@ -67,7 +62,7 @@ class XinferenceMeta(BaseModel):
 
 class XinferenceResponse(BaseModel):
     id: str
-    results: list[Result] = Field(description="Most relevant first.")
+    results: list[ResultObject] = Field(description="Most relevant first.")
     meta: XinferenceMeta
 
 
@@ -99,9 +94,9 @@ class Auth(BaseModel):
 
 
 @router.get("/v1/cluster/auth")
-async def cluster_auth(desk: DeskDep) -> Auth:
+async def cluster_auth(service: ServiceDep) -> Auth:
     """Whether a key is needed; asked without one."""
-    return Auth(auth=desk.needs_key)
+    return Auth(auth=service.needs_key)
 
 
 dialect = Xinference()

@@ -11,13 +11,13 @@ import importlib.util
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
-from rankd.checkpoint import Checkpoint
+from rankd.config.settings import Settings
 from rankd.engines.base import Engine
 from rankd.engines.devices import accelerator, cores
 from rankd.engines.supervised import open_supervised
 from rankd.errors import BadSettings
-from rankd.settings import Settings
-from rankd.types import Answers
+from rankd.models.checkpoint import Checkpoint
+from rankd.types import AnswerTokenIds
 
 # Engine -> the module it cannot do without, and the extra that installs it.
 _NEEDS = {"native": ("torch", "native"), "vllm": ("vllm", "vllm"), "fake": (None, None)}
@@ -59,7 +59,7 @@ def _is_installed(module: str) -> bool:
 
 
 def open_engine(
-    checkpoint: Checkpoint, answers: Answers, settings: Settings
+    checkpoint: Checkpoint, answers: AnswerTokenIds, settings: Settings
 ) -> AbstractAsyncContextManager[Engine]:
     """Open the engine that the settings choose; entering it waits until it is ready.
 

@@ -8,20 +8,20 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
-from rankd.types import Ask, Prompt
+from rankd.types import Prompt, RankRequest
 
 # Whose the calls of this task are. No argument of `score`, because only an engine that
 # keeps a queue of its own can do anything with it.
 CALLER: ContextVar[str] = ContextVar("rankd.caller", default="")
 
 
-def name_of(ask: Ask) -> str:
+def name_of(ask: RankRequest) -> str:
     """Who shares the engine fairly with others: the key, and below it the user."""
     return f"{ask.caller.replace('/', ' ')}/{ask.user}"
 
 
 @contextmanager
-def whose(ask: Ask) -> Iterator[None]:
+def whose(ask: RankRequest) -> Iterator[None]:
     """Calls of `score` in this block are one caller's, or one of its users'."""
     before = CALLER.set(name_of(ask))
     try:

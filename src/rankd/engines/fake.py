@@ -11,12 +11,12 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from rankd import metrics
-from rankd.checkpoint import Checkpoint
+from rankd.config.settings import Settings
 from rankd.engines.base import LISTENER, EngineInfo
 from rankd.errors import DeadlineExceeded
-from rankd.settings import Settings
-from rankd.types import Answers, Prompt
+from rankd.models.checkpoint import Checkpoint
+from rankd.telemetry import metrics
+from rankd.types import AnswerTokenIds, Prompt
 
 
 class FakeEngine:
@@ -45,14 +45,14 @@ class FakeEngine:
         """Nothing here can break."""
 
     def _logit(self, prompt: Prompt) -> float:
-        words = set(prompt.tail)
-        shared = len(words.intersection(prompt.head))
+        words = set(prompt.suffix)
+        shared = len(words.intersection(prompt.prefix))
         return 12.0 * shared / len(words) - 6.0
 
 
 @asynccontextmanager
 async def open_engine(
-    checkpoint: Checkpoint, answers: Answers, settings: Settings
+    checkpoint: Checkpoint, answers: AnswerTokenIds, settings: Settings
 ) -> AsyncIterator[FakeEngine]:
     yield FakeEngine(
         EngineInfo(

@@ -17,11 +17,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from rankd import metrics
+from rankd.config.settings import Settings
+from rankd.context import REQUEST_ID
 from rankd.engines.base import Engine, EngineInfo
-from rankd.errors import DeadlineExceeded, EngineAway, EngineDown, PoisonRequest
-from rankd.settings import Settings
-from rankd.types import REQUEST_ID, Answers, Prompt
+from rankd.errors import DeadlineExceeded, EngineDown, EngineRestarting, PoisonRequest
+from rankd.telemetry import metrics
+from rankd.types import AnswerTokenIds, Prompt
 
 _log = logging.getLogger("rankd")
 
@@ -52,11 +53,11 @@ class _Call:
     prompts: Sequence[Prompt]
     request: str
     scope: asyncio.Timeout = field(default_factory=lambda: asyncio.timeout(None))
-    guilty: bool = False
+    suspect: bool = False
 
 
 @dataclass(eq=False, slots=True)
-class _Life:
+class _EngineLifetime:
     """An engine from its start to its death, and the calls it has in hand."""
 
     engine: Engine
@@ -81,7 +82,7 @@ class SupervisedEngine:
         self._restarts = restarts
         self._patience = patience
         self._start_seconds = start_seconds
-        self._life: _Life | None = _Life(first)
+        self._life: _EngineLifetime | None = _EngineLifetime(first)
         self._away_since = 0.0
         self._lost: EngineDown | None = None
         self._deaths: deque[float] = deque()
@@ -104,7 +105,7 @@ class SupervisedEngine:
                             prompts, priority=priority, deadline=deadline
                         )
                 except EngineDown as problem:
-                    self._bury(life, problem)
+                    self._mark_dead(life, problem)
                 except TimeoutError:
                     pass  # Buried by someone else.
                 finally:
@@ -121,15 +122,15 @@ class SupervisedEngine:
         if life is not None:
             try:
                 await life.engine.check()
-            except EngineAway:
+            except EngineRestarting:
                 raise
             except EngineDown as problem:
-                self._bury(life, problem)
+                self._mark_dead(life, problem)
         self._refuse_if_lost()
         if self._life is None:
             raise self._away("the engine has died and is being started again")
 
-    async def _turn(self, call: _Call, deadline: float | None) -> _Life:
+    async def _turn(self, call: _Call, deadline: float | None) -> _EngineLifetime:
         """Wait until the call may run, and note in whose hands it is.
 
         Raises:
@@ -141,14 +142,14 @@ class SupervisedEngine:
             async with asyncio.timeout(timeout):
                 while True:
                     life = await self._gate(call)
-                    await self._bury_the_dead(life)
+                    await self._mark_dead_if_down(life)
                     if life is self._life and self._may_start(call):
                         life.calls.append(call)
                         return life
         except TimeoutError:
             raise DeadlineExceeded([None] * len(call.prompts)) from None
 
-    async def _gate(self, call: _Call) -> _Life:
+    async def _gate(self, call: _Call) -> _EngineLifetime:
         while True:
             self._refuse_if_lost()
             if self._life is not None and self._may_start(call):
@@ -171,26 +172,26 @@ class SupervisedEngine:
             )
         return left
 
-    async def _bury_the_dead(self, life: _Life) -> None:
+    async def _mark_dead_if_down(self, life: _EngineLifetime) -> None:
         """Look before a call begins: it must not be suspected of a death that was before it."""
         try:
             await life.engine.check()
-        except EngineAway:
+        except EngineRestarting:
             pass  # It may answer yet, and what waits in it is answered when it does not.
         except EngineDown as problem:
-            self._bury(life, problem)
+            self._mark_dead(life, problem)
 
     def _suspect(self, call: _Call) -> None:
         """The engine died while it had this call."""
-        call.guilty = call in self._suspects
-        if not call.guilty:
+        call.suspect = call in self._suspects
+        if not call.suspect:
             self._suspects.append(call)
         with suppress(RuntimeError):  # It has just ended by itself.
             call.scope.reschedule(asyncio.get_running_loop().time())
 
     def _refuse_guilty(self, call: _Call) -> None:
         """Raises `PoisonRequest` when nothing but this call can have ended the engine."""
-        if not call.guilty:
+        if not call.suspect:
             return
         self._poison[hash(tuple(call.prompts))] = time.monotonic() + WINDOW
         _log.error("request %s ended the engine twice and is refused", call.request)
@@ -207,8 +208,8 @@ class SupervisedEngine:
         if self._lost is not None:
             raise EngineDown(self._lost.message)
 
-    def _away(self, message: str) -> EngineAway:
-        problem = EngineAway(message)
+    def _away(self, message: str) -> EngineRestarting:
+        problem = EngineRestarting(message)
         problem.retry_after = max(1, math.ceil(self._start_seconds))
         return problem
 
@@ -217,7 +218,7 @@ class SupervisedEngine:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _bury(self, life: _Life, problem: EngineDown) -> None:
+    def _mark_dead(self, life: _EngineLifetime, problem: EngineDown) -> None:
         """Note a death, once for each life; to be closed is none."""
         if life.ended.is_set() or self._lost is not None:
             return
@@ -274,7 +275,7 @@ class SupervisedEngine:
             # Only a bug comes here otherwise, and nobody shall wait for ever because of it.
             self.give_up("the engine is no longer supervised")
 
-    async def _until_death(self, life: _Life) -> None:
+    async def _until_death(self, life: _EngineLifetime) -> None:
         while not life.ended.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(life.ended.wait(), _LOOK_EVERY)
@@ -319,7 +320,7 @@ class SupervisedEngine:
                 await stack.aclose()
             self._count_death(str(problem) or type(problem).__name__)
             return
-        self._life = _Life(engine)
+        self._life = _EngineLifetime(engine)
         metrics.ENGINE_UP.set(1)
         seconds = time.monotonic() - self._away_since
         _log.warning(
@@ -351,7 +352,7 @@ class Supervision:
 
 @asynccontextmanager
 async def open_supervised(
-    opening: Opening, answers: Answers, settings: Settings
+    opening: Opening, answers: AnswerTokenIds, settings: Settings
 ) -> AsyncIterator[SupervisedEngine]:
     """Open an engine, and open it again when it dies.
 

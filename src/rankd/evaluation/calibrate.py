@@ -13,13 +13,13 @@ import orjson
 from tqdm import tqdm
 
 from rankd import __version__
+from rankd.config.settings import Settings
 from rankd.errors import BadSettings
 from rankd.evaluation import calibration
-from rankd.evaluation.calibration import Platt, Reliability, Threshold
-from rankd.evaluation.flags import CalibrateOptions
-from rankd.evaluation.judged import Group, read_pairs
-from rankd.evaluation.scorers import Scorer, Side, open_scorer
-from rankd.settings import Settings
+from rankd.evaluation.calibration import PlattFit, Reliability, Threshold
+from rankd.evaluation.judgments import JudgedGroup, read_pairs
+from rankd.evaluation.options import CalibrateOptions
+from rankd.evaluation.scorers import Scorer, ScorerOptions, open_scorer
 from rankd.types import sigmoid
 
 
@@ -37,13 +37,13 @@ class Calibrated:
         separated: no score lies on the wrong side.
     """
 
-    group: Group
+    group: JudgedGroup
     logits: Sequence[float]
     threshold: Threshold | None
     held_out: Threshold | None
     auc: float
     raw: Reliability
-    platt: Platt | None
+    platt: PlattFit | None
     scaled: Reliability | None
     separated: bool
 
@@ -62,7 +62,7 @@ async def calibrate(settings: Settings, options: CalibrateOptions) -> int:
     if options.picture:
         _refuse_without_matplotlib()
     given = settings.model_fields_set
-    side = Side(
+    side = ScorerOptions(
         settings,
         options.url,
         settings.instruction if "instruction" in given else None,
@@ -87,7 +87,9 @@ def _refuse_without_matplotlib() -> None:
         raise BadSettings("--picture needs matplotlib: pip install 'rankd[eval]'") from None
 
 
-async def _score(scorer: Scorer, groups: Sequence[Group], concurrency: int) -> list[list[float]]:
+async def _score(
+    scorer: Scorer, groups: Sequence[JudgedGroup], concurrency: int
+) -> list[list[float]]:
     """The logits of every group's pairs; the documents of a query are scored together."""
     logits = [[0.0] * len(group.pairs) for group in groups]
     jobs: dict[tuple[int, str], list[int]] = {}
@@ -121,7 +123,9 @@ async def _score(scorer: Scorer, groups: Sequence[Group], concurrency: int) -> l
     return logits
 
 
-def _calibrated(group: Group, logits: Sequence[float], options: CalibrateOptions) -> Calibrated:
+def _calibrated(
+    group: JudgedGroup, logits: Sequence[float], options: CalibrateOptions
+) -> Calibrated:
     relevant, bins = group.relevant, options.bins
     choose = calibration.keeping(options.precision) if options.precision else calibration.best_f1
     threshold = choose(logits, relevant)
@@ -154,7 +158,7 @@ def _report(
     if options.json:
         _write(options.json, _json(about, found, options))
     if options.picture:
-        from rankd.evaluation.picture import draw
+        from rankd.evaluation.plot import draw
 
         try:
             draw(options.picture, found)

@@ -64,7 +64,7 @@ class Reliability:
     bins: tuple[Bin, ...]
 
 
-class Platt(NamedTuple):
+class PlattFit(NamedTuple):
     """probability = sigmoid(slope * logit + intercept)."""
 
     slope: float
@@ -176,7 +176,7 @@ def _bin(place: int, bins: int, rows: Sequence[tuple[float, bool]]) -> Bin:
     return Bin(low, high, count, mean, sum(right for _, right in rows) / count)
 
 
-def fit_platt(logits: Sequence[float], relevant: Sequence[bool]) -> Platt:
+def fit_platt(logits: Sequence[float], relevant: Sequence[bool]) -> PlattFit:
     """Platt's scaling, by Newton's method as Lin, Lin and Weng (2007) give it.
 
     The targets are Platt's smoothed ones, (N+ + 1) / (N+ + 2) and 1 / (N- + 2), so that
@@ -186,13 +186,13 @@ def fit_platt(logits: Sequence[float], relevant: Sequence[bool]) -> Platt:
     wrong = len(relevant) - right
     high, low = (right + 1) / (right + 2), 1 / (wrong + 2)
     targets = [high if one else low for one in relevant]
-    fit = Platt(0.0, math.log((right + 1) / (wrong + 1)))
+    fit = PlattFit(0.0, math.log((right + 1) / (wrong + 1)))
     loss = _loss(fit, logits, targets)
     for _ in range(_NEWTON_STEPS):
         step = _newton_step(fit, logits, targets)
         size = 1.0
         while size > 1e-10:
-            tried = Platt(fit.slope - size * step.slope, fit.intercept - size * step.intercept)
+            tried = PlattFit(fit.slope - size * step.slope, fit.intercept - size * step.intercept)
             if (new := _loss(tried, logits, targets)) < loss:
                 break
             size /= 2
@@ -202,7 +202,7 @@ def fit_platt(logits: Sequence[float], relevant: Sequence[bool]) -> Platt:
     return fit
 
 
-def _newton_step(fit: Platt, logits: Sequence[float], targets: Sequence[float]) -> Platt:
+def _newton_step(fit: PlattFit, logits: Sequence[float], targets: Sequence[float]) -> PlattFit:
     """Inverse Hessian times gradient; the ridge is for scores that are all the same."""
     a = b = 0.0
     aa, ab, bb = 1e-12, 0.0, 1e-12
@@ -215,10 +215,10 @@ def _newton_step(fit: Platt, logits: Sequence[float], targets: Sequence[float]) 
         ab += weight * logit
         bb += weight
     scale = aa * bb - ab * ab
-    return Platt((bb * a - ab * b) / scale, (aa * b - ab * a) / scale)
+    return PlattFit((bb * a - ab * b) / scale, (aa * b - ab * a) / scale)
 
 
-def _loss(fit: Platt, logits: Sequence[float], targets: Sequence[float]) -> float:
+def _loss(fit: PlattFit, logits: Sequence[float], targets: Sequence[float]) -> float:
     """Cross-entropy; log(1 + e^z) without overflow."""
     total = 0.0
     for logit, target in zip(logits, targets, strict=True):

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from tqdm import tqdm
 
+from rankd.config.settings import Settings
 from rankd.errors import BadSettings, SetupError
-from rankd.evaluation import beir, firststage, measures
-from rankd.evaluation.firststage import Candidates
-from rankd.evaluation.flags import EvalOptions
+from rankd.evaluation import beir, first_stage, measures
+from rankd.evaluation.first_stage import Candidates
 from rankd.evaluation.journal import Journal, open_journal
-from rankd.evaluation.report import Report, System, markdown, said, to_json
-from rankd.evaluation.scorers import Scored, Scorer, Side, open_scorer
+from rankd.evaluation.options import EvalOptions
+from rankd.evaluation.report import EvalReport, System, markdown, said, to_json
+from rankd.evaluation.scorers import QueryScores, Scorer, ScorerOptions, open_scorer
 from rankd.evaluation.statistics import difference, kendall_tau
-from rankd.settings import Settings
 
 if TYPE_CHECKING:
     from ir_measures import Measure
@@ -90,7 +90,7 @@ def _measures(options: EvalOptions) -> list[Measure]:
         raise BadSettings(f"rankd eval needs {problem.name}: pip install 'rankd[eval]'") from None
 
 
-def _sides(settings: Settings, options: EvalOptions) -> list[Side]:
+def _sides(settings: Settings, options: EvalOptions) -> list[ScorerOptions]:
     """What is evaluated, and what it is compared with when that was asked for."""
     given = settings.model_fields_set
     first = _side(
@@ -108,11 +108,13 @@ def _sides(settings: Settings, options: EvalOptions) -> list[Side]:
     return [first, _side(settings, url, model, instruction)]
 
 
-def _side(settings: Settings, url: str | None, model: str | None, instruction: str | None) -> Side:
+def _side(
+    settings: Settings, url: str | None, model: str | None, instruction: str | None
+) -> ScorerOptions:
     if url is not None:
-        return Side(settings, url, instruction, model)
+        return ScorerOptions(settings, url, instruction, model)
     changed = {"model": model} if model else {}
-    return Side(settings.model_copy(update=changed), None, instruction)
+    return ScorerOptions(settings.model_copy(update=changed), None, instruction)
 
 
 def _read(options: EvalOptions) -> Data:
@@ -128,9 +130,9 @@ def _read(options: EvalOptions) -> Data:
     depth = options.depth + options.ignore_identical_ids
     if options.run is None:
         documents = beir.read_corpus(folder)
-        found = firststage.bm25(queries, documents, depth)
+        found = first_stage.bm25(queries, documents, depth)
     else:
-        found = firststage.read_run(options.run)
+        found = first_stage.read_run(options.run)
         if not any(query in found for query in queries):
             raise BadSettings(f"{options.run} holds candidates for none of the judged queries")
     candidates = {query: _candidates(query, found.get(query, []), options) for query in queries}
@@ -147,12 +149,12 @@ def _candidates(query: str, found: Sequence[str], options: EvalOptions) -> list[
 
 async def _system(
     letter: str,
-    side: Side,
+    side: ScorerOptions,
     data: Data,
     wanted: Sequence[Measure],
     options: EvalOptions,
     out: Path,
-) -> tuple[System, dict[str, Scored]]:
+) -> tuple[System, dict[str, QueryScores]]:
     """Score all candidates with one side, and judge the order they get."""
     async with open_scorer(side) as scorer:
         about = {**scorer.about, "depth": options.depth, "candidates": data.digest()}
@@ -175,7 +177,7 @@ def _asked(data: Data) -> Iterator[tuple[str, list[str]]]:
     return ((query, documents) for query, documents in data.candidates.items() if documents)
 
 
-def _ranked(documents: Sequence[str], scored: Scored) -> list[str]:
+def _ranked(documents: Sequence[str], scored: QueryScores) -> list[str]:
     """Best first; equal logits keep the order of the first stage."""
     order = sorted(range(len(documents)), key=lambda place: -scored.logits[place])
     return [documents[place] for place in order]
@@ -217,8 +219,8 @@ def _report(
     data: Data,
     wanted: Sequence[Measure],
     systems: list[System],
-    scores: Sequence[Mapping[str, Scored]],
-) -> Report:
+    scores: Sequence[Mapping[str, QueryScores]],
+) -> EvalReport:
     before = measures.judge(wanted, data.qrels, data.candidates)
     stages = [before, *(system.values for system in systems)]
     pairs = [(before, system.values) for system in systems]
@@ -228,7 +230,7 @@ def _report(
         {name: difference(list(one[name].values()), list(other[name].values())) for name in before}
         for one, other in pairs
     ]
-    return Report(
+    return EvalReport(
         data=_about(options, data),
         measures=list(before),
         first_stage=before,
@@ -244,7 +246,7 @@ def _report(
 
 
 def _about(options: EvalOptions, data: Data) -> dict[str, Any]:
-    bm25 = f"BM25, k1 {firststage.BM25_K1}, b {firststage.BM25_B}"
+    bm25 = f"BM25, k1 {first_stage.BM25_K1}, b {first_stage.BM25_B}"
     return {
         "name": options.folder.resolve().name,
         "split": options.split,
@@ -256,12 +258,14 @@ def _about(options: EvalOptions, data: Data) -> dict[str, Any]:
     }
 
 
-def _taus(data: Data, scores: Sequence[Mapping[str, Scored]]) -> dict[str, float | None]:
+def _taus(data: Data, scores: Sequence[Mapping[str, QueryScores]]) -> dict[str, float | None]:
     one, other = scores
     return {query: kendall_tau(one[query].logits, other[query].logits) for query, _ in _asked(data)}
 
 
-def _write(out: Path, report: Report, data: Data, scores: Sequence[Mapping[str, Scored]]) -> None:
+def _write(
+    out: Path, report: EvalReport, data: Data, scores: Sequence[Mapping[str, QueryScores]]
+) -> None:
     """Both reports, and each system's order as a TREC run."""
     (out / "report.json").write_bytes(to_json(report))
     (out / "report.md").write_text(markdown(report), encoding="utf-8")

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from rankd.errors import BadSettings
-from rankd.evaluation.scorers import Scored, is_same
+from rankd.evaluation.scorers import QueryScores, is_same
 
 
 class Journal:
@@ -29,13 +29,13 @@ class Journal:
         reused: queries that were there when it was opened.
     """
 
-    def __init__(self, path: Path, stream: BinaryIO, known: dict[str, Scored]) -> None:
+    def __init__(self, path: Path, stream: BinaryIO, known: dict[str, QueryScores]) -> None:
         self.path = path
         self.known = known
         self.reused = len(known)
         self._stream = stream
 
-    def keep(self, query: str, scored: Scored) -> None:
+    def keep(self, query: str, scored: QueryScores) -> None:
         """On disk when this returns."""
         row: dict[str, Any] = {"query": query, "logits": scored.logits}
         if scored.warning:
@@ -102,13 +102,15 @@ def _rows(path: Path, stream: BinaryIO) -> list[dict[str, Any]]:
     return rows
 
 
-def _scored(path: Path, rows: list[dict[str, Any]], sizes: Mapping[str, int]) -> dict[str, Scored]:
+def _scored(
+    path: Path, rows: list[dict[str, Any]], sizes: Mapping[str, int]
+) -> dict[str, QueryScores]:
     known = {}
     for number, row in enumerate(rows, 2):
         query, logits = str(row.get("query")), row.get("logits")
         if not isinstance(logits, list) or len(logits) != sizes.get(query):
             raise _damaged(path, number)
-        known[query] = Scored(logits, row.get("warning"))
+        known[query] = QueryScores(logits, row.get("warning"))
     return known
 
 

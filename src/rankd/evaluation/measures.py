@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rankd.errors import BadSettings
 from rankd.evaluation.beir import Qrels
-from rankd.evaluation.firststage import Candidates
+from rankd.evaluation.first_stage import Candidates
 
 if TYPE_CHECKING:
     from ir_measures import Measure

@@ -37,7 +37,7 @@ class System:
 
 
 @dataclass(frozen=True)
-class Report:
+class EvalReport:
     """Everything that was found.
 
     Attributes:
@@ -64,7 +64,7 @@ class Report:
         return sum(found) / len(found) if found else None
 
 
-def to_json(report: Report) -> bytes:
+def to_json(report: EvalReport) -> bytes:
     """All of it, query by query."""
     names = ["first_stage", *(system.letter for system in report.systems)]
     content: dict[str, Any] = {
@@ -107,7 +107,7 @@ def to_json(report: Report) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_INDENT_2)
 
 
-def said(report: Report) -> str:
+def said(report: EvalReport) -> str:
     """For a terminal."""
     rows = _table(report)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -121,7 +121,7 @@ def said(report: Report) -> str:
     return "\n".join([*_heading(report), "", *body, "", *_findings(report)])
 
 
-def markdown(report: Report) -> str:
+def markdown(report: EvalReport) -> str:
     """For people who read it later."""
     head, *body = _table(report)
     lines = [
@@ -147,7 +147,7 @@ def markdown(report: Report) -> str:
     return "\n".join([*lines, ""])
 
 
-def _heading(report: Report) -> list[str]:
+def _heading(report: EvalReport) -> list[str]:
     data = report.data
     lines = [
         f"{data['name']} ({data['split']}): {data['queries']:,} queries, {data['pairs']:,} pairs "
@@ -178,7 +178,7 @@ def _effort(system: System) -> str:
     return f"{system.seconds:.1f} s{before}"
 
 
-def _table(report: Report) -> list[list[str]]:
+def _table(report: EvalReport) -> list[list[str]]:
     """A row for each measure; the changes of the last column have their interval and p."""
     letters = [system.letter for system in report.systems]
     last = ["B − A"] if report.change is not None else [f"{letters[0]} − first stage"]
@@ -201,7 +201,7 @@ def _table(report: Report) -> list[list[str]]:
     return rows
 
 
-def _findings(report: Report) -> list[str]:
+def _findings(report: EvalReport) -> list[str]:
     """What the tests say of the first measure, in words."""
     name = report.measures[0]
     lines = [
@@ -217,11 +217,11 @@ def _findings(report: Report) -> list[str]:
 
 def _finding(name: str, one: Difference) -> str:
     if one.p > 1 - CONFIDENCE:
-        verdict = "chance alone may explain it"
+        result = "chance alone may explain it"
     else:
-        verdict = "better" if one.mean > 0 else "worse"
+        result = "better" if one.mean > 0 else "worse"
     return (
-        f"{name} {one.mean:+.3f} (p {_p(one.p)}): {verdict}; "
+        f"{name} {one.mean:+.3f} (p {_p(one.p)}): {result}; "
         f"{one.better} queries better, {one.same} the same, {one.worse} worse"
     )
 

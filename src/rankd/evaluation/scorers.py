@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rankd import __version__
+from rankd.config.settings import Settings
 from rankd.errors import BadSettings, SetupError
-from rankd.selfcheck import KNOWN_PAIRS
-from rankd.settings import Settings
-from rankd.types import Ask, sigmoid
+from rankd.ranking.self_check import KNOWN_PAIRS
+from rankd.types import RankRequest, sigmoid
 
 if TYPE_CHECKING:
     from rankd.client import AsyncClient, RankdError, RerankResponse
-    from rankd.ranker import Ranker
+    from rankd.ranking.ranker import Ranker
 
 # Documents of one call: enough for an engine to share the query's work, few enough for
 # every server's limit.
@@ -42,7 +42,7 @@ class ServerFailed(SetupError):
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class QueryScores:
     """One query's documents, in their order.
 
     Attributes:
@@ -55,7 +55,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Side:
+class ScorerOptions:
     """What is to be opened: a local set-up, or a server.
 
     Attributes:
@@ -86,7 +86,7 @@ class Scorer(Protocol):
 
     async def score(
         self, query: str, documents: Sequence[str], instruction: str | None = None
-    ) -> Scored:
+    ) -> QueryScores:
         """Score N documents; N logits in their order."""
         ...
 
@@ -100,7 +100,7 @@ def is_same(probe: Sequence[float], before: Sequence[float]) -> bool:
 
 
 @asynccontextmanager
-async def open_scorer(side: Side) -> AsyncIterator[Scorer]:
+async def open_scorer(side: ScorerOptions) -> AsyncIterator[Scorer]:
     """A scorer that is ready.
 
     Raises:
@@ -112,8 +112,8 @@ async def open_scorer(side: Side) -> AsyncIterator[Scorer]:
 
 
 @asynccontextmanager
-async def _open_local(side: Side) -> AsyncIterator[Scorer]:
-    from rankd.app import open_ranker
+async def _open_local(side: ScorerOptions) -> AsyncIterator[Scorer]:
+    from rankd.server.app import open_ranker
 
     settings = side.settings
     async with open_ranker(settings) as (checkpoint, ranker):
@@ -141,26 +141,26 @@ class _Local:
 
     async def score(
         self, query: str, documents: Sequence[str], instruction: str | None = None
-    ) -> Scored:
+    ) -> QueryScores:
         logits: list[float] = []
         cut = 0
         step = min(_STEP, self.ranker.max_documents)
         for start in range(0, len(documents), step):
             part = tuple(documents[start : start + step])
-            verdicts = await self.ranker.rank(
-                Ask(query, part, instruction=instruction or self.instruction)
+            scored_documents = await self.ranker.rank(
+                RankRequest(query, part, instruction=instruction or self.instruction)
             )
-            logits += [verdict.logit for verdict in verdicts]
-            cut += sum(verdict.truncated for verdict in verdicts)
+            logits += [scored_document.logit for scored_document in scored_documents]
+            cut += sum(scored_document.truncated for scored_document in scored_documents)
         longest = self.ranker.engine.info.max_tokens
         warning = f"{cut} of {len(documents)} documents were cut to fit {longest:,} tokens"
-        return Scored(logits, warning if cut else None)
+        return QueryScores(logits, warning if cut else None)
 
 
 @asynccontextmanager
-async def _open_remote(side: Side, url: str) -> AsyncIterator[Scorer]:
+async def _open_remote(side: ScorerOptions, url: str) -> AsyncIterator[Scorer]:
     try:
-        from rankd.evaluation.server import open_client
+        from rankd.evaluation.server_client import open_client
     except ImportError as problem:
         raise BadSettings(f"--url: {problem}") from None
     from rankd.client import RankdError
@@ -185,7 +185,7 @@ async def _open_remote(side: Side, url: str) -> AsyncIterator[Scorer]:
 
 
 class _Remote:
-    def __init__(self, url: str, client: AsyncClient, side: Side) -> None:
+    def __init__(self, url: str, client: AsyncClient, side: ScorerOptions) -> None:
         self._url = url
         self._client = client
         self._instruction = side.instruction
@@ -225,7 +225,7 @@ class _Remote:
 
     async def score(
         self, query: str, documents: Sequence[str], instruction: str | None = None
-    ) -> Scored:
+    ) -> QueryScores:
         from rankd.client import RankdError
 
         logits: list[float] = []
@@ -240,7 +240,7 @@ class _Remote:
                 raise self.failed(problem) from None
             logits += [self._logit(score) for score in scores]
             warning = warning or next(iter(answer.warnings), None)
-        return Scored(logits, warning)
+        return QueryScores(logits, warning)
 
     def failed(self, problem: RankdError) -> ServerFailed:
         return ServerFailed(f"{self._url}: {problem.message}")

@@ -14,7 +14,7 @@ SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 YES, NO = "yes", "no"
 
 
-def question(instruction: str, query: str) -> str:
+def prefix_text(instruction: str, query: str) -> str:
     """What every document of a request shares.
 
     It ends before the document's space. The tokenizer never joins `:` with what
@@ -23,6 +23,6 @@ def question(instruction: str, query: str) -> str:
     return f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>:"
 
 
-def answer(document: str) -> str:
+def suffix_text(document: str) -> str:
     """What follows the question: the document, with the space that sets it off."""
     return f" {document}"

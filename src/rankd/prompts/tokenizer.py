@@ -17,7 +17,7 @@ import tiktoken
 import tokenizers
 
 from rankd.errors import BadModel
-from rankd.prompts.places import Origins, Place, characters_of, whole_letters
+from rankd.prompts.offsets import Origins, Span, characters_of, whole_letters
 
 Normalize = Callable[[str], str]
 
@@ -26,20 +26,20 @@ Normalize = Callable[[str], str]
 _LONGEST_BLANK = 400_000
 
 
-class PlainEncoder(Protocol):
+class TextEncoder(Protocol):
     """Encodes text as text: no string in it becomes a control token."""
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]: ...
 
-    def spell(self, ids: Sequence[int]) -> list[str]:
+    def decode(self, ids: Sequence[int]) -> list[str]:
         """Each id as text; half a character becomes a replacement character."""
         ...
 
-    def fewest(self, text: str) -> int:
+    def min_tokens(self, text: str) -> int:
         """Tokens that a text has at least, from its length alone."""
         ...
 
-    def places(self, text: str, ids: Sequence[int], parts: Sequence[Place]) -> list[Place]:
+    def places(self, text: str, ids: Sequence[int], parts: Sequence[Span]) -> list[Span]:
         """Where parts of a text's tokens stand in it; what a border divides is in both parts.
 
         Args:
@@ -61,14 +61,14 @@ class BytePairEncoder:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [self._encode(self._normalize(_short_blanks(text))) for text in texts]
 
-    def spell(self, ids: Sequence[int]) -> list[str]:
+    def decode(self, ids: Sequence[int]) -> list[str]:
         return [self._spell(one).decode(errors="replace") for one in ids]
 
-    def fewest(self, text: str) -> int:
+    def min_tokens(self, text: str) -> int:
         # Up to four characters, such as a letter and its accents, are composed to one.
         return min(len(text), _LONGEST_BLANK) // (self._longest * (1 if text.isascii() else 4))
 
-    def places(self, text: str, ids: Sequence[int], parts: Sequence[Place]) -> list[Place]:
+    def places(self, text: str, ids: Sequence[int], parts: Sequence[Span]) -> list[Span]:
         def spelled(start: int, end: int) -> bytes:
             return self._spell_all(ids[start:end])
 
@@ -93,17 +93,17 @@ class GeneralEncoder:
         batch = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in batch]
 
-    def spell(self, ids: Sequence[int]) -> list[str]:
+    def decode(self, ids: Sequence[int]) -> list[str]:
         return [self._tokenizer.decode([one], skip_special_tokens=False) for one in ids]
 
-    def fewest(self, text: str) -> int:
+    def min_tokens(self, text: str) -> int:
         return 0  # A word that is not in the vocabulary may be one token, however long.
 
-    def places(self, text: str, ids: Sequence[int], parts: Sequence[Place]) -> list[Place]:
+    def places(self, text: str, ids: Sequence[int], parts: Sequence[Span]) -> list[Span]:
         # Only here, because it takes longer than the ids alone.
         found = self._tokenizer.encode(text, add_special_tokens=False).offsets
         places = [
-            Place(found[start][0], found[end - 1][1]) if start < end else Place(0, 0)
+            Span(found[start][0], found[end - 1][1]) if start < end else Span(0, 0)
             for start, end in parts
         ]
         return [whole_letters(text, place) for place in places]
@@ -117,7 +117,7 @@ class Tokenizer:
     """
 
     def __init__(self, spec: dict[str, Any]) -> None:
-        self.plain = plain_encoder(spec)
+        self.plain = text_encoder(spec)
         self._control = {token["content"]: token["id"] for token in spec["added_tokens"]}
         self.size = 1 + max([*spec["model"]["vocab"].values(), *self._control.values()])
         longest_first = sorted(self._control, key=len, reverse=True)
@@ -141,7 +141,7 @@ class Tokenizer:
         return ids[0]
 
 
-def plain_encoder(spec: dict[str, Any]) -> PlainEncoder:
+def text_encoder(spec: dict[str, Any]) -> TextEncoder:
     """The fastest encoder that gives exactly the ids of this `tokenizer.json`."""
     encoding = _byte_pair_encoding(spec)
     normalize = _normalizer(spec.get("normalizer"))
@@ -156,7 +156,7 @@ def _short_blanks(text: str) -> str:
     return re.sub(r"\s+", lambda run: run.group()[:_LONGEST_BLANK], text)
 
 
-def _among_blanks(text: str, places: Sequence[Place]) -> list[Place]:
+def _among_blanks(text: str, places: Sequence[Span]) -> list[Span]:
     """Places in a text whose runs were cut short, in the whole text."""
     left_out = 0
     borders = []  # Behind each run that was cut: its place in the short text, and what is missing.
@@ -171,7 +171,7 @@ def _among_blanks(text: str, places: Sequence[Place]) -> list[Place]:
     def moved(position: int) -> int:
         return position + max((count for border, count in borders if border <= position), default=0)
 
-    return [Place(moved(place.start), moved(place.end)) for place in places]
+    return [Span(moved(place.start), moved(place.end)) for place in places]
 
 
 def _byte_pair_encoding(spec: dict[str, Any]) -> tiktoken.Encoding | None:

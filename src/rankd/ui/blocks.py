@@ -109,7 +109,7 @@ def _script(limit: int) -> str:
 def _blocks(events: Events) -> gr.Blocks:
     page = gr.Blocks(title="rankd", analytics_enabled=False, fill_width=True)
     with page:
-        key = resource("key.html") if events.desk.needs_key else ""
+        key = resource("key.html") if events.service.needs_key else ""
         gr.HTML(resource("head.html").replace("<!-- key -->", key), padding=False)
         with gr.Row(elem_id="rk-desk"):
             with gr.Column(scale=5, min_width=300):

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rankd.desk import Desk
+from rankd.config.settings import Settings
+from rankd.context import REQUEST_ID
 from rankd.errors import RankError
-from rankd.settings import Settings
-from rankd.types import REQUEST_ID
+from rankd.ranking.service import ModelService
 from rankd.ui import documents, render
+from rankd.ui.asgi_client import PageClient, Refused, RerankAnswer
 from rankd.ui.documents import Document
-from rankd.ui.frontdoor import Answer, FrontDoor, Refused
 from rankd.ui.snippets import Shown
 
 # Under which address the browser knows the server; it stands in snippets only.
@@ -59,8 +59,8 @@ class Question:
 class Events:
     """One server's page."""
 
-    door: FrontDoor
-    desk: Desk
+    door: PageClient
+    service: ModelService
     settings: Settings
 
     def presets(self) -> list[tuple[str, str]]:
@@ -72,9 +72,9 @@ class Events:
         return list(known.items())
 
     def head(self) -> str:
-        info = self.desk.ranker.engine.info
+        info = self.service.ranker.engine.info
         return render.head(
-            self.desk.name,
+            self.service.name,
             [
                 f"{info.name} engine on {info.device}",
                 f"up to {self.settings.max_documents:,} documents",
@@ -90,7 +90,7 @@ class Events:
             answer = await self.door.rerank(body, headers)
         except Refused as problem:
             return render.error(problem), "", ""
-        shown = Shown(_address(headers), body, self.desk.needs_key)
+        shown = Shown(_address(headers), body, self.service.needs_key)
 
         def draw() -> tuple[str, str, str]:
             return (
@@ -125,7 +125,7 @@ async def _documents(question: Question) -> list[Document]:
         raise Refused(problem.message, problem.status, REQUEST_ID.get()) from None
 
 
-def _places(answer: Answer) -> dict[int, int]:
+def _places(answer: RerankAnswer) -> dict[int, int]:
     return {result["index"]: place for place, result in enumerate(answer.results)}
 
 

@@ -13,9 +13,9 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rankd.desk import Desk
+from rankd.config.settings import Settings
 from rankd.errors import InternalError, NotFound, ShuttingDown, WrongMethod
-from rankd.settings import Settings
+from rankd.ranking.service import ModelService
 
 _log = logging.getLogger("rankd")
 
@@ -56,7 +56,7 @@ def is_installed() -> bool:
     return find_spec("gradio") is not None
 
 
-def routes(app: ASGIApp, desk: Desk, settings: Settings) -> list[BaseRoute]:
+def routes(app: ASGIApp, service: ModelService, settings: Settings) -> list[BaseRoute]:
     """What is served at `/ui`; nothing when the settings say so.
 
     Args:
@@ -66,13 +66,13 @@ def routes(app: ASGIApp, desk: Desk, settings: Settings) -> list[BaseRoute]:
         return []
 
     def build() -> ASGIApp:
+        from rankd.ui.asgi_client import PageClient
         from rankd.ui.blocks import build
         from rankd.ui.events import Events
-        from rankd.ui.frontdoor import FrontDoor
 
-        return build(Events(FrontDoor(app), desk, settings))
+        return build(Events(PageClient(app), service, settings))
 
-    page = Page(build, stopping=lambda: desk.drain.begun)
+    page = Page(build, stopping=lambda: service.drain.begun)
     return [Route(ROOT, page), Mount(ROOT, page)]
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rankd.ui.asgi_client import Refused, RerankAnswer
 from rankd.ui.documents import Document
-from rankd.ui.frontdoor import Answer, Refused
 from rankd.ui.snippets import Shown
 
 # Gradio reads templates in what it shows: JavaScript's, Handlebars', and a word of its own.
@@ -37,13 +37,13 @@ class Column:
         origin: what that is called.
     """
 
-    answer: Answer
+    answer: RerankAnswer
     documents: Sequence[Document]
     before: Mapping[int, int]
     origin: str
 
     @classmethod
-    def of(cls, answer: Answer, documents: Sequence[Document]) -> Column:
+    def of(cls, answer: RerankAnswer, documents: Sequence[Document]) -> Column:
         """Compared with the order of the input."""
         return cls(answer, documents, {n: n for n in range(len(documents))}, "in the input")
 
@@ -80,7 +80,7 @@ def ranking(column: Column) -> str:
     return f'{_summary(answer)}{warnings}<ol class="rk-list">{rows}</ol>{rest}'
 
 
-def _summary(answer: Answer) -> str:
+def _summary(answer: RerankAnswer) -> str:
     facts = [
         f"<b>{answer.milliseconds:,.0f} ms</b>",
         f"{len(answer.results):,} documents",
@@ -149,7 +149,7 @@ def comparison(first: Column, second: Column, names: tuple[str, str]) -> str:
     return f'<p class="rk-verdict">{said}</p><div class="rk-sides">{sides}</div>'
 
 
-def distribution(answer: Answer) -> str:
+def distribution(answer: RerankAnswer) -> str:
     """A histogram of the scores, each score below it, and where the widest gap is."""
     scores = sorted((float(result["relevance_score"]) for result in answer.results), reverse=True)
     if not scores:

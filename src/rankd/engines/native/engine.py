@@ -10,17 +10,17 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import cast
 
-from rankd import metrics
-from rankd.checkpoint import Checkpoint
+from rankd.config.settings import Settings
 from rankd.engines.base import EngineInfo
-from rankd.engines.native import wire
-from rankd.engines.native.process import Job, Worker
-from rankd.engines.native.queue import Call, Queue
-from rankd.engines.native.shape import read_shape
-from rankd.errors import DeadlineExceeded, EngineAway, EngineDown, TooLarge
-from rankd.loading import Loading, tell
-from rankd.settings import Settings
-from rankd.types import Answers, Prompt
+from rankd.engines.native import framing
+from rankd.engines.native.architecture import read_architecture
+from rankd.engines.native.process import WorkerConfig, WorkerProcess
+from rankd.engines.native.queue import Queue, QueuedCall
+from rankd.errors import DeadlineExceeded, EngineDown, EngineRestarting, TooLarge
+from rankd.models.checkpoint import Checkpoint
+from rankd.telemetry import metrics
+from rankd.telemetry.startup import StartupStep, report_step
+from rankd.types import AnswerTokenIds, Prompt
 
 # One batch is computed while the next lies ready in the pipe; more would only make
 # priorities and cancellations act later.
@@ -31,16 +31,16 @@ IN_FLIGHT = 2
 _PING_EVERY = 1.0
 _SILENT = 5.0
 
-Batch = list[tuple[Call, int]]
+Batch = list[tuple[QueuedCall, int]]
 
 
 class NativeEngine:
-    def __init__(self, info: EngineInfo, worker: Worker, batch_tokens: int) -> None:
+    def __init__(self, info: EngineInfo, worker: WorkerProcess, batch_tokens: int) -> None:
         self.info = info
         self._worker = worker
         self._batch_tokens = batch_tokens
         self._queue = Queue(slice_tokens=batch_tokens // 2)
-        self._calls: dict[Call, asyncio.Future[None]] = {}
+        self._calls: dict[QueuedCall, asyncio.Future[None]] = {}
         self._in_flight: deque[Batch] = deque()
         self._feeding = False
         self._down: EngineDown | None = None
@@ -58,7 +58,7 @@ class NativeEngine:
         self._refuse_if_down()
         if not prompts:
             return []
-        call = Call(prompts, priority)
+        call = QueuedCall(prompts, priority)
         timeout = None if deadline is None else deadline - time.monotonic()
         try:
             async with asyncio.timeout(timeout):
@@ -70,7 +70,9 @@ class NativeEngine:
     async def check(self) -> None:
         self._refuse_if_down()
         if self._silence > _SILENT:
-            raise EngineAway(f"the native engine has not answered for {self._silence:.0f} seconds")
+            raise EngineRestarting(
+                f"the native engine has not answered for {self._silence:.0f} seconds"
+            )
 
     def _refuse_if_down(self) -> None:
         if self._down is None and not self._worker.is_alive:
@@ -79,7 +81,7 @@ class NativeEngine:
         if self._down is not None:
             raise EngineDown(self._down.message)
 
-    async def _answered(self, call: Call) -> None:
+    async def _answered(self, call: QueuedCall) -> None:
         future = asyncio.get_running_loop().create_future()
         self._calls[call] = future
         self._queue.add(call)
@@ -109,7 +111,7 @@ class NativeEngine:
             self._in_flight.append(batch)
             if len(self._in_flight) == 1:
                 self._begin()
-            self._worker.send(wire.pack_prompts([call.prompts[place] for call, place in batch]))
+            self._worker.send(framing.pack_prompts([call.prompts[place] for call, place in batch]))
 
     def _begin(self) -> None:
         """The worker computes the oldest batch from now on; others lie ready in the pipe."""
@@ -166,12 +168,12 @@ class NativeEngine:
             if not call.unanswered:
                 self._resolve(call)
 
-    def _resolve(self, call: Call) -> None:
+    def _resolve(self, call: QueuedCall) -> None:
         future = self._calls.get(call)
         if future is not None and not future.done():
             future.set_result(None)
 
-    def _lacks_memory(self, call: Call, place: int) -> None:
+    def _lacks_memory(self, call: QueuedCall, place: int) -> None:
         future = self._calls.get(call)
         if future is not None and not future.done():
             message = (
@@ -191,14 +193,14 @@ class NativeEngine:
 def _count(batch: Batch) -> None:
     """As the worker computes it: a head once for all its pairs."""
     prompts = [call.prompts[place] for call, place in batch]
-    heads = {id(prompt.head): len(prompt.head) for prompt in prompts}
+    heads = {id(prompt.prefix): len(prompt.prefix) for prompt in prompts}
     metrics.BATCH_PAIRS.observe(len(prompts))
-    metrics.BATCH_TOKENS.observe(sum(heads.values()) + sum(len(one.tail) for one in prompts))
+    metrics.BATCH_TOKENS.observe(sum(heads.values()) + sum(len(one.suffix) for one in prompts))
 
 
 @asynccontextmanager
 async def open_engine(
-    checkpoint: Checkpoint, answers: Answers, settings: Settings
+    checkpoint: Checkpoint, answers: AnswerTokenIds, settings: Settings
 ) -> AsyncIterator[NativeEngine]:
     """Start the worker and wait until its model is loaded.
 
@@ -206,9 +208,9 @@ async def open_engine(
         BadModel: the checkpoint cannot be computed here, or its weights are wrong.
         SetupError: the worker cannot start: no torch, no such device, no memory.
     """
-    read_shape(checkpoint.config)
-    tell(Loading(f"starting the native engine for {checkpoint.name}"))
-    worker = await Worker.spawn(_job(checkpoint, answers, settings))
+    read_architecture(checkpoint.config)
+    report_step(StartupStep(f"starting the native engine for {checkpoint.name}"))
+    worker = await WorkerProcess.spawn(_job(checkpoint, answers, settings))
     try:
         ready = await worker.hello(partial(_tell, checkpoint.name))
         info = EngineInfo(
@@ -240,11 +242,11 @@ async def open_engine(
 
 
 def _tell(model: str, done: int, total: int) -> None:
-    tell(Loading(f"loading {model}", done, total, "layers"))
+    report_step(StartupStep(f"loading {model}", done, total, "layers"))
 
 
-def _job(checkpoint: Checkpoint, answers: Answers, settings: Settings) -> Job:
-    return Job(
+def _job(checkpoint: Checkpoint, answers: AnswerTokenIds, settings: Settings) -> WorkerConfig:
+    return WorkerConfig(
         folder=str(checkpoint.path),
         weights=[str(file) for file in checkpoint.weights],
         yes=answers.yes,

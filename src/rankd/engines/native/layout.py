@@ -14,8 +14,8 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from rankd.engines.native.heads import Head, Heads
-from rankd.engines.native.wire import Batch
+from rankd.engines.native.framing import TokenBatch
+from rankd.engines.native.prefix_cache import CachedPrefix, PrefixCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Run:
         extends: the sequence is the head's own rest, to be added to its keys and values.
     """
 
-    head: Head
+    head: CachedPrefix
     context: int
     start: int
     count: int
@@ -56,18 +56,18 @@ class Layout:
     runs: list[Run]
     last: Tensor
     order: list[int]
-    new: list[Head]
+    new: list[CachedPrefix]
     reach: int
 
 
-def lay_out(batch: Batch, heads: Heads) -> Layout:
+def lay_out(batch: TokenBatch, heads: PrefixCache) -> Layout:
     row = _Row()
-    known = [row.add_head(ids, heads) for ids in batch.heads]
-    kinds = [(head, len(ids)) for head, ids in batch.tails]
+    known = [row.add_head(ids, heads) for ids in batch.prefixes]
+    kinds = [(head, len(ids)) for head, ids in batch.suffixes]
     order = sorted(range(len(kinds)), key=kinds.__getitem__)
     for (place, _), group in groupby(order, key=kinds.__getitem__):
         head = known[place]
-        row.add_run(head, len(head), [batch.tails[document][1] for document in group])
+        row.add_run(head, len(head), [batch.suffixes[document][1] for document in group])
     return Layout(
         ids=torch.frombuffer(row.ids, dtype=torch.int32),
         positions=torch.cat(row.positions),
@@ -85,9 +85,9 @@ class _Row:
         self.positions: list[Tensor] = []
         self.runs: list[Run] = []
         self.last: list[int] = []
-        self.new: list[Head] = []
+        self.new: list[CachedPrefix] = []
 
-    def add_head(self, ids: array[int], heads: Heads) -> Head:
+    def add_head(self, ids: array[int], heads: PrefixCache) -> CachedPrefix:
         head = heads.get(ids)
         if head is None:
             head, known = heads.start(ids)
@@ -96,7 +96,7 @@ class _Row:
                 self._add(Run(head, known, len(self.ids), 1, len(ids) - known, True), [ids[known:]])
         return head
 
-    def add_run(self, head: Head, context: int, tails: list[array[int]]) -> None:
+    def add_run(self, head: CachedPrefix, context: int, tails: list[array[int]]) -> None:
         run = Run(head, context, len(self.ids), len(tails), len(tails[0]), False)
         self._add(run, tails)
         self.last.extend(range(run.start + run.length - 1, run.rows.stop, run.length))

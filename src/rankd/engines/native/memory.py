@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
-from rankd.engines.native.wire import Batch
+from rankd.engines.native.framing import TokenBatch
 
 _log = logging.getLogger("rankd")
 
@@ -14,13 +14,13 @@ _log = logging.getLogger("rankd")
 _SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "create a memory")
 
 
-class Scorer(Protocol):
-    def score(self, batch: Batch) -> list[float]: ...
+class BatchModel(Protocol):
+    def score(self, batch: TokenBatch) -> list[float]: ...
 
     def free_memory(self) -> None: ...
 
 
-def score(model: Scorer, batch: Batch) -> list[float | None]:
+def score(model: BatchModel, batch: TokenBatch) -> list[float | None]:
     """One logit for each tail, in their order; None for one that does not fit even alone."""
     logits = _attempt(model, batch)
     if logits is None:
@@ -29,16 +29,16 @@ def score(model: Scorer, batch: Batch) -> list[float | None]:
         logits = _attempt(model, batch)
     if logits is not None:
         return [*logits]
-    _log.warning("a batch of %d documents does not fit in memory", len(batch.tails))
-    middle = len(batch.tails) // 2
+    _log.warning("a batch of %d documents does not fit in memory", len(batch.suffixes))
+    middle = len(batch.suffixes) // 2
     if not middle:
         return [None]
     return score(model, _part(batch, 0, middle)) + score(
-        model, _part(batch, middle, len(batch.tails))
+        model, _part(batch, middle, len(batch.suffixes))
     )
 
 
-def _attempt(model: Scorer, batch: Batch) -> list[float] | None:
+def _attempt(model: BatchModel, batch: TokenBatch) -> list[float] | None:
     try:
         return model.score(batch)
     except MemoryError:
@@ -49,11 +49,11 @@ def _attempt(model: Scorer, batch: Batch) -> list[float] | None:
         return None
 
 
-def _part(batch: Batch, start: int, stop: int) -> Batch:
+def _part(batch: TokenBatch, start: int, stop: int) -> TokenBatch:
     """Some of the tails, and only the heads that they need."""
-    tails = batch.tails[start:stop]
+    tails = batch.suffixes[start:stop]
     places = {head: place for place, head in enumerate(sorted({head for head, _ in tails}))}
-    return Batch(
-        heads=[batch.heads[head] for head in places],
-        tails=[(places[head], ids) for head, ids in tails],
+    return TokenBatch(
+        prefixes=[batch.prefixes[head] for head in places],
+        suffixes=[(places[head], ids) for head, ids in tails],
     )

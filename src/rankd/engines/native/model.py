@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rankd.engines.native.heads import BYTES, CANDIDATES, Heads
+from rankd.engines.native.architecture import Architecture
+from rankd.engines.native.framing import TokenBatch
 from rankd.engines.native.layout import Layout, Run, lay_out
-from rankd.engines.native.shape import Shape
+from rankd.engines.native.prefix_cache import BYTES, CANDIDATES, PrefixCache
 from rankd.engines.native.weights import Layer, Weights
-from rankd.engines.native.wire import Batch
 
 # Queries attended at once. Smaller skips more of the upper triangle of a long
 # document, larger is better arithmetic.
 _CHUNK = 256
 
 
-class Model:
+class Qwen3Model:
     """The forward, and the heads that it keeps.
 
     Args:
@@ -37,17 +37,17 @@ class Model:
     def __init__(
         self,
         weights: Weights,
-        shape: Shape,
+        shape: Architecture,
         head_bytes: int = BYTES,
         *,
         deterministic: bool = False,
     ) -> None:
         self._weights = weights
         self._shape = shape
-        self._device = weights.head.device
+        self._device = weights.answer_rows.device
         self._dtype = weights.layers[0].qkv.dtype
         # A head that begins like another is no exception: its rest would be a shorter pass.
-        self._heads = Heads(
+        self._heads = PrefixCache(
             shape,
             self._device,
             self._dtype,
@@ -59,21 +59,21 @@ class Model:
         self._frequencies = (1.0 / shape.theta**halves).to(self._device)
 
     @torch.inference_mode()
-    def score(self, batch: Batch) -> list[float]:
+    def score(self, batch: TokenBatch) -> list[float]:
         """One logit for each tail, in their order."""
         return self._one_by_one(batch) if self._deterministic else self._packed(batch)
 
-    def _one_by_one(self, batch: Batch) -> list[float]:
+    def _one_by_one(self, batch: TokenBatch) -> list[float]:
         logits: list[float] = []
-        for place, ids in batch.tails:
-            head = batch.heads[place]
+        for place, ids in batch.suffixes:
+            head = batch.prefixes[place]
             # Whether the head is kept from before or computed now, its pass is the same one.
             if head and self._heads.get(head) is None:
-                self._packed(Batch([head], []))
-            logits += self._packed(Batch([head], [(0, ids)]))
+                self._packed(TokenBatch([head], []))
+            logits += self._packed(TokenBatch([head], [(0, ids)]))
         return logits
 
-    def _packed(self, batch: Batch) -> list[float]:
+    def _packed(self, batch: TokenBatch) -> list[float]:
         layout = lay_out(batch, self._heads)
         hidden = self._forward(layout)
         for head in layout.new:
@@ -98,7 +98,7 @@ class Model:
             pass_.layer(place, layer)
         ends = pass_.last_layer(len(layers), last).float()
         normed = F.rms_norm(ends, ends.shape[-1:], self._weights.norm, self._shape.eps)
-        return normed @ self._weights.head
+        return normed @ self._weights.answer_rows
 
     def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine, [tokens, 1, head_dim / 2], in float32 whatever the model's type."""
@@ -110,7 +110,7 @@ class _Pass:
     """One batch on its way through the layers; `row` is the residual stream."""
 
     def __init__(
-        self, shape: Shape, layout: Layout, rotation: tuple[Tensor, Tensor], row: Tensor
+        self, shape: Architecture, layout: Layout, rotation: tuple[Tensor, Tensor], row: Tensor
     ) -> None:
         self._shape = shape
         self._layout = layout

@@ -12,9 +12,9 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from rankd.engines.native import wire
+from rankd.engines.native import framing
 from rankd.errors import BadModel, BadSettings, EngineDown, SetupError
-from rankd.logs import Shape
+from rankd.telemetry.logs import Format
 
 _SETUP_ERRORS = {error.__name__: error for error in (BadModel, BadSettings, SetupError)}
 
@@ -24,7 +24,7 @@ _MALLOC = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=85
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class WorkerConfig:
     """What the worker is told at its start.
 
     Attributes:
@@ -43,17 +43,17 @@ class Job:
     threads: int
     deterministic: bool = False
     log_level: str = "info"
-    log_format: Shape = "auto"
+    log_format: Format = "auto"
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class WorkerInfo:
     device: str
     dtype: str
     arithmetic: str = ""
 
 
-class Worker:
+class WorkerProcess:
     """A running child process. `start` it, and `close` it whatever happens."""
 
     def __init__(self, process: Process) -> None:
@@ -64,7 +64,7 @@ class Worker:
         self._pinged: float | None = None
 
     @classmethod
-    async def spawn(cls, job: Job) -> Worker:
+    async def spawn(cls, job: WorkerConfig) -> WorkerProcess:
         command = (sys.executable, "-m", "rankd.engines.native.worker", json.dumps(asdict(job)))
         return cls(
             await asyncio.create_subprocess_exec(
@@ -80,7 +80,7 @@ class Worker:
     def is_alive(self) -> bool:
         return self._process.returncode is None
 
-    async def hello(self, loaded: Callable[[int, int], None] = lambda *_: None) -> Ready:
+    async def hello(self, loaded: Callable[[int, int], None] = lambda *_: None) -> WorkerInfo:
         """Wait until the model is loaded.
 
         Args:
@@ -91,7 +91,7 @@ class Worker:
         """
         try:
             kind, body = await self._read()
-            while kind == wire.LOADED:
+            while kind == framing.LOADED:
                 loaded(*json.loads(body))
                 kind, body = await self._read()
         except EngineDown as problem:
@@ -99,17 +99,17 @@ class Worker:
         said = json.loads(body)
         if "error" in said:
             raise _SETUP_ERRORS[said["error"]](said["message"])
-        return Ready(**said)
+        return WorkerInfo(**said)
 
     def send(self, body: bytes) -> None:
         """Hand over a batch without waiting; few are in flight, so nothing piles up."""
-        self._stdin.write(wire.frame(wire.BATCH, body))
+        self._stdin.write(framing.frame(framing.BATCH, body))
 
     def ping(self) -> None:
         """Ask for a sign of life, unless one is asked for already."""
         if self._pinged is None:
             self._pinged = time.monotonic()
-            self._stdin.write(wire.frame(wire.PING, b""))
+            self._stdin.write(framing.frame(framing.PING, b""))
 
     @property
     def silence(self) -> float:
@@ -123,10 +123,10 @@ class Worker:
             EngineDown: the process ended.
         """
         kind, body = await self._read()
-        while kind == wire.PONG:
+        while kind == framing.PONG:
             self._pinged = None
             kind, body = await self._read()
-        return wire.unpack_logits(body)
+        return framing.unpack_logits(body)
 
     def kill(self) -> None:
         if self.is_alive:
@@ -134,7 +134,7 @@ class Worker:
 
     async def _read(self) -> tuple[bytes, bytes]:
         try:
-            (length,) = wire.LENGTH.unpack(await self._stdout.readexactly(wire.LENGTH.size))
+            (length,) = framing.LENGTH.unpack(await self._stdout.readexactly(framing.LENGTH.size))
             content = await self._stdout.readexactly(length)
         except (asyncio.IncompleteReadError, ConnectionError):
             raise EngineDown(f"the native engine's process {await self._end()}") from None
@@ -159,7 +159,7 @@ class Worker:
         await self._stdout.read()
 
 
-def _environment(job: Job) -> dict[str, str]:
+def _environment(job: WorkerConfig) -> dict[str, str]:
     environment = dict(os.environ)
     tunables = [environment.get("GLIBC_TUNABLES", ""), _MALLOC]
     environment["GLIBC_TUNABLES"] = ":".join(filter(None, tunables))

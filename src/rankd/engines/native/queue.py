@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from rankd.engines.base import CALLER, LISTENER
-from rankd.timeline import TURN
+from rankd.telemetry.timings import TURN
 from rankd.types import Prompt
 
 # Of the tokens served, one in so many is owed to lower priorities that wait.
@@ -32,7 +32,7 @@ _AGEING = 16
 _MANY = 4
 
 
-class Call:
+class QueuedCall:
     """One `score` call: its prompts, those not yet sent, the logits that came back.
 
     Attributes:
@@ -58,27 +58,27 @@ class Call:
         self.turn = 0
         self._next = 0
         self._head: tuple[int, ...] | None = None
-        self.waiting_tokens = sum(len(prompt.tail) for prompt in prompts)
+        self.waiting_tokens = sum(len(prompt.suffix) for prompt in prompts)
 
     @property
     def waiting(self) -> int:
         return len(self.prompts) - self._next
 
-    def first(self) -> Call | None:
+    def first(self) -> QueuedCall | None:
         """Itself, unless it waits for nothing any more."""
         return self if self._next < len(self.prompts) else None
 
     def cost(self) -> int:
         """Tokens to compute for the next prompt; its head counts when it is a new one."""
         prompt = self.prompts[self._next]
-        return len(prompt.tail) + (0 if prompt.head is self._head else len(prompt.head))
+        return len(prompt.suffix) + (0 if prompt.prefix is self._head else len(prompt.prefix))
 
     def remaining(self) -> int:
         """As `cost`, of all prompts that wait."""
         head, tokens = self._head, self.waiting_tokens
         for prompt in self.prompts[self._next :]:
-            tokens += 0 if prompt.head is head else len(prompt.head)
-            head = prompt.head
+            tokens += 0 if prompt.prefix is head else len(prompt.prefix)
+            head = prompt.prefix
         return tokens
 
     def take(self) -> int:
@@ -86,8 +86,8 @@ class Call:
         place = self._next
         prompt = self.prompts[place]
         self.turn += self.cost()
-        self.waiting_tokens -= len(prompt.tail)
-        self._head = prompt.head
+        self.waiting_tokens -= len(prompt.suffix)
+        self._head = prompt.prefix
         self._next += 1
         return place
 
@@ -146,9 +146,9 @@ class _Shares:
         self.turn = 0
         self.debt = 0
         self._callers: dict[str, _Shares] = {}
-        self._turns: _Turns[_Shares | Call] = _Turns()
+        self._turns: _Turns[_Shares | QueuedCall] = _Turns()
 
-    def add(self, call: Call, path: Sequence[str]) -> None:
+    def add(self, call: QueuedCall, path: Sequence[str]) -> None:
         """Let a call wait below the names of a path."""
         if not path:
             self._turns.add(call)
@@ -159,7 +159,7 @@ class _Shares:
             self._turns.add(caller)
         caller.add(call, path[1:])
 
-    def first(self) -> Call | None:
+    def first(self) -> QueuedCall | None:
         """The call whose turn it is; forgets those in front who wait for nothing any more."""
         while (member := self._turns.first()) is not None:
             call = member.first()
@@ -170,7 +170,7 @@ class _Shares:
                 del self._callers[member.name]
         return None
 
-    def take(self, call: Call, path: Sequence[str], *, goes_on: bool) -> int:
+    def take(self, call: QueuedCall, path: Sequence[str], *, goes_on: bool) -> int:
         """Hand out the next prompt of the first call; it stays the first one if it goes on."""
         cost = call.cost()
         if path:
@@ -208,10 +208,10 @@ class _Lane(_Shares):
         self.priority = priority
         self.served = now
         self._slice_tokens = slice_tokens
-        self._on: Call | None = None  # Whose slice it is, and what is left of it.
+        self._on: QueuedCall | None = None  # Whose slice it is, and what is left of it.
         self._left = 0
 
-    def next_of(self, call: Call) -> int:
+    def next_of(self, call: QueuedCall) -> int:
         """Hand out the next prompt of the first call, in slices."""
         if call is not self._on:
             self._on, self._left = call, self._slice_tokens
@@ -233,25 +233,25 @@ class Queue:
     def __init__(self, slice_tokens: int = 1) -> None:
         self._slice_tokens = slice_tokens
         self._lanes: dict[int, _Lane] = {}
-        self._calls: set[Call] = set()
+        self._calls: set[QueuedCall] = set()
         self._served = 0
         self._owed = 0  # To lower priorities, in tokens times _AGEING.
         self.tokens = 0
 
-    def add(self, call: Call) -> None:
+    def add(self, call: QueuedCall) -> None:
         if call.priority not in self._lanes:
             self._lanes[call.priority] = _Lane(call.priority, self._served, self._slice_tokens)
         self._lanes[call.priority].add(call, call.path)
         self._calls.add(call)
         self.tokens += call.waiting_tokens
 
-    def drop(self, call: Call) -> None:
+    def drop(self, call: QueuedCall) -> None:
         """Forget what the call still has waiting; its place in the heap empties later."""
         self.tokens -= call.waiting_tokens
         self._calls.discard(call)
         call.abandon()
 
-    def next_batch(self, budget: int) -> list[tuple[Call, int]]:
+    def next_batch(self, budget: int) -> list[tuple[QueuedCall, int]]:
         """As `take`, but smaller while a call waits that takes many batches.
 
         Whoever comes waits for the batches that are on their way and for its own. So these
@@ -265,9 +265,9 @@ class Queue:
         calls = dict.fromkeys(call for call, _ in batch)
         return batch + self._finished(calls, budget - (self._served - before))
 
-    def take(self, budget: int) -> list[tuple[Call, int]]:
+    def take(self, budget: int) -> list[tuple[QueuedCall, int]]:
         """The next batch: at most `budget` tokens, but one prompt however long it is."""
-        batch: list[tuple[Call, int]] = []
+        batch: list[tuple[QueuedCall, int]] = []
         while (call := self._first()) is not None:
             cost = call.cost()
             if batch and cost > budget:
@@ -276,9 +276,9 @@ class Queue:
             batch.append((call, self._advance(call, cost)))
         return batch
 
-    def _finished(self, calls: Iterable[Call], left: int) -> list[tuple[Call, int]]:
+    def _finished(self, calls: Iterable[QueuedCall], left: int) -> list[tuple[QueuedCall, int]]:
         """The last prompts of calls that fit whole."""
-        batch: list[tuple[Call, int]] = []
+        batch: list[tuple[QueuedCall, int]] = []
         for call in calls:
             if not call.waiting or call.waiting_tokens > left or (cost := call.remaining()) > left:
                 continue
@@ -289,7 +289,7 @@ class Queue:
             batch += [(call, call.take()) for _ in range(call.waiting)]
         return batch
 
-    def _first(self) -> Call | None:
+    def _first(self) -> QueuedCall | None:
         """The call whose prompt is next."""
         best = self._best()
         late = self._passed_over(best.priority) if best and len(self._lanes) > 1 else None
@@ -298,7 +298,7 @@ class Queue:
             return best
         return late if self._owed >= _AGEING * late.cost() else best
 
-    def _best(self) -> Call | None:
+    def _best(self) -> QueuedCall | None:
         while self._lanes:
             priority = min(self._lanes)
             call = self._lanes[priority].first()
@@ -307,12 +307,12 @@ class Queue:
             del self._lanes[priority]
         return None
 
-    def _passed_over(self, best: int) -> Call | None:
+    def _passed_over(self, best: int) -> QueuedCall | None:
         """Of the lower priorities, the first call of the one that was served longest ago."""
         lanes = [lane for lane in self._lanes.values() if lane.priority != best and lane.first()]
         return min(lanes, key=lambda lane: lane.served).first() if lanes else None
 
-    def _advance(self, call: Call, cost: int) -> int:
+    def _advance(self, call: QueuedCall, cost: int) -> int:
         """Take one prompt of a call that is the first of its lane, and put it back in order."""
         self._account(call, cost)
         self.tokens -= call.waiting_tokens
@@ -320,7 +320,7 @@ class Queue:
         self.tokens += call.waiting_tokens
         return place
 
-    def _account(self, call: Call, cost: int) -> None:
+    def _account(self, call: QueuedCall, cost: int) -> None:
         is_late = call.priority != min(self._lanes)
         self._owed += -_AGEING * cost if is_late else cost
         self._served += cost

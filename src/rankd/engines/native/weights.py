@@ -11,9 +11,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from rankd.engines.native.shape import Shape
+from rankd.engines.native.architecture import Architecture
 from rankd.errors import BadModel
-from rankd.types import Answers
+from rankd.types import AnswerTokenIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,13 @@ class Weights:
     embedding: Tensor
     layers: list[Layer]
     norm: Tensor
-    head: Tensor
+    answer_rows: Tensor
 
 
 def load(
     files: Sequence[Path],
-    shape: Shape,
-    answers: Answers,
+    shape: Architecture,
+    answers: AnswerTokenIds,
     device: torch.device,
     dtype: torch.dtype,
     *,
@@ -71,17 +71,19 @@ def load(
         embedding=lookup.read("model.embed_tokens.weight", vocabulary).to(device),
         layers=list(_layers(source, shape, loaded)),
         norm=source.join(["model.norm.weight"], (shape.hidden,)).float(),
-        head=_head(source, shape, answers).to(device),
+        answer_rows=_head(source, shape, answers).to(device),
     )
 
 
-def _layers(source: _Source, shape: Shape, loaded: Callable[[int, int], None]) -> Iterator[Layer]:
+def _layers(
+    source: _Source, shape: Architecture, loaded: Callable[[int, int], None]
+) -> Iterator[Layer]:
     for place in range(shape.layers):
         yield _layer(source, f"model.layers.{place}.", shape)
         loaded(place + 1, shape.layers)
 
 
-def _layer(source: _Source, at: str, shape: Shape) -> Layer:
+def _layer(source: _Source, at: str, shape: Architecture) -> Layer:
     hidden, head_dim = shape.hidden, shape.head_dim
     queries, keys = shape.heads * head_dim, shape.kv_heads * head_dim
     attention, mlp = at + "self_attn.", at + "mlp."
@@ -106,7 +108,7 @@ def _layer(source: _Source, at: str, shape: Shape) -> Layer:
     )
 
 
-def _head(source: _Source, shape: Shape, answers: Answers) -> Tensor:
+def _head(source: _Source, shape: Architecture, answers: AnswerTokenIds) -> Tensor:
     if shape.classifier:
         return source.read("score.weight", (1, shape.hidden))[0].float()
     for word in answers:
@@ -117,7 +119,7 @@ def _head(source: _Source, shape: Shape, answers: Answers) -> Tensor:
     return rows[answers.yes].float() - rows[answers.no].float()
 
 
-def _is_tied(source: _Source, shape: Shape) -> bool:
+def _is_tied(source: _Source, shape: Architecture) -> bool:
     # As transformers has it: a tied model's own lm_head.weight is ignored.
     return "lm_head.weight" not in source if shape.tied is None else shape.tied
 

@@ -16,16 +16,16 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, BinaryIO
 
 from rankd.engines.devices import cores
-from rankd.engines.native import wire
-from rankd.engines.native.process import Job
+from rankd.engines.native import framing
+from rankd.engines.native.process import WorkerConfig
 from rankd.errors import BadSettings, SetupError
-from rankd.logs import configure
-from rankd.types import Answers
+from rankd.telemetry.logs import configure
+from rankd.types import AnswerTokenIds
 
 if TYPE_CHECKING:
     import torch
 
-    from rankd.engines.native.model import Model
+    from rankd.engines.native.model import Qwen3Model
 
 
 def main() -> None:
@@ -36,14 +36,14 @@ def main() -> None:
     replies = _private_stdout()
     batches: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_hear, args=(batches, replies), daemon=True).start()
-    job = Job(**json.loads(sys.argv[1]))
+    job = WorkerConfig(**json.loads(sys.argv[1]))
     configure(job.log_level, job.log_format)
     model = _open(job, replies)
     from rankd.engines.native.memory import score
 
     while True:
-        batch = wire.unpack_prompts(batches.get())
-        _say(replies, wire.LOGITS, wire.pack_logits(score(model, batch)))
+        batch = framing.unpack_prompts(batches.get())
+        _say(replies, framing.LOGITS, framing.pack_logits(score(model, batch)))
 
 
 def _private_stdout() -> BinaryIO:
@@ -54,11 +54,11 @@ def _private_stdout() -> BinaryIO:
 
 
 def _hear(batches: SimpleQueue[bytes], replies: BinaryIO) -> None:
-    while prefix := _read(wire.LENGTH.size):
-        (length,) = wire.LENGTH.unpack(prefix)
+    while prefix := _read(framing.LENGTH.size):
+        (length,) = framing.LENGTH.unpack(prefix)
         content = _read(length)
-        if content[:1] == wire.PING:
-            _say(replies, wire.PONG, b"")
+        if content[:1] == framing.PING:
+            _say(replies, framing.PONG, b"")
         else:
             batches.put(content[1:])
     # The parent closed the pipe or is dead: whatever is being computed has no reader.
@@ -81,40 +81,40 @@ def _read(size: int) -> bytes:
 
 def _say(replies: BinaryIO, kind: bytes, body: bytes) -> None:
     # Two threads speak; a buffered writer takes each frame whole.
-    replies.write(wire.frame(kind, body))
+    replies.write(framing.frame(kind, body))
     replies.flush()
 
 
-def _open(job: Job, replies: BinaryIO) -> Model:
+def _open(job: WorkerConfig, replies: BinaryIO) -> Qwen3Model:
     try:
         model, ready = _load(job, replies)
     except SetupError as problem:
         said = {"error": type(problem).__name__, "message": str(problem)}
-        _say(replies, wire.HELLO, json.dumps(said).encode())
+        _say(replies, framing.HELLO, json.dumps(said).encode())
         sys.exit(problem.exit_code)
-    _say(replies, wire.HELLO, json.dumps(ready).encode())
+    _say(replies, framing.HELLO, json.dumps(ready).encode())
     return model
 
 
-def _load(job: Job, replies: BinaryIO) -> tuple[Model, dict[str, str]]:
+def _load(job: WorkerConfig, replies: BinaryIO) -> tuple[Qwen3Model, dict[str, str]]:
     try:
         import torch
 
-        from rankd.engines.native.model import Model
+        from rankd.engines.native.model import Qwen3Model
         from rankd.engines.native.weights import load
     except ImportError as problem:
         raise SetupError(
             f"the native engine cannot start ({problem}): pip install 'rankd[native]'"
         ) from None
-    from rankd.engines.native.shape import read_shape
+    from rankd.engines.native.architecture import read_architecture
 
     torch.set_num_threads(job.threads or cores())
-    shape = read_shape(json.loads((Path(job.folder) / "config.json").read_bytes()))
+    shape = read_architecture(json.loads((Path(job.folder) / "config.json").read_bytes()))
     device = _device(job.device)
     if job.deterministic:
         _refuse_unproven(device)
     dtype = _dtype(job.dtype, device)
-    files, answers = [Path(file) for file in job.weights], Answers(job.yes, job.no)
+    files, answers = [Path(file) for file in job.weights], AnswerTokenIds(job.yes, job.no)
     try:
         weights = load(
             files,
@@ -122,9 +122,9 @@ def _load(job: Job, replies: BinaryIO) -> tuple[Model, dict[str, str]]:
             answers,
             device,
             dtype,
-            loaded=lambda *count: _say(replies, wire.LOADED, json.dumps(count).encode()),
+            loaded=lambda *count: _say(replies, framing.LOADED, json.dumps(count).encode()),
         )
-        model = Model(weights, shape, deterministic=job.deterministic)
+        model = Qwen3Model(weights, shape, deterministic=job.deterministic)
         return model, {
             "device": str(device),
             "dtype": str(dtype).split(".")[1],

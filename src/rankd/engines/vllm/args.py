@@ -6,11 +6,12 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from rankd.checkpoint import CLASSIFIER, Checkpoint
-from rankd.engines.vllm.profiles import Profile, cache_bytes
+from rankd.config.settings import Settings
+from rankd.config.suggest import nearest
+from rankd.engines.vllm.profiles import DeviceProfile, cache_bytes
 from rankd.engines.vllm.versions import Release
 from rankd.errors import BadSettings, SetupError
-from rankd.settings import Settings, nearest
+from rankd.models.checkpoint import CLASSIFIER, Checkpoint
 
 _log = logging.getLogger("rankd")
 
@@ -50,7 +51,7 @@ REQUIRED = frozenset(
 
 
 def engine_args(
-    checkpoint: Checkpoint, settings: Settings, profile: Profile, release: Release
+    checkpoint: Checkpoint, settings: Settings, profile: DeviceProfile, release: Release
 ) -> dict[str, Any]:
     """Everything we tell vLLM, the operator's own arguments included.
 
@@ -114,7 +115,7 @@ def _common(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
 
 
 def _by_device(
-    checkpoint: Checkpoint, settings: Settings, profile: Profile, release: Release
+    checkpoint: Checkpoint, settings: Settings, profile: DeviceProfile, release: Release
 ) -> dict[str, Any]:
     longest = min(settings.max_tokens, checkpoint.max_tokens)
     step = max(profile.batch_tokens, longest)
@@ -145,7 +146,7 @@ def _overrides(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _dtype(checkpoint: Checkpoint, settings: Settings, profile: Profile) -> str:
+def _dtype(checkpoint: Checkpoint, settings: Settings, profile: DeviceProfile) -> str:
     if settings.dtype != "auto":
         return settings.dtype
     # Kernels of quantized weights want the type they were made for.

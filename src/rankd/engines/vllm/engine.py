@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, cast
 
-from rankd import metrics
 from rankd.engines.base import LISTENER, EngineInfo
-from rankd.engines.vllm.failures import DEAD, translated
-from rankd.engines.vllm.turns import Turns
+from rankd.engines.vllm.error_mapping import DEAD, translated
+from rankd.engines.vllm.priorities import Turns
 from rankd.errors import DeadlineExceeded, EngineDown, InternalError
+from rankd.telemetry import metrics
 from rankd.types import Prompt
 
 # A long call lets the loop turn after so many documents.
@@ -109,7 +109,7 @@ class VllmEngine:
     ) -> None:
         for name, prompt, turn in zip(names, prompts, turns, strict=True):
             # `type` tells vLLM that nothing is to be rendered or tokenized.
-            ready = {"type": "token", "prompt_token_ids": [*prompt.head, *prompt.tail]}
+            ready = {"type": "token", "prompt_token_ids": [*prompt.prefix, *prompt.suffix]}
             waiting.append(await self._llm.add_request(name, ready, self._params, priority=turn))
             if len(waiting) % _AT_A_TIME == 0:
                 await asyncio.sleep(0)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rankd.checkpoint import Checkpoint
 from rankd.engines.vllm.versions import Release
 from rankd.errors import BadSettings
+from rankd.models.checkpoint import Checkpoint
 
 Device = Literal["cuda", "npu", "cpu"]
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
+class DeviceProfile:
     """How vLLM is set up on one kind of device.
 
     Attributes:
@@ -34,7 +34,7 @@ class Profile:
     eager: bool = False
 
 
-CUDA = Profile(
+CUDA = DeviceProfile(
     device="cuda",
     block_size=None,  # 16: the smallest, so most of a head is shared.
     prefix_caching=True,
@@ -44,7 +44,7 @@ CUDA = Profile(
 )
 
 # Configuration-tested, not run on hardware.
-NPU = Profile(
+NPU = DeviceProfile(
     device="npu",
     block_size=128,  # All that its kernels know; vllm-ascend 0.23 would set 16 by itself.
     prefix_caching=False,  # Few heads fill a block of 128, and without it all kernels are plain.
@@ -53,7 +53,7 @@ NPU = Profile(
     batch_pairs=512,
 )
 
-CPU = Profile(
+CPU = DeviceProfile(
     device="cpu",
     block_size=32,  # Its default of 128 would share next to nothing.
     prefix_caching=True,
@@ -64,10 +64,10 @@ CPU = Profile(
     eager=True,  # Compiling takes minutes and needs a C++ compiler.
 )
 
-_PROFILES: dict[str, Profile] = {profile.device: profile for profile in (CUDA, NPU, CPU)}
+_PROFILES: dict[str, DeviceProfile] = {profile.device: profile for profile in (CUDA, NPU, CPU)}
 
 
-def profile_for(device: str, release: Release) -> Profile:
+def profile_for(device: str, release: Release) -> DeviceProfile:
     """The profile of a device, as `auto` or by name.
 
     Raises:

@@ -14,18 +14,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rankd.checkpoint import Checkpoint
+from rankd.config.redaction import redacted
+from rankd.config.settings import Settings
 from rankd.engines.base import EngineInfo
 from rankd.engines.vllm.args import accepted, engine_args
+from rankd.engines.vllm.compatibility import refuse_known_bad
 from rankd.engines.vllm.engine import VllmEngine
 from rankd.engines.vllm.profiles import profile_for
-from rankd.engines.vllm.refusals import refuse_known_bad
 from rankd.engines.vllm.versions import installed
 from rankd.errors import BadModel, SetupError
-from rankd.loading import Loading, tell
-from rankd.logs import dict_config
-from rankd.settings import Settings, blotted
-from rankd.types import Answers
+from rankd.models.checkpoint import Checkpoint
+from rankd.telemetry.logs import dict_config
+from rankd.telemetry.startup import StartupStep, report_step
+from rankd.types import AnswerTokenIds
 
 _log = logging.getLogger("rankd")
 
@@ -39,7 +40,7 @@ _ENVIRONMENT = {
 
 @asynccontextmanager
 async def open_engine(
-    checkpoint: Checkpoint, answers: Answers, settings: Settings
+    checkpoint: Checkpoint, answers: AnswerTokenIds, settings: Settings
 ) -> AsyncIterator[VllmEngine]:
     """Start vLLM and wait until its model is loaded.
 
@@ -53,7 +54,11 @@ async def open_engine(
     refuse_known_bad(checkpoint, profile, release, args)
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
-    tell(Loading(f"starting vLLM for {checkpoint.name}; it says itself how far it is", aloud=True))
+    report_step(
+        StartupStep(
+            f"starting vLLM for {checkpoint.name}; it says itself how far it is", draws_itself=True
+        )
+    )
     with _logging_as_we_do(settings):
         # In a frame of its own: vLLM's imports keep the frames they are called from, and with
         # them whatever these come to hold.
@@ -145,7 +150,7 @@ def _start(library: _Vllm, args: dict[str, Any], settings: Settings) -> Any:
     fields = {field.name for field in dataclasses.fields(library.args)}
     given = accepted(args, fields, asked=settings.vllm_args)
     dropped = sorted(args.keys() - given.keys())
-    _log.debug("vLLM's arguments: %s; dropped: %s", blotted("", given), dropped)
+    _log.debug("vLLM's arguments: %s; dropped: %s", redacted("", given), dropped)
     try:
         # Without a running loop `AsyncLLM` binds itself to the one that first awaits it.
         return library.llm.from_engine_args(

@@ -1,0 +1,319 @@
+"""The desk: one verb. Asks in, verdicts out."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import replace
+from itertools import islice
+
+from rankd.engines.base import Engine, heard_by, name_of, whose
+from rankd.errors import DeadlineExceeded, InternalError, InvalidRequest, TooLarge
+from rankd.prompts import EncodedRequest, PromptEncoder, refuse_many_chunks
+from rankd.ranking.admission import Admission, Ticket
+from rankd.ranking.billing import search_units
+from rankd.ranking.cache import ScoreCache
+from rankd.ranking.coalescing import SingleFlight
+from rankd.ranking.rate_limits import RateLimiter
+from rankd.ranking.results import PairScore, ResultStream, count_tokens, scored_documents
+from rankd.telemetry import metrics
+from rankd.telemetry.timings import current
+from rankd.types import Prompt, RankRequest, RankResult, ScoredDocument, Truncation
+
+# Tokens up to which a document is encoded to see whether it is known. One in chunks may have
+# millions; to encode them is the work that is to be saved.
+_PROBE = 100_000
+
+
+class Ranker:
+    """Decides how much is taken in, and turns logits into verdicts.
+
+    Attributes:
+        engine: what scores; it is ready.
+        encoder: what makes its prompts.
+        max_documents: in one request.
+        cache: scores that were computed before; by default it keeps none.
+        admission: what may wait; without limits until someone sets them.
+        limits: what each caller may ask for, likewise.
+        counted: whether what it ranks is counted in /metrics, likewise.
+    """
+
+    def __init__(
+        self,
+        encoder: PromptEncoder,
+        engine: Engine,
+        *,
+        max_documents: int,
+        cache: ScoreCache | None = None,
+    ) -> None:
+        self.engine = engine
+        self.encoder = encoder
+        self.max_documents = max_documents
+        self.admission = Admission()
+        self.limits = RateLimiter()
+        self.counted = False
+        self.cache = cache or ScoreCache()
+        self._flights = SingleFlight()
+
+    async def rank(self, request: RankRequest) -> list[ScoredDocument]:
+        """One verdict for each document, in the order of the request; see `Ask.partial`.
+
+        Raises:
+            RankError: a limit is passed, the deadline too, or the engine is down.
+        """
+        [results] = await self.rank_all([request])
+        return results
+
+    async def rank_all(self, requests: Sequence[RankRequest]) -> list[list[ScoredDocument]]:
+        """Several asks of one request: taken together, or refused together."""
+        return (await self.rank_measured(requests)).groups
+
+    async def rank_measured(
+        self,
+        requests: Sequence[RankRequest],
+        on_result: Callable[[ScoredDocument], None] | None = None,
+    ) -> RankResult:
+        """As `rank_all`, and how long its parts took.
+
+        Args:
+            tell: is told of each verdict of a single ask as soon as it is known, once; of
+                none before all of them are admitted.
+        """
+        self._refuse_too_many(requests)
+        timeline = current()
+        with self._place(requests) as ticket:
+            async with self._limits(requests).call(requests[0].caller):
+                began = time.perf_counter()
+                with timeline.stage("tokenise"):
+                    async with _in_time(requests):
+                        await self._refuse_crowded(requests)
+                        encoded = await self.encoder.encode(requests)
+                refuse_many_chunks(sum(len(one.prompts) for one in encoded))
+                ready = time.perf_counter()
+                prompts = [prompt for one in encoded for prompt in one.prompts]
+                told = None if on_result is None else ResultStream(encoded[0], on_result)
+                pairs = await self._score(requests, prompts, ticket, told)
+        scored = time.perf_counter()
+        rest = iter(pairs)
+        judged = [scored_documents(one, list(islice(rest, len(one.prompts)))) for one in encoded]
+        _refuse_unfinished(requests, judged)
+        groups = [[result for result in one if result is not None] for one in judged]
+        units = [_search_units(one, group) for one, group in zip(encoded, groups, strict=True)]
+        queueing = timeline.seconds().get("queue", 0.0)
+        ranking = RankResult(groups, ready - began, scored - ready, units, queueing)
+        if self.counted:
+            _count(ranking)
+        return ranking
+
+    def _place(self, requests: Sequence[RankRequest]) -> AbstractContextManager[Ticket]:
+        enter = (
+            self.admission.enter_background if _in_background(requests) else self.admission.enter
+        )
+        return enter(self._fewest_tokens(requests))
+
+    def _limits(self, requests: Sequence[RankRequest]) -> RateLimiter:
+        """Work in the background is no part of what its caller may ask for in a minute."""
+        return RateLimiter() if _in_background(requests) else self.limits
+
+    def _fewest_tokens(self, requests: Sequence[RankRequest]) -> int:
+        """What there is to compute at least; that nothing is, only the cache can tell."""
+        if self.cache.is_enabled and _may_share(requests):
+            return 0
+        return self.encoder.min_tokens(requests)
+
+    async def _refuse_crowded(self, requests: Sequence[RankRequest]) -> None:
+        """Refuse what will hardly fit, without the work of encoding it.
+
+        What is known needs no room. Whether that may be much, one document tells: where it
+        is known, the others may be, too, and only their exact price decides.
+        """
+        if _in_background(requests):
+            return
+        likely = self.encoder.estimated_tokens(requests)
+        if not self.admission.fits(likely) and not await self._knows_one(requests):
+            self.admission.check_room(likely, "by their length")
+
+    async def _knows_one(self, requests: Sequence[RankRequest]) -> bool:
+        if not self.cache.is_enabled or not _may_share(requests):
+            return False
+        request = next(request for request in requests if request.documents)
+        # Cut where it does not fit: it would be refused by its place among all of them.
+        refuses = (request.truncation or self.encoder.fit.truncation) == "refuse"
+        # Chunks that are only counted make nothing be refused.
+        refuses = refuses and bool(request.truncation or not request.max_chunks)
+        cuts: Truncation | None = "cut" if refuses else request.truncation
+        shortest = min(request.documents, key=len)
+        probe = replace(request, documents=(shortest,), truncation=cuts, details=False)
+        if self.encoder.estimated_tokens([probe]) > _PROBE:
+            return False
+        [one] = await self.encoder.encode([probe])
+        return bool(await self.cache.look_up(await self.cache.keys(one.prompts)))
+
+    async def _score(
+        self,
+        requests: Sequence[RankRequest],
+        prompts: Sequence[Prompt],
+        ticket: Ticket,
+        told: ResultStream | None,
+    ) -> list[PairScore]:
+        """What is known of each prompt, in order; what is not is admitted and computed.
+
+        Equal pairs are scored once: it saves work, and only then are their logits the
+        same to the last bit, so that they keep the order of the request.
+        """
+        with current().stage("cache"):
+            keys = await self.cache.keys(prompts)
+            pairs: dict[bytes, Prompt] = {}
+            for key, prompt in zip(keys, prompts, strict=True):
+                pairs.setdefault(key, prompt)
+            known = await self.look_up(requests, pairs)
+        missing = {key: prompt for key, prompt in pairs.items() if key not in known}
+        tokens = count_tokens(missing.values())
+        ticket.admit(tokens)
+        await self._limits(requests).charge(requests[0].caller, tokens)
+        if self.counted:
+            metrics.DEDUPLICATED.inc(len(prompts) - len(pairs))
+        if told is not None:
+            told.begin(keys, known)
+        computed = {}
+        if missing:
+            with current().scoring():
+                computed = await self.compute(requests, missing, told)
+        if told is not None:
+            computed = told.finish(computed)
+        ticket.done(tokens - count_tokens(missing[key] for key in computed))
+        logits = known | computed
+        return [PairScore(logits.get(key), key in known) for key in keys]
+
+    async def look_up(
+        self, requests: Sequence[RankRequest], keys: Iterable[bytes]
+    ) -> dict[bytes, float]:
+        """The logits that are known, by their keys; none for who wants them computed."""
+        return await self.cache.look_up(keys) if _may_share(requests) else {}
+
+    async def compute(
+        self,
+        requests: Sequence[RankRequest],
+        pairs: Mapping[bytes, Prompt],
+        told: ResultStream | None = None,
+    ) -> dict[bytes, float]:
+        """A logit for each pair that is scored in time, by its key."""
+        if not pairs:
+            return {}
+        priority = min(request.priority for request in requests)
+        deadline = earliest_deadline(requests)
+        shares = _may_share(requests)
+
+        async def call(pairs: Mapping[bytes, Prompt]) -> dict[bytes, float]:
+            scored: Sequence[float | None]
+            listener = None if told is None else told.listener(list(pairs))
+            try:
+                with whose(requests[0]), heard_by(listener):
+                    scored = await self.engine.score(
+                        list(pairs.values()), priority=priority, deadline=deadline
+                    )
+            except DeadlineExceeded as late:
+                scored = late.logits
+            _refuse_nonsense(scored)
+            rows = zip(pairs, scored, strict=True)
+            logits = {key: logit for key, logit in rows if logit is not None}
+            if self.counted:
+                metrics.COMPUTED_PAIRS.inc(len(logits))
+                metrics.COMPUTED_TOKENS.inc(count_tokens(pairs[key] for key in logits))
+            if shares:
+                self.cache.store(logits)
+            return logits
+
+        if not shares:
+            return await call(pairs)
+        return await self._flights.score(
+            pairs,
+            call,
+            caller=name_of(requests[0]),
+            priority=priority,
+            deadline=deadline,
+            # Of another's call nothing is to be had until all of it is scored.
+            joins=not all(request.partial for request in requests),
+        )
+
+    def _refuse_too_many(self, requests: Sequence[RankRequest]) -> None:
+        documents = sum(len(request.documents) for request in requests)
+        if documents == 0:
+            raise InvalidRequest("documents must not be empty", param="documents")
+        if documents > self.max_documents:
+            metrics.REFUSED.labels("request_documents").inc()
+            raise TooLarge(
+                f"{documents:,} documents in one request; the limit is {self.max_documents:,}",
+                param="documents",
+            )
+
+
+def _may_share(requests: Sequence[RankRequest]) -> bool:
+    return all(request.cache for request in requests)
+
+
+def _in_background(requests: Sequence[RankRequest]) -> bool:
+    return all(request.background for request in requests)
+
+
+def earliest_deadline(requests: Sequence[RankRequest]) -> float | None:
+    return min(
+        (request.deadline for request in requests if request.deadline is not None), default=None
+    )
+
+
+@asynccontextmanager
+async def _in_time(requests: Sequence[RankRequest]) -> AsyncIterator[None]:
+    """What is done in this block, before anything is scored, ends with the deadline."""
+    deadline = earliest_deadline(requests)
+    try:
+        async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
+            yield
+    except TimeoutError:
+        metrics.ABANDONED_REQUESTS.labels("deadline").inc()
+        raise DeadlineExceeded(
+            [None] * sum(len(request.documents) for request in requests)
+        ) from None
+
+
+def _refuse_unfinished(
+    requests: Sequence[RankRequest], judged: Sequence[Sequence[ScoredDocument | None]]
+) -> None:
+    """Unless the caller takes a part of the answer, and there is one."""
+    results = [result for one in judged for result in one]
+    missing = results.count(None)
+    if not missing:
+        return
+    metrics.ABANDONED_REQUESTS.labels("deadline").inc()
+    if missing == len(results) or not all(request.partial for request in requests):
+        raise DeadlineExceeded([None if result is None else result.logit for result in results])
+
+
+def _refuse_nonsense(logits: Sequence[float | None]) -> None:
+    """An overflow in half precision must not be sorted and served as a score."""
+    if not all(logit is None or math.isfinite(logit) for logit in logits):
+        raise InternalError(
+            "the model gave no number for a document; float16 overflows, --dtype bfloat16 does not"
+        )
+
+
+def _search_units(encoded: EncodedRequest, results: Sequence[ScoredDocument]) -> int:
+    return search_units(encoded.query_tokens, (result.kept_tokens for result in results))
+
+
+def _count(ranking: RankResult) -> None:
+    """The metrics count what answers say, and nothing that was not answered."""
+    usage = ranking.usage()
+    metrics.REQUEST_DOCUMENTS.observe(usage.documents)
+    metrics.REQUEST_TOKENS.observe(usage.prompt_tokens)
+    metrics.DOCUMENTS.inc(usage.documents)
+    metrics.CACHED_DOCUMENTS.inc(usage.cached_documents)
+    metrics.TOKENS.inc(usage.prompt_tokens)
+    metrics.CACHED_TOKENS.inc(usage.cached_tokens)
+    metrics.SEARCH_UNITS.inc(usage.search_units)
+    results = [result for group in ranking.groups for result in group]
+    metrics.TRUNCATED.inc(sum(result.truncated for result in results))
+    metrics.CHUNKED.inc(sum(result.chunks > 1 for result in results))

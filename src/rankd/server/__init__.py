@@ -1,0 +1,1 @@
+"""The HTTP server: the app, its middleware and the process around it."""

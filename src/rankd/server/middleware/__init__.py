@@ -1,0 +1,16 @@
+"""The door: pure ASGI middleware. Lets a request in, watches it, writes it down."""
+
+from rankd.server.middleware.access_log import AccessLogMiddleware
+from rankd.server.middleware.auth import ApiKeyMiddleware, KeyRing
+from rankd.server.middleware.body_limits import BodyLimitMiddleware
+from rankd.server.middleware.drain import DrainMiddleware
+from rankd.server.middleware.path_prefix import PathPrefixMiddleware
+
+__all__ = [
+    "AccessLogMiddleware",
+    "ApiKeyMiddleware",
+    "BodyLimitMiddleware",
+    "DrainMiddleware",
+    "KeyRing",
+    "PathPrefixMiddleware",
+]

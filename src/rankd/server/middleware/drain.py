@@ -1,0 +1,30 @@
+"""The last answers of a server that stops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_CLOSE = (b"connection", b"close")
+
+
+class DrainMiddleware:
+    """Closes each connection behind its answer, so that the client goes elsewhere next time.
+
+    Args:
+        stopping: whether the server was asked to stop.
+    """
+
+    def __init__(self, app: ASGIApp, *, stopping: Callable[[], bool]) -> None:
+        self._app = app
+        self._stopping = stopping
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def close(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._stopping():
+                others = [header for header in message["headers"] if header[0] != b"connection"]
+                message["headers"] = [*others, _CLOSE]
+            await send(message)
+
+        await self._app(scope, receive, close)

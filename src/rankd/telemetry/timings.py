@@ -1,0 +1,150 @@
+"""What is noted of a ranking while it goes on: which stage took how long.
+
+`Server-Timing`, `rankd_stage_duration_seconds` and the spans of traces are made of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, get_args
+
+from rankd.telemetry import metrics
+from rankd.types import RankResult
+
+StageName = Literal["parse", "tokenise", "cache", "queue", "engine", "render"]
+
+# Looked up once; and a dashboard finds a stage that never was.
+_COUNTS = {name: metrics.STAGE_SECONDS.labels(name) for name in get_args(StageName)}
+
+
+class Stage(NamedTuple):
+    """One stage of a ranking.
+
+    Attributes:
+        began, ended: by `time.perf_counter()`.
+        failed: it ended with an error, or was given up.
+    """
+
+    name: StageName
+    began: float
+    ended: float
+    failed: bool = False
+
+
+@dataclass(slots=True)
+class EngineStart:
+    """When the engine began with a call.
+
+    Attributes:
+        queues: the engine keeps a queue of its own and will say when it begins.
+        began: that moment, by `time.perf_counter()`; None before.
+    """
+
+    queues: bool = False
+    began: float | None = None
+
+    def begin(self) -> None:
+        """Called again when a call is run again; the first time counts."""
+        if self.began is None:
+            self.began = time.perf_counter()
+
+
+# Of this task's calls of the engine. No argument of `score`, because only an engine that keeps
+# a queue can say anything.
+TURN: ContextVar[EngineStart | None] = ContextVar("rankd.turn", default=None)
+
+
+@dataclass
+class StageTimings:
+    """The stages of one ranking, and what traces say of it beside them.
+
+    Attributes:
+        counted: whether its stages are counted in /metrics.
+        preset: by what it judges, as `rankd_instruction_requests_total` calls it.
+        documents: that were sent.
+        ranking: what became of it; None when it failed, or before.
+    """
+
+    counted: bool = False
+    dialect: str = ""
+    preset: str = ""
+    documents: int = 0
+    ranking: RankResult | None = None
+    stages: list[Stage] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: StageName) -> Iterator[None]:
+        """What happens in this block is the stage."""
+        began = time.perf_counter()
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            self.add(name, began, time.perf_counter(), failed=failed)
+
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """This block is the stage `queue` until the engine says that it begins, then `engine`.
+
+        All of it is `engine` where the engine keeps no queue, and where another request's call
+        computes the same pairs.
+        """
+        turn = EngineStart()
+        before = TURN.set(turn)
+        began = time.perf_counter()
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            TURN.reset(before)
+            ended = time.perf_counter()
+            if not turn.queues:
+                self.add("engine", began, ended, failed=failed)
+            elif turn.began is None:
+                self.add("queue", began, ended, failed=failed)
+            else:
+                self.add("queue", began, turn.began)
+                self.add("engine", turn.began, ended, failed=failed)
+
+    def add(self, name: StageName, began: float, ended: float, *, failed: bool = False) -> None:
+        self.stages.append(Stage(name, began, ended, failed))
+        if self.counted:
+            _COUNTS[name].observe(ended - began)
+
+    def seconds(self) -> dict[str, float]:
+        """Of each stage that was, in the order in which they began to be."""
+        seconds: dict[str, float] = {}
+        for stage in self.stages:
+            seconds[stage.name] = seconds.get(stage.name, 0.0) + stage.ended - stage.began
+        return seconds
+
+
+# Of the ranking that this task makes.
+TIMELINE: ContextVar[StageTimings | None] = ContextVar("rankd.timeline", default=None)
+
+
+def current() -> StageTimings:
+    """The timeline of this task's ranking; one that nobody reads where there is none."""
+    return TIMELINE.get() or StageTimings()
+
+
+def server_timing(timelines: Iterable[StageTimings], total: float) -> str:
+    """The value of the header `Server-Timing`, in milliseconds.
+
+    Rankings of one request go on beside each other: of each stage the longest is told.
+
+    Args:
+        total: seconds from the request's first byte until now.
+    """
+    longest: dict[str, float] = {}
+    for timeline in timelines:
+        for name, seconds in timeline.seconds().items():
+            longest[name] = max(seconds, longest.get(name, 0.0))
+    rows = (*longest.items(), ("total", total))
+    return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in rows)

@@ -1,0 +1,175 @@
+"""On the paths that vendors share, the body decides; the table of docs/api.md, row by row."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from rankd.dialects import DIALECTS, base, detect, openai, voyage
+from rankd.dialects.base import BodyMatcher
+from rankd.dialects.request import RERANK_PATHS
+from rankd.errors import SetupError
+
+API = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+
+QUERY = "What is the capital of China?"
+TEXTS = ["Lions hunt at night.", "The capital of China is Beijing."]
+
+# For each row of the table: bodies that it takes, and what their answers look like.
+BODIES: dict[str, list[dict[str, Any]]] = {
+    "dashscope": [{"input": {"query": QUERY, "documents": TEXTS}}],
+    "nim": [{"query": {"text": QUERY}, "passages": [{"text": text} for text in TEXTS]}],
+    "tei": [{"query": QUERY, "texts": TEXTS}],
+    "mixedbread": [{"query": QUERY, "input": TEXTS}],
+    "weaviate": [
+        {"query": QUERY, "documents": TEXTS, "property": ""},
+        {"query": QUERY, "property": TEXTS[1]},
+    ],
+    "voyage": [
+        {"query": QUERY, "documents": TEXTS, "top_k": None},
+        {"query": QUERY, "documents": TEXTS, "top_k": 1},
+        {"query": QUERY, "documents": TEXTS, "truncation": True},
+    ],
+    "openai": [{"query": QUERY, "documents": TEXTS}],
+}
+
+
+def rows() -> list[list[str]]:
+    """The cells of the table: what the body has, the dialect, the answer, the error."""
+    table = API.split("| the body has |")[1].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table]
+
+
+def test_the_table_has_every_dialect_in_its_order() -> None:
+    told = [row[1].strip("`") for row in rows()]
+
+    assert told == [dialect.name for dialect in detect.ORDER]
+
+
+@pytest.mark.parametrize("place", range(len(detect.ORDER)))
+def test_a_row_tells_what_its_dialect_claims(place: int) -> None:
+    told = rows()[place][0].replace("`", "").removesuffix(", or nothing of all this")
+
+    assert told.split(", or ") == [str(claim) for claim in detect.ORDER[place].matchers]
+
+
+@pytest.mark.parametrize("path", RERANK_PATHS)
+@pytest.mark.parametrize("place", range(len(detect.ORDER)))
+def test_a_row_tells_the_answer(client: TestClient, path: str, place: int) -> None:
+    _, dialect, shown, _ = rows()[place]
+    told = set(re.findall(r'"(\w+)"', shown))
+    always = set(re.findall(r'"(\w+)"(?!\?)', shown))
+
+    found = names(client.post(path, json=BODIES[dialect.strip("`")][0]).json())
+
+    if told:
+        assert always <= found <= told | {"prompt_tokens", "total_tokens"}
+    else:
+        assert {"id", "object", "created", "model", "results", "meta", "usage"} <= found
+
+
+@pytest.mark.parametrize(
+    ("dialect", "body"),
+    [(name, body) for name, bodies in BODIES.items() for body in bodies],
+)
+def test_a_row_tells_the_error(client: TestClient, dialect: str, body: dict[str, Any]) -> None:
+    [error] = [row[3] for row in rows() if row[1] == f"`{dialect}`"]
+
+    refused = client.post("/rerank", json=body | {"query": ""} | broken(body))
+
+    assert refused.status_code == 400
+    answer = refused.json()
+    assert isinstance(answer["error"], str if error == "a string" else dict)
+    assert answer["message"] == answer["detail"]
+    assert answer["message"].endswith("query must not be empty")
+
+
+def names(value: Any) -> set[str]:
+    """Every field's name, at any depth."""
+    if isinstance(value, list):
+        return set().union(*map(names, value))
+    if isinstance(value, dict):
+        return set(value) | set().union(*map(names, value.values()))
+    return set()
+
+
+def broken(body: dict[str, Any]) -> dict[str, Any]:
+    return {"input": {**body["input"], "query": ""}} if isinstance(body.get("input"), dict) else {}
+
+
+@pytest.mark.parametrize(
+    ("body", "dialect"),
+    [
+        # The first row that fits, where two do.
+        ({"query": "q", "texts": ["a"], "documents": ["a"]}, "tei"),
+        ({"query": "q", "passages": ["a"], "texts": ["a"]}, "nim"),
+        ({"query": "q", "documents": ["a"], "property": "", "top_k": 1}, "weaviate"),
+        ({"query": "q", "documents": ["a"], "input": ["a"]}, "mixedbread"),
+        # A null is as good as absent ...
+        ({"query": "q", "documents": ["a"], "texts": None}, "openai"),
+        ({"query": "q", "documents": ["a"], "input": None}, "openai"),
+        ({"query": "q", "documents": ["a"], "passages": None}, "openai"),
+        # ... but for Voyage's client, which sends one.
+        ({"query": "q", "documents": ["a"], "top_k": None}, "voyage"),
+        ({"query": "q", "documents": None, "top_k": 1}, "openai"),
+        # Our own words for what Voyage has a boolean for are not Voyage's.
+        ({"query": "q", "documents": ["a"], "truncation": "chunk"}, "openai"),
+        ({"query": "q", "documents": ["a"], "truncation": "true"}, "voyage"),
+        ({"query": "q", "documents": ["a"], "truncation": None}, "voyage"),
+        # A text where an object or an array was meant is nobody's.
+        ({"query": "q", "input": "a"}, "openai"),
+        ({"query": "q"}, "openai"),
+        ({}, "openai"),
+    ],
+)
+def test_who_speaks(body: dict[str, Any], dialect: str) -> None:
+    assert detect.dialect_of(body).name == dialect
+
+
+def test_fields_of_a_row_that_lost_are_named(client: TestClient) -> None:
+    reply = client.post("/rerank", json={"query": "q", "texts": ["a"], "documents": ["b"]})
+
+    assert len(reply.json()) == 1
+    assert reply.headers["x-rankd-warnings"] == "unknown field 'documents' was ignored"
+
+
+def test_every_dialect_stands_under_its_prefix(client: TestClient) -> None:
+    prefixes = set(re.findall(r"`/(\w+)`", API.split("A **prefix**")[1].split("Under each")[0]))
+
+    assert prefixes == {dialect.name for dialect in DIALECTS}
+    for prefix in prefixes:
+        assert client.get(f"/{prefix}/health").status_code == 200
+        assert client.get(f"/{prefix}/v1/models").json()["data"][0]["id"] == "builtin"
+
+
+def test_a_claim_that_another_one_hides_refuses_to_start() -> None:
+    class Greedy(openai.OpenAI):
+        name = "greedy"
+
+    with pytest.raises(SetupError, match="greedy and openai both claim bodies with documents"):
+        detect.refuse_ambiguous_matchers((Greedy(), openai.dialect))
+    with pytest.raises(SetupError, match="openai and voyage both claim bodies with documents"):
+        detect.refuse_ambiguous_matchers((openai.dialect, voyage.dialect))
+    detect.refuse_ambiguous_matchers((voyage.dialect, openai.dialect))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "hides"),
+    [
+        ({"a": "any"}, {"a": "any"}, True),
+        ({"a": "any"}, {"a": "array"}, True),
+        ({"a": "array"}, {"a": "any"}, False),
+        ({"a": "array"}, {"a": "object"}, False),
+        ({"a": "present"}, {"a": "any", "b": "any"}, True),
+        ({"a": "any", "b": "any"}, {"a": "any"}, False),
+        ({"a": "any"}, {"a": "present"}, False),
+    ],
+)
+def test_one_claim_hides_another(
+    first: dict[str, base.Kind], second: dict[str, base.Kind], hides: bool
+) -> None:
+    assert BodyMatcher.on(**first).hides(BodyMatcher.on(**second)) is hides

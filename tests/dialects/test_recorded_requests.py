@@ -1,0 +1,169 @@
+"""Applications that cannot be installed here: their requests, sent as they send them.
+
+Each file of `wire/` is what one application puts on the wire, read from its source; the
+headers are those it sets itself. `readers.py` does with the answer what it does.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from readers import COMPLAINTS, READERS, Exchange, Scores, question
+
+from rankd.config.settings import Settings
+from support.calling import calling
+
+WIRES = {path.stem: path for path in sorted((Path(__file__).parent / "wire").glob("*.json"))}
+
+# Answers that no server can give on one path, with what to use instead.
+CONFLICTS = {
+    "milvus-sglang": "wants a bare list where all others want an object, for the same body "
+    "on the same path; Milvus' providers tei and vllm work",
+}
+
+# Whose words an application speaks: it works at that vendor's prefix, too.
+PREFIXES = {
+    "cohere": "cohere",
+    "jina": "jina",
+    "librechat": "jina",
+    "voyage": "voyage",
+    "nvidia": "nim",
+    "tongyi": "dashscope",
+    "dashscope": "dashscope",
+    "xinference": "xinference",
+    "siliconflow": "siliconflow",
+    "siliconcloud": "siliconflow",
+    "vllm": "vllm",
+    "tei": "tei",
+    "huggingface": "tei",
+    "transformers": "weaviate",
+    "sglang": "sglang",
+}
+
+KEY = "not-a-real-key"  # What every recorded request sends that sends a key at all.
+
+
+def requests(name: str) -> list[dict[str, Any]]:
+    recorded: list[dict[str, Any]] = json.loads(WIRES[name].read_text(encoding="utf-8"))["requests"]
+    return recorded
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[TestClient]:
+    """The same server, with a key."""
+    settings = Settings(engine="fake", max_documents=20, api_keys=(KEY,))
+    with calling(settings) as client:
+        yield client
+
+
+def test_every_application_has_a_reader() -> None:
+    assert set(READERS) == set(WIRES)
+    assert set(COMPLAINTS) <= set(WIRES)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=pytest.mark.xfail(reason=CONFLICTS[name], strict=True)
+            if name in CONFLICTS
+            else (),
+        )
+        for name in WIRES
+    ],
+)
+def test_an_application_understands_the_answer(client: TestClient, name: str) -> None:
+    exchanges = [send(client, request) for request in requests(name)]
+
+    understood = READERS[name](exchanges)
+
+    assert understood == pytest.approx(truth(client, exchanges[-1].asked))
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [
+        (name, prefix)
+        for name in WIRES
+        for vendor, prefix in PREFIXES.items()
+        if vendor in name and not requests(name)[-1]["path"].startswith(f"/{prefix}/")
+    ],
+)
+def test_an_application_understands_its_vendors_prefix(
+    client: TestClient, name: str, prefix: str
+) -> None:
+    exchanges = [
+        send(client, {**request, "path": f"/{prefix}{request['path']}"})
+        for request in requests(name)
+    ]
+
+    understood = READERS[name](exchanges)
+
+    assert understood == pytest.approx(truth(client, exchanges[-1].asked))
+
+
+@pytest.mark.parametrize("name", sorted(COMPLAINTS))
+def test_an_application_shows_why_it_was_refused(client: TestClient, name: str) -> None:
+    request = requests(name)[-1]
+    body = json.loads(text_of(request))
+
+    refused = send(client, {**request, "body_text": json.dumps({**body, "query": ""})})
+
+    assert refused.status == 400
+    assert "query" in COMPLAINTS[name](refused)
+
+
+@pytest.mark.parametrize("name", WIRES)
+def test_an_application_gets_in_with_the_key_it_sends(guarded: TestClient, name: str) -> None:
+    """Those without a field for a key are given one in the URL: `http://any:KEY@host`."""
+    url = "Basic " + base64.b64encode(f"any:{KEY}".encode()).decode()
+
+    for request in requests(name):
+        headers = {header.lower(): value for header, value in request["headers"].items()}
+        if request["method"] == "POST" and not (headers.keys() & {"api-key", "authorization"}):
+            headers["authorization"] = url
+        exchange = send(guarded, {**request, "headers": headers})
+        if headers.get("authorization") == "":  # Dify, when its user typed no key.
+            assert exchange.status == 401
+        else:
+            assert exchange.status in (200, 204), exchange.text
+
+
+def test_the_example_tells_documents_apart(client: TestClient) -> None:
+    scores = truth(client, json.loads(text_of(requests("fastgpt")[-1])))
+
+    assert len(set(scores.values())) == len(scores)
+
+
+def send(client: TestClient, request: dict[str, Any]) -> Exchange:
+    text = text_of(request)
+    reply = client.request(
+        request["method"], request["path"], headers=request["headers"], content=text.encode()
+    )
+    return Exchange(json.loads(text) if text else None, reply.status_code, reply.text)
+
+
+def text_of(request: dict[str, Any]) -> str:
+    """The body as the application writes it; empty when there is none."""
+    if "body_text" in request:
+        return str(request["body_text"])
+    return json.dumps(request["body"], ensure_ascii=False) if "body" in request else ""
+
+
+def truth(client: TestClient, body: dict[str, Any]) -> Scores:
+    """The same question in our own words, cut to as many as the application asked for."""
+    query, documents = question(body)
+    plain = {"query": query, "documents": documents, "raw_scores": "passages" in body}
+    reply = client.post("/v1/rerank", content=json.dumps(plain).encode())
+    assert reply.status_code == 200, reply.text
+    results = reply.json()["results"]
+    options = {**body, **body.get("parameters", {})}
+    most = options.get("top_n") or options.get("top_k")
+    return {result["index"]: result["relevance_score"] for result in results[:most]}

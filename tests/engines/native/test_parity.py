@@ -1,0 +1,219 @@
+"""The packed forward against transformers, one pair at a time, in float32."""
+
+from __future__ import annotations
+
+import random
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from rankd.engines.native.architecture import read_architecture
+from rankd.engines.native.framing import TokenBatch
+from rankd.engines.native.model import Qwen3Model
+from rankd.engines.native.prefix_cache import BYTES
+from rankd.engines.native.weights import load
+from rankd.models.checkpoint import Checkpoint, locate
+from rankd.types import AnswerTokenIds, Prompt
+from support.checkpoints import NO, YES, make_checkpoint
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "tied": {"heads": 4, "kv_heads": 2},
+    "untied, every head its own": {"tied": False, "heads": 4, "kv_heads": 4, "layers": 3},
+    "four heads share, wide heads": {"heads": 8, "kv_heads": 2, "head_dim": 32, "hidden": 48},
+    "classifier": {"classifier": True, "heads": 4, "kv_heads": 1},
+    "sharded, one layer": {"sharded": True, "layers": 1},
+    "stored in bfloat16, untied, sharded": {"dtype": "bfloat16", "tied": False, "sharded": True},
+    "stored in float16, classifier": {"dtype": "float16", "classifier": True},
+    "published head width": {"head_dim": 128, "hidden": 96, "mlp": 200, "layers": 4},
+}
+
+TEXTS = [
+    "a",
+    "Paris is the capital of France.",
+    "The quick brown fox jumps over the lazy dog, again and again. " * 6,
+    "北京是中华人民共和国的首都，也是全国的政治中心。" * 4,
+    "👩‍👩‍👧 🎉🎉 naïve café — ½ ﷽ \u200b zero width",
+    "def f(x):\n    return {k: v ** 2 for k, v in x.items() if v}\n\n\n" * 5,
+    "x" * 300,
+    "",
+]
+
+
+@dataclass(frozen=True)
+class Ours:
+    """The native forward, in this process."""
+
+    checkpoint: Checkpoint
+    dtype: torch.dtype = torch.float32
+
+    def model(self, head_bytes: int = BYTES) -> Qwen3Model:
+        shape = read_architecture(self.checkpoint.config)
+        weights = load(
+            self.checkpoint.weights, shape, AnswerTokenIds(YES, NO), torch.device("cpu"), self.dtype
+        )
+        return Qwen3Model(weights, shape, head_bytes)
+
+    @cached_property
+    def _kept(self) -> Qwen3Model:
+        return self.model()
+
+    def score(self, prompts: Sequence[Prompt]) -> list[float]:
+        return score(self._kept, prompts)
+
+
+def score(model: Qwen3Model, prompts: Sequence[Prompt]) -> list[float]:
+    """The prompts as one batch."""
+    heads = list(dict.fromkeys(prompt.prefix for prompt in prompts))
+    tails = [(heads.index(prompt.prefix), array("i", prompt.suffix)) for prompt in prompts]
+    return model.score(TokenBatch([array("i", head) for head in heads], tails))
+
+
+def transformers_logits(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> list[float]:
+    """The published example's arithmetic: the whole model, the last token, two of its logits."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    kind = AutoModelForSequenceClassification if checkpoint.is_classifier else AutoModelForCausalLM
+    model = kind.from_pretrained(checkpoint.path, dtype=torch.float32).eval()
+    logits = []
+    with torch.inference_mode():
+        for prompt in prompts:
+            # One token's logits, for memory; the arithmetic of that token is the same.
+            keep = {} if checkpoint.is_classifier else {"logits_to_keep": 1}
+            row = model(torch.tensor([prompt.prefix + prompt.suffix]), **keep).logits.squeeze()
+            logits.append(float(row if checkpoint.is_classifier else row[YES] - row[NO]))
+    return logits
+
+
+@pytest.fixture(scope="module")
+def tokenizer(qwen: Path) -> Tokenizer:
+    return Tokenizer.from_file(str(qwen / "tokenizer.json"))
+
+
+@pytest.fixture(scope="module")
+def ask(tokenizer: Tokenizer) -> Callable[[str, Sequence[str]], list[Prompt]]:
+    """Prompts in the form of Qwen3-Reranker, from a query and documents."""
+
+    def prompts(query: str, documents: Sequence[str]) -> list[Prompt]:
+        head = tuple(
+            tokenizer.encode(
+                "<|im_start|>system\nJudge whether the Document meets the requirements.<|im_end|>\n"
+                f"<|im_start|>user\n<Instruct>: find it\n<Query>: {query}\n<Document>:"
+            ).ids
+        )
+        end = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+        return [Prompt(head, tuple(tokenizer.encode(" " + text + end).ids)) for text in documents]
+
+    return prompts
+
+
+Ask = Callable[[str, Sequence[str]], list[Prompt]]
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Ours:
+    folder = tmp_path_factory.mktemp("parity") / "wide"
+    return Ours(locate(str(make_checkpoint(folder, hidden=96, layers=4, head_dim=32))))
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_logits_are_those_of_transformers(shape: dict[str, Any], ask: Ask, tmp_path: Path) -> None:
+    checkpoint = locate(str(make_checkpoint(tmp_path / "model", seed=3, **shape)))
+    prompts = ask("capital of France", TEXTS) + ask("首都在哪里？", TEXTS[:4])
+
+    expected = transformers_logits(checkpoint, prompts)
+
+    assert max(expected) - min(expected) > 0.5
+    assert Ours(checkpoint).score(prompts) == pytest.approx(expected, abs=1e-3)
+
+
+def test_documents_of_one_to_four_thousand_tokens(ours: Ours, tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode(
+        "".join(f"Chapter {n}: 第{n}章 it happened so.\n" for n in range(400))
+    ).ids
+    head = tuple(ids[500:567])
+    lengths = (1, 2, 255, 256, 257, 700, 4000)
+    prompts = [Prompt(head, tuple(ids[place : place + length])) for place, length in
+               enumerate(lengths)]  # fmt: skip
+
+    assert [len(prompt.suffix) for prompt in prompts] == list(lengths)
+    expected = transformers_logits(ours.checkpoint, prompts)
+
+    assert ours.score(prompts) == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_long_query_and_no_head_at_all(ours: Ours) -> None:
+    dice = random.Random(0)
+    long = tuple(dice.randrange(151_000) for _ in range(1500))
+    prompts = [Prompt(long, (5, 6, 7)), Prompt(long, (8,)), Prompt((), long[:40]), Prompt((), (9,))]
+
+    expected = transformers_logits(ours.checkpoint, prompts)
+
+    assert ours.score(prompts) == pytest.approx(expected, abs=1e-3)
+
+
+def _neighbours(count: int) -> list[Prompt]:
+    """Prompts of other heads and of equal, shorter and longer tails."""
+    dice = random.Random(1)
+    heads = [tuple(dice.randrange(151_000) for _ in range(size)) for size in (3, 30, 80)]
+    return [
+        Prompt(dice.choice(heads), tuple(dice.randrange(151_000) for _ in range(length)))
+        for length in (dice.choice((1, 7, 7, 7, 30, 90, 300)) for _ in range(count))
+    ]
+
+
+def test_a_pair_scores_the_same_alone_and_among_a_hundred(ours: Ours, ask: Ask) -> None:
+    pairs = ask("capital of France", TEXTS)
+    others = _neighbours(100)
+
+    alone = [ours.score([pair])[0] for pair in pairs]
+    among = ours.score(others[:50] + pairs + others[50:])[50 : 50 + len(pairs)]
+
+    assert among == pytest.approx(alone, abs=1e-4)
+
+
+def test_equal_documents_score_equal(ours: Ours, ask: Ask) -> None:
+    pair = ask("capital of France", TEXTS[2:3])
+
+    logits = ours.score(pair * 9)
+
+    assert logits == pytest.approx(logits[:1] * 9, abs=1e-5)
+
+
+@pytest.mark.parametrize("head_bytes", [0, 100_000, BYTES])
+def test_scores_do_not_depend_on_what_the_cache_held(head_bytes: int, ours: Ours, ask: Ask) -> None:
+    model = ours.model(head_bytes)
+    fresh = score(ours.model(), ask("capital of France", TEXTS))
+    # Shares its beginning with the question, then all of it but the end, then goes beyond it.
+    for query in ("largest city", "capital of Spain", "capital of France and its history"):
+        score(model, ask(query, TEXTS[:2]) + _neighbours(5))
+
+    first, second = (score(model, ask("capital of France", TEXTS)) for _ in range(2))
+
+    assert first == pytest.approx(fresh, abs=1e-4)
+    assert second == pytest.approx(fresh, abs=1e-4)
+
+
+def test_a_request_split_over_batches_scores_as_one(ours: Ours, ask: Ask) -> None:
+    prompts = ask("capital of France", TEXTS)
+    model = ours.model()
+
+    split = [logit for pair in prompts for logit in score(model, [pair])]
+
+    assert split == pytest.approx(ours.score(prompts), abs=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_near(dtype: torch.dtype, ours: Ours, ask: Ask) -> None:
+    prompts = ask("capital of France", TEXTS)
+
+    logits = Ours(ours.checkpoint, dtype).score(prompts)
+
+    assert logits != pytest.approx(ours.score(prompts), abs=1e-5)
+    assert logits == pytest.approx(ours.score(prompts), abs=0.25)

@@ -1,0 +1,264 @@
+"""The child process: how it starts, what it says when it cannot, how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from rankd.config.settings import Settings
+from rankd.engines.native import NativeEngine, open_engine
+from rankd.errors import BadModel, BadSettings, EngineDown, SetupError
+from rankd.models.checkpoint import locate
+from rankd.types import AnswerTokenIds, Prompt
+from support.checkpoints import NO, YES, make_checkpoint
+
+ANSWERS = AnswerTokenIds(YES, NO)
+SETTINGS = Settings(device="cpu", threads=1)
+PROMPTS = [Prompt((1, 2, 3), (4, 5))] * 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("process") / "model", tokenizer=False)
+
+
+def _gone(pid: int, within: float) -> bool:
+    """No such process, or one that ended and waits to be collected."""
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _open_fails(folder: Path, settings: Settings = SETTINGS) -> SetupError:
+    async def attempt() -> None:
+        async with open_engine(locate(str(folder)), ANSWERS, settings):
+            pytest.fail("it opened")
+
+    with pytest.raises(SetupError) as caught:
+        asyncio.run(attempt())
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def test_importing_the_engine_does_not_import_torch() -> None:
+    code = "import sys, rankd.engines.native; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_serving_does_not_import_torch(folder: Path) -> None:
+    code = f"""
+        import asyncio, sys
+        from rankd.models.checkpoint import locate
+        from rankd.engines.native import open_engine
+        from rankd.config.settings import Settings
+        from rankd.types import AnswerTokenIds, Prompt
+
+        async def serve():
+            settings = Settings(device="cpu", threads=1)
+            answers = AnswerTokenIds({YES}, {NO})
+            async with open_engine(locate({str(folder)!r}), answers, settings) as it:
+                return await it.score([Prompt((1,), (2,))])
+
+        print(len(asyncio.run(serve())), "torch" in sys.modules)
+    """
+    program = [sys.executable, "-c", textwrap.dedent(code)]
+
+    assert subprocess.run(program, capture_output=True, check=True).stdout == b"1 False\n"
+
+
+def test_what_a_library_prints_cannot_garble_the_answers() -> None:
+    code = """
+        import os
+        from rankd.engines.native.worker import _private_stdout
+
+        replies = _private_stdout()
+        print("noise", flush=True)
+        os.system("echo more noise")
+        replies.write(b"answer")
+        replies.flush()
+    """
+    program = [sys.executable, "-c", textwrap.dedent(code)]
+
+    run = subprocess.run(program, capture_output=True, check=True)
+
+    assert run.stdout == b"answer"
+    assert run.stderr == b"noise\nmore noise\n"
+
+
+def test_a_killed_worker_fails_every_call_and_every_check(folder: Path) -> None:
+    long = [Prompt((1,), (2,) * 400)] * 500
+
+    async def kill(engine: NativeEngine) -> list[BaseException]:
+        waiting = [asyncio.create_task(engine.score(long)) for _ in range(3)]
+        await asyncio.sleep(0.3)
+        os.kill(engine.pid, signal.SIGKILL)
+        ended = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
+        late = await asyncio.gather(engine.score(PROMPTS), engine.check(), return_exceptions=True)
+        return [problem for problem in (*ended, *late) if isinstance(problem, BaseException)]
+
+    async def scene() -> list[BaseException]:
+        async with open_engine(locate(str(folder)), ANSWERS, SETTINGS) as engine:
+            return await kill(engine)
+
+    problems = asyncio.run(scene())
+
+    assert [type(problem) for problem in problems] == [EngineDown] * 5
+    assert "killed by SIGKILL" in str(problems[0])
+
+
+def test_signals_meant_for_the_group_do_not_end_the_worker(folder: Path) -> None:
+    async def scene() -> tuple[int, list[float]]:
+        async with open_engine(locate(str(folder)), ANSWERS, SETTINGS) as engine:
+            for name in (signal.SIGINT, signal.SIGTERM):
+                os.kill(engine.pid, name)
+            await asyncio.sleep(0.2)
+            await engine.check()
+            return engine.pid, await engine.score(PROMPTS)
+
+    pid, logits = asyncio.run(scene())
+
+    assert len(logits) == 3
+    assert _gone(pid, within=0.1)
+
+
+def test_closing_abandons_the_work_and_leaves_no_process(folder: Path) -> None:
+    long = [Prompt((1,), (2,) * 400)] * 500
+
+    async def scene() -> tuple[int, BaseException | list[float]]:
+        async with open_engine(locate(str(folder)), ANSWERS, SETTINGS) as engine:
+            call = asyncio.create_task(engine.score(long))
+            await asyncio.sleep(0.3)
+        (answer,) = await asyncio.gather(call, return_exceptions=True)
+        return engine.pid, answer
+
+    pid, answer = asyncio.run(scene())
+
+    assert isinstance(answer, EngineDown)
+    assert _gone(pid, within=0.1)
+
+
+def test_a_start_that_is_cancelled_leaves_no_process(folder: Path) -> None:
+    def children() -> set[str]:
+        return set(Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split())
+
+    async def scene() -> list[str]:
+        async def start() -> None:
+            async with open_engine(locate(str(folder)), ANSWERS, SETTINGS):
+                pass
+
+        before = children()
+        starting = asyncio.create_task(start())
+        await asyncio.sleep(0.3)
+        spawned = list(children() - before)
+        starting.cancel()
+        await asyncio.wait([starting])
+        return spawned
+
+    spawned = asyncio.run(scene())
+
+    assert len(spawned) == 1
+    assert _gone(int(spawned[0]), within=0.1)
+
+
+@pytest.mark.parametrize("loading", [True, False], ids=["while it loads", "when it is ready"])
+def test_the_worker_ends_when_its_parent_is_killed(folder: Path, loading: bool) -> None:
+    code = f"""
+        import asyncio, os
+        from rankd.models.checkpoint import locate
+        from rankd.engines.native.process import WorkerProcess
+        from rankd.engines.native.engine import _job
+        from rankd.config.settings import Settings
+        from rankd.types import AnswerTokenIds
+
+        async def serve():
+            settings = Settings(device="cpu", threads=1)
+            job = _job(locate({str(folder)!r}), AnswerTokenIds({YES}, {NO}), settings)
+            worker = await WorkerProcess.spawn(job)
+            if not {loading}:
+                await worker.hello()
+            print(worker.pid, flush=True)
+            await asyncio.sleep(60)
+
+        asyncio.run(serve())
+    """
+    program = [sys.executable, "-c", textwrap.dedent(code)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        parent.kill()
+
+    assert _gone(worker, within=10)
+
+
+def test_weights_that_do_not_fit_are_one_sentence(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "model", hidden=8, head_dim=4, mlp=8, tokenizer=False)
+    config = folder / "config.json"
+    config.write_text(
+        config.read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3')
+    )
+
+    problem = _open_fails(folder)
+
+    assert isinstance(problem, BadModel)
+    assert str(problem) == "the weights lack model.layers.2.input_layernorm.weight"
+
+
+def test_a_configuration_that_is_not_computed_is_refused_at_once(folder: Path) -> None:
+    checkpoint = locate(str(folder))
+    checkpoint.config["attention_bias"] = True
+
+    async def attempt() -> None:
+        async with open_engine(checkpoint, ANSWERS, SETTINGS):
+            pytest.fail("it opened")
+
+    with pytest.raises(BadModel, match="biases in its attention"):
+        asyncio.run(attempt())
+
+
+def test_a_device_that_is_not_there_is_named(folder: Path) -> None:
+    problem = _open_fails(folder, Settings(device="npu"))
+
+    assert isinstance(problem, BadSettings)
+    assert "device = 'npu', but torch" in str(problem)
+
+
+def test_a_worker_without_torch_says_how_to_get_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+
+    problem = _open_fails(folder)
+
+    assert str(problem) == (
+        "the native engine cannot start (no torch here): pip install 'rankd[native]'"
+    )
+
+
+def test_a_worker_that_dies_while_it_starts_is_a_setup_error(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch.py").write_text("import os; os.kill(os.getpid(), 9)")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+
+    problem = _open_fails(folder)
+
+    assert str(problem) == (
+        "the native engine's process was killed by SIGKILL (out of memory?) "
+        "before the model was loaded"
+    )

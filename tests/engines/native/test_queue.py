@@ -1,0 +1,376 @@
+"""Who is next, without a model, a clock or an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rankd.engines.base import whose
+from rankd.engines.native.queue import Queue, QueuedCall
+from rankd.types import Prompt, RankRequest
+
+
+def _call(*lengths: int, priority: int = 0, head: int = 0) -> QueuedCall:
+    shared = (1,) * head
+    return QueuedCall([Prompt(shared, (2,) * length) for length in lengths], priority)
+
+
+def _queue(*calls: QueuedCall, slice_tokens: int = 1) -> Queue:
+    queue = Queue(slice_tokens)
+    for call in calls:
+        queue.add(call)
+    return queue
+
+
+def _names(batch: Iterable[tuple[QueuedCall, int]], **calls: QueuedCall) -> str:
+    names = {call: name for name, call in calls.items()}
+    return "".join(names[call] for call, _ in batch)
+
+
+def test_a_call_gives_its_prompts_in_order() -> None:
+    call = _call(3, 1, 2)
+
+    assert _queue(call).take(100) == [(call, 0), (call, 1), (call, 2)]
+
+
+def test_an_empty_queue_gives_an_empty_batch() -> None:
+    assert _queue().take(100) == []
+
+
+def test_a_batch_stays_within_its_budget_but_is_never_empty() -> None:
+    queue = _queue(_call(40, 40, 40, 500, 10))
+
+    assert [len(queue.take(100)) for _ in range(4)] == [2, 1, 1, 1]
+    assert queue.take(100) == []
+
+
+def test_a_new_head_counts_and_a_known_one_does_not() -> None:
+    queue = _queue(_call(*[10] * 12, head=50))
+
+    assert [len(queue.take(100)) for _ in range(2)] == [5, 7]
+
+
+def test_lower_priority_goes_first() -> None:
+    late, soon = _call(1, 1, priority=5), _call(1, 1, priority=-1)
+
+    assert _names(_queue(late, soon).take(100), l=late, s=soon) == "ssll"
+
+
+def test_calls_take_turns() -> None:
+    a, b, c = _call(1, 1, 1), _call(1, 1), _call(1)
+
+    assert _names(_queue(a, b, c).take(100), a=a, b=b, c=c) == "abcaba"
+
+
+def test_turns_are_of_tokens_not_of_prompts() -> None:
+    long, short = _call(30, 30, 30), _call(10, 10, 10, 10, 10)
+
+    order = _names(_queue(long, short).take(1000), L=long, s=short)
+
+    assert order == "LsssLssL"
+
+
+def test_a_late_call_neither_jumps_ahead_for_long_nor_waits_for_the_large_one() -> None:
+    large = _call(*[10] * 1000)
+    queue = _queue(large)
+    queue.take(5000)
+    small = _call(10, 10, 10)
+    queue.add(small)
+
+    batch = _names(queue.take(100), L=large, s=small)
+
+    assert batch.count("s") == 3
+    assert batch.count("L") == 7
+    assert "ss" not in batch
+
+
+def test_a_dropped_call_leaves_nothing_behind() -> None:
+    gone, kept = _call(10, 10), _call(10, 10)
+    queue = _queue(gone, kept)
+
+    queue.drop(gone)
+
+    assert queue.tokens == 20
+    assert _names(queue.take(100), k=kept) == "kk"
+    assert queue.tokens == 0
+    assert queue.take(100) == []
+
+
+def test_dropping_twice_or_after_the_end_changes_nothing() -> None:
+    call = _call(10, 10)
+    queue = _queue(call)
+    queue.take(15)
+
+    queue.drop(call)
+    queue.drop(call)
+
+    assert queue.tokens == 0
+    assert queue.take(100) == []
+
+
+@given(
+    calls=st.lists(
+        st.tuples(st.lists(st.integers(1, 50), min_size=1, max_size=8), st.integers(-2, 2)),
+        max_size=8,
+    ),
+    budget=st.integers(1, 120),
+    slice_tokens=st.integers(1, 120),
+)
+def test_every_prompt_is_handed_out_once(
+    calls: list[tuple[list[int], int]], budget: int, slice_tokens: int
+) -> None:
+    waiting = [_call(*lengths, priority=priority) for lengths, priority in calls]
+    queue = _queue(*waiting, slice_tokens=slice_tokens)
+
+    seen = []
+    while batch := queue.take(budget):
+        sizes = [len(call.prompts[place].suffix) for call, place in batch]
+        assert sum(sizes) <= budget or len(batch) == 1
+        seen += batch
+
+    expected = [(call, place) for call in waiting for place in range(len(call.prompts))]
+    assert sorted(seen, key=expected.index) == expected
+    assert queue.tokens == 0
+
+
+def test_a_turn_is_a_slice_of_a_call() -> None:
+    a, b, c = _call(*[10] * 5), _call(*[10] * 4), _call(10, 10)
+    queue = _queue(a, b, c, slice_tokens=30)
+
+    order = "".join(_names(queue.take(20), a=a, b=b, c=c) for _ in range(6))
+
+    assert order == "aaabbbccaab"
+
+
+def test_callers_take_turns_by_slices_too() -> None:
+    theirs = [_owned("they", *[10] * 3) for _ in range(3)]
+    mine = _owned("me", *[10] * 6)
+    queue = _queue(*theirs, mine, slice_tokens=30)
+
+    whose = ["they" if call is not mine else "me" for call, _ in queue.take(120)]
+
+    assert whose == ["they"] * 3 + ["me"] * 3 + ["they"] * 3 + ["me"] * 3
+
+
+def test_who_comes_in_the_middle_of_a_slice_is_next_after_it() -> None:
+    large = _call(*[10] * 100)
+    queue = _queue(large, slice_tokens=40)
+    queue.take(220)
+    queue.add(small := _call(10, 10, 10))
+
+    assert _names(queue.take(100), L=large, s=small) == "LLsssLLLLL"
+
+
+def test_many_who_come_and_go_within_a_slice_do_not_starve_a_large_one() -> None:
+    large = _call(*[10] * 1000)
+    queue = _queue(large, slice_tokens=50)
+    queue.take(500)
+    seen = []
+
+    for _ in range(200):
+        queue.add(_call(10, 10, 10, 10))
+        seen += queue.take(40)
+
+    # The others alone are as much as can be done, and wait in ever larger numbers.
+    assert sum(call is large for call, _ in seen) > len(seen) / 20
+
+
+def test_a_call_that_is_dropped_in_its_slice_leaves_the_next_a_whole_one() -> None:
+    gone, a, b = _call(*[10] * 9), _call(*[10] * 9), _call(*[10] * 9)
+    queue = _queue(gone, a, b, slice_tokens=30)
+    queue.take(20)
+
+    queue.drop(gone)
+
+    assert _names(queue.take(60), a=a, b=b) == "aaabbb"
+
+
+def _owned(caller: str, *lengths: int, priority: int = 0) -> QueuedCall:
+    return QueuedCall([Prompt((), (2,) * length) for length in lengths], priority, caller)
+
+
+def test_callers_take_turns_however_many_calls_each_has() -> None:
+    many = [_owned("many", *[10] * 20) for _ in range(9)]
+    single = _owned("single", *[10] * 20)
+
+    batch = _queue(*many, single).take(200)
+
+    assert sum(call is single for call, _ in batch) == 10
+    assert {sum(call is one for call, _ in batch) for one in many} == {1, 2}
+
+
+def test_who_names_many_users_gets_no_more_than_who_names_none() -> None:
+    users = [_owned(f"one/user {number}", *[10] * 20) for number in range(9)]
+    single = _owned("other/", *[10] * 20)
+
+    batch = _queue(*users, single).take(200)
+
+    assert sum(call is single for call, _ in batch) == 10
+    assert {sum(call is user for call, _ in batch) for user in users} == {1, 2}
+
+
+@pytest.mark.parametrize(("large", "crowd"), [("large/", "crowd/{}"), ("key/large", "key/crowd")])
+def test_callers_and_users_pay_for_what_they_got_out_of_turn(large: str, crowd: str) -> None:
+    queue = _queue(_owned(large, *[10] * 5000))
+    shares = {True: 0, False: 0}
+    for number in range(100):
+        while len([call for call in queue._calls if call.waiting]) < 8:
+            queue.add(_owned(crowd.format(number), *[10] * 4))
+        for call, _ in queue.next_batch(100):
+            shares[call.caller == large] += 1
+
+    assert 0.8 < shares[True] / shares[False] < 1.25
+
+
+def test_a_slash_in_a_keys_name_makes_no_user_of_it() -> None:
+    with whose(RankRequest("q", ("d",), caller="team/a", user="x/y")):
+        assert QueuedCall([]).path == ["team a", "x/y"]
+
+
+def test_a_call_is_of_whoever_asked() -> None:
+    with whose(RankRequest("q", ("d",), caller="key", user="ann")):
+        theirs = QueuedCall([])
+
+    assert (theirs.caller, QueuedCall([]).caller) == ("key/ann", "")
+
+
+def test_a_caller_who_comes_back_is_owed_nothing() -> None:
+    queue = _queue(_owned("busy", *[10] * 100), first := _owned("guest", 10))
+    queue.take(500)
+    second = _owned("guest", *[10] * 50)
+    queue.add(second)
+
+    batch = [call for call, _ in queue.take(200)]
+
+    assert first.waiting == 0
+    assert batch.count(second) == 10
+
+
+def test_a_caller_who_comes_back_at_once_waits_for_nobody() -> None:
+    queue = _queue(_owned("busy", *[10] * 100), _owned("guest", 50))
+    queue.take(60)
+    again = _owned("guest", 10)
+    queue.add(again)
+
+    assert again in [call for call, _ in queue.take(20)]
+
+
+def test_a_caller_who_left_and_came_back_is_forgotten_only_once() -> None:
+    first = _owned("guest", *[50] * 2)
+    queue = _queue(_owned("busy", *[10] * 20), first)
+    queue.take(60)
+    queue.drop(first)
+    again = _owned("guest", *[10] * 20)
+    queue.add(again)
+
+    assert sum(call is again for call, _ in queue.take(1_000)) == 20
+
+
+def test_callers_who_left_leave_nothing_behind() -> None:
+    queue = _queue(_call(*[1] * 5000))
+    for number in range(1000):
+        queue.add(_owned(f"caller {number}", 1))
+        queue.take(3)
+
+    [lane] = queue._lanes.values()
+
+    assert len(lane._callers) < 5
+
+
+def test_a_low_priority_gets_a_sixteenth_and_so_does_not_starve() -> None:
+    low = _call(*[10] * 100, priority=999)
+    queue = _queue(low, *(_call(*[10] * 1000, priority=0) for _ in range(2)))
+
+    batch = [call for call, _ in queue.take(17 * 10 * 20)]
+
+    assert batch.count(low) == 20
+    assert low not in batch[:15]
+
+
+def test_of_low_priorities_the_one_passed_over_for_longest_is_next() -> None:
+    low = [_call(*[10] * 5, priority=priority) for priority in (3, 500, 999)]
+    queue = _queue(*low, _call(*[10] * 1000))
+
+    late = [call.priority for call, _ in queue.take(10_000) if call.priority][:6]
+
+    assert sorted(late[:3]) == sorted(late[3:]) == [3, 500, 999]
+
+
+def test_what_is_owed_to_nobody_is_forgotten() -> None:
+    queue = _queue(_call(*[10] * 1000))
+    queue.take(9_000)
+    low = _call(10, 10, priority=5)
+    queue.add(low)
+
+    assert low not in [call for call, _ in queue.take(150)]
+
+
+def test_batches_are_smaller_while_a_call_waits_that_takes_many() -> None:
+    large = _call(*[10] * 1000)
+    queue = _queue(large)
+    small = _call(10, 10, 10, 10)
+
+    alone = queue.next_batch(100)
+    queue.add(small)
+    together = queue.next_batch(100)
+
+    assert len(alone) == 5
+    # Half of it in turns, and then the rest of the small one, which fits whole.
+    assert _names(together, L=large, s=small) in ("sLsLss", "LsLsLss")
+
+
+def test_ordinary_calls_fill_a_batch() -> None:
+    queue = _queue(*[_call(*[10] * 20) for _ in range(30)])
+
+    assert len(queue.next_batch(100)) == 10
+
+
+def test_what_is_finished_out_of_turn_is_paid_for_at_the_next() -> None:
+    large = _owned("large", *[10] * 5000)
+    queue = _queue(large)
+    shares: dict[str, int] = {"large": 0, "crowd": 0}
+    for _ in range(100):
+        while len([call for call in queue._calls if call.waiting]) < 8:
+            queue.add(_owned("crowd", *[10] * 4))
+        for call, _ in queue.next_batch(100):
+            shares[call.caller] += 1
+
+    assert 0.8 < shares["large"] / shares["crowd"] < 1.25
+
+
+@settings(deadline=None)
+@given(
+    calls=st.lists(
+        st.tuples(
+            st.lists(st.integers(1, 50), min_size=1, max_size=12),
+            st.integers(-2, 2),
+            st.sampled_from(["a", "b", "a/x", "a/y", "b/x"]),
+            st.integers(0, 9),
+        ),
+        max_size=5,
+    ),
+    budget=st.integers(1, 120),
+)
+def test_smaller_batches_hand_out_every_prompt_once_too(
+    calls: list[tuple[list[int], int, str, int]], budget: int
+) -> None:
+    waiting = []
+    for lengths, priority, caller, head in calls:
+        # Each prompt has a head of its own, as several asks of one request have.
+        prompts = [Prompt(tuple([1] * head), (2,) * length) for length in lengths]
+        waiting.append(QueuedCall(prompts, priority, caller))
+    queue = _queue(*waiting)
+
+    seen = []
+    while batch := queue.next_batch(budget):
+        sizes = [len(call.prompts[place]) for call, place in batch]
+        heads = {id(call.prompts[place].prefix) for call, place in batch}
+        assert sum(sizes) <= budget or len(batch) == 1 or len(heads) < len(batch)
+        seen += batch
+
+    expected = [(call, place) for call in waiting for place in range(len(call.prompts))]
+    assert sorted(seen, key=expected.index) == expected
+    assert queue.tokens == 0

@@ -1,0 +1,236 @@
+"""Deaths of the real worker: killed, stopped, out of memory, poisoned."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import resource
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rankd.config.settings import Settings
+from rankd.engines import native, open_engine
+from rankd.engines.base import Engine
+from rankd.engines.native import engine as native_engine
+from rankd.errors import EngineDown, EngineRestarting, PoisonRequest, TooLarge
+from rankd.models.checkpoint import locate
+from rankd.types import AnswerTokenIds, Prompt
+from support.checkpoints import NO, YES, make_checkpoint
+from support.deadly import make_deadly
+from support.servers import family
+
+ANSWERS = AnswerTokenIds(YES, NO)
+# The bounds are for machines that are busy with something else.
+SETTINGS = Settings(engine="native", device="cpu", threads=1, engine_wait_seconds=200)
+
+DEADLY = 4711
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("supervised") / "model", tokenizer=False)
+
+
+def _play(
+    folder: Path,
+    scene: Callable[[Engine], Coroutine[Any, Any, None]],
+    settings: Settings = SETTINGS,
+) -> None:
+    async def play() -> None:
+        async with open_engine(locate(str(folder)), ANSWERS, settings) as engine:
+            await asyncio.wait_for(scene(engine), 280)
+        assert _workers() == []
+
+    asyncio.run(play())
+
+
+def _workers() -> list[int]:
+    """Worker processes of this test's process, those that ended apart."""
+    mine = family(os.getpid())[1:]
+    return [pid for pid in mine if b"native.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def _kill(name: signal.Signals = signal.SIGKILL) -> None:
+    for pid in _workers():
+        os.kill(pid, name)
+
+
+def _requests(count: int, documents: int = 30) -> list[list[Prompt]]:
+    dice = random.Random(7)
+
+    def ids(length: int) -> tuple[int, ...]:
+        return tuple(dice.randrange(5000, 151_000) for _ in range(length))
+
+    return [
+        [Prompt(head, ids(dice.randrange(20, 120))) for _ in range(documents)]
+        for head in (ids(20) for _ in range(count))
+    ]
+
+
+async def _until_away(engine: Engine) -> EngineRestarting:
+    while True:
+        try:
+            await engine.check()
+        except EngineRestarting as problem:
+            return problem
+        await asyncio.sleep(0.01)
+
+
+async def _until_it_answers(engine: Engine) -> None:
+    while True:
+        try:
+            return await engine.check()
+        except EngineRestarting:
+            await asyncio.sleep(0.02)
+
+
+def test_what_is_in_flight_when_the_worker_is_killed_is_answered_right(folder: Path) -> None:
+    requests = _requests(12, documents=80)
+
+    async def scene(engine: Engine) -> None:
+        calm = [await engine.score(request) for request in requests]
+        for _ in range(3):
+            calls = [asyncio.create_task(engine.score(request)) for request in requests]
+            await asyncio.sleep(0.05)
+            assert not all(call.done() for call in calls)
+            _kill()
+            await _until_away(engine)
+            answers = await asyncio.gather(*calls)
+            await engine.check()
+            for answer, expected in zip(answers, calm, strict=True):
+                assert answer == pytest.approx(expected, abs=1e-4)
+
+    _play(folder, scene)
+
+
+def test_a_worker_killed_again_and_again_ends_in_a_sentence(folder: Path) -> None:
+    async def scene(engine: Engine) -> None:
+        for _ in range(2):
+            _kill()
+            await _until_away(engine)
+            await _until_it_answers(engine)
+        _kill()
+        call = asyncio.create_task(engine.score(_requests(1)[0]))
+        with pytest.raises(EngineDown) as caught:
+            await call
+
+        assert not isinstance(caught.value, EngineRestarting)
+        assert "the engine died 3 times in 5 minutes" in caught.value.message
+        assert "killed by SIGKILL" in caught.value.message or "has ended" in caught.value.message
+
+    _play(folder, scene, SETTINGS.model_copy(update={"engine_restarts": 2}))
+
+
+def test_of_many_requests_only_the_deadly_one_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_deadly(DEADLY, tmp_path, monkeypatch)
+    requests = _requests(8, documents=10)
+    deadly = [*requests[3], Prompt(requests[3][0].prefix, (5, DEADLY, 6))]
+
+    async def scene(engine: Engine) -> None:
+        calm = [await engine.score(request) for request in requests]
+        calls = [
+            asyncio.create_task(engine.score(one)) for one in (*requests[:4], deadly, *requests[4:])
+        ]
+        answers: list[Any] = await asyncio.gather(*calls, return_exceptions=True)
+
+        assert isinstance(answers.pop(4), PoisonRequest)
+        for answer, expected in zip(answers, calm, strict=True):
+            assert answer == pytest.approx(expected, abs=1e-4)
+
+    _play(folder, scene)
+
+
+def test_a_stopped_worker_is_not_ready_and_ready_again_when_it_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_engine, "_PING_EVERY", 0.1)
+    monkeypatch.setattr(native_engine, "_SILENT", 0.5)
+
+    async def scene(engine: Engine) -> None:
+        _kill(signal.SIGSTOP)
+        assert "has not answered for" in (await _until_away(engine)).message
+        call = asyncio.create_task(engine.score(_requests(1)[0]))
+        await asyncio.sleep(0.1)
+        _kill(signal.SIGCONT)
+
+        await _until_it_answers(engine)
+        assert len(await call) == 30
+
+    _play(folder, scene)
+
+
+def test_a_worker_that_stays_stopped_is_replaced_and_its_work_done(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_engine, "_PING_EVERY", 0.1)
+    settings = SETTINGS.model_copy(update={"engine_stuck_seconds": 3})
+
+    async def scene(engine: Engine) -> None:
+        [request] = _requests(1)
+        calm = await engine.score(request)
+        before = _workers()
+        _kill(signal.SIGSTOP)
+
+        assert await engine.score(request) == pytest.approx(calm, abs=1e-4)
+        assert not set(before) & set(_workers())
+
+    _play(folder, scene, settings)
+
+
+def test_a_worker_that_only_computes_for_long_is_left_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_engine, "_PING_EVERY", 0.05)
+    monkeypatch.setattr(native_engine, "_SILENT", 2.0)
+
+    async def scene(engine: Engine) -> None:
+        before = _workers()
+        call = asyncio.create_task(engine.score(_requests(1, documents=4000)[0]))
+        while not call.done():
+            await engine.check()
+            await asyncio.sleep(0.02)
+
+        assert len(await call) == 4000
+        assert _workers() == before
+
+    _play(folder, scene, SETTINGS.model_copy(update={"batch_tokens": 150_000}))
+
+
+def test_a_batch_that_does_not_fit_in_memory_is_split(folder: Path) -> None:
+    [many] = _requests(1, documents=60)
+    long = [Prompt((1,), (7,) * 16_000)]
+    settings = SETTINGS.model_copy(update={"batch_tokens": 20_000, "max_tokens": 20_000})
+
+    async def scene(engine: native.NativeEngine) -> None:
+        calm = await engine.score(many[:2])
+        _leave_memory(engine.pid, 24)
+        alone = asyncio.create_task(engine.score(many))
+        with pytest.raises(TooLarge, match="a document of 16,001 tokens"):
+            await engine.score(long)
+
+        assert (await alone)[:2] == pytest.approx(calm, abs=1e-4)
+        assert await engine.score(many[:2]) == pytest.approx(calm, abs=1e-4)
+
+    async def play() -> None:
+        async with native.open_engine(locate(str(folder)), ANSWERS, settings) as engine:
+            await asyncio.wait_for(scene(engine), 280)
+
+    asyncio.run(play())
+
+
+def _leave_memory(pid: int, megabytes: int) -> None:
+    """So much more than the process has now, and then no more."""
+    [size] = [
+        int(line.split()[1]) * 1024
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("VmSize")
+    ]
+    limit = size + megabytes * 2**20
+    resource.prlimit(pid, resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))

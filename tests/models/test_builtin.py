@@ -1,0 +1,110 @@
+"""The model that ships with rankd: what its card promises, checked through the real engine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rankd.config.settings import Settings
+from rankd.ranking import self_check
+from rankd.ranking.ranker import Ranker
+from rankd.server.app import open_ranker
+from rankd.types import Prompt, RankRequest
+
+ROOT = Path(__file__).parents[2]
+TRIPLES = [
+    json.loads(line)
+    for file in sorted((ROOT / "training" / "eval").glob("triples*.jsonl"))
+    for line in file.read_text(encoding="utf-8").splitlines()
+]
+
+
+async def judge() -> tuple[list[self_check.Outcome], list[list[float]], list[list[float]]]:
+    """Known pairs, logits of each triple, and of each query against others' documents."""
+    async with open_ranker(Settings(self_check="off")) as (_, ranker):
+        outcomes = await self_check.score_known_pairs(ranker)
+        triples = await logits(
+            ranker, [RankRequest(row["query"], (row["right"], *row["wrong"])) for row in TRIPLES]
+        )
+        strangers = await logits(
+            ranker,
+            [
+                RankRequest(row["query"], tuple(strange(place, step) for step in (7, 13, 29)))
+                for place, row in enumerate(TRIPLES)
+            ],
+        )
+    return outcomes, triples, strangers
+
+
+async def logits(ranker: Ranker, asks: list[RankRequest]) -> list[list[float]]:
+    return [[result.logit for result in one] for one in await ranker.rank_all(asks)]
+
+
+def strange(place: int, step: int) -> str:
+    """Another query's right document."""
+    document: str = TRIPLES[(place + step) % len(TRIPLES)]["right"]
+    return document
+
+
+@pytest.fixture(scope="module")
+def judged() -> tuple[list[self_check.Outcome], list[list[float]], list[list[float]]]:
+    return asyncio.run(judge())
+
+
+def test_the_known_pairs_are_right_with_room_to_spare(judged: Any) -> None:
+    for outcome in judged[0]:
+        assert outcome.problem is None
+        assert outcome.right - outcome.wrong > 2 * self_check.LEAST_MARGIN
+
+
+def test_four_of_five_unseen_triples_are_right(judged: Any) -> None:
+    right = sum(scores[0] > max(scores[1:]) for scores in judged[1])
+
+    assert len(TRIPLES) >= 40
+    assert {row["lang"] for row in TRIPLES} == {"en", "zh"}
+    assert right / len(TRIPLES) >= 0.8
+
+
+def test_strangers_stay_below_one_half(judged: Any) -> None:
+    strangers = [logit for scores in judged[2] for logit in scores]
+
+    assert sum(logit < 0 for logit in strangers) / len(strangers) >= 0.9
+
+
+def test_it_is_small(builtin: Path) -> None:
+    assert sum(file.stat().st_size for file in builtin.iterdir() if file.is_file()) < 12_000_000
+
+
+def test_transformers_computes_the_same_logits(builtin: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(builtin)
+    model = AutoModelForCausalLM.from_pretrained(builtin, dtype=torch.float32).eval()
+    yes, no = (tokenizer.convert_tokens_to_ids(word) for word in ("yes", "no"))
+    asks = [RankRequest(row["query"], (row["right"],)) for row in TRIPLES[::6]]
+
+    ours, prompts = asyncio.run(scored(asks))
+
+    for logit, prompt in zip(ours, prompts, strict=True):
+        with torch.inference_mode():
+            row = model(torch.tensor([[*prompt.prefix, *prompt.suffix]])).logits[0, -1]
+        assert math.isclose(logit, float(row[yes] - row[no]), abs_tol=1e-4)
+
+
+async def scored(asks: list[RankRequest]) -> tuple[list[float], list[Prompt]]:
+    async with open_ranker(Settings(self_check="off")) as (_, ranker):
+        encoded = [prompt for ask in asks for prompt in ranker.encoder.encode_blocking(ask).prompts]
+        return [one for [one] in await logits(ranker, asks)], encoded
+
+
+def test_the_card_is_there_and_names_the_licence(builtin: Path) -> None:
+    card = (builtin / "README.md").read_text(encoding="utf-8")
+
+    assert "Apache-2.0" in card
+    assert "BM25" in card
+    assert "MiniLM" in card

@@ -1,0 +1,42 @@
+"""The benchmarks still run; what they measure is not for a test."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from rankd.dialects import DIALECTS
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_bench_of_the_dialects_measures_every_one() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", "import dialects; dialects.layers(2, count=3)"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT / "bench",
+        timeout=120,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    rows = [line for line in ended.stdout.splitlines() if line.startswith("| `/")]
+    assert len(rows) == len(DIALECTS) + 1
+
+
+def test_the_bench_of_the_evaluation_makes_its_sets_and_figures() -> None:
+    ended = subprocess.run(
+        [sys.executable, "bench/evaluation.py", "--queries", "3", "--depth", "3"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert "docstrings (test): 3 queries" in ended.stdout
+    assert "triples (test): 70 queries" in ended.stdout
+    assert "210 judged pairs" in ended.stdout

@@ -1,0 +1,127 @@
+"""One version everywhere; with RELEASE_TAG (make release-check), the tag's."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import rankd
+
+ROOT = Path(__file__).parents[2]
+TAG = os.environ.get("RELEASE_TAG")
+
+
+def read(file: str) -> str:
+    return (ROOT / file).read_text(encoding="utf-8")
+
+
+def versions() -> dict[str, str]:
+    """Every place that says a version of its own."""
+    chart = yaml.safe_load(read("deploy/helm/rankd/Chart.yaml"))
+    base = yaml.safe_load(read("deploy/kubernetes/base/kustomization.yaml"))
+    found = {
+        "clients/typescript/package.json": json.loads(read("clients/typescript/package.json"))[
+            "version"
+        ],
+        "Chart.yaml, version": chart["version"],
+        "Chart.yaml, appVersion": chart["appVersion"],
+        "kubernetes/base, labels": base["labels"][0]["pairs"]["app.kubernetes.io/version"],
+    }
+    for file in sorted((ROOT / "deploy/kubernetes").glob("**/kustomization.yaml")):
+        for image in yaml.safe_load(file.read_text(encoding="utf-8")).get("images", []):
+            found[f"{file.parent.name}, images"] = image["newTag"].rpartition("-")[0]
+    for file in sorted((ROOT / "docker").glob("*.Dockerfile")):
+        [found[file.name]] = re.findall(
+            r'org\.opencontainers\.image\.version="([^"]*)"', file.read_text(encoding="utf-8")
+        )
+    return found
+
+
+@pytest.mark.parametrize(("place", "version"), versions().items(), ids=list(versions()))
+def test_the_version_is_the_one_of_the_package(place: str, version: str) -> None:
+    assert version == rankd.__version__, place
+
+
+def test_pyproject_takes_it_from_the_package() -> None:
+    project = tomllib.loads(read("pyproject.toml"))
+
+    assert "version" not in project["project"]
+    assert project["tool"]["hatch"]["version"]["path"] == "src/rankd/__init__.py"
+
+
+@pytest.mark.skipif(TAG is None, reason="make release-check says which tag")
+def test_the_tag_is_the_version() -> None:
+    assert f"v{rankd.__version__}" == TAG
+
+
+@pytest.mark.skipif(TAG is None, reason="make release-check says which tag")
+def test_the_changelog_tells_of_it() -> None:
+    sections = re.split(r"^## ", read("CHANGELOG.md"), flags=re.MULTILINE)
+    [mine] = [one for one in sections if one.startswith(f"[{rankd.__version__}]")] or [""]
+
+    assert re.match(r"\[[^]]+\] - \d{4}-\d{2}-\d{2}\n", mine), (
+        "no section with this version and a day"
+    )
+    assert re.search(r"^- ", mine, re.MULTILINE)
+
+
+def workflow(name: str) -> str:
+    return read(f".github/workflows/{name}.yml")
+
+
+@pytest.mark.parametrize("name", ["ci", "release"])
+def test_workflows_run_make_and_ci_run_and_nothing_else(name: str) -> None:
+    jobs = yaml.safe_load(workflow(name))["jobs"]
+    commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    makefile = read("Makefile")
+
+    for command in commands:
+        if command.startswith("make "):
+            target = command.split()[1]
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), command
+        else:
+            assert command == ".ci/run" or command.startswith("git config "), command
+
+
+@pytest.mark.parametrize("name", ["ci", "release"])
+def test_workflows_may_do_no_more_than_they_must(name: str) -> None:
+    given = yaml.safe_load(workflow(name))
+    allowed = {job: one["permissions"] for job, one in given["jobs"].items()}
+
+    assert given["permissions"] == {}
+    assert {job for job, what in allowed.items() if what != {"contents": "read"}} <= {"publish"}
+    assert allowed.get("publish", {"id-token": "write"}) == {"id-token": "write"}
+
+
+def test_all_pythons_of_pyproject_are_tested() -> None:
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    low, high = map(int, re.findall(r"3\.(\d+)", project["requires-python"]))
+    tested = yaml.safe_load(workflow("ci"))["jobs"]["test"]["strategy"]["matrix"]["python"]
+
+    assert tested == [f"3.{minor}" for minor in range(low, high)]
+
+
+def test_what_is_published_was_tried_before() -> None:
+    jobs = yaml.safe_load(workflow("release"))["jobs"]
+    tried = [step.get("run", "") for step in jobs["build"]["steps"]]
+
+    assert jobs["publish"]["needs"] == "build"
+    assert (
+        tried.index("make test-wheel")
+        > tried.index('make release-check TAG="$GITHUB_REF_NAME"')
+        > 0
+    )
+
+
+def test_the_image_for_cpus_has_what_its_settings_need() -> None:
+    """vLLM's images bring both along."""
+    said = (ROOT / "docker/cpu.Dockerfile").read_text()
+    [extras] = re.findall(r"'\.\[([\w,]+)\]'", said)
+
+    assert {"native", "redis", "otel"} <= set(extras.split(","))

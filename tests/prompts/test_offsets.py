@@ -1,0 +1,215 @@
+"""Where a chunk stands in its document: every character that was read, and hardly one more."""
+
+from __future__ import annotations
+
+import random
+import time
+import unicodedata
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rankd.models.checkpoint import Checkpoint
+from rankd.prompts import PromptEncoder, open_encoder
+from rankd.prompts.offsets import Span
+from rankd.prompts.tokenizer import BytePairEncoder, GeneralEncoder, text_encoder
+from rankd.types import RankRequest, Side
+
+# Letters of which tokenizers make others, or of which tokens hold a part.
+PIECES = [
+    *(
+        "gravity ",
+        "北京",
+        "🙂",
+        "👩\u200d👩\u200d👧",
+        "e\u0301",
+        "a\u0301\u0323",
+        "a\u0323\u0301",
+        "é",
+    ),
+    *("İ", "ΑΣ ", "ẞ", "ﬁ", "\u0958", "\u0344", "각", "\u1112\u1161\u11ab", "\u0bc6\u0bbe", "Å"),
+    *("\u0301", "\u200d", "\x00", "  ", "\n", "\u3000", "𝔊", "\u1e9b\u0323", "q\u0307\u0323"),
+]
+texts = st.one_of(st.lists(st.sampled_from(PIECES), max_size=30).map("".join), st.text(max_size=80))
+
+
+@cache
+def encoder(folder: Path, max_tokens: int = 8192) -> PromptEncoder:
+    return open_encoder(
+        Checkpoint(folder, "test", {"max_position_embeddings": 40960}),
+        max_tokens=max_tokens,
+        instruction="i",
+        max_instruction_tokens=512,
+    )
+
+
+@pytest.fixture(params=["qwen", "builtin"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    return Path(request.getfixturevalue(request.param))
+
+
+def chunks_of(folder: Path, text: str, **ask: Any) -> list[tuple[Span, bytes]]:
+    """Where each chunk of a document is said to stand, and the bytes that it holds."""
+    made = encoder(folder).encode_blocking(RankRequest("q", (text,), details=True, **ask))
+    [bare] = encoder(folder).encode_blocking(RankRequest("q", ("",))).prompts
+    plain = encoder(folder)._plain
+    assert isinstance(plain, BytePairEncoder)
+    assert made.spans is not None
+    suffix = len(bare.suffix) - len(plain.encode([" "])[0])
+    read = (
+        plain._spell_all(prompt.suffix[: len(prompt.suffix) - suffix]) for prompt in made.prompts
+    )
+    return list(zip(made.spans, read, strict=True))
+
+
+def normalized(folder: Path, text: str) -> str:
+    plain = encoder(folder)._plain
+    assert isinstance(plain, BytePairEncoder)
+    return plain._normalize(text)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    text=texts,
+    limit=st.integers(1, 9),
+    overlap=st.integers(0, 9),
+    side=st.sampled_from(["left", "right"]),
+)
+def test_a_place_holds_what_was_read(
+    folder: Path, text: str, limit: int, overlap: int, side: Side
+) -> None:
+    options = {"max_document_tokens": limit, "overlap": overlap, "side": side}
+
+    chunks = chunks_of(folder, text, truncation="chunk", **options)
+
+    for (start, end), read in chunks:
+        assert 0 <= start <= end <= len(text)
+        # Of a divided character its bytes are no text; the place holds all of it.
+        whole = read.decode("utf-8", "ignore")
+        assert whole in normalized(folder, " " + text[start:end])
+    assert (chunks[0][0].start, chunks[-1][0].end) == (0, len(text))
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(text=texts, limit=st.integers(1, 9))
+def test_a_place_holds_no_more_than_that(qwen: Path, text: str, limit: int) -> None:
+    text = unicodedata.normalize("NFC", text)
+    if normalized(qwen, " " + text) != " " + text:
+        return  # Two releases of Unicode.
+
+    chunks = chunks_of(qwen, text, truncation="chunk", max_document_tokens=limit)
+
+    for (start, end), read in chunks:
+        lead = 1 if start == 0 and read.startswith(b" ") else 0
+        # A divided character at either end has up to three bytes elsewhere.
+        assert len(text[start:end].encode()) - (len(read) - lead) in range(7)
+
+
+def test_of_plain_words_a_place_is_exact(folder: Path) -> None:
+    text = "The capital of China is Beijing. It lies in the north of the country."
+
+    for (start, end), read in chunks_of(folder, text, truncation="chunk", max_document_tokens=4):
+        assert text[start:end].lower() == read.decode().removeprefix(" ").lower() or (
+            text[start:end].lower() == read.decode().lower()
+        )
+
+
+def test_an_emoji_that_two_chunks_divide_is_in_both(qwen: Path) -> None:
+    text = "a 🫠🫠 b"
+
+    chunks = chunks_of(qwen, text, truncation="chunk", max_document_tokens=1)
+
+    divided = [
+        read for _, read in chunks if b"\xef\xbf\xbd" in read.decode(errors="replace").encode()
+    ]
+    assert divided  # Else it shows nothing.
+    assert all("🫠" in text[start:end] for (start, end), read in chunks if read in divided)
+
+
+def test_a_letter_that_is_composed_is_there_with_its_marks(folder: Path) -> None:
+    text = "a\u0301\u0323" * 5  # Read as five letters with one mark each, and one composed to them.
+
+    for (start, end), read in chunks_of(folder, text, truncation="chunk", max_document_tokens=1):
+        assert start % 3 == end % 3 == 0
+        assert end - start == (0 if read == b" " else 3)
+        assert read.decode("utf-8", "ignore") in normalized(folder, " " + text[start:end])
+
+
+def test_where_a_document_was_cut_is_told_too(folder: Path) -> None:
+    text = "one two three four five"
+
+    [((start, end), _)] = chunks_of(folder, text, max_document_tokens=2)
+    [((late, last), _)] = chunks_of(folder, text, max_document_tokens=2, side="left")
+    [(whole, _)] = chunks_of(folder, text)
+
+    assert text[start:end] == "one two"
+    assert text[late:last] == " four five"
+    assert whole == (0, len(text))
+
+
+def test_nobody_who_does_not_ask_is_told(folder: Path) -> None:
+    assert encoder(folder).encode_blocking(RankRequest("q", ("a", "b"))).spans is None
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("sort", ["words", "composed", "blanks"])
+def test_in_a_text_of_which_only_one_end_is_encoded_places_are_those_of_the_whole(
+    folder: Path, sort: str, side: Side
+) -> None:
+    chance = random.Random(7)
+    pieces = {
+        "words": ["gravity", " is", " a force", "北京", "。", "\n", " 1234"],
+        "composed": ["gra", "vité ", "e\u0301 ", "ΑΣ ", "각", "🙂", "Å", " x"],
+        "blanks": ["word "],
+    }[sort]
+    text = "".join(chance.choices(pieces, k=500_000))
+    if sort == "blanks":
+        text = text[:2_000] + " " * 900_000 + "." + " " * 900_000 + text[:2_000]
+    options = {"max_document_tokens": 300, "overlap": 40, "side": side, "max_chunks": 4}
+
+    made = encoder(folder).encode_blocking(RankRequest("q", (text,), details=True, **options))  # type: ignore[arg-type]
+    chunks = chunks_of(folder, text, **options)
+
+    assert made.longer == (True,) or sort == "blanks"
+    assert len(chunks) == 4
+    for (start, end), read in chunks:
+        assert read.decode("utf-8", "ignore").strip() in normalized(folder, " " + text[start:end])
+        assert end - start < 3 * len(read) or sort == "blanks"
+    assert (chunks[0][0].start == 0) if side == "right" else (chunks[-1][0].end == len(text))
+
+
+def test_a_run_of_blanks_that_was_cut_short_is_counted_whole(folder: Path) -> None:
+    text = "first" + " " * 700_000 + "second" + "\n" * 500_000 + "third" + " " * 399_999 + "x"
+    chunks = chunks_of(folder, text, truncation="chunk", max_document_tokens=2_000)
+
+    [place] = [place for place, read in chunks if b"second" in read]
+
+    assert "second" in text[place.start : place.end]
+    assert text[chunks[-1][0].start : chunks[-1][0].end].endswith("x")
+
+
+def test_both_encoders_tell_the_same_places(folder: Path) -> None:
+    spec = orjson.loads((folder / "tokenizer.json").read_bytes())
+    text = "The Größe of e\u0301 in 北京 is 🙂 and the rest"
+    fast, general = text_encoder(spec), GeneralEncoder(spec)
+    [ids] = fast.encode([text])
+    parts = [Span(start, min(start + 3, len(ids))) for start in range(0, len(ids), 3)]
+
+    assert isinstance(fast, BytePairEncoder)
+    assert fast.places(text, ids, parts) == general.places(text, ids, parts)
+
+
+def test_ten_thousand_places_among_marks_take_no_time_worth_speaking_of(folder: Path) -> None:
+    hostile = "e\u0301 " * 50_000 + "a" + "\u0301\u0323" * 200_000 + "Å" * 100_000
+    ask = RankRequest("q", (hostile,), max_document_tokens=60, max_chunks=9_000, details=True)
+
+    began = time.process_time()
+    made = encoder(folder).encode_blocking(ask)
+
+    assert len(made.prompts) > 5_000
+    assert time.process_time() - began < 20

@@ -1,0 +1,101 @@
+"""The header `rankd`: what scores were made by."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from rankd import __version__
+from rankd.dialects import DIALECTS
+from rankd.dialects.base import Dialect
+from rankd.engines.base import EngineInfo
+from rankd.models.checkpoint import BUILTIN, Checkpoint, locate
+from rankd.prompts import open_encoder
+from rankd.ranking.provenance import Provenance
+from support.dialects import example, home
+from support.headers import parsed
+
+INFO = EngineInfo("native", "m", "r", "cpu", "float32", 8192)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: type(dialect).__name__)
+def test_every_ranking_says_what_the_version_says(client: TestClient, dialect: Dialect) -> None:
+    reply = client.post(home(dialect), json=example(dialect))
+
+    said = parsed(reply.headers["rankd"])
+    assert said == client.get("/version").json()
+    assert (said["engine"], said["model"], said["deterministic"]) == ("fake", "builtin", True)
+    assert said["version"] == __version__
+    assert re.fullmatch("[0-9a-f]{12}", str(said["template"]))
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/score", {"text_1": "q", "text_2": ["d"]}),
+        ("/invocations", {"text_1": "q", "text_2": ["d"]}),
+        ("/simple/batch_rerank", {"queries": ["q"], "documents": ["d"]}),
+    ],
+)
+def test_other_ways_to_scores_say_it_too(
+    client: TestClient, path: str, body: dict[str, Any]
+) -> None:
+    reply = client.post(path, json=body)
+
+    assert parsed(reply.headers["rankd"]) == client.get("/version").json()
+
+
+def test_a_refusal_has_no_scores_to_speak_of(client: TestClient) -> None:
+    assert "rankd" not in client.post("/v1/rerank", json={}).headers
+
+
+def test_the_metrics_say_it_and_nothing_that_needs_no_key(client: TestClient) -> None:
+    assert "rankd" not in client.get("/info").headers
+    [line] = [
+        line
+        for line in client.get("/metrics").text.splitlines()
+        if line.startswith("rankd_served_info{")
+    ]
+    said = dict(re.findall(r'(\w+)="([^"]*)"', line))
+    version = client.get("/version").json()
+    assert said == version | {"deterministic": str(version["deterministic"]).lower()}
+
+
+@pytest.mark.parametrize("name", ["plain", 'a "b" \\c', "模型 50%", "é", "tab\there", "\x7f"])
+def test_any_name_is_a_structured_field(name: str) -> None:
+    info = EngineInfo("native", name, "r", "cpu", "float32", 8192, "1.0")
+
+    header = Provenance.of(info, "0123456789ab").header["rankd"]
+
+    assert header.isascii()
+    assert parsed(header)["model"] == name
+    assert parsed(header)["arithmetic"] == "native 1.0"
+
+
+def _template(folder: Path, **more: Any) -> str:
+    said = {"max_tokens": 8192, "instruction": "Judge", "max_instruction_tokens": 512, **more}
+    return open_encoder(Checkpoint(folder, "test", {}), **said).template
+
+
+def test_the_template_is_the_prompt_and_nothing_else(qwen: Path) -> None:
+    builtin = locate(BUILTIN).path
+    ours = _template(builtin)
+
+    assert _template(builtin) == ours
+    assert _template(builtin, max_tokens=512) == ours
+    assert _template(builtin, instruction="Find") != ours
+    assert _template(qwen) != ours  # The same text in other tokens.
+
+
+def test_another_text_around_query_and_document_is_another_template(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    builtin = locate(BUILTIN).path
+    ours = _template(builtin)
+    monkeypatch.setattr("rankd.prompts.qwen3.SUFFIX", "<|im_end|>\n<|im_start|>assistant\n")
+
+    assert _template(builtin) != ours

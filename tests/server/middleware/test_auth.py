@@ -1,0 +1,153 @@
+"""Keys: wherever a client puts one; every path but the open ones needs it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+from starlette.routing import Route
+
+from rankd import dialects
+from rankd.config.settings import Settings
+from rankd.config.sources import load
+from rankd.errors import BadSettings
+from rankd.server import health
+from support.calling import calling
+
+KEYS = ("first-key", "second kéy")
+BODY = {"query": "q", "documents": ["d"]}
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[TestClient]:
+    settings = Settings(engine="fake", api_keys=KEYS, strict_model=True)
+    with calling(settings) as client:
+        yield client
+
+
+def basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Authorization", "Bearer first-key"),
+        ("authorization", "bearer first-key"),
+        ("Authorization", "BEARER  first-key "),
+        ("Authorization", "ApiKey first-key"),
+        ("Authorization", "Token first-key"),
+        ("Authorization", "first-key"),
+        ("Authorization", basic("key", "first-key")),
+        ("Authorization", basic("", "first-key")),
+        ("Authorization", basic("key", "second kéy")),
+        ("api-key", "first-key"),
+        ("Api-Key", "first-key"),
+        ("x-api-key", "first-key"),
+    ],
+)
+def test_a_key_is_found_where_clients_put_it(guarded: TestClient, name: str, value: str) -> None:
+    assert guarded.post("/v1/rerank", json=BODY, headers={name: value}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Authorization", "Bearer first-ke"),
+        ("Authorization", "Bearer first-keyy"),
+        ("Authorization", "Bearer "),
+        ("Authorization", "Bearer None"),
+        ("Authorization", "Digest first-key"),
+        ("Authorization", basic("first-key", "other")),
+        ("Authorization", "Basic first-key"),
+        ("Authorization", ""),
+        ("x-other", "first-key"),
+        ("api-key", "FIRST-KEY"),
+    ],
+)
+def test_anything_else_is_a_401_in_the_words_that_clients_look_for(
+    guarded: TestClient, name: str, value: str
+) -> None:
+    reply = guarded.post("/v1/rerank", json=BODY, headers={name: value})
+
+    assert reply.status_code == 401
+    assert "invalid api token" in reply.json()["message"]
+    assert reply.headers["www-authenticate"] == "Bearer"
+    assert "first-key" not in reply.text
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [("/tei/rerank", "error_type"), ("/cohere/v2/rerank", "id"), ("/v1/ranking", "object")],
+)
+def test_a_401_wears_the_dialects_envelope(guarded: TestClient, path: str, field: str) -> None:
+    assert field in guarded.post(path, json={}).json()
+
+
+def test_every_path_but_the_open_ones_needs_a_key(guarded: TestClient) -> None:
+    routes = [route for route in guarded.app.routes if isinstance(route, Route)]  # type: ignore[attr-defined]
+    served = {(method, route.path) for route in routes for method in route.methods or ()}
+    served |= {("POST", offer.path) for offer in dialects.route_specs()}
+    prefixed = {
+        (method, f"/{prefix}{path}") for method, path in served for prefix in dialects.PREFIXES
+    }
+    assert len(served) > 100
+    for method, path in served | prefixed:
+        status = guarded.request(method, path.replace("{model:path}", "some/model")).status_code
+        is_open = method in ("GET", "HEAD") and health.is_open(without_prefix(path))
+        assert (status != 401) is is_open, f"{method} {path}: {status}"
+
+
+def without_prefix(path: str) -> str:
+    first, _, rest = path[1:].partition("/")
+    return f"/{rest}" if first in dialects.PREFIXES else path
+
+
+def test_the_open_paths_are_all_served(guarded: TestClient) -> None:
+    for path in health.OPEN_PATHS:
+        assert guarded.get(path).status_code in (200, 204), path
+
+
+def test_a_post_to_an_open_path_needs_a_key(guarded: TestClient) -> None:
+    assert guarded.post("/", json={"query": "q", "texts": ["d"]}).status_code == 401
+
+
+def test_a_path_that_is_not_served_needs_a_key_too(guarded: TestClient) -> None:
+    assert guarded.get("/v1/nothing").status_code == 401
+
+
+def test_xinferences_client_learns_whether_to_send_its_key(
+    client: TestClient, guarded: TestClient
+) -> None:
+    assert client.get("/v1/cluster/auth").json() == {"auth": False}
+    assert guarded.get("/v1/cluster/auth").json() == {"auth": True}
+
+
+@pytest.mark.parametrize("sent", ["Bearer None", "Bearer undefined", "Bearer fake-api-key", "x"])
+def test_without_keys_whatever_is_sent_is_accepted(client: TestClient, sent: str) -> None:
+    reply = client.post("/v1/rerank", json=BODY, headers={"Authorization": sent})
+
+    assert reply.status_code == 200
+
+
+def test_a_strict_server_refuses_other_models(guarded: TestClient) -> None:
+    bearer = {"Authorization": "Bearer first-key"}
+    other = guarded.post("/v1/rerank", json={**BODY, "model": "gpt"}, headers=bearer)
+    ours = guarded.post("/v1/rerank", json={**BODY, "model": "builtin"}, headers=bearer)
+    listed = guarded.get("/v1/models/gpt")
+
+    assert ours.status_code == 200
+    assert (other.status_code, listed.status_code) == (404, 404)
+    assert other.json()["error"]["param"] == "model"
+    assert other.json()["message"] == "model 'gpt' is not served here; use 'builtin'"
+
+
+def test_keys_are_settings_and_never_repeated() -> None:
+    assert load({}, {"RANKD_API_KEYS": '["a", "b"]'}).api_keys == ("a", "b")
+    assert load({"api_keys": ["a"]}, {}).api_keys == ("a",)
+    for wrong in ('["s3cret", ""]', '["s3cret "]', "s3cret", '{"s3cret": 1}'):
+        with pytest.raises(BadSettings) as refused:
+            load({}, {"RANKD_API_KEYS": wrong})
+        assert "s3cret" not in str(refused.value)

@@ -1,0 +1,78 @@
+"""`rankd serve --deterministic`: the same answers from one server after the other."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+from typing import Any
+
+import httpx
+
+from support.headers import parsed
+from support.servers import Server, get, run, serving
+
+WORDS = ["lion", "gravity", "capital", "重力", "rain", "bread", "planet", "river", "of", "the"]
+
+
+def body(seed: int) -> dict[str, Any]:
+    dice = random.Random(seed)
+    texts = [" ".join(dice.choices(WORDS, k=dice.randrange(1, 60))) for _ in range(8)]
+    return {"query": " ".join(dice.choices(WORDS, k=5)), "documents": texts, "raw_scores": True}
+
+
+def answers(server: Server, order: list[int], **more: Any) -> dict[int, list[Any]]:
+    """The results of some requests, by what they ask, and who says so."""
+    found = {}
+    with httpx.Client(base_url=server.url, timeout=120) as client:
+        for seed in order:
+            reply = client.post("/v1/rerank", json=body(seed) | more)
+            assert parsed(reply.headers["rankd"]) == client.get("/version").json()
+            found[seed] = reply.json()["results"]
+    return found
+
+
+def loaded(server: Server, order: list[int]) -> dict[int, list[Any]]:
+    """As `answers`, beside others who ask for something else all the time."""
+    over = threading.Event()
+
+    def ask(seed: int) -> None:
+        with httpx.Client(base_url=server.url, timeout=120) as client:
+            while not over.is_set():
+                seed += 1
+                client.post("/v1/rerank", json=body(seed)).raise_for_status()
+
+    others = [threading.Thread(target=ask, args=(1000 * (1 + one),)) for one in range(4)]
+    for other in others:
+        other.start()
+    try:
+        return answers(server, order, cache=False)
+    finally:
+        over.set()
+        for other in others:
+            other.join()
+
+
+def test_servers_one_after_the_other_give_the_same_answers() -> None:
+    order = list(range(6))
+    options = ("--deterministic", "--engine", "native", "--device", "cpu", "--threads", "1")
+    with serving(*options) as server:
+        version = get(f"{server.url}/version").json()
+        calm = answers(server, order)
+        assert loaded(server, order[::-1]) == calm
+        assert answers(server, order) == calm  # Out of the cache.
+        server.stop(signal.SIGTERM)
+    with serving(*options, "--cache-mb", "0") as server:
+        assert get(f"{server.url}/version").json() == version
+        assert loaded(server, order) == calm
+
+    assert version["deterministic"] is True
+    assert version["arithmetic"].endswith(", 1 thread")
+
+
+def test_an_engine_that_cannot_promise_it_refuses_to_start() -> None:
+    ended = run("serve", "--engine", "vllm", "--deterministic", "--port", "0")
+
+    assert ended.returncode == 2
+    assert "deterministic: the last bits of vLLM's scores depend on" in ended.stderr
+    assert "Traceback" not in ended.stderr

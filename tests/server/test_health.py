@@ -1,0 +1,135 @@
+"""What probes and operators ask."""
+
+from __future__ import annotations
+
+import asyncio
+from unittest import mock
+
+import pytest
+from fastapi.testclient import TestClient
+
+from rankd import __version__, dialects
+from rankd.dialects import nim, registry
+from rankd.errors import EngineDown, SetupError
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/health"])
+def test_a_live_server_says_so(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 200
+    assert client.head(path).status_code == 200
+
+
+def test_a_dead_engine_is_not_ready_but_alive(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dead() -> None:
+        raise EngineDown("the engine died")
+
+    monkeypatch.setattr(client.app.state.service.ranker.engine, "check", dead)  # type: ignore[attr-defined]
+
+    assert client.get("/readyz").status_code == 503
+    assert client.get("/readyz").json()["error"]["code"] == "engine_down"
+    assert client.get("/livez").status_code == 200
+
+
+def test_the_version_names_engine_and_model(client: TestClient) -> None:
+    answer = client.get("/version").json()
+
+    assert answer["version"] == __version__
+    assert (answer["engine"], answer["model"]) == ("fake", "builtin")
+
+
+def test_the_served_model_is_listed_and_found_by_name(client: TestClient) -> None:
+    [model] = client.get("/v1/models").json()["data"]
+
+    assert model["id"] == "builtin"
+    assert client.get("/v1/models/builtin").json() == model
+    # Xinference's client looks a model up by the name it will send.
+    assert client.get("/v1/models/some/other").json()["model_type"] == "rerank"
+
+
+def test_metrics_count_documents_and_requests_by_route(client: TestClient) -> None:
+    def documents() -> float:
+        lines = client.get("/metrics").text.splitlines()
+        [line] = [line for line in lines if line.startswith("rankd_documents_total ")]
+        return float(line.split()[1])
+
+    before = documents()
+    client.post("/v1/rerank", json={"query": "q", "documents": ["a", "b"]})
+    client.get("/some/scanner/path")
+
+    assert documents() == before + 2
+    text = client.get("/metrics").text
+    assert 'rankd_requests_total{route="/v1/rerank",status="200"}' in text
+    assert "scanner" not in text
+
+
+def test_an_unknown_path_and_a_wrong_method_get_the_envelope(client: TestClient) -> None:
+    lost = client.get("/v1/nothing")
+    wrong = client.get("/v1/rerank")
+
+    assert (lost.status_code, lost.json()["error"]["code"]) == (404, "not_found")
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
+    assert wrong.headers["allow"] == "POST"
+
+
+def test_docs_show_the_request(client: TestClient) -> None:
+    assert client.get("/docs").status_code == 200
+    paths = client.get("/openapi.json").json()["paths"]
+    body = paths["/cohere/v2/rerank"]["post"]["requestBody"]["content"]["application/json"]
+    assert set(body["schema"]["required"]) == {"query", "documents"}
+    assert body["schema"]["properties"]["documents"]["maxItems"] == 20
+
+
+def test_a_request_keeps_the_id_it_came_with(client: TestClient) -> None:
+    named = client.get("/livez", headers={"X-Request-Id": "mine-1"})
+    forged = client.get("/livez", headers={"X-Request-Id": "a b\tc"})
+
+    assert named.headers["x-request-id"] == "mine-1"
+    assert forged.headers["x-request-id"] != "a b\tc"
+
+
+def test_a_bug_is_a_plain_500_that_tells_nothing(client: TestClient) -> None:
+    service = client.app.state.service  # type: ignore[attr-defined]
+    with mock.patch.object(service.ranker.engine, "score", side_effect=ZeroDivisionError("secret")):
+        reply = client.post("/v1/rerank", json={"query": "q", "documents": ["d"]})
+
+    assert reply.status_code == 500
+    assert reply.headers["x-request-id"]
+    assert 'route="/v1/rerank",status="500"' in client.get("/metrics").text
+    assert "secret" not in reply.text
+    assert reply.json()["error"]["code"] == "internal_error"
+
+
+def test_a_model_that_overflows_is_a_500_and_never_a_score(client: TestClient) -> None:
+    service = client.app.state.service  # type: ignore[attr-defined]
+    with mock.patch.object(service.ranker.engine, "score", return_value=[float("nan")]):
+        reply = client.post("/v1/rerank", json={"query": "q", "documents": ["d"]})
+
+    assert reply.status_code == 500
+    assert "--dtype bfloat16" in reply.json()["error"]["message"]
+
+
+def test_two_dialects_on_one_path_refuse_to_start() -> None:
+    class Rival(nim.Nim):
+        name = "rival"
+
+    rivals = (*registry.DIALECTS, Rival())
+    with (
+        mock.patch("rankd.dialects.routes.DIALECTS", rivals),
+        pytest.raises(SetupError, match="2 dialects answer POST /v1/ranking"),
+    ):
+        dialects.refuse_conflicts()
+    dialects.refuse_conflicts()
+
+
+def test_one_callers_mistake_harms_nobody_else(client: TestClient) -> None:
+    async def both() -> tuple[int, int]:
+        right = asyncio.to_thread(
+            client.post, "/v1/rerank", json={"query": "q", "documents": ["d"]}
+        )
+        wrong = asyncio.to_thread(client.post, "/v1/rerank", json={"query": 1})
+        replies = await asyncio.gather(right, wrong)
+        return replies[0].status_code, replies[1].status_code
+
+    assert asyncio.run(both()) == (200, 400)

@@ -1,0 +1,416 @@
+"""What nobody should send, and some do: every path says no in its own words, and goes on."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import cache
+from http.client import HTTPConnection
+from types import MappingProxyType
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from pydantic import TypeAdapter
+
+from rankd.dialects import DIALECTS, route_specs
+from rankd.dialects.openapi import body_of
+from rankd.dialects.routes import RouteSpec
+from support.openapi import Json, closed, examples, shapes_in
+from support.servers import Server, serving
+
+HARMLESS = {"query": "capital of China", "documents": ["Lions live in Africa.", "China: Beijing"]}
+
+# What becomes of a body that a path shows as its example.
+Spoil = Callable[[Json], bytes]
+
+
+def plain(body: Json) -> bytes:
+    return json.dumps(body).encode()
+
+
+def instead(body: bytes) -> Spoil:
+    return lambda _: body
+
+
+def beside(field: str) -> Spoil:
+    """One more field, written as it is."""
+    return lambda body: b"{%s, %s" % (field.encode("utf-8", "surrogatepass"), plain(body)[1:])
+
+
+def in_texts(piece: bytes) -> Spoil:
+    """Something at the end of every text, written as it is."""
+
+    def marked(value: Any) -> Any:
+        match value:
+            case list():
+                return [marked(one) for one in value]
+            case dict():
+                return {name: marked(one) for name, one in value.items()}
+            # Texts have blanks or Chinese in them; models, fields and choices do not.
+            case str() if " " in value or not value.isascii():
+                return f"{value}@@"
+        return value
+
+    return lambda body: plain(marked(body)).replace(b"@@", piece)
+
+
+def in_document(value: Any) -> Spoil:
+    """In place of the first document."""
+
+    def spoil(body: Json) -> bytes:
+        spoiled = deepcopy(body)
+        place = spoiled["input"] if isinstance(spoiled.get("input"), dict) else spoiled
+        for name in ("documents", "texts", "passages", "input", "text_2"):
+            if isinstance(place.get(name), list):
+                nested = isinstance(place[name][0], list)
+                place[name][0] = [value] if nested else value
+        return plain(spoiled)
+
+    return spoil
+
+
+def twice(body: Json) -> bytes:
+    """The first field two times."""
+    name, value = next(iter(body.items()))
+    return beside(f"{json.dumps(name)}: {json.dumps(value)}")(body)
+
+
+def within(levels: int, inmost: Any = "x") -> Any:
+    for _ in range(levels):
+        inmost = {"in": inmost}
+    return inmost
+
+
+DEEP = 100_000
+# orjson reads no more.
+DEEPEST = '{"in":' * 1020 + "1" + "}" * 1020
+FORM = "application/x-www-form-urlencoded"
+
+# What is sent, with which headers, and what may be answered.
+ATTACKS: dict[str, tuple[Spoil, Mapping[str, str], set[int]]] = {
+    # Not JSON, or not an object.
+    "nothing": (instead(b""), {}, {400}),
+    "blanks": (instead(b" \r\n\t "), {}, {400}),
+    "an array": (instead(b"[]"), {}, {400}),
+    "null": (instead(b"null"), {}, {400}),
+    "a string": (instead(b'"x"'), {}, {400}),
+    "a number": (instead(b"1"), {}, {400}),
+    "an empty object": (instead(b"{}"), {}, {400}),
+    "half of a body": (lambda body: plain(body)[:-1], {}, {400}),
+    "two bodies": (lambda body: plain(body) * 2, {}, {400}),
+    "single quotes": (instead(b"{'query': 'q'}"), {}, {400}),
+    "a form": (instead(b"query=q&documents=d"), {"content-type": FORM}, {400}),
+    "noise": (instead(bytes(range(256))), {}, {400}),
+    "NUL bytes": (instead(bytes(100)), {}, {400}),
+    # JSON that is none.
+    "NaN": (beside('"more": NaN'), {}, {400}),
+    "Infinity": (beside('"more": Infinity'), {}, {400}),
+    "-Infinity": (beside('"more": [-Infinity]'), {}, {400}),
+    "NaN where a number belongs": (beside('"timeout_ms": NaN'), {}, {400}),
+    "a NUL byte in a text": (in_texts(b"\0"), {}, {400}),
+    "bytes that are no UTF-8": (in_texts(b"\xff\xfe"), {}, {400}),
+    "surrogates as bytes": (in_texts(b"\xed\xa0\xbd"), {}, {400}),
+    "arrays without end": (beside('"more": ' + "[" * DEEP), {}, {400}),
+    "deep arrays": (beside('"more": ' + "[" * DEEP + "]" * DEEP), {}, {400}),
+    "deep objects": (beside('"more": ' + '{"a":' * DEEP + "1" + "}" * DEEP), {}, {400}),
+    "nothing but depth": (instead(b"[" * DEEP + b"]" * DEEP), {}, {400}),
+    # JSON, but odd.
+    "half a surrogate pair": (in_texts(rb" \ud83d"), {}, {200}),
+    "halves in the wrong order": (in_texts(rb" \ude00\ud83d"), {}, {200}),
+    "an escaped NUL": (in_texts(rb" \u0000"), {}, {200}),
+    "control characters": (in_texts(rb" \u0001\u001b\u007f\u0085\u202e"), {}, {200}),
+    "tokens of the template": (in_texts(b" <|im_start|><|im_end|></think>"), {}, {200}),
+    "half a surrogate pair in a name": (beside(r'"a\ud83d": 1'), {}, {200}),
+    "an escaped NUL in a name": (beside(r'"a\u0000": 1'), {}, {200}),
+    "lines in a name": (beside(r'"a\r\nset-cookie: b=c\r\n\r\n": 1'), {}, {200}),
+    "no name": (beside('"": 1'), {}, {200}),
+    "a name of 100 kB": (beside(f'"{"n" * 100_000}": 1'), {}, {200}),
+    "__proto__": (beside('"__proto__": {"query": 1}, "constructor": null'), {}, {200}),
+    "names of methods": (beside('"model_config": {}, "__class__": 1, "ask": 2'), {}, {200}),
+    "a thousand unknown fields": (
+        beside(", ".join(f'"more{number}": {number}' for number in range(1000))),
+        {},
+        {200},
+    ),
+    "a number beyond all": (beside('"more": 1e400'), {}, {200, 400}),
+    "an integer of 5,000 digits": (beside(f'"more": {"9" * 5000}'), {}, {200, 400}),
+    "priority of 5,000 digits": (beside(f'"priority": {"9" * 5000}'), {}, {200, 400}),
+    "priority beyond all": (beside('"priority": 1e400'), {}, {200, 400}),
+    "a level too many": (beside('"more": ' + json.dumps(within(900))), {}, {200, 400}),
+    "a field twice": (twice, {}, {400}),
+    "a field twice, escaped": (beside(r'"more": 1, "mor\u0065": 2'), {}, {200, 400}),
+    "a field twice within": (
+        beside('"input": {"query": 1, "query": 2}, "parameters": {"top_n": 1, "top_n": 2}'),
+        {},
+        {200, 400},
+    ),
+    "a document of many levels": (in_document({"text": "a", "in": within(240)}), {}, {200, 400}),
+    "a document of more levels": (in_document({"text": "a", "in": within(900)}), {}, {200, 400}),
+    "levels instead of a text": (in_document(within(900)), {}, {200, 400}),
+    "levels and a name twice": (in_document({"query": within(900)}), {}, {200, 400}),
+    "levels for a choice": (beside(f'"truncation_direction": {DEEPEST}'), {}, {200, 400}),
+    "levels for an instruction": (beside(f'"instruct": {DEEPEST}'), {}, {200, 400}),
+    "half a pair beside a long integer": (
+        in_document({"text": "a \ud83d", "more": 10**30}),
+        {},
+        {200, 400},
+    ),
+    "a document of 100 kB": (in_document("a word " * 15_000), {}, {200, 400}),
+    "a document without a blank": (in_document("a" * 100_000), {}, {200, 400}),
+    "a model of 100 kB": (beside(f'"model": "{"m" * 100_000}"'), {}, {200, 400}),
+    "an instruction of 100 kB": (beside(f'"instruction": "{"i " * 50_000}"'), {}, {200, 400}),
+    # Odd envelopes.
+    "no content type": (plain, {"content-type": ""}, {200}),
+    "text": (plain, {"content-type": "text/plain"}, {200}),
+    "a form in name": (plain, {"content-type": FORM}, {200}),
+    "parts in name": (plain, {"content-type": "multipart/form-data; boundary=x"}, {200}),
+    "another charset in name": (
+        plain,
+        {"content-type": "application/json; charset=utf-16"},
+        {200},
+    ),
+    "no type at all": (plain, {"content-type": "\xff/;;="}, {200}),
+    "UTF-16": (lambda body: json.dumps(body).encode("utf-16"), {}, {400}),
+    "UTF-32": (lambda body: json.dumps(body).encode("utf-32-le"), {}, {400}),
+    "a mark of UTF-8": (lambda body: b"\xef\xbb\xbf" + plain(body), {}, {200, 400}),
+    "gzip": (
+        lambda body: gzip.compress(plain(body)),
+        {"content-encoding": "gzip"},
+        {200, 415},
+    ),
+    "gzip unsaid": (lambda body: gzip.compress(plain(body)), {}, {400, 415}),
+    "gzip in name": (plain, {"content-encoding": "gzip"}, {400, 415}),
+    "another coding": (plain, {"content-encoding": "br, \xff"}, {415}),
+    "a length that is none": (plain, {"x-content-length": "-1"}, {200}),
+}
+
+# In place of any field.
+WRONG: tuple[Any, ...] = (
+    None,
+    True,
+    0,
+    -1,
+    1.5,
+    1e308,
+    10**30,
+    "",
+    "x",
+    "\0",
+    "9" * 5000,
+    [],
+    [None],
+    [[]],
+    [{}],
+    ["x", 1],
+    {},
+    {"text": None},
+    {"text": {"text": "x"}},
+    {"content": []},
+    {"content": [{"type": "image_url"}]},
+    {"": ""},
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving("--engine", "fake", "--cache-mb", "0", "--no-access-log") as running:
+        yield running
+        _, errors = running.stop(signal.SIGTERM)
+        assert "Traceback" not in errors
+
+
+@pytest.fixture(scope="module")
+def line(server: Server) -> Iterator[HTTPConnection]:
+    """One connection for everything: what one request leaves behind, the next one meets."""
+    connection = HTTPConnection(server.url.removeprefix("http://"), timeout=60)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture(autouse=True)
+def neighbour(server: Server) -> Iterator[None]:
+    """Somebody beside whose every request is answered right."""
+    answers: list[tuple[int, Any]] = []
+    left = threading.Event()
+
+    def ask() -> None:
+        with connected(server) as connection:
+            while not answers or not left.wait(0.005):
+                answers.append(sent(connection, "POST", "/v1/rerank", plain(HARMLESS)))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    yield
+    left.set()
+    thread.join(60)
+    right = [200, [(1, True), (0, True)]]
+    found = [[status, ranked(answer)] for status, answer in answers]
+    assert found
+    assert [one for one in found if one != right] == []
+
+
+def ranked(answer: Json) -> list[tuple[int, bool]]:
+    return [(one["index"], 0 <= one["relevance_score"] <= 1) for one in answer.get("results", ())]
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_every_path_survives(name: str, line: HTTPConnection) -> None:
+    spoil, headers, allowed = ATTACKS[name]
+    for offer in route_specs():
+        status, answer = sent(line, "POST", path_of(offer), spoil(example_of(offer)), headers)
+
+        assert status in allowed, f"{offer.path}: {status} {answer}"
+        conforms(offer, status, answer)
+
+
+def test_wrong_types_in_any_field_are_refused_or_taken(line: HTTPConnection) -> None:
+    seen = set()
+    for offer in route_specs():
+        for request in offer.requests:
+            if request not in seen:
+                seen.add(request)
+                for body in with_wrong_values(request):
+                    status, answer = sent(line, "POST", path_of(offer), plain(body))
+
+                    assert status in (200, 400), f"{offer.path}: {body}: {status} {answer}"
+                    conforms(offer, status, answer)
+
+    assert len(seen) > len(DIALECTS)
+
+
+def test_a_body_of_20_megabytes_is_read(line: HTTPConnection) -> None:
+    more = beside(f'"more": "{"m" * 20_000_000}"')
+    for offer in route_specs():
+        if offer.shown:
+            status, answer = sent(line, "POST", path_of(offer), more(example_of(offer)))
+
+            assert status == 200, f"{offer.path}: {answer}"
+            conforms(offer, status, answer)
+
+
+@pytest.mark.parametrize("text", ["a word " * 3_000_000, "a" * 5_000_000, "\0" * 3_000_000])
+def test_a_document_of_megabytes_is_cut(text: str, line: HTTPConnection) -> None:
+    body = {"query": "q", "documents": [text, "short"], "return_documents": False}
+    status, answer = sent(line, "POST", "/v1/rerank", plain(body))
+
+    assert status == 200, answer
+    assert len(answer["results"]) == 2
+
+
+def test_a_field_that_is_named_often_is_read_once(line: HTTPConnection) -> None:
+    # Else a body of 10 MB would make texts of 10 GB.
+    body = {"query": "q", "documents": [{"text": "a word " * 9}], "rank_fields": ["text"]}
+    often = {**body, "rank_fields": ["text"] * 1000}
+    answers = [sent(line, "POST", "/v1/rerank", plain(one))[1] for one in (body, often)]
+
+    assert answers[0]["usage"] == answers[1]["usage"]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_other_methods_are_refused_with_what_is_allowed(method: str, server: Server) -> None:
+    for offer in route_specs():
+        path = path_of(offer)
+        if method in ("GET", "HEAD") and path in ("/", "/tei"):
+            continue  # A probe of TEI's clients.
+        with connected(server) as connection:
+            connection.request(method, path, b"{}" if method != "HEAD" else None)
+            reply = connection.getresponse()
+            said = reply.read()
+
+        assert reply.status == 405, f"{method} {path}: {reply.status}"
+        assert "POST" in reply.headers["allow"], path
+        if method != "HEAD":
+            conforms(offer, 405, json.loads(said))
+
+
+def test_slashes_too_many_change_nothing(line: HTTPConnection) -> None:
+    for offer in route_specs():
+        path = path_of(offer)
+        for spelled in (f"{path}/", f"/{path}", path.replace("/", "//"), f"{path}///"):
+            status, answer = sent(line, "POST", spelled, plain(example_of(offer)))
+
+            assert status == 200, f"{spelled}: {answer}"
+
+
+@pytest.mark.parametrize("rest", ["nothing", "v1/nothing", "v1/rerank/more", "v1", "%00", "%F0%9F"])
+def test_an_unknown_path_under_a_prefix_wears_its_envelope(rest: str, line: HTTPConnection) -> None:
+    for dialect in DIALECTS:
+        status, answer = sent(line, "POST", f"{dialect.prefix}/{rest}", b"{}")
+
+        assert status == 404, f"{dialect.prefix}/{rest}: {answer}"
+        mine = [one.failure for one in DIALECTS if one.name == dialect.name]
+        assert fits(answer, tuple(mine)), f"{dialect.prefix}/{rest}: {answer}"
+
+
+@contextmanager
+def connected(server: Server) -> Iterator[HTTPConnection]:
+    connection = HTTPConnection(server.url.removeprefix("http://"), timeout=60)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def sent(
+    connection: HTTPConnection,
+    method: str,
+    path: str,
+    body: bytes,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[int, Any]:
+    connection.request(method, path, body, {"content-type": "application/json", **headers})
+    reply = connection.getresponse()
+    said = reply.read()
+    assert reply.headers["content-type"] == "application/json", f"{path}: {said[:200]!r}"
+    assert "set-cookie" not in reply.headers
+    return reply.status, json.loads(said)
+
+
+def conforms(offer: RouteSpec, status: int, answer: Any) -> None:
+    if status != 200:
+        assert {"message", "detail", "error"} <= answer.keys(), f"{offer.path}: {answer}"
+        assert answer["message"], offer.path
+    models = offer.responses if status == 200 else offer.failures
+    assert fits(answer, models), f"{offer.path}: {status} {str(answer)[:500]}"
+
+
+def fits(answer: Any, models: tuple[Any, ...]) -> bool:
+    """Whether an answer is one of these, with no field beside those that it names."""
+    return any(validator(model).is_valid(answer) for model in models)
+
+
+@cache
+def validator(model: Any) -> jsonschema_rs.Validator:
+    return jsonschema_rs.validator_for(closed(TypeAdapter(model).json_schema()))
+
+
+def path_of(offer: RouteSpec) -> str:
+    return re.sub("{.*}", "some/model", offer.path)
+
+
+def example_of(offer: RouteSpec) -> Json:
+    return example(offer.requests)
+
+
+@cache
+def example(requests: tuple[Any, ...]) -> Json:
+    return next(examples(body_of(*requests)))
+
+
+def with_wrong_values(request: Any) -> Iterator[Json]:
+    """The example of a request, each time with one field wrong, in it or in an object of it."""
+    schema = body_of(request)["requestBody"]["content"]["application/json"]["schema"]
+    good = schema["example"]
+    for name, field in schema["properties"].items():
+        for value in WRONG:
+            yield {**good, name: value}
+            inner = [part for node in shapes_in(field) for part in node.get("properties", ())]
+            if isinstance(good.get(name, {}), dict):
+                yield from ({**good, name: {**good.get(name, {}), part: value}} for part in inner)

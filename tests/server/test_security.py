@@ -1,0 +1,387 @@
+"""What one client may take: bytes, connections and time, over a real socket."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+
+import httpx
+import pytest
+
+from rankd.server.http11 import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED
+from support.servers import Server, get, serving
+
+BODY = b'{"query": "q", "documents": ["d"]}'
+HEAD = b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+CHUNKED = b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+WHOLE = HEAD % len(BODY) + BODY
+ONE_CHUNK = b"%x\r\n%s\r\n" % (len(BODY), BODY)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving("--engine", "fake", "--read-timeout-seconds", "1.5") as server:
+        yield server
+
+
+def connect(server: Server) -> socket.socket:
+    host, port = server.url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=30)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def sent(connection: socket.socket, data: bytes) -> None:
+    """As much as the server takes."""
+    with suppress(OSError):
+        connection.sendall(data)
+
+
+def answer(connection: socket.socket) -> tuple[int, str, bytes]:
+    """What it says until it is closed: status, code of the error, and all of it."""
+    said = b""
+    with suppress(ConnectionError):
+        while more := connection.recv(65536):
+            said += more
+    if not said:
+        return 0, "", b""
+    head, _, body = said.partition(b"\r\n\r\n")
+    try:
+        code = json.loads(body)["error"]["code"]
+    except (ValueError, KeyError, TypeError):
+        code = ""
+    return int(head.split()[1]), code, said
+
+
+LONG = b"x" * (MAX_HEAD_BYTES + 1)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /livez HTTP/1.1\r\nHost: x\r\nA: " + LONG + b"\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: x\r\nA: " + LONG * 20,
+        b"GET /livez HTTP/1.1\r\nHost: x\r\n" + LONG + b": a\r\n\r\n",
+        b"GET /" + LONG + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * (MAX_HEADERS + 1) + b"\r\n",
+        b"\r\n" * 400_000,
+        CHUNKED + ONE_CHUNK + b"0\r\nA: " + LONG * 20,
+        CHUNKED + ONE_CHUNK + b"0\r\n" + b"A: b\r\n" * (MAX_HEADERS + 1) + b"\r\n",
+        CHUNKED + b"1;" + LONG * 20,
+    ],
+    ids=[
+        "one long value",
+        "a value without an end",
+        "one long name",
+        "a long path",
+        "many headers",
+        "nothing but newlines",
+        "a trailer without an end",
+        "many trailers",
+        "a chunk's extension",
+    ],
+)
+def test_a_head_beyond_the_limit_is_a_431(server: Server, request_: bytes) -> None:
+    with connect(server) as connection:
+        sent(connection, request_)
+        status, code, said = answer(connection)
+
+    assert (status, code) == (431, "request_header_fields_too_large")
+    assert b"connection: close" in said
+
+
+def test_a_hundred_megabytes_of_header_hold_nobody_up(server: Server) -> None:
+    with connect(server) as connection:
+        sent(connection, b"GET / HTTP/1.1\r\nA: ")
+        flood = threading.Thread(target=sent, args=(connection, b"x" * 100_000_000))
+        flood.start()
+        began = time.monotonic()
+        for _ in range(20):
+            assert get(f"{server.url}/livez").status_code == 200
+        took = time.monotonic() - began
+        flood.join()
+
+    assert took < 5  # Each waited its turn behind 12 seconds of copying.
+
+
+def test_a_head_within_the_limit_is_served(server: Server) -> None:
+    headers = {f"x-{place}": "y" * 300 for place in range(150)}
+
+    assert httpx.get(f"{server.url}/livez", headers=headers).status_code == 200
+
+
+def test_a_large_body_and_half_a_head_in_one_packet_are_no_long_head(server: Server) -> None:
+    body = json.dumps({"query": "q", "documents": ["word " * 20] * 900}).encode()
+    with connect(server) as connection:
+        connection.sendall(HEAD % len(body) + body + WHOLE[:30])
+        time.sleep(0.3)
+        connection.sendall(WHOLE[30:].replace(b"Content-L", b"Connection: close\r\nContent-L"))
+        _, _, said = answer(connection)
+
+    assert said.count(b"HTTP/1.1 200") == 2
+
+
+def test_a_trailer_does_not_pass_for_a_header() -> None:
+    with serving("--engine", "fake", "--api-key", "k3y") as server, connect(server) as connection:
+        trailer = b"0\r\nAuthorization: Bearer k3y\r\nConnection: close\r\n\r\n"
+        connection.sendall(CHUNKED.replace(b"Host", b"Connection: close\r\nHost"))
+        connection.sendall(ONE_CHUNK + trailer)
+        status, _, _ = answer(connection)
+
+    assert status == 401
+
+
+@pytest.mark.parametrize(
+    ("begin", "status", "code"),
+    [
+        (b"", 0, ""),
+        (b"GET /livez HTTP/1.1\r\n", 408, "request_timeout"),
+        (b"G", 408, "request_timeout"),
+        (HEAD % 500, 408, "request_timeout"),
+        (HEAD % 500 + BODY, 408, "request_timeout"),
+        (CHUNKED + ONE_CHUNK, 408, "request_timeout"),
+        (CHUNKED + ONE_CHUNK + b"0\r\n", 408, "request_timeout"),
+    ],
+    ids=["silence", "head", "one letter", "no body", "half a body", "chunks", "trailers"],
+)
+def test_who_does_not_go_on_is_closed_in_time(
+    server: Server, begin: bytes, status: int, code: str
+) -> None:
+    began = time.monotonic()
+    with connect(server) as connection:
+        connection.sendall(begin)
+        said = answer(connection)
+    took = time.monotonic() - began
+
+    assert said[:2] == (status, code)
+    assert 1 < took < 15
+
+
+@pytest.mark.parametrize(
+    ("begin", "drop"),
+    [
+        (b"GET /livez HTTP/1.1\r\n", b"A: b\r\n"),
+        (b"GET /livez HTTP/1.1\r\nA: ", b"b"),
+        (HEAD % 5000, b"x"),
+        (CHUNKED, b"1\r\nx\r\n"),
+        (CHUNKED + ONE_CHUNK + b"0\r\n", b"A: b\r\n"),
+    ],
+    ids=["headers", "a value", "body", "chunks", "trailers"],
+)
+def test_trickling_does_not_extend_the_time(server: Server, begin: bytes, drop: bytes) -> None:
+    began = time.monotonic()
+    with connect(server) as connection:
+        connection.sendall(begin)
+        connection.settimeout(0.2)
+        said = b""
+        while time.monotonic() - began < 15 and not said:
+            sent(connection, drop)
+            try:
+                said = connection.recv(65536)
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                break
+
+    assert said.startswith(b"HTTP/1.1 408 ")
+    assert time.monotonic() - began < 15
+
+
+def test_newlines_between_requests_do_not_hold_a_connection_open(server: Server) -> None:
+    began = time.monotonic()
+    with connect(server) as connection:
+        connection.sendall(WHOLE)
+        connection.settimeout(0.3)
+        ended = False
+        while time.monotonic() - began < 15 and not ended:
+            sent(connection, b"\r\n")
+            try:
+                ended = connection.recv(65536) == b""
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                ended = True
+
+    assert ended
+
+
+def test_a_late_body_is_told_in_its_dialects_envelope(server: Server) -> None:
+    with connect(server) as connection:
+        connection.sendall((HEAD % 500).replace(b"/v1/rerank", b"/tei/rerank"))
+        _, _, said = answer(connection)
+
+    assert b"error_type" in said
+
+
+def test_a_client_of_a_kept_connection_has_the_whole_time_again(server: Server) -> None:
+    with httpx.Client() as client:
+        for _ in range(3):
+            assert client.post(f"{server.url}/v1/rerank", content=BODY).status_code == 200
+            time.sleep(0.8)
+
+
+def test_a_broken_request_does_not_take_the_answer_of_the_one_before(server: Server) -> None:
+    with connect(server) as connection:
+        connection.sendall(WHOLE + b"no such thing\r\n\r\n")
+        _, _, said = answer(connection)
+
+    assert said.startswith(b"HTTP/1.1 200")
+    assert said.count(b"HTTP/1.1 400") == 1
+
+
+@pytest.mark.parametrize(
+    "smuggling",
+    [
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        b"Content-Length: 5\r\nContent-Length: 6\r\n",
+        b"Content-Length: +5\r\n",
+        b"Transfer-Encoding: chunked, identity\r\n",
+        b"Content-Length : 5\r\n",
+    ],
+)
+def test_two_ways_to_read_a_length_are_refused(server: Server, smuggling: bytes) -> None:
+    with connect(server) as connection:
+        connection.sendall(
+            b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\n" + smuggling + b"\r\n0\r\n\r\n"
+        )
+        status, code, said = answer(connection)
+
+    assert (status, code) == (400, "invalid_request")
+    assert said.count(b"HTTP/1.1") == 1
+
+
+def test_connections_beyond_the_limit_are_told_and_probes_answered() -> None:
+    with serving("--engine", "fake", "--max-connections", "5") as server, ExitStack() as held:
+        first = held.enter_context(connect(server))
+        for _ in range(4):
+            held.enter_context(connect(server))
+        time.sleep(0.2)
+        beyond = httpx.post(f"{server.url}/v1/rerank", content=BODY)
+        probe = httpx.get(f"{server.url}/livez")
+        first.sendall(WHOLE)
+        old = first.recv(65536)
+        for _ in range(90):
+            held.enter_context(connect(server))
+        time.sleep(0.2)
+        with connect(server) as closed:
+            nothing = answer(closed)
+        held.close()
+        time.sleep(0.2)
+        after = httpx.post(f"{server.url}/v1/rerank", content=BODY)
+
+    assert beyond.status_code == 429
+    assert beyond.json()["error"]["code"] == "overloaded"
+    assert beyond.headers["retry-after"] == "1"
+    assert beyond.headers["connection"] == "close"
+    assert probe.status_code == 200
+    assert old.startswith(b"HTTP/1.1 200")
+    assert nothing[0] == 0
+    assert after.status_code == 200
+
+
+def test_half_a_body_does_not_hold_up_the_end() -> None:
+    with serving("--engine", "fake") as server, connect(server) as body, connect(server) as head:
+        body.sendall(HEAD % 500 + BODY)
+        head.sendall(WHOLE[:20])
+        time.sleep(0.3)
+        began = time.monotonic()
+        status, errors = server.stop(signal.SIGTERM)
+        took = time.monotonic() - began
+        said = answer(body)
+
+    assert said[:2] == (503, "shutting_down")
+    assert status == 0
+    assert took < 15  # And not the 30 of --drain-seconds.
+    assert "Traceback" not in errors
+
+
+def test_a_body_that_arrives_in_the_grace_is_answered() -> None:
+    with serving("--engine", "fake") as server, connect(server) as connection:
+        connection.sendall(WHOLE[:-5])
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        connection.sendall(WHOLE[-5:])
+        status, _, _ = answer(connection)
+
+    assert status in (200, 503)  # 503 once a stopping server takes nothing new.
+
+
+def test_refusals_are_counted_and_leave_no_trace(server: Server) -> None:
+    metrics = get(f"{server.url}/metrics").text
+
+    assert 'status="431"' in metrics
+
+
+def test_requests_that_pile_up_on_one_connection_are_a_429_behind_their_answers(
+    server: Server,
+) -> None:
+    with connect(server) as connection:
+        sent(connection, b"GET /livez HTTP/1.1\r\n\r\n" * 10_000)
+        _, _, said = answer(connection)
+
+    assert said.count(b"HTTP/1.1 200") == MAX_PIPELINED + 1
+    assert said.count(b"HTTP/1.1 429") == 1
+    assert said.index(b"HTTP/1.1 429") > said.rindex(b"HTTP/1.1 200")
+    assert b"more than 32 requests wait on one connection" in said
+
+
+def test_a_few_requests_in_one_packet_are_answered_in_order(server: Server) -> None:
+    some = [WHOLE.replace(b'd"', b'%dd"' % place) for place in range(10, 10 + MAX_PIPELINED)]
+    some = [one.replace(b"Length: %d" % len(BODY), b"Length: %d" % (len(BODY) + 2)) for one in some]
+    with connect(server) as connection:
+        sent(connection, b"".join(some) + b"GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n")
+        _, _, said = answer(connection)
+
+    assert said.count(b"HTTP/1.1 200") == MAX_PIPELINED + 1
+    assert b"429" not in said.split(b"\r\n")[0]
+
+
+# Two of them leave no room for even a small one.
+LARGE = 99_999
+
+
+def hold(server: Server, held: ExitStack, size: int = LARGE) -> socket.socket:
+    """A connection that has sent all of a body but its last byte."""
+    connection = held.enter_context(connect(server))
+    connection.sendall(HEAD % size + b" " * (size - 1))
+    return connection
+
+
+def test_bodies_together_are_bounded_and_small_ones_always_read() -> None:
+    flags = ("--max-waiting-bytes", "200000", "--max-body-bytes", "400000")
+    with serving("--engine", "fake", *flags) as server, ExitStack() as held:
+        first, second = hold(server, held), hold(server, held)
+        time.sleep(0.3)
+        third = answer(hold(server, held))
+        small = httpx.post(f"{server.url}/v1/rerank", content=BODY)
+        first.close()
+        second.close()
+        time.sleep(0.3)
+        alone = httpx.post(f"{server.url}/v1/rerank", content=BODY + b" " * 300_000)
+        after = httpx.post(f"{server.url}/v1/rerank", content=BODY + b" " * LARGE)
+
+    assert third[:2] == (429, "overloaded")
+    assert b"the limit is 200,000 together" in third[2]
+    assert b"retry-after: 1" in third[2]
+    assert small.status_code == 200
+    assert alone.status_code == 200  # More than there is room for, but nobody else wants it.
+    assert after.status_code == 200
+
+
+def test_a_promised_length_takes_no_room() -> None:
+    with (
+        serving("--engine", "fake", "--max-waiting-bytes", "200000") as server,
+        ExitStack() as held,
+    ):
+        for _ in range(5):
+            held.enter_context(connect(server)).sendall(HEAD % 30_000_000 + b"{")
+        time.sleep(0.3)
+        reply = httpx.post(f"{server.url}/v1/rerank", content=BODY + b" " * 150_000)
+
+    assert reply.status_code == 200

@@ -1,0 +1,150 @@
+"""HTTPS with a certificate of our own; what is wrong with one is a sentence."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from support.servers import Server, run, serving
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+
+BODY = {"query": "q", "documents": ["d"]}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tls")
+    _certificate(folder, "server", "-addext", "subjectAltName=IP:127.0.0.1", "-noenc")
+    _certificate(folder, "locked", "-passout", "pass:s3cret")
+    return folder
+
+
+def _certificate(folder: Path, name: str, *options: str) -> None:
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-days", "2", "-subj", "/CN=x"),
+            *("-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.pem")),
+            *options,
+        ],
+        check=True,
+        capture_output=True,
+    )
+
+
+def _flags(folder: Path, name: str = "server") -> list[str]:
+    files = [f"--ssl-certfile={folder / name}.pem", f"--ssl-keyfile={folder / name}.key"]
+    return ["--engine", "fake", *files]
+
+
+def test_a_client_that_trusts_the_certificate_is_answered(folder: Path) -> None:
+    trusting = ssl.create_default_context(cafile=str(folder / "server.pem"))
+    with serving(*_flags(folder)) as server:
+        reply = httpx.post(f"{server.url}/v1/rerank", json=BODY, verify=trusting)
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            httpx.post(f"{server.url}/v1/rerank", json=BODY)
+        long = httpx.get(f"{server.url}/livez", headers={"a": "x" * 70_000}, verify=trusting)
+
+    assert server.url.startswith("https://")
+    assert reply.status_code == 200
+    assert long.status_code == 431
+
+
+def test_with_authorities_a_client_must_show_a_certificate(folder: Path) -> None:
+    trusting = ssl.create_default_context(cafile=str(folder / "server.pem"))
+    with serving(*_flags(folder), f"--ssl-ca-certs={folder / 'server.pem'}") as server:
+        with pytest.raises(httpx.TransportError):
+            httpx.post(f"{server.url}/v1/rerank", json=BODY, verify=trusting)
+        trusting.load_cert_chain(folder / "server.pem", folder / "server.key")
+        reply = httpx.post(f"{server.url}/v1/rerank", json=BODY, verify=trusting)
+
+    assert reply.status_code == 200
+
+
+def test_a_locked_key_is_opened_by_its_password(folder: Path) -> None:
+    with serving(*_flags(folder, "locked"), "--ssl-keyfile-password", "s3cret") as server:
+        assert httpx.get(f"{server.url}/livez", verify=False).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--ssl-certfile", "/no/such"], "cannot read ssl_certfile /no/such: No such file"),
+        (["--ssl-certfile", "{}/server.key"], "cannot be used"),
+        (["--ssl-certfile", "{}/server.pem", "--ssl-keyfile", "{}/locked.key"], "cannot be used"),
+        (["--ssl-keyfile", "{}/server.key"], "ssl_keyfile is of no use without ssl_certfile"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(folder: Path, arguments: list[str], message: str) -> None:
+    given = [argument.format(folder) for argument in arguments]
+
+    ended = run("serve", "--engine", "fake", "--port", "0", *given)
+
+    assert ended.returncode == 2
+    assert message in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def _silent(server: Server, held: ExitStack) -> socket.socket:
+    host, port = server.url.removeprefix("https://").split(":")
+    return held.enter_context(socket.create_connection((host, int(port)), timeout=15))
+
+
+def test_who_connects_and_says_nothing_is_counted_and_closed_in_time(folder: Path) -> None:
+    flags = [*_flags(folder), "--max-connections", "5", "--read-timeout-seconds", "4"]
+    with serving(*flags) as server, ExitStack() as held:
+        began = time.monotonic()
+        first = _silent(server, held)
+        for _ in range(67):
+            _silent(server, held)
+        probe = httpx.get(f"{server.url}/livez", verify=False)
+        time.sleep(0.2)  # Until its connection is forgotten.
+        last = _silent(server, held)
+        beyond = _silent(server, held)
+        beyond.settimeout(2)
+        refused = _closed(beyond)
+        last.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            _closed(last)
+        closed = _closed(first)
+        took = time.monotonic() - began
+        time.sleep(0.5)
+        after = httpx.get(f"{server.url}/livez", verify=False)
+
+    assert probe.status_code == after.status_code == 200
+    assert refused
+    assert closed
+    assert 3 < took < 15
+
+
+def _closed(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(100) == b""
+    except ConnectionError:
+        return True
+
+
+def test_plain_http_is_closed_and_others_are_answered(folder: Path) -> None:
+    with serving(*_flags(folder), "--log-level", "debug") as server, ExitStack() as held:
+        plain = _silent(server, held)
+        plain.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert _closed(plain)
+        with httpx.Client(verify=False) as client:
+            answers = [client.post(f"{server.url}/v1/rerank", json=BODY) for _ in range(3)]
+        _silent(server, held)
+        began = time.monotonic()
+        status, said = server.stop(signal.SIGTERM)
+
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert status == 0
+    assert time.monotonic() - began < 15
+    assert "Traceback" not in said

@@ -1,0 +1,18 @@
+"""A request for each dialect, and a path that takes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rankd.dialects.base import Dialect
+
+
+def example(dialect: Dialect) -> dict[str, Any]:
+    """The body that /docs shows."""
+    return dict(dialect.Request.model_json_schema()["example"])
+
+
+def home(dialect: Dialect, model: str = "some-id") -> str:
+    """A path under the dialect's own prefix; some hold a model's name."""
+    path = [*dialect.mounted, *dialect.paths][0]
+    return dialect.prefix + path.replace("{model:path}", model)
