@@ -56,8 +56,8 @@ def test_raw_logits_are_given_when_asked_for(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("body", "param", "message"),
     [
-        ({}, None, "send two sides to compare: queries and documents, queries and items, "),
-        ({"text_1": "q"}, None, "send two sides to compare: "),
+        ({}, None, "send queries and documents as one of these pairs: queries and documents, "),
+        ({"text_1": "q"}, None, "send queries and documents as one of these pairs: "),
         ({"text_1": "q", "text_2": []}, "text_2", "text_2 must not be empty"),
         ({"text_1": "", "text_2": "d"}, "text_1", "text_1 must not be empty"),
         ({"text_1": ["a", "b"], "text_2": ["c"] * 3}, "text_1", "text_1 has 2 texts and text_2 3"),
