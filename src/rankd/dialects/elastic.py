@@ -70,7 +70,7 @@ class ElasticRequest(RequestBody):
 class ElasticResult(BaseModel):
     index: int
     relevance_score: float
-    text: str | None = Field(None, description="Absent when not wanted.")
+    text: str | None = Field(None, description="Absent unless requested.")
 
 
 class ElasticResponse(BaseModel):

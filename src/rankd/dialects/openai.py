@@ -41,9 +41,8 @@ class OpenAIRerankRequest(EchoingDocumentsBody):
     )
     truncation: Truncating | None = Field(
         None,
-        description="If a document does not fit: `cut` it (true), `refuse` (false) or `chunk` it. "
-        "`refuse` is a 400 that names the document; `chunk` reads all of it and the best chunk "
-        "counts. Default: the server's --truncation (cut).",
+        description="If a document does not fit: `cut` (true), `refuse` (false; 400) or `chunk` "
+        "(best counts). Default: the server's --truncation (cut).",
     )
     truncation_side: Literal["right", "left"] | None = Field(
         None,
@@ -194,8 +193,7 @@ class OpenAIMeta(Meta):
     )
     preset: str | None = Field(
         None,
-        description="Name of the preset that was used; absent if the instruction was the request's "
-        "or the server's default.",
+        description="Name of the preset that was used; absent if there was none.",
     )
     score_threshold: float | None = Field(
         None, description="Minimum score that was applied; absent if there was none."
@@ -235,8 +233,8 @@ class OpenAIResult(ResultObject):
     )
     normalized_score: float | None = Field(
         None,
-        description="Probability that the document is relevant, by the instruction's calibration; "
-        "absent without one, or without return_details.",
+        description="Calibrated probability of relevance; absent without calibration or "
+        "return_details.",
     )
 
 
