@@ -1,12 +1,14 @@
-"""Every knob once; a name nobody knows is an error that names the nearest."""
+"""Sources of settings and their order, tables, and errors that name the nearest setting."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
+from rankd.config.removed import REMOVED
 from rankd.config.settings import Settings
 from rankd.config.show import shown
 from rankd.config.sources import load, sources
@@ -34,8 +36,7 @@ def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None
         ({"RANKD_PORT": "http"}, "", "port = 'http'"),
         ({"RANKD_SELF_CHECK": "maybe"}, "", "self_check = 'maybe'.*'strict', 'warn' or 'off'"),
         ({}, "port = 1\nport = 2", "is not valid TOML"),
-        ({}, "chunk_tokens = 99\nchunk_overlap = 50", "chunk_overlap = 50: .* at most 49, half of"),
-        ({}, "chunk_tokens = 15", "greater than or equal to 16"),
+        ({}, "batch_tokens = 15", "greater than or equal to 16"),
         ({"RANKD_TRUNCATION": "end"}, "", "truncation = 'end'.*'cut', 'refuse' or 'chunk'"),
         ({}, "max_tokens = 1", "max_tokens = 1: input should be greater than or equal to 128"),
     ],
@@ -48,6 +49,28 @@ def test_a_wrong_setting_is_named(
 
     with pytest.raises(BadSettings, match=message):
         load({}, environment, config)
+
+
+@pytest.mark.parametrize("name", REMOVED)
+def test_a_removed_setting_says_what_to_do_instead(name: str, tmp_path: Path) -> None:
+    config = tmp_path / "rankd.toml"
+    config.write_text(f"{name} = 1")
+    advice = re.escape(f" (removed): {REMOVED[name]}")
+
+    with pytest.raises(BadSettings, match=f"rankd.toml: unknown setting {name}{advice}$"):
+        load({}, {}, config)
+    with pytest.raises(BadSettings, match=f"^unknown setting RANKD_{name.upper()}{advice}$"):
+        load({}, {f"RANKD_{name.upper()}": "1"})
+    with pytest.raises(BadSettings, match=f"^unknown setting {name}{advice}$"):
+        load({name: "1"}, {})
+
+
+def test_the_advice_for_a_removed_setting_names_settings_that_exist() -> None:
+    assert REMOVED
+    assert not set(REMOVED) & set(Settings.model_fields)
+    for advice in REMOVED.values():
+        named = re.findall(r"\b(?:max_body|max_waiting|batch_file|cache)_\w+", advice)
+        assert set(named) <= set(Settings.model_fields), advice
 
 
 def test_a_container_names_its_file_by_variable(tmp_path: Path) -> None:
@@ -88,6 +111,15 @@ def test_arguments_of_vllm_come_as_json_or_as_a_table(tmp_path: Path) -> None:
         load({}, {"RANKD_VLLM_ARGS": '{"max_num_seqs": 7}'}),
     ):
         assert settings.vllm_args == {"max_num_seqs": 7}
+
+
+def test_arguments_of_vllm_are_merged_from_every_source(tmp_path: Path) -> None:
+    file = tmp_path / "rankd.toml"
+    file.write_text("[vllm]\nmax_num_seqs = 7\nseed = 1\n")
+
+    settings = load({"vllm_args": '{"seed": 3}'}, {"RANKD_VLLM_ARGS": '{"block_size": 16}'}, file)
+
+    assert settings.vllm_args == {"max_num_seqs": 7, "block_size": 16, "seed": 3}
 
 
 @pytest.mark.parametrize("text", ["max_num_seqs=7", "[1]"])
@@ -216,7 +248,6 @@ def test_tables_are_shown_as_they_can_be_read_again(tmp_path: Path) -> None:
         ("[aliases.x]\nscore_threshold = 3", r"less than or equal to 1, not 3$"),
         ("[aliases]\nx = 'code'", r"^aliases\.x: input should be a table, not 'code'$"),
         ("[calibration]\ndefault = 0.3", r"^calibration\.default: .* a table, not 0.3$"),
-        ("chunk_overlap = 400", r"^chunk_overlap = 400: must be at most 256, half of chunk_tokens"),
     ],
 )
 def test_a_wrong_table_is_named(text: str, message: str, tmp_path: Path) -> None:
