@@ -46,7 +46,7 @@ class Settings(BaseModel):
         None, min_length=1, description="Model name in the API. Default: the model's own name."
     )
     strict_model: bool = Field(
-        False, description="Reject requests that name another model with 404. Default: any name."
+        False, description="Reject requests that name another model, with 404."
     )
     api_keys: Annotated[tuple[str, ...], _FromJson, AfterValidator(validators.check_keys)] = Field(
         (),
