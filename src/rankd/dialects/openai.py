@@ -47,14 +47,13 @@ class OpenAIRerankRequest(EchoingDocumentsBody):
     )
     truncation_side: Literal["right", "left"] | None = Field(
         None,
-        description="Which end of it is left out: right is that of the text; the server's "
-        "--truncation-side (right) when absent.",
+        description="Which end of it is left out: right is that of the text. Default: right.",
     )
     max_tokens_per_doc: Count | None = Field(
         None,
         ge=0,
         description="Tokens of a document that fit, and of a chunk; when 0 or absent what the "
-        "model allows, and of `chunk` the server's --chunk-tokens (512).",
+        "model allows, and of `chunk` 512.",
     )
     max_chunks_per_doc: Count | None = Field(
         None,
@@ -65,8 +64,8 @@ class OpenAIRerankRequest(EchoingDocumentsBody):
     overlap_tokens: Count | None = Field(
         None,
         ge=0,
-        description="Tokens that two neighbouring chunks share; when absent 0, or of chunks whose "
-        "length the server decides its --chunk-overlap (64).",
+        description="Tokens that two neighbouring chunks share. Default: 0, or 64 if the chunks "
+        "have the default length.",
     )
     return_details: bool | None = Field(
         None,

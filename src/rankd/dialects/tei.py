@@ -52,8 +52,7 @@ class TeiRequest(RequestBody):
     )
     truncation_direction: Literal["Right", "Left", "right", "left"] | None = Field(
         None,
-        description="Where a long text is cut: Right is its end; the server's --truncation-side "
-        "(Right) when absent.",
+        description="Where a long text is cut: Right is its end. Default: Right.",
     )
     top_n: Count | None = Field(None, ge=0, description="Results to return; all when absent.")
 
