@@ -17,7 +17,7 @@ from rankd.errors import BadSettings
 from support.servers import run
 
 
-def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
+def test_flags_override_environment_which_overrides_files(tmp_path: Path) -> None:
     file = tmp_path / "rankd.toml"
     file.write_text("port = 1\nthreads = 1\nmax_documents = 1\n")
     environment = {"RANKD_PORT": "2", "RANKD_THREADS": "2"}
@@ -41,7 +41,7 @@ def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None
         ({}, "max_tokens = 1", "max_tokens = 1: input should be greater than or equal to 128"),
     ],
 )
-def test_a_wrong_setting_is_named(
+def test_an_error_names_the_wrong_setting(
     environment: dict[str, str], file: str, message: str, tmp_path: Path
 ) -> None:
     config = tmp_path / "rankd.toml"
@@ -73,19 +73,19 @@ def test_the_advice_for_a_removed_setting_names_settings_that_exist() -> None:
         assert set(named) <= set(Settings.model_fields), advice
 
 
-def test_a_container_names_its_file_by_variable(tmp_path: Path) -> None:
+def test_a_variable_names_the_config_file(tmp_path: Path) -> None:
     file = tmp_path / "rankd.toml"
     file.write_text("port = 5")
 
     assert load({}, {"RANKD_CONFIG": str(file)}).port == 5
 
 
-def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error_of_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(BadSettings, match=r"cannot read --config .*: No such file"):
         load({}, {}, tmp_path / "none.toml")
 
 
-def test_what_kubernetes_adds_for_a_service_named_rankd_is_not_ours() -> None:
+def test_variables_that_kubernetes_sets_for_a_service_are_ignored() -> None:
     links = {
         "RANKD_SERVICE_HOST": "10.0.0.1",
         "RANKD_SERVICE_PORT_HTTP": "80",
@@ -97,11 +97,11 @@ def test_what_kubernetes_adds_for_a_service_named_rankd_is_not_ours() -> None:
 
 
 @pytest.mark.parametrize("file", sorted(Path("configs").glob("*.toml")), ids=lambda f: f.name)
-def test_every_config_that_ships_loads(file: Path) -> None:
+def test_every_shipped_config_loads(file: Path) -> None:
     assert isinstance(load({}, {}, file), Settings)
 
 
-def test_arguments_of_vllm_come_as_json_or_as_a_table(tmp_path: Path) -> None:
+def test_arguments_of_vllm_are_json_or_a_table(tmp_path: Path) -> None:
     file = tmp_path / "rankd.toml"
     file.write_text("[vllm]\nmax_num_seqs = 7\n")
 
@@ -123,7 +123,7 @@ def test_arguments_of_vllm_are_merged_from_every_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["max_num_seqs=7", "[1]"])
-def test_arguments_of_vllm_that_are_no_object_are_a_sentence(text: str) -> None:
+def test_arguments_of_vllm_must_be_an_object(text: str) -> None:
     with pytest.raises(BadSettings, match="vllm_args = "):
         load({"vllm_args": text}, {})
 
@@ -143,7 +143,7 @@ TABLES = (
 )
 
 
-def test_a_later_file_is_stronger_and_adds_to_the_tables(tmp_path: Path) -> None:
+def test_a_later_file_overrides_settings_and_extends_tables(tmp_path: Path) -> None:
     config = files(tmp_path, *TABLES)
 
     for settings in (
@@ -160,7 +160,7 @@ def test_a_later_file_is_stronger_and_adds_to_the_tables(tmp_path: Path) -> None
         assert settings.key_presets == {"acme": "code"}
 
 
-def test_the_command_line_takes_several_files(tmp_path: Path) -> None:
+def test_the_command_line_accepts_several_files(tmp_path: Path) -> None:
     one, two = map(str, files(tmp_path, *TABLES))
 
     ended = run("serve", "--config", one, "--print-config", "--config", two)
@@ -170,7 +170,7 @@ def test_the_command_line_takes_several_files(tmp_path: Path) -> None:
     assert f"[instructions]  # {one}, {two}" in ended.stdout
 
 
-def test_flags_and_variables_give_tables_as_json_and_replace_those_of_files(
+def test_tables_of_flags_and_variables_are_json_and_replace_those_of_files(
     tmp_path: Path,
 ) -> None:
     settings = load(
@@ -183,8 +183,8 @@ def test_flags_and_variables_give_tables_as_json_and_replace_those_of_files(
     assert settings.calibration["default"].threshold == 0.1
 
 
-def test_tables_are_shown_as_they_can_be_read_again(tmp_path: Path) -> None:
-    # A name such as that of a secret, and one that must be quoted.
+def test_printed_tables_can_be_loaded_again(tmp_path: Path) -> None:
+    # One name that looks like a secret, and one that must be quoted.
     config = files(tmp_path, *TABLES, "[instructions]\n'a.token' = 'Say \"it\".'")
     settings = load({}, {}, config)
 
@@ -250,7 +250,7 @@ def test_tables_are_shown_as_they_can_be_read_again(tmp_path: Path) -> None:
         ("[calibration]\ndefault = 0.3", r"^calibration\.default: .* a table, not 0.3$"),
     ],
 )
-def test_a_wrong_table_is_named(text: str, message: str, tmp_path: Path) -> None:
+def test_an_error_names_the_wrong_key_of_a_table(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(BadSettings, match=message):
         load({}, {}, files(tmp_path, text))
 
