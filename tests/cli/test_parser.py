@@ -82,7 +82,7 @@ def test_the_help_of_serve_shows_the_common_settings_only() -> None:
     assert len(COMMON) == 15
     flags = [found for found in listed(text) if found not in OWN_FLAGS]
     assert flags == [flag(name) for name in COMMON]
-    assert "`rankd serve --help-all` lists them." in " ".join(text.split())
+    assert "`rankd serve --help-all` lists them by topic." in " ".join(text.split())
 
 
 def test_help_all_shows_every_setting_under_its_topic() -> None:
@@ -128,7 +128,7 @@ def test_commands_without_a_server_list_only_settings_that_affect_them(name: str
 
     assert "--device" in text
     assert "--batch-dir" not in text
-    assert "`rankd serve --help-all` lists them." in " ".join(text.split())
+    assert "`rankd serve --help-all` lists them by topic." in " ".join(text.split())
 
 
 def test_flags_that_the_help_does_not_list_are_accepted_and_validated() -> None:

@@ -238,9 +238,8 @@ def add_settings(
         if name not in listed:
             _add_setting(general, name, field, argparse.SUPPRESS)
     if len(listed) < len(fields):
-        parser.epilog = (
-            f"All {len(fields)} settings are accepted; `rankd serve --help-all` lists them."
-        )
+        every = f"All {len(fields)} settings are accepted"
+        parser.epilog = f"{every}; `rankd serve --help-all` lists them by topic."
 
 
 def _add_setting(group: Any, name: str, field: FieldInfo, description: str) -> None:
