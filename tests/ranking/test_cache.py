@@ -143,7 +143,7 @@ PROMPT = Prompt((1, 2, 3), (4, 5))
         identity("m", replace(INFO, device="cuda"), ANSWERS, Settings()),
         identity("m", replace(INFO, dtype="bfloat16"), ANSWERS, Settings()),
         identity("m", INFO, AnswerTokenIds(2, 1), Settings()),
-        identity("m", INFO, ANSWERS, Settings(quantization="fp8")),
+        identity("m", INFO, ANSWERS, Settings(vllm_args={"quantization": "fp8"})),
         identity("m", INFO, ANSWERS, Settings(vllm_args={"kv_cache_dtype": "fp8"})),
     ],
 )

@@ -92,7 +92,7 @@ def test_a_client_that_leaves_does_not_stop_the_others(server: Server) -> None:
         (["--vllm-args", '{"max_num_seq": 4}'], "vLLM has no argument max_num_seq; did you mean"),
         (["--vllm-args", '{"runner": "generate"}'], "vllm_args: runner is rankd's to set"),
         (["--device", "cuda"], "device = 'cuda': the installed vLLM 0.32.0 is for cpu"),
-        (["--tensor-parallel", "3"], "tensor_parallel = 3: must be 1, 2, 4 or 8"),
+        (["--vllm-args", '{"tensor_parallel_size": 3}'], "tensor_parallel_size = 3: must be 1"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(arguments: list[str], message: str) -> None:

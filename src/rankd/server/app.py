@@ -37,6 +37,7 @@ from rankd.errors import (
 from rankd.models.checkpoint import Checkpoint, locate
 from rankd.models.download import in_thread
 from rankd.prompts import open_encoder
+from rankd.prompts.encoder import MAX_INSTRUCTION_TOKENS
 from rankd.ranking import self_check
 from rankd.ranking.admission import Admission
 from rankd.ranking.cache import open_cache
@@ -65,6 +66,9 @@ _ABOUT = "Reranking with Qwen3-Reranker: right scores without a flag."
 # Two: one long request does not hold up the tokens of the next.
 _ENCODING_THREADS = 2
 
+# All request bodies in memory together take at most this many times `max_body_bytes`.
+WAITING_BODIES: float = 16
+
 
 @asynccontextmanager
 async def open_ranker(settings: Settings) -> AsyncIterator[tuple[Checkpoint, Ranker]]:
@@ -81,10 +85,8 @@ async def open_ranker(settings: Settings) -> AsyncIterator[tuple[Checkpoint, Ran
             checkpoint,
             max_tokens=settings.max_tokens,
             instruction=settings.instruction,
-            max_instruction_tokens=settings.max_instruction_tokens,
-            fit=TruncationPolicy(truncation=settings.truncation, side=settings.truncation_side),
-            chunk_tokens=settings.chunk_tokens,
-            chunk_overlap=settings.chunk_overlap,
+            max_instruction_tokens=MAX_INSTRUCTION_TOKENS,
+            fit=TruncationPolicy(truncation=settings.truncation),
             executor=executor,
         )
         async with (
@@ -149,13 +151,12 @@ async def refuse_unfit_profiles(
     settings: Settings, checkpoint: Checkpoint, ranker: Ranker, own: Collection[str]
 ) -> None:
     """What only the model can tell of presets, aliases and calibrations."""
-    limit = settings.max_instruction_tokens
+    limit = MAX_INSTRUCTION_TOKENS
     for name, text in settings.instructions.items():
         tokens = len(await ranker.encoder.tokenize(text))
         if tokens > limit:
             raise BadSettings(
-                f"instructions.{name} takes {tokens:,} tokens; "
-                f"--max-instruction-tokens is {limit:,}"
+                f"instructions.{name} takes {tokens:,} tokens; the limit is {limit:,}"
             )
     for name in settings.aliases:
         if name in own:
@@ -221,7 +222,7 @@ def build(
     app.add_middleware(
         BodyLimitMiddleware,
         limit=settings.max_body_bytes,
-        room=settings.max_waiting_bytes,
+        room=int(WAITING_BODIES * settings.max_body_bytes),
         seconds=settings.read_timeout_seconds,
         render=dialects.error_response,
         in_pieces=batches.streams_body,

@@ -112,13 +112,15 @@ def test_an_operators_own_arguments_win() -> None:
 def test_settings_of_ours_reach_vllm() -> None:
     args = args_of(
         BUILDS["cuda"],
-        tensor_parallel=4,
-        data_parallel=2,
-        gpu_memory_utilization=0.5,
-        quantization="fp8",
         dtype="float16",
         max_tokens=1000,
         served_model_name="mine",
+        vllm_args={
+            "tensor_parallel_size": 4,
+            "data_parallel_size": 2,
+            "gpu_memory_utilization": 0.5,
+            "quantization": "fp8",
+        },
     )
 
     assert args["tensor_parallel_size"] == 4
@@ -141,10 +143,10 @@ def test_quantized_weights_keep_the_type_they_were_made_for() -> None:
     [
         ("cuda", {"vllm_args": {"runner": "generate"}}, {}, "runner is rankd's to set"),
         ("cuda", {"vllm_args": {"max_model_len": 9}}, {}, "use max_tokens"),
-        ("cuda", {"tensor_parallel": 3}, {}, "must be 1, 2, 4 or 8"),
-        ("cuda", {"tensor_parallel": 16}, {}, "must be 1, 2, 4 or 8"),
+        ("cuda", {"vllm_args": {"tensor_parallel_size": 3}}, {}, "must be 1, 2, 4 or 8"),
+        ("cuda", {"vllm_args": {"tensor_parallel_size": 16}}, {}, "must be 1, 2, 4 or 8"),
         ("cuda", {"vllm_args": {"max_num_batched_tokens": 2048}}, {}, "must fit in one step"),
-        ("cuda", {"quantization": "bitsandbytes"}, {}, "bitsandbytes quantizes the head"),
+        ("cuda", {"vllm_args": {"quantization": "bitsandbytes"}}, {}, "quantizes the head"),
         (
             "cuda",
             {},

@@ -26,10 +26,6 @@ OWN = {
     "scheduling_policy": "nothing: priorities and fairness need it",
     "max_model_len": "max_tokens",
     "dtype": "dtype",
-    "quantization": "quantization",
-    "tensor_parallel_size": "tensor_parallel",
-    "data_parallel_size": "data_parallel",
-    "gpu_memory_utilization": "gpu_memory_utilization",
 }
 
 # Without one of these the scores would be wrong, or not there.
@@ -98,10 +94,10 @@ def _common(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
         "convert": "classify",
         "hf_overrides": _overrides(checkpoint),
         "max_model_len": min(settings.max_tokens, checkpoint.max_tokens),
-        "quantization": settings.quantization,
-        "tensor_parallel_size": settings.tensor_parallel,
-        "data_parallel_size": settings.data_parallel,
-        "gpu_memory_utilization": settings.gpu_memory_utilization,
+        "quantization": None,
+        "tensor_parallel_size": 1,
+        "data_parallel_size": 1,
+        "gpu_memory_utilization": 0.85,
         "scheduling_policy": "priority",
         # On by default for rerankers in 0.18 and 0.19, where it races (vllm#31584).
         "async_scheduling": False,

@@ -38,7 +38,7 @@ def refuse_known_bad(
 def _refuse_sizes(args: Mapping[str, Any]) -> None:
     ranks = args["tensor_parallel_size"]
     if ranks not in _TENSOR_PARALLEL:
-        raise BadSettings(f"tensor_parallel = {ranks}: must be 1, 2, 4 or 8")
+        raise BadSettings(f"tensor_parallel_size = {ranks}: must be 1, 2, 4 or 8")
     step, longest = args["max_num_batched_tokens"], args["max_model_len"]
     if step < longest:
         raise BadSettings(
