@@ -190,7 +190,7 @@ def test_the_worker_ends_when_its_parent_is_killed(folder: Path, loading: bool) 
             job = _job(locate({str(folder)!r}), AnswerTokenIds({YES}, {NO}), settings)
             worker = await WorkerProcess.spawn(job)
             if not {loading}:
-                await worker.hello()
+                await worker.wait_until_ready()
             print(worker.pid, flush=True)
             await asyncio.sleep(60)
 
