@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rankd import __version__
 from rankd.engines.base import EngineInfo
 from rankd.engines.devices import accelerator, cores
+from rankd.engines.registry import ENGINES
 from rankd.models.checkpoint import BUILTIN, Checkpoint, locate
 from rankd.ranking.ranker import Ranker
 from rankd.ranking.self_check import LEAST_MARGIN, Outcome, failure_message
@@ -71,7 +72,7 @@ class ModelReport(_Part):
 
 
 class EngineReport(_Part):
-    name: Literal["native", "vllm", "fake"]
+    name: str = Field(json_schema_extra={"enum": [*ENGINES]})
     version: str = Field(description="Of the library that computes, where one is named.")
     device: str
     dtype: str
