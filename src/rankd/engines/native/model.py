@@ -104,8 +104,8 @@ class Qwen3Model:
         hidden = F.embedding(layout.ids.to(embedding.device), embedding).to(self._dtype)
         forward = _ForwardPass(self._architecture, layout, self._rotation(layout.positions), hidden)
         *layers, last = self._weights.layers
-        for index, layer in enumerate(layers):
-            forward.layer(index, layer)
+        for layer_index, layer in enumerate(layers):
+            forward.layer(layer_index, layer)
         outputs = forward.last_layer(len(layers), last).float()
         normed = F.rms_norm(
             outputs, outputs.shape[-1:], self._weights.norm, self._architecture.norm_eps
@@ -147,8 +147,8 @@ class _ForwardPass:
         self._gate_up = hidden.new_empty(len(hidden), 2 * architecture.mlp_size)
         self._attended = hidden.new_empty(len(hidden), self._query_size)
 
-    def layer(self, index: int, layer: LayerWeights) -> None:
-        """Apply layer `index` to all tokens."""
+    def layer(self, layer_index: int, layer: LayerWeights) -> None:
+        """Apply one layer to all tokens."""
         normed = self._norm(self._hidden, layer.norm)
         torch.mm(normed, layer.qkv.t(), out=self._qkv)
         queries = self._norm_and_rotate(
@@ -156,11 +156,11 @@ class _ForwardPass:
         )
         keys, values = self._keys_values(self._qkv[:, self._query_size :], layer)
         for segment in self._layout.segments:
-            self._attend(segment, index, queries, keys, values)
+            self._attend(segment, layer_index, queries, keys, values)
         self._hidden.addmm_(self._attended, layer.out.t())
         self._mlp(self._hidden, layer)
 
-    def last_layer(self, index: int, layer: LayerWeights) -> Tensor:
+    def last_layer(self, layer_index: int, layer: LayerWeights) -> Tensor:
         """Apply the last layer; other tokens than the last ones only give keys and values.
 
         Returns:
@@ -173,7 +173,7 @@ class _ForwardPass:
         hidden, cos, sin = self._hidden[last], self._cos[last], self._sin[last]
         projected = normed[last] @ layer.qkv[: self._query_size].t()
         queries = self._norm_and_rotate(projected, layer.q_norm, cos, sin)
-        hidden.addmm_(self._attend_last(index, queries, keys, values), layer.out.t())
+        hidden.addmm_(self._attend_last(layer_index, queries, keys, values), layer.out.t())
         self._mlp(hidden, layer)
         return hidden
 
@@ -222,14 +222,14 @@ class _ForwardPass:
         return rotated.to(flat.dtype)
 
     def _attend(
-        self, segment: Segment, index: int, queries: Tensor, keys: Tensor, values: Tensor
+        self, segment: Segment, layer_index: int, queries: Tensor, keys: Tensor, values: Tensor
     ) -> None:
-        """Attention of a segment in layer `index`, into the rows of `self._attended`.
+        """Attention of a segment in one layer; writes its rows of `self._attended`.
 
         A token attends to its prefix and to the tokens up to itself in its own sequence.
         """
         arch = self._architecture
-        all_keys, all_values = self._context(segment, index, keys, values)
+        all_keys, all_values = self._context(segment, layer_index, keys, values)
         grouped = self._grouped(queries[segment.tokens], segment)
         outputs = self._attended[segment.tokens].view(
             segment.count, segment.length, arch.kv_heads, -1, arch.head_dim
@@ -245,11 +245,12 @@ class _ForwardPass:
             )
             outputs[:, start:stop] = output.unflatten(0, (segment.count, -1)).permute(0, 3, 1, 2, 4)
 
-    def _attend_last(self, index: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def _attend_last(
+        self, layer_index: int, queries: Tensor, keys: Tensor, values: Tensor
+    ) -> Tensor:
         """Attention of each suffix's last token; it sees its whole prompt, so needs no mask.
 
         Args:
-            index: of the layer.
             queries: of the last tokens, [suffixes, heads, head_dim].
             keys, values: of all tokens, [tokens, kv_heads, head_dim].
 
@@ -259,10 +260,10 @@ class _ForwardPass:
         arch = self._architecture
         start, outputs = 0, []
         for segment in self._layout.segments:
-            all_keys, all_values = self._context(segment, index, keys, values)
+            all_keys, all_values = self._context(segment, layer_index, keys, values)
             if segment.extends_prefix:
                 continue
-            # The query heads of one key-value head are its queries: [.., 1, heads of each, ..].
+            # [suffixes * kv_heads, 1, query heads of each, head_dim]: heads as if they were tokens.
             grouped = queries[start : start + segment.count].reshape(
                 segment.count * arch.kv_heads, 1, -1, arch.head_dim
             )
@@ -279,9 +280,9 @@ class _ForwardPass:
         return split.permute(0, 2, 3, 1, 4).flatten(0, 1)
 
     def _context(
-        self, segment: Segment, index: int, keys: Tensor, values: Tensor
+        self, segment: Segment, layer_index: int, keys: Tensor, values: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Keys and values of the prefix and the segment's own tokens, in layer `index`.
+        """Keys and values of the prefix and the segment's own tokens, in one layer.
 
         A segment that extends its prefix writes its own into the prefix.
 
@@ -293,10 +294,12 @@ class _ForwardPass:
             own = packed[segment.tokens].unflatten(0, (segment.count, segment.length))
             own = own.transpose(1, 2)
             if segment.extends_prefix:
-                cached[index, :, segment.context :] = own[0]
-                whole = cached[index][None]
+                cached[layer_index, :, segment.context :] = own[0]
+                whole = cached[layer_index][None]
             else:
-                whole = torch.cat([cached[index].expand(segment.count, -1, -1, -1), own], dim=2)
+                whole = torch.cat(
+                    [cached[layer_index].expand(segment.count, -1, -1, -1), own], dim=2
+                )
             pair.append(whole.flatten(0, 1)[:, None])
         return pair[0], pair[1]
 
