@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rankd import __version__
 from rankd.engines.base import EngineInfo
 from rankd.engines.devices import accelerator, cores
+from rankd.engines.registry import ENGINES
 from rankd.models.checkpoint import Checkpoint
 from rankd.ranking.ranker import Ranker
 from rankd.ranking.self_check import LEAST_MARGIN, Outcome, failure_message
@@ -72,7 +73,7 @@ class ModelReport(_Report):
 
 
 class EngineReport(_Report):
-    name: Literal["native", "vllm", "fake"]
+    name: str = Field(json_schema_extra={"enum": [*ENGINES]})
     version: str = Field(description="Version of the library that computes; may be empty.")
     device: str
     dtype: str

@@ -212,7 +212,7 @@ async def open_engine(
     report_step(StartupStep(f"starting the native engine for {checkpoint.name}"))
     worker = await WorkerProcess.spawn(_job(checkpoint, answers, settings))
     try:
-        ready = await worker.hello(partial(_tell, checkpoint.name))
+        ready = await worker.wait_until_ready(partial(_tell, checkpoint.name))
         info = EngineInfo(
             name="native",
             model=checkpoint.name,
