@@ -18,7 +18,9 @@ from fastapi.testclient import TestClient
 from rankd.config.settings import Settings
 from rankd.config.show import shown
 from rankd.config.sources import load, sources
+from rankd.engines.base import Slots
 from rankd.errors import BadSettings
+from rankd.ranking.scheduler import Scheduler
 from rankd.server.app import open_app
 from rankd.types import Prompt
 from support.servers import run, serving
@@ -75,8 +77,9 @@ class Crashing:
 
     def __init__(self, info: Any) -> None:
         self.info = info
+        self.slots = Slots(1, eager=1)
 
-    async def score(self, prompts: Sequence[Prompt], **_: Any) -> list[float]:
+    async def score(self, batch: Sequence[Prompt]) -> list[float]:
         try:
             raise KeyError(CANARY)
         except KeyError as problem:
@@ -91,7 +94,7 @@ def test_a_crash_is_logged_with_its_location_but_without_its_message(
 ) -> None:
     with app() as client, caplog.at_level(logging.DEBUG):
         ranker = client.app.state.service.ranker  # type: ignore[attr-defined]
-        ranker.engine = Crashing(ranker.engine.info)
+        ranker.scheduler = Scheduler(Crashing(ranker.engine.info))
         reply = client.post("/v1/rerank", json=BODY)
         log = "\n".join(logging.Formatter().format(record) for record in caplog.records)
 

@@ -136,13 +136,13 @@ def ask(settings: Settings, body: Json, prepare: Any = None) -> list[Json]:
 
 def slow_down(service: Any) -> None:
     """Let calls of the engine overlap, as those of a real one do."""
-    score = service.ranker.engine.score
+    score = service.ranker.scheduler.score
 
     async def slow(prompts: Sequence[Prompt], **options: Any) -> list[float]:
         await asyncio.sleep(0.05)
         return list(await score(prompts, **options))
 
-    service.ranker.engine.score = slow
+    service.ranker.scheduler.score = slow
 
 
 def test_each_part_is_admitted_by_itself() -> None:

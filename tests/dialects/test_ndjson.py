@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -17,8 +17,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from rankd.config.settings import Settings
-from rankd.engines.base import LISTENER, Engine
 from rankd.errors import DeadlineExceeded, EngineDown
+from rankd.ranking.scheduler import Scheduler
 from rankd.server.app import open_app
 from rankd.types import Prompt
 from support.servers import Server, family, serving
@@ -148,27 +148,30 @@ def test_what_is_wrong_before_the_first_line_is_an_ordinary_refusal(client: Test
 
 
 class Scripted:
-    """An engine that tells of some logits and then does something else.
+    """A scheduler that streams some logits and then does something else.
 
     Args:
         tells: places and logits, one after the other.
         ends: what the call ends with.
     """
 
-    def __init__(self, engine: Engine, tells: Sequence[tuple[int, float]], ends: Any) -> None:
-        self.info = engine.info
+    def __init__(self, scheduler: Scheduler, tells: Sequence[tuple[int, float]], ends: Any) -> None:
+        self.engine = scheduler.engine
         self.cancelled = False
         self._tells = tells
         self._ends = ends
 
     async def score(
-        self, prompts: Sequence[Prompt], *, priority: int = 0, deadline: float | None = None
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        on_logit: Callable[[int, float], None] | None = None,
+        **_: Any,
     ) -> list[float]:
-        listener = LISTENER.get()
         for place, logit in self._tells:
             await asyncio.sleep(0)
-            if listener is not None:
-                listener(place, logit)
+            if on_logit is not None:
+                on_logit(place, logit)
         if isinstance(self._ends, Exception):
             await asyncio.sleep(0.02)
             raise self._ends
@@ -199,8 +202,8 @@ def scripted(
 
 
 def _scripted_in(app: FastAPI, tells: Sequence[tuple[int, float]], ends: Any) -> Scripted:
-    engine = Scripted(app.state.service.ranker.engine, tells, ends)
-    app.state.service.ranker.engine = engine
+    engine = Scripted(app.state.service.ranker.scheduler, tells, ends)
+    app.state.service.ranker.scheduler = engine
     return engine
 
 

@@ -74,7 +74,7 @@ async def rank(
     if service_of(http).log_texts:
         _log_texts(rank_requests)
     try:
-        timeline.ranking = await service_of(http).rank(rank_requests, on_result)
+        timeline.ranking = await service_of(http).rank(rank_requests, on_result, timeline)
         return timeline.ranking
     except InvalidRequest as problem:
         raise request.in_sent_names(problem) from None

@@ -44,6 +44,7 @@ from rankd.ranking.cache import open_cache
 from rankd.ranking.profiles import Profiles
 from rankd.ranking.ranker import Ranker
 from rankd.ranking.rate_limits import open_rate_limiter
+from rankd.ranking.scheduler import open_scheduler
 from rankd.ranking.service import ModelService
 from rankd.server import health
 from rankd.server.middleware import (
@@ -92,10 +93,11 @@ async def open_ranker(settings: Settings) -> AsyncIterator[tuple[Checkpoint, Ran
         async with (
             open_engine(checkpoint, encoder.answers, settings) as engine,
             open_cache(checkpoint, engine.info, encoder.answers, settings) as cache,
+            open_scheduler(engine, patience=settings.engine_wait_seconds) as scheduler,
         ):
             yield (
                 checkpoint,
-                Ranker(encoder, engine, max_documents=settings.max_documents, cache=cache),
+                Ranker(encoder, scheduler, max_documents=settings.max_documents, cache=cache),
             )
     finally:
         # Whoever leaves does not wait for the encoding of what nobody will read.
@@ -113,14 +115,19 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
     _check_key_presets(settings, keys)
     async with (
         open_tracing(enabled=settings.otel, drain_seconds=settings.drain_seconds) as traced,
-        open_ranker(settings) as (checkpoint, ranker),
+        open_ranker(settings) as (checkpoint, checking),
         open_rate_limiter(settings) as limits,
     ):
-        await _self_check(ranker, settings)
-        # Only now: what the server asks itself is nobody's.
-        ranker.counted = True
-        ranker.limits = limits
-        ranker.admission = _admission(settings)
+        await _self_check(checking, settings)
+        ranker = Ranker(
+            checking.encoder,
+            checking.scheduler,
+            max_documents=checking.max_documents,
+            cache=checking.cache,
+            admission=_admission(settings),
+            limits=limits,
+            counted=True,
+        )
         name = settings.served_model_name or checkpoint.name
         aliases = frozenset({checkpoint.name, settings.model})
         await refuse_unfit_profiles(settings, checkpoint, ranker, {name, *aliases})

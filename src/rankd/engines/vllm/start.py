@@ -19,7 +19,7 @@ from rankd.config.settings import Settings
 from rankd.engines.base import EngineInfo
 from rankd.engines.vllm.args import engine_args, supported_args
 from rankd.engines.vllm.compatibility import refuse_known_bad
-from rankd.engines.vllm.engine import VllmEngine
+from rankd.engines.vllm.engine import BATCHES_PER_STEP, VllmEngine
 from rankd.engines.vllm.profiles import profile_for
 from rankd.engines.vllm.versions import installed
 from rankd.errors import BadModel, SetupError
@@ -131,6 +131,7 @@ async def _open(
         device=device,
         dtype=str(llm.model_config.dtype).removeprefix("torch."),
         max_tokens=args["max_model_len"],
+        batch_tokens=args["max_num_batched_tokens"] // BATCHES_PER_STEP,
     )
     # Logits instead of probabilities, because a sigmoid rounds values near 1 to 1.
     return VllmEngine(info, llm, library.params(task="classify", use_activation=False))
