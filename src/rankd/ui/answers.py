@@ -1,4 +1,7 @@
-"""Asks the app from inside, through its whole front door: keys, limits and ids hold here, too."""
+"""Sends the page's requests to `/v1/rerank` and reads the answers.
+
+They pass all middleware of the app, so keys, limits and request ids apply to them too.
+"""
 
 from __future__ import annotations
 
@@ -8,37 +11,40 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
 import orjson
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
-# Headers in which the page may bring a key, and what else the door should see.
-_PASSED_ON = ("authorization", "x-api-key", "api-key")
+from rankd.dialects.asgi_client import AsgiClient, AsgiResponse
+
+# Headers that may hold the key.
+_KEY_HEADERS = ("authorization", "x-api-key", "api-key")
 
 
-class Refused(Exception):
-    """The server did not answer; its sentence.
+class PageError(Exception):
+    """The server did not answer with scores.
 
     Attributes:
+        message: the server's own.
         status: of HTTP.
-        request_id: by which the log knows it.
+        request_id: as in the log.
     """
 
-    def __init__(self, sentence: str, status: int, request_id: str) -> None:
-        super().__init__(sentence)
-        self.sentence = sentence
+    def __init__(self, message: str, status: int, request_id: str) -> None:
+        super().__init__(message)
+        self.message = message
         self.status = status
         self.request_id = request_id
 
 
 @dataclass(frozen=True, slots=True)
 class RerankAnswer:
-    """What the server said to one request.
+    """The answer to one request.
 
     Attributes:
-        results: as in the body, best first.
-        cached: indexes of documents whose score was computed for an earlier request.
-        milliseconds: from the request to its answer.
+        results: objects of `results` in the body, best first.
+        cached: indices of documents whose score came from the cache.
+        tokens: `usage.prompt_tokens` of the body.
+        milliseconds: from request to answer, inside the server.
     """
 
     results: list[dict[str, Any]]
@@ -51,27 +57,34 @@ class RerankAnswer:
 
 @dataclass(frozen=True)
 class PageClient:
-    """The app with everything that guards it."""
+    """Calls `/v1/rerank`.
+
+    Args:
+        app: the app with all its middleware.
+    """
 
     app: ASGIApp
 
     async def rerank(self, body: dict[str, Any], headers: Mapping[str, str]) -> RerankAnswer:
-        """One request to `/v1/rerank`, with the key of whoever uses the page.
+        """Send one request.
+
+        Args:
+            headers: of the browser's request; only the key is passed on.
 
         Raises:
-            Refused: the server's own sentence.
+            PageError: the server refused it, or failed.
         """
-        passed = {name: headers[name] for name in _PASSED_ON if name in headers}
-        # In lines each document says whether it was cached.
-        passed |= {"accept": "application/x-ndjson", "content-type": "application/json"}
-        began = time.perf_counter()
-        reply = await self._asked(orjson.dumps(body), passed)
-        milliseconds = (time.perf_counter() - began) * 1000
-        request_id = reply.headers.get("x-request-id", "")
-        *lines, last = [orjson.loads(line) for line in reply.content.splitlines() if line.strip()]
-        if reply.status_code != 200 or "error" in last:
-            status = reply.status_code if reply.status_code != 200 else last.get("status_code", 500)
-            raise Refused(sentence(last), status, request_id)
+        sent = {name: headers[name] for name in _KEY_HEADERS if name in headers}
+        # Only the stream of lines says which documents came from the cache.
+        sent |= {"accept": "application/x-ndjson", "content-type": "application/json"}
+        start = time.perf_counter()
+        response = await self._post(orjson.dumps(body), sent)
+        milliseconds = (time.perf_counter() - start) * 1000
+        request_id = response.headers.get("x-request-id", "")
+        *lines, last = [orjson.loads(line) for line in response.body.splitlines() if line.strip()]
+        if response.status != 200 or "error" in last:
+            status = response.status if response.status != 200 else last.get("status_code", 500)
+            raise PageError(error_message(last), status, request_id)
         return RerankAnswer(
             results=last["results"],
             cached=frozenset(line["index"] for line in lines if line.get("cached")),
@@ -81,41 +94,27 @@ class PageClient:
             request_id=request_id,
         )
 
-    async def _asked(self, content: bytes, headers: Mapping[str, str]) -> httpx.Response:
-        """Whoever leaves the page leaves here, too: a cancelled request would look like the
-        server's end."""
-        left = asyncio.Event()
+    async def _post(self, body: bytes, headers: Mapping[str, str]) -> AsgiResponse:
+        """Turn a cancellation into a disconnect, as when any client leaves.
 
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            read = False
-
-            async def heard() -> Message:
-                nonlocal read
-                if not read:
-                    message = await receive()
-                    read = not message.get("more_body", False)
-                    return message
-                await left.wait()
-                return {"type": "http.disconnect"}
-
-            await self.app(scope, heard, send)
-
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://rankd") as client:
-            asking = asyncio.ensure_future(
-                client.post("/v1/rerank", content=content, headers=dict(headers), timeout=None)
-            )
-            try:
-                return await asyncio.shield(asking)
-            except asyncio.CancelledError:
-                left.set()
-                # There is no answer, which httpx takes for a fault of the app.
-                await asyncio.gather(asking, return_exceptions=True)
-                raise
+        The app logs a disconnect as 499. A cancellation would look like a stop of the server.
+        """
+        disconnected = asyncio.Event()
+        client = AsgiClient(self.app)
+        # A task of its own: the app sets context variables, such as the request id.
+        response = asyncio.ensure_future(
+            client.request("POST", "/v1/rerank", body, headers, disconnected=disconnected)
+        )
+        try:
+            return await asyncio.shield(response)
+        except asyncio.CancelledError:
+            disconnected.set()
+            await asyncio.gather(response, return_exceptions=True)
+            raise
 
 
-def sentence(body: dict[str, Any]) -> str:
-    """What an error body of rankd's own manner says."""
+def error_message(body: dict[str, Any]) -> str:
+    """The message of an error body in any format."""
     error = body.get("error")
-    said = error.get("message") if isinstance(error, dict) else error or body.get("message")
-    return str(said or "the server did not say why")
+    message = error.get("message") if isinstance(error, dict) else error or body.get("message")
+    return str(message or "the server gave no reason; see its log")
