@@ -139,7 +139,7 @@ class Page:
 
 
 def _gradio_scope(scope: Scope) -> Scope:
-    """A scope without prefixes and forwarding headers: the browser knows the address of the page."""
+    """A scope without prefixes and forwarding headers; the browser knows the page's address."""
     return {
         "type": "http",
         "asgi": scope["asgi"],
