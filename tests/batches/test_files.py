@@ -1,4 +1,4 @@
-"""What is uploaded is kept, found again, limited and deleted."""
+"""Uploading, listing, reading, limiting and deleting files."""
 
 from __future__ import annotations
 
@@ -10,16 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
-from jobs import Client, gated, jsonl, line, opened
+from jobs import Client, gate_engine, jsonl, line, open_client
 
 pytestmark = pytest.mark.anyio
 
 FORM = {"content-type": "multipart/form-data; boundary=xx"}
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def part(name: str, content: bytes = b"batch", more: str = "") -> bytes:
@@ -27,9 +22,9 @@ def part(name: str, content: bytes = b"batch", more: str = "") -> bytes:
     return head.encode() + content + b"\r\n"
 
 
-async def test_a_file_is_kept_found_listed_read_and_deleted(tmp_path: Path) -> None:
-    content = jsonl([line("a")]) + bytes(range(256)) * 40_000  # Ten blocks, any bytes.
-    async with opened(tmp_path) as client:
+async def test_a_file_can_be_uploaded_listed_read_and_deleted(tmp_path: Path) -> None:
+    content = jsonl([line("a")]) + bytes(range(256)) * 40_000  # Ten blocks of any bytes.
+    async with open_client(tmp_path) as client:
         file = (await client.upload(content)).json()
         found = await client.get(f"/v1/files/{file['id']}")
         listed = await client.get("/v1/files?purpose=batch")
@@ -54,8 +49,8 @@ async def test_a_file_is_kept_found_listed_read_and_deleted(tmp_path: Path) -> N
     assert left == []
 
 
-async def test_files_are_listed_in_either_order_a_page_at_a_time(tmp_path: Path) -> None:
-    async with opened(tmp_path) as client:
+async def test_files_are_listed_in_pages_in_either_order(tmp_path: Path) -> None:
+    async with open_client(tmp_path) as client:
         names = [(await client.upload(b"{}")).json()["id"] for _ in range(4)]
         newest = await client.get("/v1/files?limit=3")
         rest = await client.get(f"/v1/files?limit=3&after={newest['last_id']}")
@@ -63,23 +58,23 @@ async def test_files_are_listed_in_either_order_a_page_at_a_time(tmp_path: Path)
         outputs = await client.get("/v1/files?purpose=batch_output")
         wrong = await client.http.get("/v1/files?order=up")
 
-    assert [one["id"] for one in newest["data"]] == names[:0:-1]
-    assert [one["id"] for one in rest["data"]] == names[:1]
+    assert [file["id"] for file in newest["data"]] == names[:0:-1]
+    assert [file["id"] for file in rest["data"]] == names[:1]
     assert (newest["has_more"], rest["has_more"]) == (True, False)
-    assert [one["id"] for one in oldest["data"]] == names[2:]
+    assert [file["id"] for file in oldest["data"]] == names[2:]
     assert outputs["data"] == []
     assert wrong.status_code == 400
 
 
 @pytest.mark.parametrize(
-    ("body", "word"),
+    ("body", "message"),
     [
         (part("purpose") + b"--xx--", "file is missing"),
         (part("file", b"{}") + b"--xx--", "purpose is missing"),
         (part("purpose", b"fine-tune") + part("file", b"{}") + b"--xx--", "must be batch"),
         (part("purpose") + part("file", b"") + b"--xx--", "empty"),
-        (part("purpose") + part("file", b"{}"), "ends in the middle"),
-        (part("file", b"{}") * 2 + b"--xx--", "twice"),
+        (part("purpose") + part("file", b"{}"), "incomplete"),
+        (part("file", b"{}") * 2 + b"--xx--", "two files"),
         (part("purpose") * 2 + b"--xx--", "twice"),
         (part("purpose", b"b" * 20_000) + b"--xx--", "10,000 bytes"),
         (b"no form at all", "cannot be read"),
@@ -87,21 +82,21 @@ async def test_files_are_listed_in_either_order_a_page_at_a_time(tmp_path: Path)
     ],
     ids=range(10),
 )
-async def test_half_a_form_is_refused_and_leaves_nothing(
-    body: bytes, word: str, tmp_path: Path
+async def test_an_invalid_form_is_refused_and_nothing_is_stored(
+    body: bytes, message: str, tmp_path: Path
 ) -> None:
-    async with opened(tmp_path) as client:
+    async with open_client(tmp_path) as client:
         reply = await client.http.post("/v1/files", content=body, headers=FORM)
         left = list((tmp_path / "files").iterdir())
 
     assert reply.status_code == 400
-    assert word in reply.json()["error"]["message"]
+    assert message in reply.json()["error"]["message"]
     assert left == []
 
 
 @pytest.mark.parametrize("kind", ["application/json", "multipart/form-data", ""])
-async def test_what_is_no_form_is_refused(kind: str, tmp_path: Path) -> None:
-    async with opened(tmp_path) as client:
+async def test_a_body_that_is_not_a_form_is_refused(kind: str, tmp_path: Path) -> None:
+    async with open_client(tmp_path) as client:
         reply = await client.http.post(
             "/v1/files", content=b"{}", headers={"content-type": kind} if kind else {}
         )
@@ -111,7 +106,7 @@ async def test_what_is_no_form_is_refused(kind: str, tmp_path: Path) -> None:
 
 
 async def test_a_compressed_form_is_refused(tmp_path: Path) -> None:
-    async with opened(tmp_path) as client:
+    async with open_client(tmp_path) as client:
         reply = await client.http.post(
             "/v1/files", content=b"x", headers=FORM | {"content-encoding": "gzip"}
         )
@@ -119,11 +114,11 @@ async def test_a_compressed_form_is_refused(tmp_path: Path) -> None:
     assert reply.status_code == 415
 
 
-async def test_a_file_may_be_larger_than_any_request_but_not_than_its_limit(
+async def test_a_file_may_exceed_the_request_limit_but_not_its_own(
     tmp_path: Path,
 ) -> None:
     limits: dict[str, Any] = {"max_body_bytes": 2048, "batch_file_bytes": 3_000_000}
-    async with opened(tmp_path, **limits) as client:
+    async with open_client(tmp_path, **limits) as client:
         large = await client.upload(b"x" * 2_999_999)
         larger = await client.upload(b"x" * 3_000_001)
         left = list((tmp_path / "files").iterdir())
@@ -135,16 +130,13 @@ async def test_a_file_may_be_larger_than_any_request_but_not_than_its_limit(
     assert len(left) == 1
 
 
-async def test_all_files_together_have_a_limit_while_they_arrive_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rankd.batches.service.STORED_FILES", 1)
-    async with opened(tmp_path, batch_file_bytes=5_000_000) as client:
+async def test_the_limit_of_all_files_counts_uploads_in_progress(tmp_path: Path) -> None:
+    async with open_client(tmp_path, batch_file_bytes=5_000_000, stored_files=1) as client:
         replies = await asyncio.gather(*(client.upload(b"x" * 2_000_000) for _ in range(4)))
         statuses = sorted(reply.status_code for reply in replies)
         [refused, *_] = [reply for reply in replies if reply.status_code == 413]
-        for one in (await client.get("/v1/files"))["data"]:
-            await client.http.delete(f"/v1/files/{one['id']}")
+        for file in (await client.get("/v1/files"))["data"]:
+            await client.http.delete(f"/v1/files/{file['id']}")
         again = await client.upload(b"x" * 4_000_000)
 
     assert statuses.count(200) <= 2
@@ -153,30 +145,27 @@ async def test_all_files_together_have_a_limit_while_they_arrive_too(
     assert again.status_code == 200
 
 
-async def test_uploads_that_land_while_another_arrives_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun, landed = asyncio.Event(), asyncio.Event()
+async def test_the_limit_of_all_files_counts_uploads_that_end_meanwhile(tmp_path: Path) -> None:
+    started, stored = asyncio.Event(), asyncio.Event()
 
     async def slow() -> AsyncIterator[bytes]:
         yield part("purpose") + part("file", b"x")[:-2]
-        begun.set()
-        await landed.wait()
+        started.set()
+        await stored.wait()
         yield b"x" * 2_500_000 + b"\r\n--xx--"
 
-    monkeypatch.setattr("rankd.batches.service.STORED_FILES", 1)
-    async with opened(tmp_path, batch_file_bytes=5_000_000) as client:
+    async with open_client(tmp_path, batch_file_bytes=5_000_000, stored_files=1) as client:
         first = asyncio.ensure_future(client.http.post("/v1/files", content=slow(), headers=FORM))
-        await begun.wait()
+        await started.wait()
         second = await client.upload(b"x" * 3_000_000)
-        landed.set()
+        stored.set()
         late = await first
 
     assert (second.status_code, late.status_code) == (200, 413)
 
 
-async def test_a_file_whose_bytes_were_lost_is_not_found(tmp_path: Path) -> None:
-    async with opened(tmp_path) as client:
+async def test_a_file_whose_bytes_are_missing_is_a_404(tmp_path: Path) -> None:
+    async with open_client(tmp_path) as client:
         file = (await client.upload(b"{}")).json()["id"]
         (tmp_path / "files" / file).unlink()
         reply = await client.http.get(f"/v1/files/{file}/content")
@@ -184,13 +173,13 @@ async def test_a_file_whose_bytes_were_lost_is_not_found(tmp_path: Path) -> None
     assert reply.status_code == 404
 
 
-async def test_a_file_that_a_job_still_reads_is_not_deleted(tmp_path: Path) -> None:
-    async with opened(tmp_path) as client:
-        gate = gated(client)
-        job = await client.begin([line("a")])
+async def test_the_input_of_an_unfinished_job_is_not_deleted(tmp_path: Path) -> None:
+    async with open_client(tmp_path) as client:
+        gate = gate_engine(client)
+        job = await client.start_job([line("a")])
         early = await client.http.delete(f"/v1/files/{job['input_file_id']}")
-        gate.let_on()
-        await client.ended(job["id"])
+        gate.release()
+        await client.wait_until_ended(job["id"])
         late = await client.http.delete(f"/v1/files/{job['input_file_id']}")
 
     assert early.status_code == 400
@@ -198,19 +187,19 @@ async def test_a_file_that_a_job_still_reads_is_not_deleted(tmp_path: Path) -> N
     assert late.status_code == 200
 
 
-async def test_a_caller_says_how_long_a_file_is_kept(tmp_path: Path) -> None:
-    lasting = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
-    async with opened(tmp_path) as client:
-        short = (await client.upload(b"{}", **lasting)).json()
+async def test_expires_after_sets_when_a_file_expires(tmp_path: Path) -> None:
+    expiry = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
+    async with open_client(tmp_path) as client:
+        short = (await client.upload(b"{}", **expiry)).json()
         wrong = [
-            await client.upload(b"{}", **lasting | {"expires_after[seconds]": "12"}),
-            await client.upload(b"{}", **lasting | {"expires_after[seconds]": "soon"}),
+            await client.upload(b"{}", **expiry | {"expires_after[seconds]": "12"}),
+            await client.upload(b"{}", **expiry | {"expires_after[seconds]": "soon"}),
             await client.upload(b"{}", **{"expires_after[seconds]": "3600"}),
         ]
-        job = await client.begin(
+        job = await client.start_job(
             [line("a")], output_expires_after={"anchor": "created_at", "seconds": 7200}
         )
-        done = await client.ended(job["id"])
+        done = await client.wait_until_ended(job["id"])
         output = await client.get(f"/v1/files/{done['output_file_id']}")
 
     assert short["expires_at"] == short["created_at"] + 3600
@@ -218,14 +207,14 @@ async def test_a_caller_says_how_long_a_file_is_kept(tmp_path: Path) -> None:
     assert output["expires_at"] == output["created_at"] + 7200
 
 
-async def test_what_has_expired_is_gone_from_the_disk(tmp_path: Path) -> None:
-    async with opened(tmp_path) as client:
-        job = await client.begin([line("a")])
-        await client.ended(job["id"])
+async def test_expired_files_are_deleted_from_disk(tmp_path: Path) -> None:
+    async with open_client(tmp_path) as client:
+        job = await client.start_job([line("a")])
+        await client.wait_until_ended(job["id"])
         other = (await client.upload(b"{}")).json()["id"]
-        _age(tmp_path, job["input_file_id"])
+        _expire(tmp_path, job["input_file_id"])
         hidden = await client.http.get(f"/v1/files/{job['input_file_id']}")
-        await client.app.state.batches.sweep()
+        await client.app.state.batches.delete_expired()
         left = {path.name for path in (tmp_path / "files").iterdir()}
 
     assert hidden.status_code == 404
@@ -233,46 +222,46 @@ async def test_what_has_expired_is_gone_from_the_disk(tmp_path: Path) -> None:
     assert job["input_file_id"] not in left
 
 
-async def test_old_jobs_are_forgotten(tmp_path: Path) -> None:
-    async with opened(tmp_path) as client:
-        job = await client.begin([line("a")])
-        await client.ended(job["id"])
+async def test_old_jobs_are_deleted(tmp_path: Path) -> None:
+    async with open_client(tmp_path) as client:
+        job = await client.start_job([line("a")])
+        await client.wait_until_ended(job["id"])
         with sqlite3.connect(tmp_path / "batches.db") as database:
             database.execute("UPDATE batches SET created_at = created_at - 31 * 86400")
         database.close()
-        await client.app.state.batches.sweep()
+        await client.app.state.batches.delete_expired()
         reply = await client.http.get(f"/v1/batches/{job['id']}")
 
     assert reply.status_code == 404
 
 
-async def test_what_a_killed_server_left_half_done_is_swept_away(tmp_path: Path) -> None:
-    async with opened(tmp_path) as client:
+async def test_partial_uploads_of_a_killed_server_are_deleted_at_start(tmp_path: Path) -> None:
+    async with open_client(tmp_path) as client:
         kept = (await client.upload(b"{}")).json()["id"]
     for name in "file-half.part", "file-unnamed":
         (tmp_path / "files" / name).write_bytes(b"half")
-    async with opened(tmp_path):
+    async with open_client(tmp_path):
         left = [path.name for path in (tmp_path / "files").iterdir()]
 
     assert left == [kept]
 
 
-async def test_a_client_that_leaves_while_sending_leaves_nothing(tmp_path: Path) -> None:
-    async with opened(tmp_path) as client:
+async def test_an_upload_whose_client_disconnects_is_deleted(tmp_path: Path) -> None:
+    async with open_client(tmp_path) as client:
         await _send(client, [part("file", b"x" * 100)[:-2]], {"type": "http.disconnect"})
         left = list((tmp_path / "files").iterdir())
 
     assert left == []
 
 
-async def test_a_form_that_stops_arriving_is_a_408(tmp_path: Path) -> None:
+async def test_an_upload_that_stalls_is_a_408(tmp_path: Path) -> None:
     async def trickling() -> AsyncIterator[bytes]:
         yield part("file", b"x" * 100)[:-2]
         while True:
             await asyncio.sleep(0.1)
             yield b"x"
 
-    async with opened(tmp_path, read_timeout_seconds=0.5) as client:
+    async with open_client(tmp_path, read_timeout_seconds=0.5) as client:
         reply = await client.http.post("/v1/files", content=trickling(), headers=FORM)
         left = list((tmp_path / "files").iterdir())
 
@@ -281,15 +270,15 @@ async def test_a_form_that_stops_arriving_is_a_408(tmp_path: Path) -> None:
 
 
 async def _send(client: Client, chunks: list[bytes], last: dict[str, Any]) -> None:
-    """One upload by hand, which httpx cannot break off."""
-    messages = [{"type": "http.request", "body": one, "more_body": True} for one in chunks]
+    """An upload as ASGI messages, because httpx cannot break one off."""
+    messages = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
     messages.append(last)
 
     async def receive() -> dict[str, Any]:
         return messages.pop(0) if messages else last
 
     async def send(message: Any) -> None:
-        """Nobody listens."""
+        """Ignore the response."""
 
     request = httpx.Request("POST", "http://rankd/v1/files", headers=FORM)
     scope = {
@@ -303,7 +292,7 @@ async def _send(client: Client, chunks: list[bytes], last: dict[str, Any]) -> No
     await client.app(scope, receive, send)
 
 
-def _age(directory: Path, file: str) -> None:
+def _expire(directory: Path, file: str) -> None:
     with sqlite3.connect(directory / "batches.db") as database:
         database.execute("UPDATE files SET expires_at = 1 WHERE id = ?", (file,))
     database.close()

@@ -1,4 +1,4 @@
-"""Slots are given in the order of asking, and come back whoever leaves."""
+"""Slots are granted in order of arrival, and a cancelled caller leaks none."""
 
 from __future__ import annotations
 
@@ -11,17 +11,12 @@ from rankd.batches.slots import Slots
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-async def turn() -> None:
+async def let_tasks_run() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
 
 
-async def test_a_large_one_waits_for_all_and_is_not_overtaken() -> None:
+async def test_a_request_for_more_than_all_slots_waits_for_all_and_is_not_overtaken() -> None:
     slots = Slots(4)
     order: list[str] = []
 
@@ -32,13 +27,13 @@ async def test_a_large_one_waits_for_all_and_is_not_overtaken() -> None:
 
     first = await take("first", 2)
     large = asyncio.create_task(take("large", 99))
-    await turn()
+    await let_tasks_run()
     small = asyncio.create_task(take("small", 1))
-    await turn()
+    await let_tasks_run()
     assert order == ["first"]
 
     slots.give(first)
-    await turn()
+    await let_tasks_run()
     assert order == ["first", "large"]
     assert await large == 4
 
@@ -47,28 +42,28 @@ async def test_a_large_one_waits_for_all_and_is_not_overtaken() -> None:
     assert order == ["first", "large", "small"]
 
 
-async def test_who_is_cancelled_while_waiting_lets_the_next_one_in() -> None:
+async def test_cancelling_a_waiting_caller_serves_the_next_one() -> None:
     slots = Slots(2)
     await slots.take(1)
     large, small = (asyncio.create_task(slots.take(wanted)) for wanted in (2, 1))
-    await turn()
+    await let_tasks_run()
 
     large.cancel()
-    await turn()
+    await let_tasks_run()
 
     assert large.cancelled()
     assert await small == 1
 
 
-async def test_who_is_cancelled_in_the_moment_of_its_turn_gives_back() -> None:
+async def test_a_caller_cancelled_as_it_is_served_gives_its_slots_back() -> None:
     slots = Slots(1)
     await slots.take(1)
     waiting = asyncio.create_task(slots.take(1))
-    await turn()
+    await let_tasks_run()
 
     slots.give(1)
     waiting.cancel()
-    await turn()
+    await let_tasks_run()
 
     assert waiting.cancelled()
     async with asyncio.timeout(1):

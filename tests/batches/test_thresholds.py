@@ -1,4 +1,4 @@
-"""Lines of a job are judged as their requests would be: by names, keys and thresholds."""
+"""Lines get the presets, aliases and thresholds that their requests would get by themselves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from jobs import Client, Json, gated, line, opened
+from jobs import Client, Json, gate_engine, line, open_client
 
 pytestmark = pytest.mark.anyio
 
@@ -28,17 +28,12 @@ BODIES: list[Json] = [
     {"score_threshold": 0.1, "top_n": 1},
     {"model": "firm", "return_details": True},
     {"preset": "default"},
-    {"preset": "nobody knows it"},
+    {"preset": "unknown preset"},
     {"model": "unknown"},
     {"score_threshold": 2},
     {"nonsense": 1, "return_documents": True},
 ]
 COUNTERS = ("documents", "prompt_tokens", "search_units")
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture
@@ -52,31 +47,30 @@ def bodies() -> list[Json]:
     return [{"query": QUERY, "documents": DOCUMENTS} | more for more in BODIES]
 
 
-def without_id(reply: Json) -> Json:
-    own = ("id", "created", "request_id")
-    return {name: value for name, value in reply.items() if name not in own}
+def without_ids(reply: Json) -> Json:
+    ids = ("id", "created", "request_id")
+    return {name: value for name, value in reply.items() if name not in ids}
 
 
-async def counts(http: httpx.AsyncClient) -> dict[str, int]:
+async def counters(http: httpx.AsyncClient) -> dict[str, int]:
     page = (await http.get("/metrics")).text
     found = {name: re.findall(rf"^rankd_{name}_total (\S+)$", page, re.M)[0] for name in COUNTERS}
     return {name: int(float(number)) for name, number in found.items()}
 
 
 @pytest.mark.parametrize("key", ["key-of-acme", "key-of-other"])
-async def test_a_line_gets_what_its_key_would_get_also_after_a_restart(
-    key: str, keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_line_gets_the_same_answer_as_a_request_with_its_key_also_after_a_restart(
+    key: str, keys: Path, tmp_path: Path
 ) -> None:
-    settings: dict[str, Any] = {**SETTINGS, "api_keys_file": keys}
-    monkeypatch.setattr("rankd.batches.service.CONCURRENCY", 2)
-    async with opened(tmp_path / "jobs", **settings) as app:
+    settings: dict[str, Any] = {**SETTINGS, "api_keys_file": keys, "concurrency": 2}
+    async with open_client(tmp_path / "jobs", **settings) as app:
         client = Client(app.app, key)
-        gated(app, free=1)
-        job = await client.begin([line(str(n), **body) for n, body in enumerate(bodies())])
-        await client.until(job["id"], lambda job: job["request_counts"]["completed"] == 1)
-    async with opened(tmp_path / "jobs", **settings) as app:
+        gate_engine(app, free=1)
+        job = await client.start_job([line(str(n), **body) for n, body in enumerate(bodies())])
+        await client.wait_until(job["id"], lambda job: job["request_counts"]["completed"] == 1)
+    async with open_client(tmp_path / "jobs", **settings) as app:
         client = Client(app.app, key)
-        done = await client.ended(job["id"])
+        done = await client.wait_until_ended(job["id"])
         files = done["output_file_id"], done["error_file_id"]
         rows = {row["custom_id"]: row for file in files for row in await client.rows(file)}
         alone = [await client.http.post("/v1/rerank", json=body) for body in bodies()]
@@ -86,22 +80,22 @@ async def test_a_line_gets_what_its_key_would_get_also_after_a_restart(
     for number, reply in enumerate(alone):
         row = rows[str(number)]["response"]
         assert row["status_code"] == reply.status_code
-        assert without_id(row["body"]) == without_id(reply.json())
+        assert without_ids(row["body"]) == without_ids(reply.json())
         assert row["body"].get("request_id", row["request_id"]) == row["request_id"]
     by_key = rows["0"]["response"]["body"]["meta"].get("preset")
     assert by_key == ("lions" if key == "key-of-acme" else None)
 
 
-async def test_a_line_counts_once_like_any_request(tmp_path: Path) -> None:
-    async with opened(tmp_path, **{**SETTINGS, "key_presets": {}}) as client:
-        before = await counts(client.http)
-        job = await client.begin(
+async def test_metrics_count_a_line_once_like_any_request(tmp_path: Path) -> None:
+    async with open_client(tmp_path, **{**SETTINGS, "key_presets": {}}) as client:
+        before = await counters(client.http)
+        job = await client.start_job(
             [line(str(number), **body) for number, body in enumerate(bodies())]
         )
-        await client.ended(job["id"])
-        by_lines = await counts(client.http)
+        await client.wait_until_ended(job["id"])
+        by_lines = await counters(client.http)
         await asyncio.gather(*(client.http.post("/v1/rerank", json=body) for body in bodies()))
-        by_requests = await counts(client.http)
+        by_requests = await counters(client.http)
 
     gained = {name: by_lines[name] - before[name] for name in COUNTERS}
     assert gained == {name: by_requests[name] - by_lines[name] for name in COUNTERS}

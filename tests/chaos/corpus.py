@@ -1,4 +1,4 @@
-"""What is asked: questions and documents of real words, the same in every run."""
+"""Queries and documents of the chaos test, the same in every run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
 
-# A score as the wire gives it may differ by so much, in nats, from the same pair's in another
-# batch: sums in float32 are rounded in another order. The contract tests hold engines to it.
+# Nats by which the logit of a pair may depend on its batch: float32 sums are rounded in another
+# order. The engine contract tests check the same bound.
 TOLERANCE = 1e-4
 
 INSTRUCTIONS = (None, "Find the passages that take something away from the reader")
@@ -27,9 +27,9 @@ QUERIES = (
 
 def _documents(count: int) -> tuple[str, ...]:
     words = re.findall(r"[A-Za-z]+[,.;]?", (ROOT / "LICENSE").read_text())
-    chance = random.Random(7)
-    lengths = [chance.choice((4, 12, 30, 60, 110)) for _ in range(count)]
-    starts = chance.sample(range(len(words) - 110), count)
+    rng = random.Random(7)
+    lengths = [rng.choice((4, 12, 30, 60, 110)) for _ in range(count)]
+    starts = rng.sample(range(len(words) - 110), count)
     return tuple(
         " ".join(words[start : start + length])
         for start, length in zip(starts, lengths, strict=True)
@@ -40,29 +40,31 @@ DOCUMENTS = _documents(150)
 
 
 @dataclass(frozen=True)
-class Question:
+class InstructedQuery:
     query: str
     instruction: str | None
 
 
-QUESTIONS = tuple(Question(query, said) for query in QUERIES for said in INSTRUCTIONS)
+INSTRUCTED_QUERIES = tuple(
+    InstructedQuery(query, text) for query in QUERIES for text in INSTRUCTIONS
+)
 
-# One question and one document, by their places here.
+# Indices into INSTRUCTED_QUERIES and DOCUMENTS.
 Pair = tuple[int, int]
 
-# The logit of every pair when nothing else happened.
-Calm = dict[Pair, float]
+# The logit of every pair, measured before any fault.
+Baseline = dict[Pair, float]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """One well-formed request, whatever dialect it is put into.
+class ChaosRequest:
+    """One valid request, independent of the API format.
 
     Attributes:
-        pairs: in the order of the request; an answer's indices are places in it.
-        top: results that are wanted; None is all.
-        logits: raw ones, in nats, rather than scores.
-        extras: what rankd takes in every dialect: priority, cache, timeout_ms, partial.
+        pairs: in request order; the indices of an answer refer to it.
+        top: how many results to ask for; None: all.
+        logits: ask for logits, in nats, instead of scores.
+        extras: fields that rankd takes in every dialect: priority, cache, timeout_ms, partial.
     """
 
     pairs: tuple[Pair, ...]
@@ -71,8 +73,8 @@ class Wanted:
     extras: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def question(self) -> Question:
-        return QUESTIONS[self.pairs[0][0]]
+    def instructed_query(self) -> InstructedQuery:
+        return INSTRUCTED_QUERIES[self.pairs[0][0]]
 
     @property
     def texts(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Whether an answer is right, a refusal is one that docs/api.md knows, or neither."""
+"""Decides whether an answer is right, a refusal that docs/api.md documents, or a fault."""
 
 from __future__ import annotations
 
@@ -7,92 +7,95 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from corpus import TOLERANCE, Calm, Wanted
-from lines import Answer
-from tongues import Found, Tongue
+from api_formats import ApiFormat, ResultRow
+from connections import HttpAnswer
+from corpus import TOLERANCE, Baseline, ChaosRequest
 
 RIGHT = "answered, every score right"
-PART = "answered in part (deadline), every score right"
+PART = "partial answer (deadline), every score right"
 REFUSED = "refused as documented"
 ANSWERED = "answered"
-LEFT = "the client left"
+LEFT = "the client disconnected"
 WRONG = "wrong scores"
-LOST = "lost: the connection ended before the answer did"
-HANG = "hang: no answer at all"
-UNDOCUMENTED = "an answer that docs/api.md does not know"
+LOST = "lost: the connection ended before the answer was complete"
+HANG = "hang: no answer"
+UNDOCUMENTED = "an answer that docs/api.md does not document"
 
 FAULTS = (WRONG, LOST, HANG, UNDOCUMENTED)
 
-# Statuses with which a well-formed request that is admitted may be refused, and whether the
-# answer must say when to come again.
-_AGAIN = {429: True, 503: True, 504: False}
+# Statuses that a valid request may get, and whether the answer needs Retry-After.
+_NEEDS_RETRY_AFTER = {429: True, 503: True, 504: False}
 
-# Seven digits go on the wire.
+# Scores are sent with seven digits.
 _ROUNDING = 1e-6
 
 
-def judge(tongue: Tongue, wanted: Wanted, answer: Answer, calm: Calm) -> tuple[str, str]:
-    """What became of a well-formed request, and what is wrong with it, if anything."""
+def judge(
+    api: ApiFormat, request: ChaosRequest, answer: HttpAnswer, baseline: Baseline
+) -> tuple[str, str]:
+    """The outcome of a valid request, and the reason if it is not right."""
     try:
-        said = json.loads(answer.body)
+        body = json.loads(answer.body)
     except ValueError:
         return UNDOCUMENTED, f"{answer.status}: the answer is not JSON: {answer.body[:200]!r}"
     if answer.status != 200:
-        return _refusal(wanted, answer, said)
+        return _refusal(request, answer, body)
     try:
-        found = tongue.read(said)
-    except (KeyError, TypeError, IndexError) as problem:
-        return WRONG, f"the answer of {tongue.name} cannot be read: {problem!r}"
-    unscored = _unscored(said) if wanted.extras.get("partial") else []
-    complaint = what_is_wrong(tongue, wanted, found, unscored, calm)
-    if complaint:
-        return WRONG, f"{tongue.name}: {complaint}"
+        rows = api.read(body)
+    except (KeyError, TypeError, IndexError) as error:
+        return WRONG, f"the answer of {api.name} cannot be read: {error!r}"
+    unscored = _unscored(body) if request.extras.get("partial") else []
+    mistake = find_mistake(api, request, rows, unscored, baseline)
+    if mistake:
+        return WRONG, f"{api.name}: {mistake}"
     return (PART if unscored else RIGHT), ""
 
 
-def _unscored(said: Any) -> list[int]:
-    return said.get("meta", {}).get("not_scored", []) if isinstance(said, dict) else []
+def _unscored(body: Any) -> list[int]:
+    return body.get("meta", {}).get("not_scored", []) if isinstance(body, dict) else []
 
 
-def _refusal(wanted: Wanted, answer: Answer, said: Any) -> tuple[str, str]:
-    message = said.get("message") if isinstance(said, dict) else None
-    shown = f"{answer.status}: {message!r}"
+def _refusal(request: ChaosRequest, answer: HttpAnswer, body: Any) -> tuple[str, str]:
+    message = body.get("message") if isinstance(body, dict) else None
+    reason = f"{answer.status}: {message!r}"
     if not isinstance(message, str) or not message:
-        return UNDOCUMENTED, shown
+        return UNDOCUMENTED, reason
     if answer.status == 400 and "ended the engine twice" in message:
         return REFUSED, "400 poison_request"
-    if answer.status not in _AGAIN or (answer.status == 504 and "timeout_ms" not in wanted.extras):
-        return UNDOCUMENTED, shown
-    if _AGAIN[answer.status] and not answer.headers.get("retry-after", "").isdigit():
-        return UNDOCUMENTED, f"{shown} without Retry-After"
+    if answer.status not in _NEEDS_RETRY_AFTER or (
+        answer.status == 504 and "timeout_ms" not in request.extras
+    ):
+        return UNDOCUMENTED, reason
+    if _NEEDS_RETRY_AFTER[answer.status] and not answer.headers.get("retry-after", "").isdigit():
+        return UNDOCUMENTED, f"{reason} without Retry-After"
     return REFUSED, str(answer.status)
 
 
-def what_is_wrong(
-    tongue: Tongue,
-    wanted: Wanted,
-    found: Sequence[Found],
+def find_mistake(
+    api: ApiFormat,
+    request: ChaosRequest,
+    rows: Sequence[ResultRow],
     unscored: Sequence[int],
-    calm: Calm,
+    baseline: Baseline,
 ) -> str:
-    """A sentence, or nothing: indices, count, scores, texts and order as they must be."""
-    count = len(wanted.pairs)
-    places = [one.index for one in found]
-    rest = set(range(count)) - set(unscored)
-    if len(set(places)) < len(places) or not rest.issuperset(places):
-        return f"indices {places} of {count} documents, {list(unscored)} not scored"
-    if len(places) != min(wanted.top or count, len(rest)):
-        return f"{len(places)} results of {len(rest)}, wanted were {wanted.top or 'all'}"
-    if not tongue.best_first and places != sorted(places):
-        return f"not in the order of the request: {places}"
-    raw = tongue.logits == "always" or (tongue.logits != "never" and wanted.logits)
-    for one in found:
-        logit = calm[wanted.pairs[one.index]]
-        if not _agrees(one.number, logit, raw=raw):
-            return f"document {one.index} has {one.number}, its logit when calm was {logit}"
-        if one.text is not None and one.text != wanted.texts[one.index]:
-            return f"document {one.index} comes with another one's text"
-    return _order(wanted, found, rest, calm) if tongue.best_first else ""
+    """Check indices, count, scores, texts and order; "" if all are right."""
+    count = len(request.pairs)
+    indices = [row.index for row in rows]
+    scored = set(range(count)) - set(unscored)
+    if len(set(indices)) < len(indices) or not scored.issuperset(indices):
+        return f"indices {indices} of {count} documents, {list(unscored)} not scored"
+    if len(indices) != min(request.top or count, len(scored)):
+        return f"{len(indices)} results of {len(scored)}, expected {request.top or 'all'}"
+    if not api.best_first and indices != sorted(indices):
+        return f"not in request order: {indices}"
+    raw = api.logits == "always" or (api.logits != "never" and request.logits)
+    for row in rows:
+        logit = baseline[request.pairs[row.index]]
+        if not _agrees(row.number, logit, raw=raw):
+            return f"document {row.index} has {row.number}, its logit in the baseline was {logit}"
+        if row.text is not None and row.text != request.texts[row.index]:
+            return f"document {row.index} has the text of another document"
+    return _order_mistake(request, rows, scored, baseline) if api.best_first else ""
 
 
 def _agrees(number: float, logit: float, *, raw: bool) -> bool:
@@ -103,14 +106,16 @@ def _agrees(number: float, logit: float, *, raw: bool) -> bool:
     return low - slack <= number <= high + slack
 
 
-def _order(wanted: Wanted, found: Sequence[Found], rest: set[int], calm: Calm) -> str:
-    """Best first, as printed; and whoever is left out is not better than who is not."""
-    numbers = [one.number for one in found]
+def _order_mistake(
+    request: ChaosRequest, rows: Sequence[ResultRow], scored: set[int], baseline: Baseline
+) -> str:
+    """Check that rows are best first, and that no omitted document is better than a row."""
+    numbers = [row.number for row in rows]
     if numbers != sorted(numbers, reverse=True):
         return f"not best first: {numbers}"
-    logits = [calm[wanted.pairs[one.index]] for one in found]
-    left_out = [calm[wanted.pairs[place]] for place in rest - {one.index for one in found}]
-    for better, worse in zip(logits, [*logits[1:], max(left_out, default=-math.inf)], strict=True):
+    logits = [baseline[request.pairs[row.index]] for row in rows]
+    omitted = [baseline[request.pairs[index]] for index in scored - {row.index for row in rows}]
+    for better, worse in zip(logits, [*logits[1:], max(omitted, default=-math.inf)], strict=True):
         if worse > better + 2 * TOLERANCE:
-            return f"a document of logit {better} stands before one of {worse}"
+            return f"a document with logit {better} is before one with {worse}"
     return ""

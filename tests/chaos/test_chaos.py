@@ -1,7 +1,7 @@
-"""Two minutes of everything at once: clients of all kinds, deaths of the engine and of Redis.
+"""Two minutes of clients of all kinds while the engine and Redis crash again and again.
 
-Whoever asks as one should is answered with the scores that a calm server gives, or refused
-with a status that docs/api.md knows. `make test-chaos` runs it and prints what it counted.
+Every valid request must get the scores that the server gave before, or a refusal that docs/api.md
+documents. `make test-chaos` runs it and prints the counts.
 """
 
 from __future__ import annotations
@@ -20,30 +20,31 @@ from typing import NamedTuple
 
 import pytest
 
-from corpus import DOCUMENTS, QUESTIONS, TOLERANCE, Calm, Pair, Wanted
-from crowd import (
+from api_formats import OPENAI
+from connections import Connection, get, message
+from corpus import DOCUMENTS, INSTRUCTED_QUERIES, TOLERANCE, Baseline, ChaosRequest, Pair
+from faults import FaultInjector, metric
+from invalid_requests import MAX_BODY_BYTES, READ_SECONDS
+from judge import ANSWERED, FAULTS, LEFT, PART, REFUSED, RIGHT
+from ledger import Ledger
+from support.redis_server import REDIS_BINARY, RedisServer
+from support.servers import Server, serving
+from workload import (
+    BASELINE_KEY,
     CACHE_KEY,
-    CALM_KEY,
     KEY_REQUESTS_PER_MINUTE,
     KEYS,
     MAX_DOCUMENTS,
-    PATIENT,
+    MOSTLY_ANSWERED,
     REDIS_KEY,
-    WELL_FORMED,
-    Crowd,
+    VALID,
+    Workload,
 )
-from garbage import MAX_BODY_BYTES, READ_SECONDS
-from judge import ANSWERED, FAULTS, LEFT, PART, REFUSED, RIGHT
-from ledger import Ledger
-from lines import Line, get, message
-from support.redis_server import REDIS_BINARY, RedisServer
-from support.servers import Server, serving
-from tongues import OPENAI
-from trouble import Trouble, metric
 
 pytestmark = pytest.mark.chaos
 
-# Pairs live shortly in the cache, so that the same one is computed, found and shared by turns.
+# Scores stay cached for seconds, so that the same pair is sometimes computed, sometimes cached
+# and sometimes coalesced.
 _CONSTANTS = {"rankd.ranking.cache.TTL_SECONDS": 2}
 
 _ARGUMENTS = (
@@ -55,17 +56,18 @@ _ARGUMENTS = (
     *(argument for key in KEYS for argument in ("--api-key", key)),
 )
 
-# Seconds of the same crowd, and one death of each, before memory is measured first.
+# Seconds of the same workload, with one crash each of engine and Redis, before memory is measured.
 _WARM_UP = 30.0
 
-_GROWTH = 1.1
+# Allowed growth of memory and open files.
+_MAX_GROWTH = 1.1
 
-# Seconds beside the chaos, on the busiest machine: the test itself must not hang either.
-_PATIENCE = 900.0
+# Seconds besides the chaos, after which the test itself fails.
+_TIMEOUT = 900.0
 
 
-class Size(NamedTuple):
-    """Of the server's own process; the engine's is a new one after each death."""
+class ProcessSize(NamedTuple):
+    """Size of the server process. The engine's process is replaced after each crash."""
 
     mib: float
     files: int
@@ -73,12 +75,12 @@ class Size(NamedTuple):
 
 @dataclass
 class Report:
-    """What is printed at the end, as far as it came."""
+    """Printed at the end, also if the test fails."""
 
     lines: list[str] = field(default_factory=list)
 
-    def add(self, what: str, value: object) -> None:
-        self.lines.append(f"  {what:<58} {value}")
+    def add(self, label: str, value: object) -> None:
+        self.lines.append(f"  {label:<58} {value}")
 
     def title(self, text: str) -> None:
         self.lines += ["", text]
@@ -86,10 +88,10 @@ class Report:
 
 @pytest.fixture
 def report(capsys: pytest.CaptureFixture[str]) -> Iterator[Report]:
-    made = Report()
-    yield made
+    report = Report()
+    yield report
     with capsys.disabled():
-        sys.stdout.write("\n".join([*made.lines, "", ""]))
+        sys.stdout.write("\n".join([*report.lines, "", ""]))
 
 
 @pytest.fixture
@@ -108,7 +110,7 @@ def redis(pytestconfig: pytest.Config, tmp_path: Path) -> Iterator[RedisServer |
     server.stop()
 
 
-def test_nothing_is_wrong_lost_or_hanging_while_everything_goes_wrong(
+def test_no_answer_is_wrong_lost_or_hanging_while_engine_and_redis_crash(
     pytestconfig: pytest.Config, report: Report, redis: RedisServer | None
 ) -> None:
     seconds: float = pytestconfig.getoption("--chaos-seconds")
@@ -116,142 +118,144 @@ def test_nothing_is_wrong_lost_or_hanging_while_everything_goes_wrong(
     shared = ("--cache-redis", redis.url, "--limits-redis", redis.url) if redis else ()
     with ExitStack() as stack:
         server = stack.enter_context(serving(*_ARGUMENTS, *shared, constants=_CONSTANTS))
-        play = _play(server, redis, seconds, seed, report)
-        asyncio.run(asyncio.wait_for(play, seconds + _PATIENCE))
-        status, said = server.stop(signal.SIGTERM)
+        run = _run(server, redis, seconds, seed, report)
+        asyncio.run(asyncio.wait_for(run, seconds + _TIMEOUT))
+        status, errors = server.stop(signal.SIGTERM)
     report.add("exit status after SIGTERM", status)
 
     assert status == 0
-    assert "Traceback" not in said
+    assert "Traceback" not in errors
 
 
-async def _play(
+async def _run(
     server: Server, redis: RedisServer | None, seconds: float, seed: str, report: Report
 ) -> None:
     url, pid = server.url, server.process.pid
-    calm = await _calm(url)
-    _shows_mistakes(calm)
+    baseline = await _measure_baseline(url)
+    _check_logits_differ(baseline)
 
-    trouble = Trouble(pid, url, redis)
-    warming = Ledger()
-    await Crowd(url, calm, warming, f"{seed}/warm").run(_one_of_each(trouble), _WARM_UP)
-    before = await _settled(url, pid)
+    faults = FaultInjector(pid, url, redis)
+    warm_up = Ledger()
+    await Workload(url, baseline, warm_up, f"{seed}/warm").run(_one_fault_each(faults), _WARM_UP)
+    before = await _idle_size(url, pid)
     restarts = await metric(url, "rankd_engine_restarts_total")
-    trouble = Trouble(pid, url, redis)
+    faults = FaultInjector(pid, url, redis)
     ledger = Ledger()
-    began = time.monotonic()
-    sizes: list[Size] = []
-    watching = asyncio.create_task(_watch(pid, sizes, seconds / 12))
-    await Crowd(url, calm, ledger, seed).run(trouble.all(seconds), seconds)
-    watching.cancel()
-    lasted = time.monotonic() - began
-    after = await _settled(url, pid)
+    start = time.monotonic()
+    sizes: list[ProcessSize] = []
+    sampling = asyncio.create_task(_sample_sizes(pid, sizes, seconds / 12))
+    await Workload(url, baseline, ledger, seed).run(faults.all(seconds), seconds)
+    sampling.cancel()
+    lasted = time.monotonic() - start
+    after = await _idle_size(url, pid)
     restarts = await metric(url, "rankd_engine_restarts_total") - restarts
 
-    _tell(report, ledger, trouble, lasted, before, after)
-    report.add("memory meanwhile", " ".join(f"{size.mib:.0f}" for size in sizes))
-    report.add("engine restarts that the server counted", f"{restarts:.0f}")
+    _summarize(report, ledger, faults, lasted, before, after)
+    report.add("memory during the chaos (MiB)", " ".join(f"{size.mib:.0f}" for size in sizes))
+    report.add("engine restarts counted by the server", f"{restarts:.0f}")
 
-    assert warming.complaints == []
-    assert ledger.complaints == []
-    assert ledger.unaccounted == warming.unaccounted == {}
-    assert ledger.of(PATIENT)[RIGHT] > ledger.of(PATIENT).total() / 2
-    assert ledger.poisoned() <= trouble.kills
-    assert restarts >= trouble.kills >= 5
-    assert trouble.in_flight >= 4
-    assert after.mib <= before.mib * _GROWTH
-    assert after.files <= before.files * _GROWTH
+    assert warm_up.faults == []
+    assert ledger.faults == []
+    assert ledger.unaccounted == warm_up.unaccounted == {}
+    assert ledger.of(MOSTLY_ANSWERED)[RIGHT] > ledger.of(MOSTLY_ANSWERED).total() / 2
+    assert ledger.poisoned() <= faults.kills
+    assert restarts >= faults.kills >= 5
+    assert faults.in_flight >= 4
+    assert after.mib <= before.mib * _MAX_GROWTH
+    assert after.files <= before.files * _MAX_GROWTH
     assert await metric(url, 'rankd_requests_total{route="unmatched",status="500"}') == 0
     assert (await get(url, "/readyz")).status == 200
     if redis is not None:
-        await _is_used_again(url, calm, redis)
+        await _wait_until_redis_is_used(url, baseline, redis)
         assert await metric(url, "rankd_cache_failures_total") >= 1
         assert await metric(url, "rankd_limits_backend_errors_total") >= 1
-    assert await _calm(url, cache=True) == pytest.approx(calm, abs=TOLERANCE)
-    await _cache_repeats_exactly(url)
+    assert await _measure_baseline(url, cache=True) == pytest.approx(baseline, abs=TOLERANCE)
+    await _check_cache_repeats_exactly(url)
 
 
-async def _calm(url: str, *, cache: bool = False) -> Calm:
-    """The logit of every pair, asked one request after the other."""
-    calm: Calm = {}
+async def _measure_baseline(url: str, *, cache: bool = False) -> Baseline:
+    """The logit of every pair, one request at a time."""
+    baseline: Baseline = {}
     size = 50
-    async with Line(url) as line:
-        for question, first in itertools.product(
-            range(len(QUESTIONS)), range(0, len(DOCUMENTS), size)
+    async with Connection(url) as connection:
+        for query, first in itertools.product(
+            range(len(INSTRUCTED_QUERIES)), range(0, len(DOCUMENTS), size)
         ):
-            pairs = tuple((question, place) for place in range(first, first + size))
-            calm |= await _logits(line, pairs, CALM_KEY, cache=cache)
-    return calm
+            pairs = tuple((query, index) for index in range(first, first + size))
+            baseline |= await _logits(connection, pairs, BASELINE_KEY, cache=cache)
+    return baseline
 
 
-async def _logits(line: Line, pairs: tuple[Pair, ...], key: str, *, cache: bool) -> Calm:
-    ask = Wanted(pairs, logits=True, extras={"cache": cache})
-    answer = await line.ask(message(OPENAI.path, OPENAI.body(ask), key, "calm"))
+async def _logits(
+    connection: Connection, pairs: tuple[Pair, ...], key: str, *, cache: bool
+) -> Baseline:
+    request = ChaosRequest(pairs, logits=True, extras={"cache": cache})
+    answer = await connection.ask(message(OPENAI.path, OPENAI.body(request), key, "baseline"))
     assert answer.status == 200, answer
-    return {pairs[one.index]: one.number for one in OPENAI.read(json.loads(answer.body))}
+    return {pairs[row.index]: row.number for row in OPENAI.read(json.loads(answer.body))}
 
 
-def _shows_mistakes(calm: Calm) -> None:
-    """Scores of two documents that were swapped would be noticed: hardly any two are alike."""
-    for question in range(len(QUESTIONS)):
-        logits = sorted(calm[question, place] for place in range(len(DOCUMENTS)))
-        alike = sum(b - a < 2 * TOLERANCE for a, b in itertools.pairwise(logits))
-        assert alike < len(logits) / 10
+def _check_logits_differ(baseline: Baseline) -> None:
+    """Swapped scores must be noticed, so hardly any two logits may be equal."""
+    for query in range(len(INSTRUCTED_QUERIES)):
+        logits = sorted(baseline[query, index] for index in range(len(DOCUMENTS)))
+        equal = sum(b - a < 2 * TOLERANCE for a, b in itertools.pairwise(logits))
+        assert equal < len(logits) / 10
 
 
-async def _one_of_each(trouble: Trouble) -> None:
+async def _one_fault_each(faults: FaultInjector) -> None:
     await asyncio.sleep(_WARM_UP / 5)
-    await trouble.lose_redis(signal.SIGKILL, _WARM_UP / 5)
-    await trouble.kill_under_load()
+    await faults.lose_redis(signal.SIGKILL, _WARM_UP / 5)
+    await faults.kill_under_load()
 
 
-async def _settled(url: str, pid: int) -> Size:
-    """The server's size once nothing is left to do."""
-    began = time.monotonic()
-    while not await _is_quiet(url):
-        assert time.monotonic() - began < 120, "requests wait that nobody sent"
+async def _idle_size(url: str, pid: int) -> ProcessSize:
+    """The server's size once no request is waiting."""
+    start = time.monotonic()
+    while not await _is_idle(url):
+        assert time.monotonic() - start < 300, "requests still wait after all clients have ended"
         await asyncio.sleep(0.1)
     sizes = []
     for _ in range(10):
         await asyncio.sleep(0.5)
         sizes.append(_size(pid))
-    return Size(min(size.mib for size in sizes), min(size.files for size in sizes))
+    return ProcessSize(min(size.mib for size in sizes), min(size.files for size in sizes))
 
 
-async def _watch(pid: int, sizes: list[Size], every: float) -> None:
+async def _sample_sizes(pid: int, sizes: list[ProcessSize], interval: float) -> None:
     while True:
-        await asyncio.sleep(every)
+        await asyncio.sleep(interval)
         sizes.append(_size(pid))
 
 
-async def _is_quiet(url: str) -> bool:
+async def _is_idle(url: str) -> bool:
     names = ("rankd_waiting_requests", "rankd_waiting_tokens")
     waiting = [await metric(url, name) for name in names]
     return waiting == [0, 0] and await metric(url, "rankd_engine_up") == 1
 
 
-def _size(pid: int) -> Size:
+def _size(pid: int) -> ProcessSize:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     [resident] = [int(line.split()[1]) for line in lines if line.startswith("VmRSS")]
-    return Size(resident / 1024, len(list(Path(f"/proc/{pid}/fd").iterdir())))
+    return ProcessSize(resident / 1024, len(list(Path(f"/proc/{pid}/fd").iterdir())))
 
 
-async def _is_used_again(url: str, calm: Calm, redis: RedisServer) -> None:
-    """The Redis that came back holds scores again."""
-    began = time.monotonic()
-    async with Line(url) as line:
-        for place in itertools.count():
-            pairs = ((0, place % len(DOCUMENTS)),)
-            assert await _logits(line, pairs, REDIS_KEY, cache=True) == pytest.approx(
-                {pair: calm[pair] for pair in pairs}, abs=TOLERANCE
+async def _wait_until_redis_is_used(url: str, baseline: Baseline, redis: RedisServer) -> None:
+    """Request new pairs until Redis holds scores again."""
+    start = time.monotonic()
+    async with Connection(url) as connection:
+        for number in itertools.count():
+            pairs = ((0, number % len(DOCUMENTS)),)
+            assert await _logits(connection, pairs, REDIS_KEY, cache=True) == pytest.approx(
+                {pair: baseline[pair] for pair in pairs}, abs=TOLERANCE
             )
-            if await _keys_in(redis):
+            if await _key_count(redis):
                 return
-            assert time.monotonic() - began < 60, "nothing is written to Redis any more"
+            assert time.monotonic() - start < 120, "nothing is written to Redis any more"
             await asyncio.sleep(0.6)
 
 
-async def _keys_in(redis: RedisServer) -> int:
+async def _key_count(redis: RedisServer) -> int:
     reader, writer = await asyncio.open_connection("127.0.0.1", redis.port)
     writer.write(b"KEYS rankd:*\r\n")
     count = int((await reader.readline()).removeprefix(b"*"))
@@ -259,48 +263,51 @@ async def _keys_in(redis: RedisServer) -> int:
     return count
 
 
-async def _cache_repeats_exactly(url: str) -> None:
-    pairs = tuple((3, place) for place in range(40))
-    ask = Wanted(pairs, logits=True)
-    data = message(OPENAI.path, OPENAI.body(ask), CACHE_KEY, "again")
-    async with Line(url) as line:
-        for _ in range(60):  # Scores are kept for so short that one may end in between.
-            first, second = await line.ask(data), await line.ask(data)
+async def _check_cache_repeats_exactly(url: str) -> None:
+    pairs = tuple((3, index) for index in range(40))
+    request = ChaosRequest(pairs, logits=True)
+    data = message(OPENAI.path, OPENAI.body(request), CACHE_KEY, "again")
+    async with Connection(url) as connection:
+        for _ in range(60):  # An entry may expire between the two requests.
+            first, second = await connection.ask(data), await connection.ask(data)
             if second.headers["x-rankd-cached"] == str(len(pairs)):
-                results = [json.loads(one.body)["results"] for one in (first, second)]
+                results = [json.loads(answer.body)["results"] for answer in (first, second)]
                 assert results[0] == results[1]
                 return
-    raise AssertionError("the cache never held a whole request")
+    raise AssertionError("no request was answered from the cache alone")
 
 
-def _tell(
-    report: Report, ledger: Ledger, trouble: Trouble, lasted: float, before: Size, after: Size
+def _summarize(
+    report: Report,
+    ledger: Ledger,
+    faults: FaultInjector,
+    lasted: float,
+    before: ProcessSize,
+    after: ProcessSize,
 ) -> None:
     report.title(f"chaos: {lasted:.0f} seconds")
-    report.add("engine killed (SIGKILL), of these while it computed", _of(trouble))
-    report.add("engine stopped and continued", trouble.freezes)
-    report.add("Redis killed, stopped or hanging", trouble.outages if trouble.redis else "left out")
-    others = [kind for kind in ledger.sent if kind not in WELL_FORMED]
-    for title, kinds, endings in (
-        ("well-formed requests", WELL_FORMED, (RIGHT, PART, REFUSED, *FAULTS)),
-        ("everything else", others, (ANSWERED, REFUSED, LEFT, *FAULTS)),
+    report.add(
+        "engine killed (SIGKILL), of these while it computed", f"{faults.kills}, {faults.in_flight}"
+    )
+    report.add("engine stopped and continued", faults.freezes)
+    report.add("Redis killed, stopped or hanging", faults.outages if faults.redis else "left out")
+    others = [kind for kind in ledger.sent if kind not in VALID]
+    for title, kinds, outcomes in (
+        ("valid requests", VALID, (RIGHT, PART, REFUSED, *FAULTS)),
+        ("other requests", others, (ANSWERED, REFUSED, LEFT, *FAULTS)),
     ):
         report.title(f"{title}: {sum(ledger.sent[kind] for kind in kinds):,}")
         counts = ledger.of(kinds)
-        for ending in endings:
-            report.add(ending, f"{counts[ending]:,}")
-    report.add("requests of all kinds that did not end exactly once", len(ledger.unaccounted))
-    report.title("by kind: sent, right, and why not")
+        for outcome in outcomes:
+            report.add(outcome, f"{counts[outcome]:,}")
+    report.add("kinds of requests without exactly one outcome", len(ledger.unaccounted))
+    report.title("by kind: sent, right, other outcomes")
     for kind, count in ledger.sent.items():
-        reasons = {why: times for (one, why), times in ledger.reasons.items() if one == kind}
-        why_not = "".join(f", {times:,} x {why}" for why, times in sorted(reasons.items()))
-        report.add(kind, f"{count:,}, {ledger.endings[kind, RIGHT]:,}{why_not}")
+        reasons = {why: times for (key, why), times in ledger.reasons.items() if key == kind}
+        others_text = "".join(f", {times:,} x {why}" for why, times in sorted(reasons.items()))
+        report.add(kind, f"{count:,}, {ledger.outcomes[kind, RIGHT]:,}{others_text}")
     report.title("the server's process: before, after")
     report.add("resident memory (MiB)", f"{before.mib:.1f}, {after.mib:.1f}")
     report.add("open files", f"{before.files}, {after.files}")
-    for complaint in ledger.complaints[:20]:
-        report.lines.append(f"  ! {complaint}")
-
-
-def _of(trouble: Trouble) -> str:
-    return f"{trouble.kills}, {trouble.in_flight}"
+    for fault in ledger.faults[:20]:
+        report.lines.append(f"  ! {fault}")

@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven as a person would: by what stands on the page."""
+"""Drives Debian's Chromium through Selenium, by the texts and selectors of the page."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
-# Of a machine that is busy: Gradio alone takes ten seconds of a core at a server's first visit.
-PATIENCE = 30
-GLANCE = 0.05
+# Seconds. On a busy machine the first visit, which imports Gradio, takes ten or more.
+TIMEOUT = 60
+POLL_INTERVAL = 0.05
 
-# What stands over the edges of the window; what is scrolled inside its own frame is not cut.
-_CUT = """
-const frames = (e) =>
-  e && (/auto|scroll/.test(getComputedStyle(e).overflowX) || frames(e.parentElement));
-const cut = (e) => {
+# Elements that reach over the edges of the window, except inside a scrolling element.
+_OVERFLOWING = """
+const scrolls = (e) =>
+  e && (/auto|scroll/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+const overflows = (e) => {
   const { left, right, width, height } = e.getBoundingClientRect();
-  return width && height && (left < -1 || right > innerWidth + 1) && !frames(e.parentElement);
+  return width && height && (left < -1 || right > innerWidth + 1) && !scrolls(e.parentElement);
 };
 return [...document.querySelectorAll("gradio-app *")]
   .filter((e) => e.checkVisibility({ visibilityProperty: true }))
-  .filter((e) => !e.closest(".visually-hidden, .sr-only") && cut(e))
+  .filter((e) => !e.closest(".visually-hidden, .sr-only") && overflows(e))
   .map((e) => `${e.tagName} ${e.id} ${e.getAttribute("class")}`);
 """
 
-# Gradio measures its tabs by copies of them, which nobody sees.
+# Not the invisible copies by which Gradio measures its tabs.
 _BUTTONS = "button:not([tabindex='-1']), button[role=tab]"
 
 
 @dataclass
 class Browser:
-    """One window."""
+    """One browser window."""
 
     driver: webdriver.Chrome
 
@@ -57,41 +57,41 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
 
     def visit(self, url: str) -> None:
-        """A page that is ready to be used, by somebody who was never there."""
+        """Load a page with empty storage, and wait until it is ready."""
         self.driver.get(url)
         if self.run(
-            "const kept = sessionStorage.length + localStorage.length;"
-            "sessionStorage.clear(); localStorage.clear(); return kept"
+            "const stored = sessionStorage.length + localStorage.length;"
+            "sessionStorage.clear(); localStorage.clear(); return stored"
         ):
             self.driver.get(url)
         self.wait("#rk-run")
 
     def wait(self, css: str) -> WebElement:
-        """The first element that fits and is shown."""
+        """The first displayed element that matches."""
         element: WebElement = self._until(
             lambda: next((e for e in self.all(css) if e.is_displayed()), None), css
         )
         return element
 
     def wait_for(self, css: str, text: str) -> WebElement:
-        """The first element that fits and says this."""
+        """The first matching element that contains a text."""
 
-        def found() -> WebElement | None:
+        def first() -> WebElement | None:
             return next((e for e in self.all(css) if text in e.text), None)
 
-        element: WebElement = self._until(found, f"{text!r} in {css}")
+        element: WebElement = self._until(first, f"{text!r} in {css}")
         return element
 
-    def _until(self, found: Callable[[], Any], what: str) -> Any:
-        waiting = WebDriverWait(
-            self.driver, PATIENCE, GLANCE, ignored_exceptions=[StaleElementReferenceException]
+    def _until(self, condition: Callable[[], Any], description: str) -> Any:
+        wait = WebDriverWait(
+            self.driver, TIMEOUT, POLL_INTERVAL, ignored_exceptions=[StaleElementReferenceException]
         )
-        return waiting.until(lambda _: found(), f"no {what}")
+        return wait.until(lambda _: condition(), f"not found: {description}")
 
-    def cut(self) -> list[str]:
-        """What reaches over the window's edges."""
-        found: list[str] = self.run(_CUT)
-        return found
+    def overflowing(self) -> list[str]:
+        """Elements that reach over the edges of the window."""
+        elements: list[str] = self.run(_OVERFLOWING)
+        return elements
 
     def all(self, css: str) -> list[WebElement]:
         return self.driver.find_elements(By.CSS_SELECTOR, css)
@@ -100,7 +100,7 @@ class Browser:
         return [element.text for element in self.all(css)]
 
     def write(self, field: str, text: str) -> None:
-        """Into a field of the page, in place of what is there, as a paste does."""
+        """Replace the text of a field, as pasting does."""
         element = self.wait(f"#{field} textarea, #{field} input")
         self.driver.execute_script(
             "const field = arguments[0], text = arguments[1];"
@@ -118,12 +118,12 @@ class Browser:
         self.press("Use it")
 
     def wait_for_hidden(self, css: str) -> WebElement:
-        """The first element that fits, shown or not."""
+        """The first element that matches, displayed or not."""
         element: WebElement = self._until(lambda: next(iter(self.all(css)), None), css)
         return element
 
     def wait_for_value(self, css: str, text: str) -> None:
-        """Until a field holds exactly this, but for blanks at its ends."""
+        """Wait until a field has this value, apart from blanks at its ends."""
         script = "return document.querySelector(arguments[0]).value.trim()"
         self._until(lambda: self.run(script, css) == text, f"{text!r} in {css}")
 
@@ -134,13 +134,13 @@ class Browser:
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
         button.click()
 
-    def take(self, example: str) -> None:
-        """Let a button fill in the fields."""
+    def choose_example(self, example: str) -> None:
+        """Press an example button and wait until the fields are filled in."""
         self.press(example)
         script = "return document.querySelector('#rk-documents textarea').value"
         self._until(lambda: self.run(script), example)
 
-    def ask(self, query: str, documents: str) -> None:
+    def rank(self, query: str, documents: str) -> None:
         self.write("rk-query", query)
         self.write("rk-documents", documents)
         self.press("Rerank")
@@ -148,8 +148,8 @@ class Browser:
     def run(self, script: str, *arguments: Any) -> Any:
         return self.driver.execute_script(script, *arguments)
 
-    def asked(self) -> list[str]:
-        """Every address that the browser fetched since it was last asked."""
+    def fetched_urls(self) -> list[str]:
+        """URLs that the browser fetched since the last call."""
         messages = [
             json.loads(entry["message"])["message"]
             for entry in self.driver.get_log("performance")  # type: ignore[no-untyped-call]
@@ -160,30 +160,30 @@ class Browser:
             if message["method"] == "Network.requestWillBeSent"
         ]
 
-    def complaints(self) -> list[str]:
-        """What stands in its console."""
+    def console_messages(self) -> list[str]:
+        """Messages in the console since the last call."""
         log = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
         return [str(entry["message"]) for entry in log]
 
-    def shoot(self, folder: Path | None, name: str, *, top: bool = True) -> None:
-        """A picture for the documentation, where one is wanted."""
+    def screenshot(self, folder: Path | None, name: str, *, top: bool = True) -> None:
+        """Save a picture for the documentation; `folder=None` saves none."""
         if folder is None:
             return
-        # Nothing is pointed at, and nothing is half on its way.
+        # No focus, no hover, and no running animation.
         self.run("if (arguments[0]) scrollTo(0, 0); document.activeElement.blur()", top)
         pointer = {"type": "mouseMoved", "x": 0, "y": 0}
         self.driver.execute_cdp_cmd("Input.dispatchMouseEvent", pointer)
         script = "return document.getAnimations().every(a => a.playState != 'running')"
-        self._until(lambda: self.run(script), "rest")
+        self._until(lambda: self.run(script), "the end of all animations")
         picture = Image.open(BytesIO(self.driver.get_screenshot_as_png())).convert("RGB")
-        # The other ways lose colours of which there is little.
-        few = picture.quantize(256, Image.Quantize.MAXCOVERAGE)
-        few.save(folder / f"ui-{name}.png", optimize=True)
+        # Other quantization methods drop colours of small areas.
+        reduced = picture.quantize(256, Image.Quantize.MAXCOVERAGE)
+        reduced.save(folder / f"ui-{name}.png", optimize=True)
 
 
 def need(program: str) -> str:
-    """Where a program lies; without it the test is skipped, but not where all must run."""
-    # Debian has servers where only root looks.
+    """The path of a program; without it the test is skipped, or fails in CI."""
+    # Debian installs servers in /usr/sbin, which is not in every user's PATH.
     path = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
     if path is None:
         if os.environ.get("CI"):
@@ -202,7 +202,7 @@ def browsing() -> Iterator[Browser]:
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     service = webdriver.ChromeService(need("chromedriver"))
     driver = webdriver.Chrome(options=options, service=service)
-    # Nobody is there to choose a file: the tests hand it over themselves.
+    # No file dialogs: tests set the file themselves.
     driver.execute_cdp_cmd("Page.setInterceptFileChooserDialog", {"enabled": True})
     try:
         yield Browser(driver)

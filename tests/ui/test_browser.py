@@ -1,4 +1,4 @@
-"""The web page in a real browser, over a real server with the real model."""
+"""The web page in Chromium, with a real server and the built-in model."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def guarded() -> Iterator[Server]:
 
 @contextmanager
 def proxied(upstream: str, folder: Path) -> Iterator[str]:
-    """nginx in front of it, which takes a prefix off every path."""
+    """nginx in front of a server; it takes a prefix off every path."""
     port = free_port()
     (folder / "nginx.conf").write_text(
         f"""
@@ -109,8 +109,8 @@ def window() -> Iterator[Browser]:
 @pytest.fixture
 def browser(window: Browser) -> Browser:
     window.size(1280, 860)
-    window.asked()
-    window.complaints()
+    window.fetched_urls()
+    window.console_messages()
     return window
 
 
@@ -120,11 +120,11 @@ def pictures(request: pytest.FixtureRequest) -> Path | None:
     return folder
 
 
-def test_the_right_document_comes_first_and_says_where_it_was(
+def test_the_right_document_is_first_and_shows_its_index_in_the_input(
     browser: Browser, server: Server
 ) -> None:
     browser.visit(f"{server.url}/ui")
-    browser.ask(QUERY, DOCUMENTS)
+    browser.rank(QUERY, DOCUMENTS)
     first = browser.wait_for(RANKING, "The capital of China is Beijing.")
 
     assert first.text.split()[0] == "1"
@@ -137,22 +137,24 @@ def test_the_right_document_comes_first_and_says_where_it_was(
     browser.wait_for("#rk-served", "builtin")
 
 
-def test_nothing_is_fetched_from_elsewhere_and_the_console_is_silent(
+def test_nothing_is_fetched_from_other_hosts_and_the_console_is_empty(
     browser: Browser, server: Server
 ) -> None:
     browser.visit(f"{server.url}/ui")
-    browser.ask(QUERY, DOCUMENTS)
+    browser.rank(QUERY, DOCUMENTS)
     browser.wait(RANKING)
-    asked = browser.asked()
+    urls = browser.fetched_urls()
 
-    assert len(asked) > 10
-    assert [url for url in asked if not url.startswith((server.url, "data:", "blob:"))] == []
-    assert browser.complaints() == []
+    assert len(urls) > 10
+    assert [url for url in urls if not url.startswith((server.url, "data:", "blob:"))] == []
+    assert browser.console_messages() == []
 
 
-def test_a_second_time_the_scores_are_marked_as_cached(browser: Browser, server: Server) -> None:
+def test_scores_of_a_repeated_request_are_marked_as_cached(
+    browser: Browser, server: Server
+) -> None:
     browser.visit(f"{server.url}/ui")
-    browser.ask("cached?", "one\ntwo")
+    browser.rank("cached?", "one\ntwo")
     browser.wait(RANKING)
     browser.press("Rerank")
 
@@ -160,9 +162,9 @@ def test_a_second_time_the_scores_are_marked_as_cached(browser: Browser, server:
     assert len(browser.all("#rk-ranking .rk-cached")) == 2
 
 
-def test_a_document_that_was_cut_says_so(browser: Browser, server: Server) -> None:
+def test_a_truncated_document_is_marked(browser: Browser, server: Server) -> None:
     browser.visit(f"{server.url}/ui")
-    browser.ask("long?", f"short\n{'long ' * 500}")
+    browser.rank("long?", f"short\n{'long ' * 500}")
 
     browser.wait_for(f"{RANKING} .rk-cut", "truncated")
     assert len(browser.all("#rk-ranking .rk-cut")) == 1
@@ -170,7 +172,7 @@ def test_a_document_that_was_cut_says_so(browser: Browser, server: Server) -> No
 
 
 @pytest.mark.parametrize(
-    ("query", "documents", "says"),
+    ("query", "documents", "message"),
     [
         ("", "one", "Query must not be empty."),
         ("q", "", "no documents"),
@@ -178,26 +180,26 @@ def test_a_document_that_was_cut_says_so(browser: Browser, server: Server) -> No
         ("q", '["one",', "not valid JSON"),
     ],
 )
-def test_an_error_is_the_servers_sentence(
-    browser: Browser, server: Server, query: str, documents: str, says: str
+def test_an_error_is_shown_with_the_servers_message(
+    browser: Browser, server: Server, query: str, documents: str, message: str
 ) -> None:
     browser.visit(f"{server.url}/ui")
     if documents.startswith("["):
         documents += "]]"
-    browser.ask(query, documents)
+    browser.rank(query, documents)
 
-    sentence = browser.wait("#rk-ranking .rk-error").text
-    assert says in sentence
-    assert "Traceback" not in sentence
+    error = browser.wait("#rk-ranking .rk-error").text
+    assert message in error
+    assert "Traceback" not in error
 
 
-def test_a_script_in_a_document_is_text(browser: Browser, server: Server) -> None:
+def test_a_script_in_a_document_is_shown_as_text(browser: Browser, server: Server) -> None:
     evil = (
         "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
         " ${window.hacked = 1} {{value}} @children"
     )
     browser.visit(f"{server.url}/ui")
-    browser.ask(evil, evil)
+    browser.rank(evil, evil)
     row = browser.wait(RANKING)
     browser.press("Code")
     browser.wait("#rk-code pre")
@@ -211,11 +213,11 @@ def test_two_instructions_are_compared_side_by_side(
     browser: Browser, server: Server, pictures: Path | None
 ) -> None:
     browser.visit(f"{server.url}/ui")
-    browser.take("Web search")
+    browser.choose_example("Web search")
     browser.press("Compare")
     browser.write("rk-instruction-b", "Find a sentence about physics")
     browser.run("document.getElementById('rk-compare-run').click()")
-    browser.wait_for("#rk-compare .rk-verdict", "of 5 places")
+    browser.wait_for("#rk-compare .rk-difference", "of 5 ranks")
 
     left, right = browser.all("#rk-compare section")
     assert len(left.find_elements("css selector", RESULT)) == 5
@@ -223,7 +225,7 @@ def test_two_instructions_are_compared_side_by_side(
     assert "in A" in right.text
     assert "Find a sentence about physics" in right.text
     assert left.rect["x"] + left.rect["width"] <= right.rect["x"]
-    browser.shoot(pictures, "compare")
+    browser.screenshot(pictures, "compare")
 
 
 def test_a_preset_of_the_server_can_be_chosen(browser: Browser, server: Server) -> None:
@@ -232,37 +234,37 @@ def test_a_preset_of_the_server_can_be_chosen(browser: Browser, server: Server) 
     browser.wait("#rk-preset input").click()
     option = browser.wait_for("[role=option]", "physics: Find a sentence about physics")
     option.click()
-    browser.ask(QUERY, DOCUMENTS)
+    browser.rank(QUERY, DOCUMENTS)
     browser.wait(RANKING)
     browser.press("Code")
 
     assert '"preset": "physics"' in browser.wait("#rk-code pre").text
 
 
-def test_the_distribution_draws_every_score(
+def test_the_distribution_has_a_point_for_every_score(
     browser: Browser, server: Server, pictures: Path | None
 ) -> None:
     browser.visit(f"{server.url}/ui")
-    browser.ask(QUERY, "\n".join(CITIES))
+    browser.rank(QUERY, "\n".join(CITIES))
     browser.wait(RANKING)
     browser.press("Distribution")
 
     chart = browser.wait("#rk-distribution svg")
     assert len(chart.find_elements("css selector", "circle")) == 15
     assert "of 15" in browser.wait("#rk-distribution .rk-facts").text
-    browser.shoot(pictures, "distribution")
+    browser.screenshot(pictures, "distribution")
 
 
-def test_the_curl_it_shows_gets_the_scores_it_shows(browser: Browser, server: Server) -> None:
+def test_the_curl_snippet_gets_the_scores_of_the_page(browser: Browser, server: Server) -> None:
     browser.visit(f"{server.url}/ui")
-    browser.ask(QUERY, DOCUMENTS)
+    browser.rank(QUERY, DOCUMENTS)
     browser.wait(RANKING)
     shown = browser.texts(f"{RANKING} output")
     browser.press("Code")
     code = browser.run("return arguments[0].textContent", browser.wait("#rk-code pre"))
-    said = subprocess.run(["bash"], input=code, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(["bash"], input=code, capture_output=True, text=True, check=True).stdout
 
-    assert [f"{r['relevance_score']:.4f}" for r in json.loads(said)["results"]] == shown
+    assert [f"{r['relevance_score']:.4f}" for r in json.loads(output)["results"]] == shown
 
 
 @pytest.mark.parametrize(
@@ -288,25 +290,27 @@ def test_a_file_is_read_in_the_browser_and_never_uploaded(
     browser.wait(RANKING)
 
     assert sorted(browser.texts(f"{RANKING} .rk-text")) == ["[one]", "{two}"]
-    assert not [url for url in browser.asked() if "upload" in url]
+    assert not [url for url in browser.fetched_urls() if "upload" in url]
 
 
-def test_chinese_is_found_and_drawn_in_the_dark(
+def test_chinese_texts_are_ranked_and_dark_mode_is_readable(
     browser: Browser, server: Server, pictures: Path | None
 ) -> None:
     browser.size(1280, 860, dark=True)
     browser.visit(f"{server.url}/ui")
-    browser.take("中文搜索")
+    browser.choose_example("中文搜索")
     browser.press("Rerank")
     first = browser.wait(RANKING)
 
     assert "中国的首都是北京。" in first.text
     assert _brightness(browser, "getComputedStyle(document.body).backgroundColor") < 60
     assert _brightness(browser, "getComputedStyle(document.querySelector('.rk-text')).color") > 180
-    browser.shoot(pictures, "dark")
+    browser.screenshot(pictures, "dark")
 
 
-def test_the_button_turns_light_into_dark_and_it_stays(browser: Browser, server: Server) -> None:
+def test_the_theme_button_switches_to_dark_and_a_reload_keeps_it(
+    browser: Browser, server: Server
+) -> None:
     browser.visit(f"{server.url}/ui")
     assert _brightness(browser, "getComputedStyle(document.body).backgroundColor") > 200
     browser.wait("#rk-theme").click()
@@ -318,24 +322,24 @@ def test_the_button_turns_light_into_dark_and_it_stays(browser: Browser, server:
 
 
 def _brightness(browser: Browser, colour: str) -> float:
-    """0 to 255, of a colour that a script gives."""
+    """Brightness, 0 to 255, of the colour that a script returns."""
     numbers = browser.run(f"return {colour}").strip("rgba()").split(",")[:3]
     return sum(map(float, numbers)) / 3
 
 
 @pytest.mark.parametrize("width", [390, 360])
-def test_on_a_phone_no_tab_is_wider_than_the_window(
+def test_on_a_phone_every_tab_fits_the_window(
     browser: Browser, server: Server, pictures: Path | None, width: int
 ) -> None:
     browser.size(width, 844, phone=True)
     browser.visit(f"{server.url}/ui")
-    browser.take("Web search")
+    browser.choose_example("Web search")
     browser.press("Rerank")
     browser.wait(RANKING)
-    seen = {"Ranking": _seen(browser)}
+    layouts = {"Ranking": _layout(browser)}
     if width == 390:
         browser.run("document.querySelector('#rk-run').scrollIntoView()")
-        browser.shoot(pictures, "phone", top=False)
+        browser.screenshot(pictures, "phone", top=False)
     for tab, content in (
         ("Distribution", "#rk-distribution svg"),
         ("Code", "#rk-code pre"),
@@ -345,44 +349,46 @@ def test_on_a_phone_no_tab_is_wider_than_the_window(
         if tab == "Compare":
             browser.run("document.getElementById('rk-compare-run').click()")
         browser.wait(content)
-        seen[tab] = _seen(browser)
+        layouts[tab] = _layout(browser)
 
-    assert seen == dict.fromkeys(seen, (width, width, []))
+    assert layouts == dict.fromkeys(layouts, (width, width, []))
 
 
-def _seen(browser: Browser) -> tuple[int, int, list[str]]:
-    """Widths of what can be scrolled to and of the window, and what is cut at its edges."""
+def _layout(browser: Browser) -> tuple[int, int, list[str]]:
+    """Width of the page, width of the window, and elements over its edges."""
     width, window = browser.run("return [document.documentElement.scrollWidth, innerWidth]")
-    return width, window, browser.cut()
+    return width, window, browser.overflowing()
 
 
-def test_the_page_of_a_desktop_is_drawn(
+def test_on_a_desktop_the_page_fits_the_window(
     browser: Browser, server: Server, pictures: Path | None
 ) -> None:
     browser.visit(f"{server.url}/ui")
-    browser.take("Web search")
+    browser.choose_example("Web search")
     browser.press("Rerank")
     browser.wait(RANKING)
 
-    assert _seen(browser) == (1280, 1280, [])
-    browser.shoot(pictures, "light")
+    assert _layout(browser) == (1280, 1280, [])
+    browser.screenshot(pictures, "light")
 
 
-def test_with_keys_the_page_loads_and_says_what_it_wants(browser: Browser, guarded: Server) -> None:
+def test_with_keys_the_page_loads_and_asks_for_one(browser: Browser, guarded: Server) -> None:
     browser.visit(f"{guarded.url}/ui")
-    browser.wait_for("#rk-alert", "wants a key")
+    browser.wait_for("#rk-alert", "needs a key")
     browser.write_key("a-wrong-key")
-    browser.ask(QUERY, DOCUMENTS)
-    browser.wait_for("#rk-alert", "wants a key")
+    browser.rank(QUERY, DOCUMENTS)
+    browser.wait_for("#rk-alert", "needs a key")
 
     assert browser.all(RANKING) == []
 
 
-def test_with_its_key_it_ranks_and_shows_it_to_nobody(browser: Browser, guarded: Server) -> None:
+def test_with_a_key_the_page_ranks_and_the_key_is_not_in_page_or_storage(
+    browser: Browser, guarded: Server
+) -> None:
     browser.visit(f"{guarded.url}/ui")
     browser.write_key(KEY)
     browser.wait_for("#rk-served", "fake engine")
-    browser.ask(QUERY, DOCUMENTS)
+    browser.rank(QUERY, DOCUMENTS)
     browser.wait(RANKING)
     browser.press("Code")
     codes = browser.texts("#rk-code pre")
@@ -391,29 +397,29 @@ def test_with_its_key_it_ranks_and_shows_it_to_nobody(browser: Browser, guarded:
     assert all("RANKD_API_KEY" in code for code in codes)
     assert KEY not in browser.driver.page_source
     assert browser.run("return [document.cookie, localStorage.length]") == ["", 0]
-    assert not [url for url in browser.asked() if KEY in url]
+    assert not [url for url in browser.fetched_urls() if KEY in url]
 
 
-def test_when_nobody_answers_the_page_says_so(
+def test_the_page_says_when_the_server_does_not_answer(
     browser: Browser, server: Server, tmp_path: Path
 ) -> None:
     with proxied(server.url, tmp_path) as url:
         browser.visit(f"{url}/tools/rankd/ui")
         browser.wait_for("#rk-served", "builtin")
-    browser.ask(QUERY, DOCUMENTS)
+    browser.rank(QUERY, DOCUMENTS)
 
     browser.wait_for("#rk-alert", "does not answer")
 
 
-def test_behind_a_proxy_with_a_prefix_it_works(
+def test_the_page_works_behind_a_proxy_with_a_prefix(
     browser: Browser, server: Server, tmp_path: Path
 ) -> None:
     with proxied(server.url, tmp_path) as url:
         browser.visit(f"{url}/tools/rankd/ui")
-        browser.ask(QUERY, DOCUMENTS)
+        browser.rank(QUERY, DOCUMENTS)
         browser.wait_for(RANKING, "Beijing")
         browser.press("Code")
 
         assert f"{url}/tools/rankd/v1/rerank" in browser.wait("#rk-code pre").text
-        assert browser.complaints() == []
+        assert browser.console_messages() == []
         assert httpx.get(f"{url}/tools/rankd/ui").headers["location"].endswith("ui/")

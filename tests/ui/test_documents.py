@@ -1,4 +1,4 @@
-"""What somebody pastes becomes documents, or a sentence that says what is wrong with it."""
+"""Pasted text becomes documents, or an error that says what is wrong with it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rankd.errors import InvalidRequest
 from rankd.ui.documents import AUTO, CSV, FORMATS, JSON, LINES, Document, parse
 
 
-def test_every_line_is_a_document_and_empty_lines_are_none() -> None:
+def test_every_line_is_a_document_and_blank_lines_are_skipped() -> None:
     assert parse("one\n\n  two, and more \r\nthree\n") == ["one", "two, and more", "three"]
 
 
@@ -28,25 +28,25 @@ def test_every_line_is_a_document_and_empty_lines_are_none() -> None:
         ("Title,Content\nx,one\ny,two\n", ["one", "two"]),
     ],
 )
-def test_what_looks_like_json_or_csv_is_read_as_such(text: str, documents: list[Document]) -> None:
+def test_auto_detects_json_and_csv(text: str, documents: list[Document]) -> None:
     assert parse(text, AUTO) == documents
 
 
 @pytest.mark.parametrize("line", ["[1] A footnote", "Yes, of course", '"Hello," she said'])
-def test_what_only_begins_like_it_stays_a_line(line: str) -> None:
+def test_auto_reads_lines_that_only_begin_like_json_or_csv_as_lines(line: str) -> None:
     assert parse(f"{line}\nanother", AUTO) == [line, "another"]
 
 
-def test_a_table_without_a_known_column_gives_objects_of_all_its_fields() -> None:
+def test_csv_without_a_text_column_gives_objects_with_all_fields() -> None:
     assert parse("title,year\nRuns,1999\n", CSV) == [{"title": "Runs", "year": "1999"}]
 
 
-def test_a_table_of_one_column_needs_no_name() -> None:
+def test_csv_with_one_column_needs_no_header() -> None:
     assert parse('one\n"two\nlines"\n', CSV) == ["one", "two\nlines"]
 
 
 @pytest.mark.parametrize(
-    ("text", "form", "says"),
+    ("text", "form", "message"),
     [
         ("", AUTO, "no documents"),
         (" \n ", LINES, "no documents"),
@@ -58,13 +58,13 @@ def test_a_table_of_one_column_needs_no_name() -> None:
         ('a,"b', CSV, "CSV"),
     ],
 )
-def test_what_cannot_be_read_is_a_sentence(text: str, form: str, says: str) -> None:
-    with pytest.raises(InvalidRequest, match=says):
+def test_unreadable_text_is_an_invalid_request(text: str, form: str, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
         parse(text, form)
 
 
 @given(text=st.text(), form=st.sampled_from(FORMATS))
-def test_no_text_is_an_error_of_ours(text: str, form: str) -> None:
+def test_any_text_gives_documents_or_an_invalid_request(text: str, form: str) -> None:
     try:
         documents = parse(text, form)
     except InvalidRequest:
@@ -74,10 +74,10 @@ def test_no_text_is_an_error_of_ours(text: str, form: str) -> None:
 
 
 @given(st.lists(st.text(), min_size=1))
-def test_a_json_array_comes_back_as_it_was(texts: list[str]) -> None:
+def test_a_json_array_of_strings_is_returned_unchanged(texts: list[str]) -> None:
     assert parse(json.dumps(texts), JSON) == texts
 
 
-def test_nesting_without_end_is_a_sentence() -> None:
+def test_deeply_nested_json_is_an_invalid_request() -> None:
     with pytest.raises(InvalidRequest, match="JSON"):
         parse("[" * 100_000, JSON)

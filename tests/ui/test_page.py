@@ -1,4 +1,4 @@
-"""What is served at /ui, to whom, and what is not."""
+"""Which paths of /ui are served, with which key, and which are not."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ KEY = "a-key-of-the-page-test"
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Server]:
-    """A server with keys, and a preset that is nobody's business without one."""
-    preset = '{"secret": "Find what nobody shall know"}'
+    """A server with keys, and a preset that the page must not reveal without one."""
+    preset = '{"secret": "Find the confidential text"}'
     flags = ("--engine", "fake", "--api-key", KEY, "--instructions", preset)
     with serving(*flags, "--max-body-bytes", "100000") as server:
         yield server
@@ -33,21 +33,21 @@ def get(server: Server, path: str, **headers: str) -> httpx.Response:
 
 
 @pytest.mark.ui
-def test_the_page_needs_no_key_and_tells_nothing_of_the_server(guarded: Server) -> None:
+def test_the_page_needs_no_key_and_reveals_nothing_about_the_server(guarded: Server) -> None:
     reply = get(guarded, "/ui/")
 
     assert reply.status_code == 200
     assert "<gradio-app" in reply.text
-    assert "nobody shall know" not in reply.text
+    assert "confidential" not in reply.text
     assert KEY not in reply.text
 
 
 @pytest.mark.ui
-def test_it_points_nowhere_else_and_forbids_to(guarded: Server) -> None:
+def test_the_page_links_to_no_other_host_and_its_policy_forbids_it(guarded: Server) -> None:
     reply = get(guarded, "/ui/")
     policy = reply.headers["content-security-policy"]
 
-    # Of what a browser fetches by itself.
+    # Elements whose URL a browser fetches by itself.
     assert (
         re.findall(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//', reply.text)
         == []
@@ -77,7 +77,7 @@ def test_it_points_nowhere_else_and_forbids_to(guarded: Server) -> None:
         "/svelte/x",
     ],
 )
-def test_other_paths_of_gradio_are_not_served(guarded: Server, path: str) -> None:
+def test_all_other_paths_of_gradio_are_not_served(guarded: Server, path: str) -> None:
     assert get(guarded, f"/ui{path}").status_code == 401
     reply = get(guarded, f"/ui{path}", authorization=f"Bearer {KEY}")
 
@@ -95,7 +95,7 @@ def test_other_paths_of_gradio_are_not_served(guarded: Server, path: str) -> Non
         "/assets/%2fetc/passwd",
     ],
 )
-def test_no_path_leads_out_of_its_folder(guarded: Server, path: str) -> None:
+def test_no_path_leads_out_of_the_assets_folder(guarded: Server, path: str) -> None:
     with httpx.Client(timeout=60) as client:
         request = client.build_request("GET", guarded.url + "/ui")
         request.url = request.url.copy_with(raw_path=f"/ui{path}".encode())
@@ -106,7 +106,7 @@ def test_no_path_leads_out_of_its_folder(guarded: Server, path: str) -> None:
 
 
 @pytest.mark.ui
-def test_strangers_cannot_make_it_work_or_read_a_body(guarded: Server) -> None:
+def test_events_need_a_key_and_obey_the_body_limit(guarded: Server) -> None:
     url = f"{guarded.url}/ui/gradio_api/run/predict"
     body = {"data": [], "fn_index": 0, "session_hash": "x"}
 
@@ -119,7 +119,7 @@ def test_strangers_cannot_make_it_work_or_read_a_body(guarded: Server) -> None:
 
 
 @pytest.mark.ui
-def test_a_body_that_is_no_event_is_no_bug_of_the_servers(guarded: Server) -> None:
+def test_an_invalid_event_is_a_422(guarded: Server) -> None:
     url = f"{guarded.url}/ui/gradio_api/run/predict"
     reply = httpx.post(url, content=b"{}", headers={"authorization": f"Bearer {KEY}"}, timeout=60)
 
@@ -127,14 +127,14 @@ def test_a_body_that_is_no_event_is_no_bug_of_the_servers(guarded: Server) -> No
 
 
 @pytest.mark.ui
-def test_no_page_of_another_origin_may_read_it(guarded: Server) -> None:
+def test_other_origins_cannot_read_the_page(guarded: Server) -> None:
     for path in ("/ui/", "/ui/theme.css"):
         headers = get(guarded, path, origin="https://evil.example").headers
         assert not [name for name in headers if name.startswith("access-control")]
 
 
 @pytest.mark.ui
-def test_only_reading_is_open(guarded: Server) -> None:
+def test_only_get_and_head_are_open(guarded: Server) -> None:
     headers = {"authorization": f"Bearer {KEY}"}
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
         assert httpx.request(method, f"{guarded.url}/ui/").status_code == 401
@@ -143,14 +143,14 @@ def test_only_reading_is_open(guarded: Server) -> None:
 
 
 @pytest.mark.ui
-def test_without_a_slash_the_browser_is_led_to_it_wherever_it_stands(guarded: Server) -> None:
+def test_without_a_slash_the_redirect_is_relative(guarded: Server) -> None:
     reply = get(guarded, "/ui")
 
     assert reply.status_code == 307
     assert reply.headers["location"] == "ui/"
 
 
-def test_what_is_open_is_the_page_and_its_files() -> None:
+def test_only_the_page_and_its_assets_are_open() -> None:
     assert ui.is_open("/ui")
     assert ui.is_open("/ui/assets/index.js")
     assert not ui.is_open("/ui/gradio_api/run/predict")
@@ -158,7 +158,7 @@ def test_what_is_open_is_the_page_and_its_files() -> None:
     assert not ui.is_open("/ui/config")
 
 
-def test_a_server_starts_without_gradio() -> None:
+def test_a_server_does_not_import_gradio_at_start() -> None:
     program = (
         "import asyncio, sys\n"
         "from rankd.server.app import open_app\n"
@@ -176,7 +176,7 @@ def test_a_server_starts_without_gradio() -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-def test_without_gradio_a_sentence_says_how_to_get_it(
+def test_without_gradio_the_404_says_how_to_install_it(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rankd.ui.page.find_spec", lambda name: None)
@@ -188,18 +188,18 @@ def test_without_gradio_a_sentence_says_how_to_get_it(
 
 
 def rank(server: Server, *fields: object, timeout: float = 60) -> httpx.Response:
-    """As the button does."""
+    """Send the event of the button Rerank."""
     page = get(server, "/ui/").text
     config = page[page.index("{", page.index("window.gradio_config =")) :]
-    known = json.JSONDecoder().raw_decode(config)[0]["dependencies"]
-    event = next(one["id"] for one in known if one["api_name"] == "rank")
-    body = {"data": fields, "fn_index": event, "session_hash": "a-page"}
+    dependencies = json.JSONDecoder().raw_decode(config)[0]["dependencies"]
+    event_id = next(event["id"] for event in dependencies if event["api_name"] == "rank")
+    body = {"data": fields, "fn_index": event_id, "session_hash": "a-page"}
     return httpx.post(f"{server.url}/ui/gradio_api/run/predict", json=body, timeout=timeout)
 
 
 @pytest.mark.ui
-def test_a_page_that_fails_or_is_left_writes_lines_of_a_log_without_what_was_asked() -> None:
-    long = "\n".join(f"{place} secret{' word' * 3000}" for place in range(300))
+def test_failed_and_aborted_events_are_logged_without_texts() -> None:
+    long = "\n".join(f"{index} secret{' word' * 3000}" for index in range(300))
     with serving("--threads", "1") as server:
         unknown = rank(server, "secret", "secret", "", "secret", "secret")
         strange = rank(server, {"secret": 1}, ["secret"], None, 7, [])
@@ -207,20 +207,20 @@ def test_a_page_that_fails_or_is_left_writes_lines_of_a_log_without_what_was_ask
         with pytest.raises(httpx.TimeoutException):
             rank(server, "secret", "", "", long, "lines", timeout=1)
         after = rank(server, "q", "", "", "one", "lines")
-        _, said = server.stop(signal.SIGTERM)
+        _, log = server.stop(signal.SIGTERM)
 
     assert "is not known" in unknown.text
     assert "no documents" in strange.text
     assert short.status_code == 500
     assert after.status_code == 200
-    lines = [json.loads(line) for line in said.splitlines()]
-    asked = [line["status"] for line in lines if "predict" in line.get("path", "")]
-    assert asked == [200, 200, 500, 499, 200]
-    assert "secret" not in said
+    lines = [json.loads(line) for line in log.splitlines()]
+    statuses = [line["status"] for line in lines if "predict" in line.get("path", "")]
+    assert statuses == [200, 200, 500, 499, 200]
+    assert "secret" not in log
 
 
 @pytest.mark.ui
-def test_it_can_be_left_out() -> None:
+def test_no_ui_leaves_the_page_out() -> None:
     with serving("--engine", "fake", "--no-ui") as server:
         assert get(server, "/ui").status_code == 404
         assert "nothing is served at /ui;" in get(server, "/ui").text

@@ -1,4 +1,4 @@
-"""Answers as HTML: nothing that a user wrote is markup, nor a template of Gradio's."""
+"""Answers as HTML: users' texts are neither markup nor templates of Gradio."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from rankd.ui import render
-from rankd.ui.asgi_client import Refused, RerankAnswer
-from rankd.ui.snippets import Shown
+from rankd.ui.answers import PageError, RerankAnswer
+from rankd.ui.snippets import CodeSnippets
 
 EVIL = "<script>alert(1)</script><img src=x onerror='alert(1)'>\"' ${1+1} {{value}} @children `"
 
 
 class Reader(HTMLParser):
-    """The tags and the text that a browser would see."""
+    """The tags and the text of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -40,15 +40,17 @@ def answer(*scores: float, warnings: list[str] | None = None, **details: Any) ->
 
 PAGES = {
     "ranking": render.ranking(
-        render.Column.of(answer(0.5, 0.6, warnings=[EVIL]), [EVIL, {"title": EVIL}])
+        render.RankingColumn.of(answer(0.5, 0.6, warnings=[EVIL]), [EVIL, {"title": EVIL}])
     ),
     "comparison": render.comparison(
-        render.Column.of(answer(0.5), [EVIL]), render.Column.of(answer(0.5), [EVIL]), (EVIL, EVIL)
+        render.RankingColumn.of(answer(0.5), [EVIL]),
+        render.RankingColumn.of(answer(0.5), [EVIL]),
+        (EVIL, EVIL),
     ),
-    "error": render.error(Refused(EVIL, 400, EVIL)),
-    "head": render.head(EVIL, [EVIL]),
+    "error": render.error(PageError(EVIL, 400, EVIL)),
+    "server info": render.server_info(EVIL, [EVIL]),
     "snippets": render.snippets(
-        Shown("http://a", {"query": EVIL, "documents": [EVIL], "instruction": EVIL}, True)
+        CodeSnippets("http://a", {"query": EVIL, "documents": [EVIL], "instruction": EVIL}, True)
     ),
 }
 
@@ -67,8 +69,8 @@ def test_no_text_of_a_user_is_a_template(name: str) -> None:
         assert mark not in PAGES[name]
 
 
-def test_a_document_that_rose_says_by_how_many_places() -> None:
-    page = render.ranking(render.Column.of(answer(0.1, 0.2, 0.9), ["a", "b", "c"]))
+def test_each_document_shows_by_how_many_ranks_it_moved() -> None:
+    page = render.ranking(render.RankingColumn.of(answer(0.1, 0.2, 0.9), ["a", "b", "c"]))
     first, second, third = page.split("<li>")[1:]
 
     assert "▲2" in first
@@ -77,9 +79,9 @@ def test_a_document_that_rose_says_by_how_many_places() -> None:
     assert "▼2" in third
 
 
-def test_tokens_cuts_chunks_and_cached_scores_are_marked() -> None:
+def test_tokens_truncation_chunks_and_cached_scores_are_shown() -> None:
     details: dict[str, Any] = {"tokens": 1234, "truncated": True, "chunk": {"of": 3}}
-    page = render.ranking(render.Column.of(answer(0.9, 0.1, **details), ["a", "b"]))
+    page = render.ranking(render.RankingColumn.of(answer(0.9, 0.1, **details), ["a", "b"]))
     first, second = page.split("<li>")[1:]
 
     assert "1,234 tokens" in first
@@ -89,20 +91,20 @@ def test_tokens_cuts_chunks_and_cached_scores_are_marked() -> None:
     assert "cached" in second
 
 
-def test_of_a_thousand_documents_two_hundred_are_drawn_and_the_rest_is_counted() -> None:
-    page = render.ranking(render.Column.of(answer(*[0.5] * 1000), ["text"] * 1000))
+def test_at_most_two_hundred_documents_are_shown_and_the_rest_is_counted() -> None:
+    page = render.ranking(render.RankingColumn.of(answer(*[0.5] * 1000), ["text"] * 1000))
 
     assert page.count("<li>") == 200
     assert "800 more" in page
 
 
-def test_a_comparison_counts_the_places_that_differ() -> None:
+def test_a_comparison_counts_the_ranks_that_differ() -> None:
     texts = ["a", "b", "c"]
-    first = render.Column.of(answer(0.9, 0.5, 0.1), texts)
-    second = render.Column(answer(0.9, 0.1, 0.5), texts, {0: 0, 1: 1, 2: 2}, "in A")
+    first = render.RankingColumn.of(answer(0.9, 0.5, 0.1), texts)
+    second = render.RankingColumn(answer(0.9, 0.1, 0.5), texts, {0: 0, 1: 1, 2: 2}, "in A")
     page = render.comparison(first, second, ("one", "other"))
 
-    assert "2 of 3 places differ; the best document is the same" in page
+    assert "2 of 3 ranks differ; the best document is the same" in page
 
 
 def test_the_distribution_counts_every_score_once() -> None:
@@ -111,11 +113,13 @@ def test_the_distribution_counts_every_score_once() -> None:
     assert page.count("<circle") == 5
     assert page.count('class="rk-bin"') == 3
     assert "3 of 5" in Reader(page).text
-    assert "0.4990 after place 3" in page or "0.4990 after place 2" in page
+    assert "0.4990 after rank 3" in page or "0.4990 after rank 2" in page
 
 
-def test_a_snippet_that_nobody_could_read_is_left_out() -> None:
-    page = render.snippets(Shown("http://a", {"query": "q", "documents": ["x" * 100_000]}, False))
+def test_a_very_long_snippet_is_left_out() -> None:
+    page = render.snippets(
+        CodeSnippets("http://a", {"query": "q", "documents": ["x" * 100_000]}, False)
+    )
 
     assert "too long" in page
     assert len(page) < 10_000

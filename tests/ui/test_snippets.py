@@ -1,4 +1,4 @@
-"""Snippets run: each asks exactly what the page asked, and none holds a key."""
+"""Every snippet runs, sends the page's request, and contains no key."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from rankd.ui.snippets import Shown
+from rankd.ui.snippets import CodeSnippets
 from support.servers import Server, serving
 
 KEY = "kept-out-of-every-snippet"
 
 PACKAGE = Path(__file__).parents[2] / "clients" / "typescript"
 
-# What a shell, a JSON reader and two languages could each stumble over.
-HARD = [
+# Characters with a meaning in shell, JSON, Python or JavaScript.
+SPECIAL = [
     "it's \"quoted\" and 'quoted' \\ $(id) `id` ${HOME} $HOME !",
     "two\nlines\tand a tab",
     "JSON\nEOF\n'JSON'",
@@ -31,8 +31,8 @@ HARD = [
 ]
 
 BODY: dict[str, Any] = {
-    "query": HARD[0],
-    "documents": [*HARD, {"text": "an object", "n": 7, "yes": True, "no": None}],
+    "query": SPECIAL[0],
+    "documents": [*SPECIAL, {"text": "an object", "n": 7, "yes": True, "no": None}],
     "instruction": 'say "which" it\'s',
     "return_details": True,
 }
@@ -59,8 +59,8 @@ def shell(code: str, *command: str, where: Path | None = None) -> str:
     return ended.stdout
 
 
-def by_curl(server: Server) -> list[dict[str, Any]]:
-    """What the server says to the body itself."""
+def expected_results(server: Server) -> list[dict[str, Any]]:
+    """The server's results for the same body."""
     answer = shell(
         json.dumps(BODY),
         *("curl", "-s", f"{server.url}/v1/rerank", "-H", f"Authorization: Bearer {KEY}"),
@@ -70,43 +70,43 @@ def by_curl(server: Server) -> list[dict[str, Any]]:
     return results
 
 
-def printed(results: list[dict[str, Any]]) -> list[str]:
+def formatted_scores(results: list[dict[str, Any]]) -> list[str]:
     return [f"{result['relevance_score']:.4f}" for result in results]
 
 
-def test_curl_gets_the_answer_that_the_page_got(server: Server) -> None:
-    code = Shown(server.url, BODY, needs_key=True).curl()
+def test_the_curl_snippet_gets_the_same_answer(server: Server) -> None:
+    code = CodeSnippets(server.url, BODY, needs_key=True).curl()
 
-    assert json.loads(shell(code, "bash"))["results"] == by_curl(server)
+    assert json.loads(shell(code, "bash"))["results"] == expected_results(server)
     assert KEY not in code
 
 
-def test_python_gets_the_answer_that_the_page_got(server: Server) -> None:
-    code = Shown(server.url, BODY, needs_key=True).python()
-    said = shell(code, sys.executable, "-")
+def test_the_python_snippet_gets_the_same_answer(server: Server) -> None:
+    code = CodeSnippets(server.url, BODY, needs_key=True).python()
+    output = shell(code, sys.executable, "-")
 
-    results = by_curl(server)
-    for result, score in zip(results, printed(results), strict=True):
-        assert f"{score} {result['document']['text']}" in said
+    results = expected_results(server)
+    for result, score in zip(results, formatted_scores(results), strict=True):
+        assert f"{score} {result['document']['text']}" in output
     assert KEY not in code
 
 
-def test_without_keys_no_snippet_speaks_of_one() -> None:
-    shown = Shown("http://a", BODY, needs_key=False)
+def test_without_keys_no_snippet_mentions_one() -> None:
+    snippets = CodeSnippets("http://a", BODY, needs_key=False)
 
-    for code in (shown.curl(), shown.python(), shown.typescript()):
+    for code in (snippets.curl(), snippets.python(), snippets.typescript()):
         assert "KEY" not in code
 
 
-def test_an_address_that_is_no_address_stays_a_word_of_the_shell() -> None:
-    code = Shown("http://a/$(touch x)'", {"query": "q", "documents": ["d"]}, False).curl()
+def test_the_server_address_is_quoted_for_the_shell() -> None:
+    code = CodeSnippets("http://a/$(touch x)'", {"query": "q", "documents": ["d"]}, False).curl()
 
     assert "'http://a/$(touch x)'\"'\"'/v1/rerank'" in code
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The TypeScript client as somebody builds it."""
+    """The TypeScript client, built with npm."""
     if shutil.which("npm") is None:
         if os.environ.get("CI"):
             pytest.fail("needs Node.js")
@@ -119,22 +119,23 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.ui
-def test_typescript_gets_the_answer_that_the_page_got(server: Server, built: Path) -> None:
-    code = Shown(server.url, BODY, needs_key=True).typescript()
-    # It has no types of its own to take out: Node.js runs it, and finds the package by its name.
-    (built / "asked.mjs").write_text(code, encoding="utf-8")
+def test_the_typescript_snippet_gets_the_same_answer(server: Server, built: Path) -> None:
+    code = CodeSnippets(server.url, BODY, needs_key=True).typescript()
+    # The snippet has no type annotations, so Node.js runs it as JavaScript. A package can import
+    # itself by its own name.
+    (built / "snippet.mjs").write_text(code, encoding="utf-8")
 
-    lines = shell("", "node", "asked.mjs", where=built).splitlines()
+    lines = shell("", "node", "snippet.mjs", where=built).splitlines()
 
     scores = [line.split()[0] for line in lines if line[:2] in ("0.", "1.")]
-    assert scores == printed(by_curl(server))
+    assert scores == formatted_scores(expected_results(server))
     assert KEY not in code
 
 
 @pytest.mark.ui
-def test_typescript_has_the_types_of_the_client(built: Path) -> None:
+def test_the_typescript_snippet_passes_the_type_checker(built: Path) -> None:
     (built / "typed.ts").write_text(
-        Shown("http://a", BODY, needs_key=False).typescript(), encoding="utf-8"
+        CodeSnippets("http://a", BODY, needs_key=False).typescript(), encoding="utf-8"
     )
     options = ["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext"]
 

@@ -1,4 +1,4 @@
-"""One SQLite file and the one thread that writes it."""
+"""The SQLite database of batch jobs. One thread runs every transaction."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rankd.errors import BadSettings, StorageDown
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Counted up when the tables change.
+# Increase when the tables change.
 VERSION = 1
 
-# The write-ahead log survives `kill -9`; FULL, that what was said to be kept survives a power
-# cut, too. What is deleted is overwritten, because it may quote a document.
+# WAL: a committed transaction survives `kill -9`. FULL: it survives a power cut too.
+# secure_delete overwrites deleted rows, because they may contain document texts.
 _PRAGMAS = """
 PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;
@@ -27,9 +27,8 @@ PRAGMA synchronous = FULL;
 PRAGMA secure_delete = ON;
 """
 
-# What no disk can do wrong.
+# Errors that a disk cannot cause: bugs in rankd.
 _BUGS = (sqlite3.IntegrityError, sqlite3.ProgrammingError)
-
 _TABLES = """
 CREATE TABLE files (
     id TEXT PRIMARY KEY,
@@ -71,21 +70,26 @@ CREATE INDEX batches_by_owner ON batches (owner, status);
 
 
 class Database:
+    """Runs functions of `queries` in one thread, each as one transaction."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self._thread = ThreadPoolExecutor(1, "batches")
         self._connection: sqlite3.Connection | None = None
 
-    async def do(
+    async def run(
         self,
-        work: Callable[Concatenate[sqlite3.Connection, P], T],
+        query: Callable[Concatenate[sqlite3.Connection, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Run it in the thread, as one transaction.
+        """Run one transaction; roll it back if `query` raises.
+
+        Example:
+            `job = await database.run(queries.get_job, job_id, owner)`
 
         Raises:
-            StorageDown: the disk does not take it, or has lost some of it; nothing was done.
+            StorageDown: the disk is full, or the database is damaged; nothing was changed.
         """
 
         def call() -> T:
@@ -95,20 +99,29 @@ class Database:
                 # Commits, or rolls back.
                 with connection:
                     connection.execute("BEGIN IMMEDIATE")
-                    return work(connection, *args, **kwargs)
-            except sqlite3.DatabaseError as problem:
-                if isinstance(problem, _BUGS):
+                    return query(connection, *args, **kwargs)
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, _BUGS):
                     raise
-                raise StorageDown(f"the database of batch jobs: {problem}") from None
+                raise StorageDown(f"the database of batch jobs: {error}") from None
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
-    def open(self) -> None:
-        """In the thread.
+    async def open(self) -> None:
+        """Open the file; create the tables if there are none.
 
         Raises:
-            BadSettings: it is no such database, or of a later rankd.
+            BadSettings: the file is no database of batch jobs, or a newer rankd wrote it.
         """
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            connection = self._connection
+            await asyncio.get_running_loop().run_in_executor(self._thread, connection.close)
+        self._thread.shutdown()
+
+    def _open(self) -> None:
         try:
             self._connection = connect(self.path)
             self._connection.executescript(_PRAGMAS)
@@ -117,24 +130,17 @@ class Database:
                 self._connection.executescript(
                     f"BEGIN; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;"
                 )
-        except sqlite3.Error as problem:
-            raise BadSettings(f"cannot use {self.path}: {problem}") from None
+        except sqlite3.Error as error:
+            raise BadSettings(f"cannot use {self.path}: {error}") from None
         if version > VERSION:
-            raise BadSettings(f"{self.path} was written by a later rankd")
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-
-    async def run(self, work: Callable[[], None]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-    def end(self) -> None:
-        self._thread.shutdown()
+            raise BadSettings(
+                f"{self.path} was written by a newer rankd (schema {version}, this one reads up "
+                f"to {VERSION}); upgrade rankd or use another --batch-dir"
+            )
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection without transactions of its own making."""
+    """A connection in autocommit mode; its caller begins and ends transactions."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
     connection.row_factory = sqlite3.Row
     return connection
@@ -144,8 +150,7 @@ def connect(path: Path) -> sqlite3.Connection:
 async def open_database(path: Path) -> AsyncIterator[Database]:
     database = Database(path)
     try:
-        await database.run(database.open)
+        await database.open()
         yield database
     finally:
-        await database.run(database.close)
-        database.end()
+        await database.close()

@@ -1,4 +1,4 @@
-"""The lines of a job: requests as they come in, answers as they go out."""
+"""Input and output lines of a job: checks and reads the former, builds the latter."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import orjson
 
 from rankd.batches.records import new_id
 
-# Complaints about one file that are kept; whoever sent it knows by then.
-MOST_ERRORS = 100
+# Errors reported for one file.
+MAX_ERRORS = 100
 
-# What a line holds beside its body.
+# Bytes that a line may have besides its body.
 _ENVELOPE_BYTES = 16 * 1024
 
-# Characters of a caller's own name of a line.
-_LONGEST_ID = 512
+_MAX_ID_CHARACTERS = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One request.
+class JobLine:
+    """One request of an input file.
 
     Attributes:
-        number: its place in the file, from 0; lines that are blank have none.
+        number: index in the file, from 0; blank lines are not counted.
+        body: JSON.
     """
 
     number: int
@@ -36,7 +36,7 @@ class Line:
 
 
 class InvalidLine(Exception):
-    """What is wrong with a line, as OpenAI lists it."""
+    """Why a line cannot be run, with the fields of OpenAI's error objects."""
 
     def __init__(self, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -46,75 +46,80 @@ class InvalidLine(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FileSummary:
-    """What a look at a whole file says.
+    """The result of checking a whole file.
 
     Attributes:
         total: lines that are not blank.
-        errors: why none of them is run; empty when all are.
+        errors: OpenAI's error objects, at most `MAX_ERRORS`; empty if the file can be run.
     """
 
     total: int
     errors: list[dict[str, Any]]
 
 
-def examine(path: Path, endpoint: str, *, most_lines: int, most_bytes: int) -> FileSummary:
-    """Whether every line of a file can be run; what its body says is judged when it is.
+def check_file(path: Path, endpoint: str, *, max_lines: int, max_bytes: int) -> FileSummary:
+    """Check every line of a file, except for the contents of `body`.
 
     Args:
-        most_bytes: that the body of one line may have.
+        max_bytes: of one line's body.
     """
     errors: list[dict[str, Any]] = []
-    seen: dict[str, int] = {}
+    first_lines: dict[str, int] = {}
     total = 0
 
-    def complain(wrong: InvalidLine, row: int | None) -> None:
-        said = {"code": wrong.code, "line": row, "message": str(wrong), "param": wrong.param}
-        errors.append(said)
+    def add(error: InvalidLine, line: int | None) -> None:
+        errors.append(
+            {"code": error.code, "line": line, "message": str(error), "param": error.param}
+        )
 
     with path.open("rb") as file:
-        for row, text in enumerate(_rows(file, most_bytes), 1):
+        for line, text in enumerate(_raw_lines(file, max_bytes), 1):
             if not text.strip():
                 continue
             total += 1
-            if total > most_lines:
+            if total > max_lines:
                 message = (
-                    f"the file has more than {most_lines:,} requests, the limit of this server"
+                    f"the file has more than {max_lines:,} requests, the limit of this server; "
+                    "split it into several files"
                 )
-                complain(InvalidLine("too_many_requests", message), None)
+                add(InvalidLine("too_many_requests", message), None)
                 break
             try:
-                custom_id = _judged(text, endpoint, most_bytes)["custom_id"]
-                if custom_id in seen:
-                    message = f"custom_id {_short(custom_id)} stands in line {seen[custom_id]}, too"
+                custom_id = _checked(text, endpoint, max_bytes)["custom_id"]
+                if custom_id in first_lines:
+                    message = (
+                        f"custom_id {_short(custom_id)} is already used in line "
+                        f"{first_lines[custom_id]}; each must be unique"
+                    )
                     raise InvalidLine("duplicate_custom_id", message, "custom_id")
-                seen[custom_id] = row
-            except InvalidLine as wrong:
-                complain(wrong, row)
-            if len(errors) >= MOST_ERRORS:
+                first_lines[custom_id] = line
+            except InvalidLine as error:
+                add(error, line)
+            if len(errors) >= MAX_ERRORS:
                 break
     if not total:
-        complain(InvalidLine("empty_file", "the file holds no request"), None)
+        add(InvalidLine("empty_file", "the file contains no requests"), None)
     return FileSummary(total, errors)
 
 
-def requests(
-    path: Path, endpoint: str, most_bytes: int, done: Collection[int]
-) -> Generator[Line, None, None]:
-    """The lines that are still to be run, of a file that was found good."""
+def read_lines(
+    path: Path, endpoint: str, max_bytes: int, done: Collection[int]
+) -> Generator[JobLine, None, None]:
+    """The lines of a checked file whose numbers are not in `done`."""
     with path.open("rb") as file:
         number = 0
-        for text in _rows(file, most_bytes):
+        for text in _raw_lines(file, max_bytes):
             if not text.strip():
                 continue
             if number not in done:
-                fields = _judged(text, endpoint, most_bytes)
-                yield Line(number, fields["custom_id"], _body(fields["body"]))
+                fields = _checked(text, endpoint, max_bytes)
+                yield JobLine(number, fields["custom_id"], _body(fields["body"]))
             number += 1
 
 
-def _rows(file: IO[bytes], most_bytes: int) -> Iterator[bytes]:
-    """Line by line; of one that is too long only as much as shows that."""
-    limit = most_bytes + _ENVELOPE_BYTES
+def _raw_lines(file: IO[bytes], max_bytes: int) -> Iterator[bytes]:
+    """Every line; a line over the limit is cut one byte after the limit."""
+    limit = max_bytes + _ENVELOPE_BYTES
     while text := file.readline(limit + 1):
         yield text
         while len(text) > limit and not text.endswith(b"\n"):
@@ -123,19 +128,23 @@ def _rows(file: IO[bytes], most_bytes: int) -> Iterator[bytes]:
                 return
 
 
-def _judged(text: bytes, endpoint: str, most_bytes: int) -> dict[str, Any]:
-    """The fields of a line; raises `Wrong`."""
-    if len(text) > most_bytes + _ENVELOPE_BYTES:
-        raise InvalidLine("line_too_long", f"the line has more than {most_bytes:,} bytes")
+def _checked(text: bytes, endpoint: str, max_bytes: int) -> dict[str, Any]:
+    """The fields of a line; raises `InvalidLine`."""
+    if len(text) > max_bytes + _ENVELOPE_BYTES:
+        raise InvalidLine(
+            "line_too_long", f"the line has more than {max_bytes:,} bytes, the limit of this server"
+        )
     fields = _parsed(text)
     custom_id = fields.get("custom_id")
-    if not isinstance(custom_id, str) or not 1 <= len(custom_id) <= _LONGEST_ID:
-        message = f"custom_id must be a string of 1 to {_LONGEST_ID} characters"
+    if not isinstance(custom_id, str) or not 1 <= len(custom_id) <= _MAX_ID_CHARACTERS:
+        message = f"custom_id must be a string of 1 to {_MAX_ID_CHARACTERS} characters"
         raise InvalidLine("invalid_custom_id", message, "custom_id")
     if fields.get("method") != "POST":
         raise InvalidLine("invalid_method", 'method must be "POST"', "method")
     if fields.get("url") != endpoint:
-        message = f"url must be that of the batch, {endpoint}, not {_short(fields.get('url'))}"
+        message = (
+            f"url must be the endpoint of the batch, {endpoint}, not {_short(fields.get('url'))}"
+        )
         raise InvalidLine("invalid_url", message, "url")
     if not isinstance(fields.get("body"), dict):
         raise InvalidLine("invalid_body", "body must be an object", "body")
@@ -143,22 +152,22 @@ def _judged(text: bytes, endpoint: str, most_bytes: int) -> dict[str, Any]:
 
 
 def _parsed(text: bytes) -> dict[str, Any]:
-    text = text.removeprefix(b"\xef\xbb\xbf")  # What Windows puts before a text in UTF-8.
+    text = text.removeprefix(b"\xef\xbb\xbf")  # A byte order mark, as Windows writes it.
     try:
         fields = orjson.loads(text)
     except orjson.JSONDecodeError:
-        # Half a surrogate pair, which whoever reads the body knows how to mend.
+        # orjson refuses half a surrogate pair; the endpoint repairs it when it reads the body.
         try:
-            fields = json.loads(text.decode(), parse_constant=_refuse)
+            fields = json.loads(text.decode(), parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
-            raise InvalidLine("invalid_json_line", "the line is no valid JSON") from None
+            raise InvalidLine("invalid_json_line", "the line is not valid JSON") from None
     if not isinstance(fields, dict):
         raise InvalidLine("invalid_json_line", "the line must be a JSON object")
     return fields
 
 
-def _refuse(name: str) -> None:
-    raise ValueError(name)
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)  # NaN and Infinity are not JSON.
 
 
 def _body(body: dict[str, Any]) -> bytes:
@@ -169,30 +178,32 @@ def _body(body: dict[str, Any]) -> bytes:
 
 
 def _short(value: Any) -> str:
-    said = ascii(value)
-    return said if len(said) <= 60 else said[:57] + "..."
+    text = ascii(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
-# Answers.
+# Output lines.
 
 
-def answered(custom_id: str, request_id: str, status: int, body: bytes) -> bytes:
-    """The row of a line that was run, whatever its status."""
+def result_line(custom_id: str, request_id: str, status: int, body: bytes) -> bytes:
+    """The output line of a request that was run, with any status."""
     response = {"status_code": status, "request_id": request_id, "body": orjson.Fragment(body)}
-    return _row(custom_id, response, None)
+    return _output_line(custom_id, response, None)
 
 
-def unanswered(custom_id: str, code: str, message: str) -> bytes:
-    """The row of a line that was not run."""
-    return _row(custom_id, None, {"code": code, "message": message})
+def error_line(custom_id: str, code: str, message: str) -> bytes:
+    """The output line of a request that was not run."""
+    return _output_line(custom_id, None, {"code": code, "message": message})
 
 
-def _row(custom_id: str, response: dict[str, Any] | None, error: dict[str, str] | None) -> bytes:
-    row = {
+def _output_line(
+    custom_id: str, response: dict[str, Any] | None, error: dict[str, str] | None
+) -> bytes:
+    fields = {
         "id": new_id("batch_req_"),
-        # No encoding expresses half a surrogate pair.
+        # UTF-8 cannot encode half a surrogate pair.
         "custom_id": custom_id.encode("utf-8", "replace").decode(),
         "response": response,
         "error": error,
     }
-    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)

@@ -1,4 +1,4 @@
-"""What is kept: files, jobs, and the answers of jobs that are not finished."""
+"""Rows of the database: files, jobs, and results of lines."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ Status = Literal[
     "cancelled",
 ]
 
-# Those in which there is something left to do, and those that a caller may still cancel.
+# Statuses with work left, and statuses from which a caller can cancel.
 UNFINISHED: tuple[Status, ...] = ("validating", "in_progress", "finalizing", "cancelling")
 CANCELLABLE: tuple[Status, ...] = ("validating", "in_progress")
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file; its bytes lie in the folder, under its id.
+    """One file; its bytes are on disk, in a file named by the id.
 
     Attributes:
-        owner: whose key brought it; nobody else finds it.
-        expires_at: seconds since the epoch.
+        owner: name of the key that uploaded it; other keys get 404.
+        bytes: size.
+        created_at, expires_at: seconds since the epoch.
     """
 
     id: str
@@ -40,8 +41,8 @@ class File:
     created_at: int
     expires_at: int
 
-    def shown(self) -> dict[str, Any]:
-        """As OpenAI shows it."""
+    def to_json(self) -> dict[str, Any]:
+        """OpenAI's file object."""
         return {
             "id": self.id,
             "object": "file",
@@ -56,12 +57,16 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job.
+    """One job. Times are seconds since the epoch.
 
     Attributes:
-        stamps: when it came into which status, as `in_progress_at`, in seconds.
-        errors: why it failed, as OpenAI lists them.
-        output_seconds: for which its output files are kept.
+        owner: name of the key that created it; other keys get 404.
+        expires_at: end of the completion window.
+        output_seconds: how long output files are kept.
+        total: lines of the input file; 0 until it is checked.
+        completed, failed: lines with status 200, and other lines with a result.
+        stamps: when the job reached each status.
+        errors: why it failed, as OpenAI's error objects.
     """
 
     id: str
@@ -82,8 +87,8 @@ class Job:
     stamps: dict[str, int] = field(default_factory=dict)
     errors: list[dict[str, Any]] | None = None
 
-    def shown(self) -> dict[str, Any]:
-        """As OpenAI shows it."""
+    def to_json(self) -> dict[str, Any]:
+        """OpenAI's batch object."""
         errors = None if self.errors is None else {"object": "list", "data": self.errors}
         return {
             "id": self.id,
@@ -115,24 +120,25 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class LineResult:
-    """What became of one line.
+    """The result of one line.
 
     Attributes:
-        line: its place in the file, from 0.
-        is_good: whether it stands in the output file; else in the error file.
-        row: what stands there.
+        line: index in the input file, from 0.
+        succeeded: status 200; goes to the output file, else to the error file.
+        row: the output line, JSON with a newline.
     """
 
-    batch: str
+    job_id: str
     line: int
-    is_good: bool
+    succeeded: bool
     row: bytes
 
 
-def new_id(kind: str) -> str:
-    """Such as `batch_4f1c...`; nobody guesses another's."""
-    return f"{kind}{uuid.uuid4().hex}"
+def new_id(prefix: str) -> str:
+    """An id that cannot be guessed, such as `batch_4f1c...`."""
+    return f"{prefix}{uuid.uuid4().hex}"
 
 
 def now() -> int:
+    """Seconds since the epoch."""
     return int(time.time())

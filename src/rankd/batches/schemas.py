@@ -1,4 +1,4 @@
-"""What requests hold and answers look like, for reading the former and documenting both."""
+"""JSON shapes of files and jobs: they validate requests and document responses."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
-# Of how long a file is kept, OpenAI's own bounds.
-_SHORTEST, _LONGEST = 3600, 2_592_000
+# OpenAI's limits on how long a file is kept, in seconds.
+_MIN_SECONDS, _MAX_SECONDS = 3600, 2_592_000
 
 
 class ExpiresAfter(BaseModel):
-    """When files expire."""
+    """When output files expire."""
 
     anchor: Literal["created_at"] = Field(description="Always `created_at`.")
     seconds: StrictInt = Field(
-        ge=_SHORTEST, le=_LONGEST, description="Seconds after that: 3,600 to 2,592,000."
+        ge=_MIN_SECONDS, le=_MAX_SECONDS, description="Seconds after it: 3,600 to 2,592,000."
     )
 
 
 class CreateBatchRequest(BaseModel):
-    # Unknown fields are kept, as everywhere; there is no place to name them in.
+    # Unknown fields are accepted, as in all requests; the response has no field for a warning.
     model_config = ConfigDict(
         extra="allow",
         json_schema_extra={
@@ -32,22 +32,21 @@ class CreateBatchRequest(BaseModel):
         },
     )
 
-    input_file_id: str = Field(description="An uploaded file with the purpose `batch`.")
+    input_file_id: str = Field(description="Id of an uploaded file with the purpose `batch`.")
     endpoint: str = Field(
-        description="Where every request of the file goes: `/v1/rerank`, `/v1/score`, or any "
-        "other path that ranks, such as `/v2/rerank` or `/voyage/v1/rerank`."
+        description="Path of every request in the file: `/v1/rerank`, `/v1/score`, or any other "
+        "rerank or score path, such as `/v2/rerank` or `/voyage/v1/rerank`."
     )
     completion_window: str = Field(
-        description="What has not been answered by then expires: `24h`, or another number of "
-        "`s`, `m`, `h` or `d`, 30 days at most."
+        description="Time limit: `24h`, or another number of `s`, `m`, `h` or `d`, at most 30 "
+        "days. Lines without a result by then expire."
     )
     metadata: dict[str, str] | None = Field(
-        None, description="Up to 16 texts of yours, which come back with the job; none when absent."
+        None, description="Up to 16 strings of your own, returned with the job. Default: none."
     )
     output_expires_after: ExpiresAfter | None = Field(
         None,
-        description="When the output files are deleted; as the server's --batch-days say when "
-        "absent.",
+        description="When the output files are deleted. Default: the server's --batch-days.",
     )
 
 
@@ -86,7 +85,7 @@ class BatchObject(BaseModel):
     id: str
     object: Literal["batch"]
     endpoint: str
-    errors: dict[str, Any] | None = Field(description="Of a job that failed, what was wrong.")
+    errors: dict[str, Any] | None = Field(description="Why the job failed; null for other jobs.")
     input_file_id: str
     completion_window: str
     status: Literal[
@@ -99,8 +98,10 @@ class BatchObject(BaseModel):
         "cancelling",
         "cancelled",
     ]
-    output_file_id: str | None = Field(description="Null until it is there, or when it is empty.")
-    error_file_id: str | None = Field(description="Likewise.")
+    output_file_id: str | None = Field(
+        description="Null until the job ends, or if no line succeeded."
+    )
+    error_file_id: str | None = Field(description="Null until the job ends, or if no line failed.")
     created_at: int
     in_progress_at: int | None
     expires_at: int
@@ -123,21 +124,21 @@ class BatchList(BaseModel):
 
 
 class UploadForm(BaseModel):
-    """The form; what it says is read where it arrives."""
+    """The form of an upload, for documentation; `upload` reads it."""
 
-    purpose: Literal["batch"] = Field(description="What it is for.")
+    purpose: Literal["batch"] = Field(description="Always `batch`.")
     file: str = Field(
-        description="One request a line, as JSON.", json_schema_extra={"format": "binary"}
+        description="JSON lines, one request per line.", json_schema_extra={"format": "binary"}
     )
     anchor: Literal["created_at"] | None = Field(
         None,
         alias="expires_after[anchor]",
-        description="Always `created_at`; with `seconds`; absent without it.",
+        description="Always `created_at`. Required with `seconds`.",
     )
     seconds: int | None = Field(
         None,
         alias="expires_after[seconds]",
-        ge=_SHORTEST,
-        le=_LONGEST,
-        description="When the file is deleted; as the server's --batch-days say when absent.",
+        ge=_MIN_SECONDS,
+        le=_MAX_SECONDS,
+        description="Seconds after its creation when the file is deleted. Default: --batch-days.",
     )

@@ -1,4 +1,4 @@
-"""What a server with batch jobs has more than others: a folder, a database and a runner."""
+"""Everything that a server with batch jobs has: directory, database and runner."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import asyncio
 import fcntl
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rankd.batches import queries
-from rankd.batches.asgi_client import AsgiClient
 from rankd.batches.database import Database, open_database
-from rankd.batches.runner import JobLimits, Runner
+from rankd.batches.runner import JobLimits, JobRunner
 from rankd.config.settings import Settings
+from rankd.dialects.asgi_client import AsgiClient
 from rankd.errors import BadSettings, StorageDown, TooLarge
 
 DAY = 86_400
@@ -29,97 +29,101 @@ CONCURRENCY = 32
 # All stored files together take at most this many times the largest upload.
 STORED_FILES = 50
 
-# Seconds between two looks for what has expired.
-_SWEEP_EVERY = 600.0
+# Seconds between two deletions of expired files and jobs.
+_EXPIRY_INTERVAL = 600.0
 
 
 @dataclass
 class BatchService:
-    """Everything that the routes need.
+    """What the routes need.
 
     Attributes:
-        folder: where the bytes of files lie, by their ids.
+        folder: holds the bytes of files, named by their ids.
         endpoints: paths that a job may name.
+        max_file_bytes: of one upload.
+        max_stored_bytes: of all files together.
+        retention_seconds: how long files and finished jobs are kept by default.
     """
 
     database: Database
-    runner: Runner
+    runner: JobRunner
     folder: Path
     endpoints: frozenset[str]
-    file_bytes: int
-    stored_bytes: int
-    lasting_seconds: int
+    max_file_bytes: int
+    max_stored_bytes: int
+    retention_seconds: int
     _stored: int = field(default=0, init=False)
     _arriving: int = field(default=0, init=False)
 
     @asynccontextmanager
     async def reservation(self) -> AsyncIterator[Callable[[int], None]]:
-        """What is to be told of every byte of an upload before it is on the disk.
+        """A function to call with the size of each block of an upload before it is written.
 
-        It raises `TooLarge` when all files together would be more than may be stored, those
-        that are still arriving included.
+        The function raises `TooLarge` if all files, including uploads in progress, would
+        exceed `max_stored_bytes`.
         """
-        self._stored = await self.database.do(queries.stored_bytes)
-        taken = 0
+        self._stored = await self.database.run(queries.stored_bytes)
+        reserved = 0
 
-        def take(size: int) -> None:
-            nonlocal taken
-            taken += size
+        def reserve(size: int) -> None:
+            nonlocal reserved
+            reserved += size
             self._arriving += size
-            if self._stored + self._arriving > self.stored_bytes:
+            if self._stored + self._arriving > self.max_stored_bytes:
                 raise TooLarge(
-                    f"all files of this server may have {self.stored_bytes:,} bytes, and with "
-                    "this one they would have more: delete some",
+                    f"with this file, all files together have more than "
+                    f"{self.max_stored_bytes:,} bytes, the limit of this server: delete some",
                     param="file",
                 )
 
         try:
-            yield take
-            self._stored += taken
+            yield reserve
+            self._stored += reserved
         finally:
-            self._arriving -= taken
+            self._arriving -= reserved
 
-    async def forget(self, names: Sequence[str]) -> None:
-        """Delete the bytes of files that the database names no more."""
-        for name in names:
-            await asyncio.to_thread((self.folder / name).unlink, missing_ok=True)
+    async def delete_bytes(self, file_ids: Iterable[str]) -> None:
+        """Delete the bytes of files that are no longer in the database."""
+        for file_id in file_ids:
+            await asyncio.to_thread((self.folder / file_id).unlink, missing_ok=True)
 
-    async def sweep(self) -> None:
-        """Delete what has expired."""
-        await self.forget(
-            await self.database.do(queries.drop_expired, int(time.time()) - self.lasting_seconds)
-        )
+    async def delete_expired(self) -> None:
+        """Delete expired files and old jobs."""
+        before = int(time.time()) - self.retention_seconds
+        await self.delete_bytes(await self.database.run(queries.delete_expired, before))
 
-    async def sweep_away_strays(self) -> None:
-        """Delete bytes that no file names: their server was killed while they came."""
-        known = await self.database.do(queries.known_files)
+    async def delete_orphans(self) -> None:
+        """Delete bytes without a file in the database: uploads cut off by a kill."""
+        file_ids = await self.database.run(queries.file_ids)
 
         def delete() -> None:
             for path in self.folder.iterdir():
-                if path.name not in known and not path.is_dir():  # Somebody's own folder stays.
+                if path.name not in file_ids and not path.is_dir():  # `lost+found`, for example.
                     path.unlink()
 
         await asyncio.to_thread(delete)
 
-    async def keep_sweeping(self) -> None:
+    async def delete_expired_forever(self) -> None:
+        """Call `delete_expired` every ten minutes, also after a disk error."""
         while True:
-            with suppress(StorageDown, OSError):  # The next look finds it, too.
-                await self.sweep()
-            await asyncio.sleep(_SWEEP_EVERY)
+            with suppress(StorageDown, OSError):
+                await self.delete_expired()
+            await asyncio.sleep(_EXPIRY_INTERVAL)
 
 
 @asynccontextmanager
 async def open_batches(
     settings: Settings,
-    inside: AsgiClient,
+    client: AsgiClient,
     endpoints: frozenset[str],
-    tell: Callable[[Callable[[], object]], None],
+    on_stop: Callable[[Callable[[], object]], None],
 ) -> AsyncIterator[BatchService | None]:
-    """Open the directory that the settings name, and go on with the jobs in it; None without one.
+    """Open the directory of --batch-dir and resume its jobs; None without that setting.
 
     Args:
-        inside: what answers the lines.
-        tell: takes what is to be called when the server begins to stop.
+        client: sends lines to the app.
+        endpoints: paths that a job may name.
+        on_stop: registers a function to call when the server begins to stop.
 
     Raises:
         BadSettings: the directory cannot be used, or another server uses it.
@@ -127,54 +131,57 @@ async def open_batches(
     if settings.batch_dir is None:
         yield None
         return
-    with _held(settings.batch_dir):
-        folder = settings.batch_dir / "files"
+    with _locked(settings.batch_dir):
         async with open_database(settings.batch_dir / "batches.db") as database:
-            limits = JobLimits(JOB_LINES, settings.max_body_bytes, CONCURRENCY)
-            runner = Runner(database, folder, inside, limits)
-            batches = BatchService(
-                database,
-                runner,
-                folder,
-                endpoints,
-                settings.batch_file_bytes,
-                STORED_FILES * settings.batch_file_bytes,
-                settings.batch_days * DAY,
-            )
+            service = _service(settings, database, client, endpoints)
             try:
-                await batches.sweep_away_strays()
-            except (StorageDown, OSError) as problem:
-                raise BadSettings(
-                    f"cannot use --batch-dir {settings.batch_dir}: {problem}"
-                ) from None
-            sweeping = asyncio.create_task(batches.keep_sweeping())
-            tell(runner.stop)
+                await service.delete_orphans()
+            except (StorageDown, OSError) as error:
+                raise BadSettings(f"cannot use --batch-dir {settings.batch_dir}: {error}") from None
+            expiry = asyncio.create_task(service.delete_expired_forever())
+            on_stop(service.runner.stop)
             try:
-                await runner.resume()
-                yield batches
+                await service.runner.resume()
+                yield service
             finally:
-                sweeping.cancel()
-                await asyncio.wait([sweeping])
-                await runner.close()
+                expiry.cancel()
+                await asyncio.wait([expiry])
+                await service.runner.close()
+
+
+def _service(
+    settings: Settings, database: Database, client: AsgiClient, endpoints: frozenset[str]
+) -> BatchService:
+    folder = database.path.parent / "files"
+    limits = JobLimits(JOB_LINES, settings.max_body_bytes, CONCURRENCY)
+    return BatchService(
+        database,
+        JobRunner(database, folder, client, limits),
+        folder,
+        endpoints,
+        max_file_bytes=settings.batch_file_bytes,
+        max_stored_bytes=STORED_FILES * settings.batch_file_bytes,
+        retention_seconds=settings.batch_days * DAY,
+    )
 
 
 @contextmanager
-def _held(directory: Path) -> Iterator[None]:
-    """Keep other servers out of a directory; made when it is not there, for this user alone."""
+def _locked(directory: Path) -> Iterator[None]:
+    """Create a directory if needed, for this user only, and keep other servers out of it."""
     try:
         for folder in (directory, directory / "files"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(directory / "lock", os.O_CREAT | os.O_RDWR, 0o600)
-        # So that SQLite finds it with the right mode.
+        # SQLite would create it readable for others.
         os.close(os.open(directory / "batches.db", os.O_CREAT | os.O_RDWR, 0o600))
-    except OSError as problem:
-        raise BadSettings(f"cannot use --batch-dir {directory}: {problem.strerror}") from None
+    except OSError as error:
+        raise BadSettings(f"cannot use --batch-dir {directory}: {error.strerror}") from None
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise BadSettings(
-                f"--batch-dir {directory} is used by another server; each needs one of its own"
+                f"--batch-dir {directory} is used by another server; each server needs its own"
             ) from None
         yield
     finally:

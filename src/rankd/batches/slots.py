@@ -1,4 +1,4 @@
-"""Room for so much at a time, given out in the order of asking."""
+"""A semaphore with weights: first come, first served."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections import deque
 
 
 class Slots:
-    """A semaphore of which some take more than one.
+    """Limits the work in flight.
 
     Args:
-        count: how many there are; who wants more takes all of them.
+        count: all slots; a caller that wants more takes all of them.
     """
 
     def __init__(self, count: int) -> None:
@@ -19,29 +19,30 @@ class Slots:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def take(self, wanted: int) -> int:
-        """Wait for so many; returns how many are to be given back."""
+        """Wait for `wanted` slots; returns how many to give back."""
         wanted = min(wanted, self._count)
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append((wanted, turn))
-        self._serve()
+        granted = asyncio.get_running_loop().create_future()
+        self._waiting.append((wanted, granted))
+        self._grant()
         try:
-            await turn
+            await granted
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if granted.done() and not granted.cancelled():
                 self.give(wanted)
             else:
-                self._waiting.remove((wanted, turn))
-                self._serve()
+                self._waiting.remove((wanted, granted))
+                self._grant()
             raise
         return wanted
 
-    def give(self, back: int) -> None:
-        self._free += back
-        self._serve()
+    def give(self, taken: int) -> None:
+        """Give slots back."""
+        self._free += taken
+        self._grant()
 
-    def _serve(self) -> None:
-        """The first in the row goes first, or else a large one would never go."""
+    def _grant(self) -> None:
+        """Serve the first caller first; small ones would overtake a large one forever."""
         while self._waiting and self._waiting[0][0] <= self._free:
-            wanted, turn = self._waiting.popleft()
+            wanted, granted = self._waiting.popleft()
             self._free -= wanted
-            turn.set_result(None)
+            granted.set_result(None)

@@ -1,4 +1,4 @@
-"""`multipart/form-data` as it arrives: its file goes to the disk, and never whole into memory."""
+"""Reads `multipart/form-data` as it arrives; the file goes to disk, never whole into memory."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
+from rankd.batches.output_files import create, sync_folder
 from rankd.batches.records import new_id
-from rankd.batches.results import create, sync
 from rankd.errors import ClientGone, InvalidRequest, StorageDown, TooLarge
 
-# What a form may hold beside its file: nobody sends more than five fields of some words.
-_MOST_FIELDS = 20
-_LONGEST_FIELD = 10_000
+# Fields besides the file, and bytes of each. OpenAI's SDKs send at most three short ones.
+_MAX_FIELDS = 20
+_MAX_FIELD_BYTES = 10_000
 
-# Bytes that are written at a time.
+# Bytes written to disk at a time.
 _BLOCK = 1024 * 1024
 
 
 @dataclass
 class UploadedForm:
-    """What was sent.
+    """A form whose file is on disk.
 
     Attributes:
-        path: where the bytes of `file` lie; its name is the id that the file may have.
-        filename: as the sender calls it; None when there was no file.
+        path: the bytes of the file; its name is the id for the file.
+        filename: sent by the client; None if the form has no file.
+        size: bytes of the file.
+        fields: all other fields.
     """
 
     path: Path
@@ -43,38 +45,40 @@ class UploadedForm:
 
 
 @asynccontextmanager
-async def received(
-    http: Request, folder: Path, *, most_bytes: int, reserve: Callable[[int], None]
+async def uploaded_form(
+    http: Request, folder: Path, *, max_bytes: int, reserve: Callable[[int], None]
 ) -> AsyncIterator[UploadedForm]:
-    """A form whose file lies on the disk; unless the block ends well, it is deleted again.
+    """Receive a form. Its file is deleted again if the `async with` block raises.
 
     Args:
-        most_bytes: of the file.
-        reserve: is told of every block before it is written; raises when there is no room.
+        max_bytes: of the file.
+        reserve: called with the size of each block before it is written; may raise.
 
     Raises:
-        InvalidRequest: it is no form, or half of one.
-        StorageDown: the disk does not take it.
+        ClientGone: the client disconnected.
+        InvalidRequest: the body is not a form, or is incomplete.
+        StorageDown: the file cannot be written.
+        TooLarge: the file has more than `max_bytes`.
     """
     path = folder / new_id("file-")
-    arriving = path.with_suffix(".part")
+    partial = path.with_suffix(".part")
     form = UploadedForm(path)
     try:
-        with create(arriving) as file:
-            await _read(http, form, file, most_bytes, reserve)
-            await asyncio.to_thread(_keep, file)
-        arriving.rename(path)
-        await asyncio.to_thread(sync, folder)
+        with create(partial) as file:
+            await _read(http, form, file, max_bytes, reserve)
+            await asyncio.to_thread(_sync, file)
+        partial.rename(path)
+        await asyncio.to_thread(sync_folder, folder)
         yield form
-    except BaseException as problem:
-        arriving.unlink(missing_ok=True)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
         path.unlink(missing_ok=True)
-        if isinstance(problem, OSError):
-            raise StorageDown(f"the file cannot be kept: {problem.strerror}") from None
+        if isinstance(error, OSError):
+            raise StorageDown(f"the file cannot be stored: {error.strerror}") from None
         raise
 
 
-def _keep(file: IO[bytes]) -> None:
+def _sync(file: IO[bytes]) -> None:
     file.flush()
     os.fsync(file.fileno())
 
@@ -83,43 +87,43 @@ async def _read(
     http: Request,
     form: UploadedForm,
     file: IO[bytes],
-    most_bytes: int,
+    max_bytes: int,
     reserve: Callable[[int], None],
 ) -> None:
-    parts = _Parts(http.headers.get("content-type", ""), form, most_bytes)
+    parser = _FormParser(http.headers.get("content-type", ""), form, max_bytes)
     try:
         async for chunk in http.stream():
-            parts.feed(chunk)
-            if len(parts.block) >= _BLOCK:
-                await _write(parts, file, reserve)
-        await _write(parts, file, reserve)
+            parser.feed(chunk)
+            if len(parser.block) >= _BLOCK:
+                await _write(parser, file, reserve)
+        await _write(parser, file, reserve)
     except ClientDisconnect:
-        raise ClientGone("the client left while sending") from None
-    parts.end()
+        raise ClientGone("the client disconnected during the upload") from None
+    parser.close()
 
 
-async def _write(parts: _Parts, file: IO[bytes], reserve: Callable[[int], None]) -> None:
-    block, parts.block = bytes(parts.block), bytearray()
+async def _write(parser: _FormParser, file: IO[bytes], reserve: Callable[[int], None]) -> None:
+    block, parser.block = bytes(parser.block), bytearray()
     reserve(len(block))
     await asyncio.to_thread(file.write, block)
 
 
-class _Parts:
-    """The parts of a form, told apart.
+class _FormParser:
+    """Splits a form into its parts, as chunks of the body arrive.
 
     Attributes:
-        block: bytes of the file that are not yet written.
+        block: bytes of the file that are not yet on disk.
     """
 
-    def __init__(self, content_type: str, form: UploadedForm, most_bytes: int) -> None:
-        kind, options = parse_options_header(content_type)
-        if kind != b"multipart/form-data" or not options.get(b"boundary"):
+    def __init__(self, content_type: str, form: UploadedForm, max_bytes: int) -> None:
+        media_type, options = parse_options_header(content_type)
+        if media_type != b"multipart/form-data" or not options.get(b"boundary"):
             raise InvalidRequest(
                 "send the file as multipart/form-data, with the fields purpose and file"
             )
         self.block = bytearray()
         self._form = form
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._name = ""
         self._is_file = False
         self._value = bytearray()
@@ -130,31 +134,32 @@ class _Parts:
             self._parser = MultipartParser(
                 options[b"boundary"],
                 {
-                    "on_part_begin": self._begin,
+                    "on_part_begin": self._part_begin,
                     "on_header_begin": self._header_begin,
-                    "on_header_field": self._header_name,
-                    "on_header_value": self._header_value,
+                    "on_header_field": self._add_header_name,
+                    "on_header_value": self._add_header_value,
                     "on_header_end": self._header_end,
                     "on_headers_finished": self._headers_end,
-                    "on_part_data": self._data,
+                    "on_part_data": self._add_data,
                     "on_part_end": self._part_end,
-                    "on_end": self._end,
+                    "on_end": self._form_end,
                 },
             )
-        except FormParserError as problem:
-            raise InvalidRequest(f"the form cannot be read: {problem}") from None
+        except FormParserError as error:
+            raise InvalidRequest(f"the form cannot be read: {error}") from None
 
     def feed(self, chunk: bytes) -> None:
         try:
             self._parser.write(chunk)
-        except FormParserError as problem:
-            raise InvalidRequest(f"the form cannot be read: {problem}") from None
+        except FormParserError as error:
+            raise InvalidRequest(f"the form cannot be read: {error}") from None
 
-    def end(self) -> None:
+    def close(self) -> None:
+        """Raise InvalidRequest if the form is incomplete."""
         if not self._ended:
-            raise InvalidRequest("the form ends in the middle of a part")
+            raise InvalidRequest("the form is incomplete: it ends in the middle of a part")
 
-    def _begin(self) -> None:
+    def _part_begin(self) -> None:
         self._name, self._is_file = "", False
         self._value = bytearray()
         self._disposition = b""
@@ -162,10 +167,10 @@ class _Parts:
     def _header_begin(self) -> None:
         self._header = [b"", b""]
 
-    def _header_name(self, data: bytes, start: int, end: int) -> None:
+    def _add_header_name(self, data: bytes, start: int, end: int) -> None:
         self._header[0] += data[start:end]
 
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
+    def _add_header_value(self, data: bytes, start: int, end: int) -> None:
         self._header[1] += data[start:end]
 
     def _header_end(self) -> None:
@@ -179,23 +184,25 @@ class _Parts:
         if self._name != "file":
             return
         if self._form.filename is not None:
-            raise InvalidRequest("file stands twice in the form; send one", param="file")
+            raise InvalidRequest("the form has two files; send one", param="file")
         self._is_file = True
         name = options.get(b"filename", b"").decode("utf-8", "replace")
         self._form.filename = name[:255] or "file"
 
-    def _data(self, data: bytes, start: int, end: int) -> None:
+    def _add_data(self, data: bytes, start: int, end: int) -> None:
         if not self._is_file:
             self._value += data[start:end]
-            if len(self._value) > _LONGEST_FIELD:
+            if len(self._value) > _MAX_FIELD_BYTES:
                 raise InvalidRequest(
-                    f"a field of the form has more than {_LONGEST_FIELD:,} bytes", param=self._name
+                    f"a field of the form has more than {_MAX_FIELD_BYTES:,} bytes",
+                    param=self._name,
                 )
             return
         self._form.size += end - start
-        if self._form.size > self._most_bytes:
+        if self._form.size > self._max_bytes:
             raise TooLarge(
-                f"the file has more than {self._most_bytes:,} bytes, the limit of this server",
+                f"the file has more than {self._max_bytes:,} bytes, the limit of this server; "
+                "split it",
                 param="file",
             )
         self.block += data[start:end]
@@ -205,10 +212,12 @@ class _Parts:
             return
         fields = self._form.fields
         if self._name in fields:
-            raise InvalidRequest(f"{self._name} stands twice in the form", param=self._name)
-        if len(fields) >= _MOST_FIELDS:
-            raise InvalidRequest(f"the form has more than {_MOST_FIELDS} fields beside its file")
+            raise InvalidRequest(
+                f"the form has the field {self._name} twice; send it once", param=self._name
+            )
+        if len(fields) >= _MAX_FIELDS:
+            raise InvalidRequest(f"the form has more than {_MAX_FIELDS} fields besides its file")
         fields[self._name] = self._value.decode("utf-8", "replace")
 
-    def _end(self) -> None:
+    def _form_end(self) -> None:
         self._ended = True

@@ -1,13 +1,13 @@
-"""The web page of a server, `/ui`: Gradio draws it, and every score comes through the front door.
+"""The web page `/ui`, built with Gradio. It sends its requests to `/v1/rerank`.
 
-- page.py       which of Gradio's paths are served, and when it is loaded
-- blocks.py     what stands where; the only file that imports Gradio
-- events.py     what a button does
-- frontdoor.py  a request of the page, asked of the app from inside
-- documents.py  texts out of lines, JSON and CSV
-- render.py     answers as HTML, in which no text of a user is markup
-- snippets.py   the same request for curl, Python and TypeScript
-- examples.py   something to begin with
+- page.py       routes: which paths of Gradio are served, and when Gradio is loaded
+- blocks.py     layout; the only file that imports Gradio
+- events.py     what the buttons do
+- answers.py    sends requests to `/v1/rerank` and reads the answers
+- documents.py  reads documents from lines, JSON or CSV
+- render.py     answers as HTML; users' texts are escaped
+- snippets.py   the request as curl, Python and TypeScript
+- examples.py   texts for the example buttons
 """
 
 from rankd.ui.page import is_installed, is_open, routes

@@ -1,4 +1,4 @@
-"""What stands where on the page. The only file that imports Gradio."""
+"""Layout of the page. The only file that imports Gradio."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-# Before it is imported: nothing is counted, fetched or kept.
+# Gradio reads these when it is imported: no analytics, no history.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["GRADIO_RUN_HISTORY"] = "False"
 
@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from rankd.ui import documents, render
-from rankd.ui.events import OWN, Events, Question
+from rankd.ui.events import OWN, Events, PageFields
 from rankd.ui.examples import EXAMPLES, Example
 
 _SANS = [
@@ -31,16 +31,16 @@ _SANS = [
 ]
 _MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 
-_FORMS = {
+_FORM_LABELS = {
     documents.AUTO: "Detect the format",
     documents.LINES: "One per line",
     documents.JSON: "JSON",
     documents.CSV: "CSV",
 }
 
-# Without the queue a click is one POST: whoever leaves stops it, and no stream stays open.
-# What stands in the fields is read by the server alone, which says in a sentence what it cannot.
-_DIRECT: dict[str, Any] = {
+# Without Gradio's queue a click is one POST, which ends when the browser leaves. Without
+# preprocessing Gradio does not check the fields; rankd does, with better messages.
+_EVENT_OPTIONS: dict[str, Any] = {
     "queue": False,
     "preprocess": False,
     "api_visibility": "private",
@@ -48,10 +48,11 @@ _DIRECT: dict[str, Any] = {
 }
 
 
-class _Raised:
-    """In place of the `traceback` by which Gradio writes a failure to stderr, words of users with
-    it, and answers: the failure goes on to where the server's own are logged, and a client that
-    left is one that left."""
+class _RaisingTraceback:
+    """Replaces the module `traceback` in Gradio, which prints exceptions with users' texts.
+
+    The exception is raised again instead, and rankd logs it without texts.
+    """
 
     def print_exc(self) -> None:
         raise
@@ -63,11 +64,11 @@ def resource(name: str) -> str:
 
 
 def build(events: Events) -> ASGIApp:
-    """Gradio's app, to be mounted at `/ui`; nothing that is a secret stands in it."""
-    vars(gr.routes)["traceback"] = _Raised()
-    outside = FastAPI(openapi_url=None)
+    """An app that serves Gradio at `/ui`; it contains no secrets."""
+    vars(gr.routes)["traceback"] = _RaisingTraceback()
+    app = FastAPI(openapi_url=None)
     gr.mount_gradio_app(
-        outside,
+        app,
         _blocks(events),
         path="/ui",
         ssr_mode=False,
@@ -81,29 +82,29 @@ def build(events: Events) -> ASGIApp:
         css=resource("page.css"),
         head=f"<script>{_script(events.settings.max_body_bytes)}</script>",
     )
-    return outside
+    return app
 
 
 def _theme() -> gr.themes.Base:
     theme = gr.themes.Base(
         primary_hue="teal", neutral_hue="slate", radius_size="md", font=_SANS, font_mono=_MONO
     )
-    # White on Gradio's own is hard to read.
+    # White text on Gradio's default teal has too little contrast.
     return theme.set(
         color_accent="*primary_600",
-        **dict.fromkeys(_primary(""), "*primary_700"),
-        **dict.fromkeys(_primary("_hover"), "*primary_600"),
+        **dict.fromkeys(_primary_fills(""), "*primary_700"),
+        **dict.fromkeys(_primary_fills("_hover"), "*primary_600"),
     )
 
 
-def _primary(state: str) -> tuple[str, str]:
+def _primary_fills(state: str) -> tuple[str, str]:
     name = f"button_primary_background_fill{state}"
     return name, f"{name}_dark"
 
 
-def _script(limit: int) -> str:
-    # JSON writes some characters of a text twice, and a form around it.
-    return f"const LIMIT = {limit};\n" + resource("page.js")
+def _script(max_bytes: int) -> str:
+    # Only a first check: as JSON a file is larger, and the server refuses it then.
+    return f"const MAX_FILE_BYTES = {max_bytes};\n" + resource("page.js")
 
 
 def _blocks(events: Events) -> gr.Blocks:
@@ -111,26 +112,28 @@ def _blocks(events: Events) -> gr.Blocks:
     with page:
         key = resource("key.html") if events.service.needs_key else ""
         gr.HTML(resource("head.html").replace("<!-- key -->", key), padding=False)
-        with gr.Row(elem_id="rk-desk"):
+        with gr.Row(elem_id="rk-columns"):
             with gr.Column(scale=5, min_width=300):
                 fields, run = _fields()
             with gr.Column(scale=6, min_width=300), gr.Tabs():
                 with gr.Tab("Ranking", elem_id="rk-ranking"):
-                    ranking = _answer("Fill in the fields, or take an example, and press Rerank.")
+                    ranking = _output("Fill in the fields, or choose an example, and press Rerank.")
                 with gr.Tab("Compare", elem_id="rk-compare"):
                     other, instruction, compare, comparison = _compare()
                 with gr.Tab("Distribution", elem_id="rk-distribution"):
-                    distribution = _answer("Where the scores of the last ranking lie.")
+                    distribution = _output("Distribution of the scores of the last ranking.")
                 with gr.Tab("Code", elem_id="rk-code"):
-                    code = _answer("The last request for curl, Python and TypeScript.")
+                    code = _output("The last request as curl, Python and TypeScript.")
         served = gr.HTML(elem_id="rk-served", padding=False)
 
         outputs = [ranking, distribution, code]
         for trigger in (run.click, fields[0].submit):
-            trigger(_rank(events), fields, outputs, **_DIRECT)
-        compare.click(_compared(events), [*fields, other, instruction], comparison, **_DIRECT)
-        for trigger in (page.load, _connect().click):
-            trigger(_connected(events), None, [served, fields[1], other], **_DIRECT)
+            trigger(_on_rank(events), fields, outputs, **_EVENT_OPTIONS)
+        compare.click(
+            _on_compare(events), [*fields, other, instruction], comparison, **_EVENT_OPTIONS
+        )
+        for trigger in (page.load, _connect_button().click):
+            trigger(_on_connect(events), None, [served, fields[1], other], **_EVENT_OPTIONS)
     return page
 
 
@@ -138,9 +141,11 @@ def _fields() -> tuple[list[Any], gr.Button]:
     with gr.Row(elem_id="rk-examples"):
         buttons = [gr.Button(example.label, size="sm", min_width=72) for example in EXAMPLES]
     query = gr.Textbox(label="Query", placeholder="What do you want to know?", elem_id="rk-query")
-    preset = gr.Dropdown(_unknown_yet(), value=OWN, label="Instruction", elem_id="rk-preset")
+    preset = gr.Dropdown(
+        _presets_without_key(), value=OWN, label="Instruction", elem_id="rk-preset"
+    )
     instruction = gr.Textbox(
-        label="Or an instruction of your own",
+        label="Or your own instruction",
         placeholder="Given a …, retrieve …",
         elem_id="rk-instruction",
     )
@@ -153,23 +158,23 @@ def _fields() -> tuple[list[Any], gr.Button]:
     )
     with gr.Row(elem_id="rk-source"):
         form = gr.Dropdown(
-            [(label, name) for name, label in _FORMS.items()],
+            [(label, name) for name, label in _FORM_LABELS.items()],
             value=documents.AUTO,
             label="Read as",
             container=False,
             elem_id="rk-form",
             min_width=140,
         )
-        opened = gr.Button("Open a file …", elem_id="rk-open", min_width=140)
+        open_file = gr.Button("Open a file …", elem_id="rk-open", min_width=140)
     run = gr.Button("Rerank", variant="primary", elem_id="rk-run")
     fields = [query, preset, instruction, texts, form]
-    opened.click(None, None, [texts, form], js="() => window.rankd.open()", **_DIRECT)
+    open_file.click(None, None, [texts, form], js="() => window.rankd.open()", **_EVENT_OPTIONS)
     for button, example in zip(buttons, EXAMPLES, strict=True):
-        button.click(None, None, fields, js=_fill(example), **_DIRECT)
+        button.click(None, None, fields, js=_fill(example), **_EVENT_OPTIONS)
     gr.HTML(
         render.hint(
-            "The built-in model knows short English and Chinese texts. For real work, Chinese "
-            "above all, serve a Qwen3-Reranker checkpoint."
+            "The built-in model is for short English and Chinese texts. For production, and for "
+            "Chinese in particular, serve a Qwen3-Reranker checkpoint."
         ),
         padding=False,
     )
@@ -177,44 +182,46 @@ def _fields() -> tuple[list[Any], gr.Button]:
 
 
 def _compare() -> tuple[gr.Dropdown, gr.Textbox, gr.Button, gr.HTML]:
-    gr.HTML(render.hint("A is the instruction of the fields. B is this one:"), padding=False)
-    other = gr.Dropdown(_unknown_yet(), value=OWN, label="Instruction B", elem_id="rk-preset-b")
-    instruction = gr.Textbox(label="Or one of your own", elem_id="rk-instruction-b")
+    gr.HTML(render.hint("A uses the instruction on the left. B uses this one:"), padding=False)
+    other = gr.Dropdown(
+        _presets_without_key(), value=OWN, label="Instruction B", elem_id="rk-preset-b"
+    )
+    instruction = gr.Textbox(label="Or your own instruction", elem_id="rk-instruction-b")
     button = gr.Button("Compare", variant="primary", elem_id="rk-compare-run")
-    return other, instruction, button, _answer("The same documents by both, side by side.")
+    return other, instruction, button, _output("The same documents ranked with both, side by side.")
 
 
-def _answer(text: str) -> gr.HTML:
+def _output(text: str) -> gr.HTML:
     return gr.HTML(render.hint(text), padding=False)
 
 
-def _unknown_yet() -> list[tuple[str, str]]:
-    """Presets are told to those who have a key, by `_connected`."""
+def _presets_without_key() -> list[tuple[str, str]]:
+    """Before `_on_connect`, which needs a key, only the server's own is listed."""
     return [("the server's own", OWN)]
 
 
-def _connect() -> gr.Button:
-    """Pressed by the script of the page, when a key was written."""
+def _connect_button() -> gr.Button:
+    """Hidden; page.js clicks it after a key was entered."""
     return gr.Button("connect", elem_id="rk-connect")
 
 
 def _fill(example: Example) -> str:
-    """A script: what is already known is not asked of the server."""
+    """JavaScript that fills in the fields without a request."""
     lines = "\n".join(example.documents)
     return f"() => {json.dumps([example.query, OWN, example.instruction, lines, documents.AUTO])}"
 
 
-def _rank(events: Events) -> Callable[..., Any]:
+def _on_rank(events: Events) -> Callable[..., Any]:
     async def rank(
         query: str, preset: str, instruction: str, text: str, form: str, request: gr.Request
     ) -> tuple[str, str, str]:
-        question = _question(query, preset, instruction, text, form)
-        return await events.rank(question, request.headers)
+        fields = _page_fields(query, preset, instruction, text, form)
+        return await events.rank(fields, request.headers)
 
     return rank
 
 
-def _compared(events: Events) -> Callable[..., Any]:
+def _on_compare(events: Events) -> Callable[..., Any]:
     async def compare(
         query: str,
         preset: str,
@@ -225,26 +232,28 @@ def _compared(events: Events) -> Callable[..., Any]:
         other_instruction: str,
         request: gr.Request,
     ) -> str:
-        first = _question(query, preset, instruction, text, form)
-        second = _question(query, other, other_instruction, text, form)
+        first = _page_fields(query, preset, instruction, text, form)
+        second = _page_fields(query, other, other_instruction, text, form)
         return await events.compare(first, second, request.headers)
 
     return compare
 
 
-def _connected(events: Events) -> Callable[[], Any]:
+def _on_connect(events: Events) -> Callable[[], Any]:
     async def connect() -> tuple[str, Any, Any]:
         choices = gr.update(choices=events.presets())
-        return events.head(), choices, choices
+        return events.server_info(), choices, choices
 
     return connect
 
 
-def _question(*fields: object) -> Question:
-    """Of what a browser sent, which may be anything."""
-    return Question(*(_plain(field) if isinstance(field, str) else "" for field in fields))
+def _page_fields(*fields: object) -> PageFields:
+    """From a browser's values, which may be of any type; other types become empty strings."""
+    return PageFields(
+        *(_without_surrogates(field) if isinstance(field, str) else "" for field in fields)
+    )
 
 
-def _plain(text: str) -> str:
-    """Without halves of characters, which JavaScript has and JSON cannot write."""
+def _without_surrogates(text: str) -> str:
+    """Replace half surrogate pairs, which JavaScript allows and UTF-8 cannot encode."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

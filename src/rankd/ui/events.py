@@ -13,26 +13,28 @@ from rankd.context import REQUEST_ID
 from rankd.errors import RankError
 from rankd.ranking.service import ModelService
 from rankd.ui import documents, render
-from rankd.ui.asgi_client import PageClient, Refused, RerankAnswer
+from rankd.ui.answers import PageClient, PageError, RerankAnswer
 from rankd.ui.documents import Document
-from rankd.ui.snippets import Shown
+from rankd.ui.snippets import CodeSnippets
 
-# Under which address the browser knows the server; it stands in snippets only.
+# The browser's address of the server, for the snippets only.
 PAGE_HEADER = "x-rankd-page"
 _ADDRESS = re.compile(r"https?://[\w.:\[\]-]+(/[\w./~%-]*)?", re.ASCII)
+_DEFAULT_ADDRESS = "http://127.0.0.1:8000"
 
-# What a preset is called that leaves the instruction to the server.
+# The choice in the list of presets that means the server's own instruction.
 OWN = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What stands in the fields of the page.
+class PageFields:
+    """The fields of the page.
 
     Attributes:
-        preset: the name of an instruction, or `OWN`.
-        instruction: a text; it beats the preset, as everywhere.
-        form: how the documents are written, one of `documents.FORMATS`.
+        preset: name of an instruction, or `OWN`.
+        instruction: a text; if not blank, used instead of the preset.
+        text: the documents, as written.
+        form: how to read them, one of `documents.FORMATS`.
     """
 
     query: str
@@ -41,39 +43,40 @@ class Question:
     text: str
     form: str
 
-    def body(self, found: Sequence[Document]) -> dict[str, Any]:
+    def request_body(self, documents: Sequence[Document]) -> dict[str, Any]:
+        """The body for `/v1/rerank`."""
         chosen: dict[str, Any] = {}
         if self.instruction.strip():
             chosen["instruction"] = self.instruction
         elif self.preset != OWN:
             chosen["preset"] = self.preset
-        return {"query": self.query, "documents": list(found), **chosen, "return_details": True}
+        return {"query": self.query, "documents": list(documents), **chosen, "return_details": True}
 
     @property
-    def name(self) -> str:
-        """What it is compared as."""
+    def instruction_name(self) -> str:
+        """The heading of its column in a comparison."""
         return self.instruction.strip() or self.preset or "the server's own instruction"
 
 
 @dataclass(frozen=True)
 class Events:
-    """One server's page."""
+    """Handlers of one server's page; they return HTML."""
 
-    door: PageClient
+    client: PageClient
     service: ModelService
     settings: Settings
 
     def presets(self) -> list[tuple[str, str]]:
-        """Label and name of every instruction that may be chosen."""
-        known = {
+        """Label and name of every instruction that can be chosen."""
+        labels = {
             f"the server's own: {self.settings.instruction}": OWN,
             **{f"{name}: {text}": name for name, text in self.settings.instructions.items()},
         }
-        return list(known.items())
+        return list(labels.items())
 
-    def head(self) -> str:
+    def server_info(self) -> str:
         info = self.service.ranker.engine.info
-        return render.head(
+        return render.server_info(
             self.service.name,
             [
                 f"{info.name} engine on {info.device}",
@@ -82,53 +85,56 @@ class Events:
             ],
         )
 
-    async def rank(self, question: Question, headers: Mapping[str, str]) -> tuple[str, str, str]:
-        """Ranking, distribution and snippets; on an error its sentence and two empty places."""
+    async def rank(self, fields: PageFields, headers: Mapping[str, str]) -> tuple[str, str, str]:
+        """Ranking, distribution and snippets; on an error, its message and two empty strings."""
         try:
-            found = await _documents(question)
-            body = question.body(found)
-            answer = await self.door.rerank(body, headers)
-        except Refused as problem:
-            return render.error(problem), "", ""
-        shown = Shown(_address(headers), body, self.service.needs_key)
+            parsed = await _documents(fields)
+            body = fields.request_body(parsed)
+            answer = await self.client.rerank(body, headers)
+        except PageError as error:
+            return render.error(error), "", ""
+        snippets = CodeSnippets(_address(headers), body, self.service.needs_key)
 
         def draw() -> tuple[str, str, str]:
             return (
-                render.ranking(render.Column.of(answer, found)),
+                render.ranking(render.RankingColumn.of(answer, parsed)),
                 render.distribution(answer),
-                render.snippets(shown),
+                render.snippets(snippets),
             )
 
         return await asyncio.to_thread(draw)
 
-    async def compare(self, first: Question, second: Question, headers: Mapping[str, str]) -> str:
-        """Two rankings of the same documents; B says how it differs from A."""
+    async def compare(
+        self, first: PageFields, second: PageFields, headers: Mapping[str, str]
+    ) -> str:
+        """Two rankings of the same documents, A and B; B shows the changes from A."""
         try:
-            found = await _documents(first)
-            one = await self.door.rerank(first.body(found), headers)
-            other = await self.door.rerank(second.body(found), headers)
-        except Refused as problem:
-            return render.error(problem)
+            parsed = await _documents(first)
+            answer_a = await self.client.rerank(first.request_body(parsed), headers)
+            answer_b = await self.client.rerank(second.request_body(parsed), headers)
+        except PageError as error:
+            return render.error(error)
         return await asyncio.to_thread(
             render.comparison,
-            render.Column.of(one, found),
-            render.Column(other, found, _places(one), "in A"),
-            (first.name, second.name),
+            render.RankingColumn.of(answer_a, parsed),
+            render.RankingColumn(answer_b, parsed, _ranks(answer_a), "in A"),
+            (first.instruction_name, second.instruction_name),
         )
 
 
-async def _documents(question: Question) -> list[Document]:
-    """In a thread: millions of lines take a while."""
+async def _documents(fields: PageFields) -> list[Document]:
+    """Parse in a thread: millions of lines take seconds."""
     try:
-        return await asyncio.to_thread(documents.parse, question.text, question.form)
-    except RankError as problem:
-        raise Refused(problem.message, problem.status, REQUEST_ID.get()) from None
+        return await asyncio.to_thread(documents.parse, fields.text, fields.form)
+    except RankError as error:
+        raise PageError(error.message, error.status, REQUEST_ID.get()) from None
 
 
-def _places(answer: RerankAnswer) -> dict[int, int]:
-    return {result["index"]: place for place, result in enumerate(answer.results)}
+def _ranks(answer: RerankAnswer) -> dict[int, int]:
+    """Document index → rank, both from 0."""
+    return {result["index"]: rank for rank, result in enumerate(answer.results)}
 
 
 def _address(headers: Mapping[str, str]) -> str:
-    said = headers.get(PAGE_HEADER, "")
-    return said.rstrip("/") if _ADDRESS.fullmatch(said) else "http://127.0.0.1:8000"
+    address = headers.get(PAGE_HEADER, "")
+    return address.rstrip("/") if _ADDRESS.fullmatch(address) else _DEFAULT_ADDRESS

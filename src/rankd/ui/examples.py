@@ -1,4 +1,4 @@
-"""Something to begin with, in English and in Chinese."""
+"""Texts for the example buttons, in English and Chinese."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What a button fills in.
+    """The fields that one button fills in.
 
     Attributes:
-        instruction: "" leaves it to the server.
+        instruction: "" is the server's own.
     """
 
     label: str

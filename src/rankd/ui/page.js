@@ -1,24 +1,24 @@
-// What Gradio does not do: the key, the server's sentences, files, copying, the theme.
+// Adds to Gradio: the key, error messages, opening files, copying, the theme.
 (() => {
   const page = location.origin + location.pathname.replace(/\/+$/, "");
   const server = page.replace(/\/ui$/, "");
   const KEY = "rankd.key";
-  const at = (id) => document.getElementById(id);
+  const byId = (id) => document.getElementById(id);
 
-  function say(sentence) {
-    const alert = at("rk-alert");
+  function showAlert(message) {
+    const alert = byId("rk-alert");
     if (alert) {
-      alert.textContent = sentence;
-      alert.hidden = !sentence;
+      alert.textContent = message;
+      alert.hidden = !message;
     }
   }
 
-  // Gradio's requests carry the key, so that the door of the server decides, before it reads them.
-  const send = window.fetch.bind(window);
+  // Add the key to Gradio's requests: the server checks it before it reads them.
+  const originalFetch = window.fetch.bind(window);
   window.fetch = async (resource, options = {}) => {
     const url = new URL(resource.url ?? resource, document.baseURI).href;
     if (!url.startsWith(`${page}/gradio_api/`)) {
-      return send(resource, options);
+      return originalFetch(resource, options);
     }
     const headers = new Headers(options.headers ?? resource.headers);
     const key = sessionStorage.getItem(KEY);
@@ -26,29 +26,31 @@
       headers.set("Authorization", `Bearer ${key}`);
     }
     headers.set("X-Rankd-Page", server);
-    let reply;
+    let response;
     try {
-      reply = await send(resource, { ...options, headers });
-    } catch (problem) {
-      say("The server does not answer. Is it running?");
-      throw problem;
+      response = await originalFetch(resource, { ...options, headers });
+    } catch (error) {
+      showAlert("The server does not answer. Is it running?");
+      throw error;
     }
-    if (reply.ok) {
-      say("");
-      return reply;
+    if (response.ok) {
+      showAlert("");
+      return response;
     }
-    const sentence = await told(reply);
-    say(sentence);
-    return Response.json({ error: sentence }, { status: reply.status });
+    const message = await errorMessage(response);
+    showAlert(message);
+    return Response.json({ error: message }, { status: response.status });
   };
 
-  async function told(reply) {
-    const body = await reply.json().catch(() => ({}));
-    const said = body.error?.message ?? body.detail ?? body.error ?? body.message;
-    if (reply.status === 401) {
-      return "This server wants a key: write it above and press “Use it”.";
+  async function errorMessage(response) {
+    const body = await response.json().catch(() => ({}));
+    const message = body.error?.message ?? body.detail ?? body.error ?? body.message;
+    if (response.status === 401) {
+      return "This server needs a key: enter it above and press “Use it”.";
     }
-    return typeof said === "string" ? `${said} (${reply.status})` : `The server answered ${reply.status}.`;
+    return typeof message === "string"
+      ? `${message} (${response.status})`
+      : `The server answered ${response.status}.`;
   }
 
   document.addEventListener("submit", (event) => {
@@ -56,47 +58,47 @@
       return;
     }
     event.preventDefault();
-    sessionStorage.setItem(KEY, at("rk-key").value.trim());
-    say("");
-    at("rk-connect").click();
+    sessionStorage.setItem(KEY, byId("rk-key").value.trim());
+    showAlert("");
+    byId("rk-connect").click();
   });
 
   document.addEventListener("click", async (event) => {
     if (event.target.matches?.("[data-rk-copy]")) {
       const code = event.target.closest(".rk-code").querySelector("pre");
       const label = event.target.textContent;
-      event.target.textContent = (await copied(code)) ? "Copied" : "Select and copy";
+      event.target.textContent = (await copy(code)) ? "Copied" : "Select and copy";
       setTimeout(() => (event.target.textContent = label), 1500);
     } else if (event.target.id === "rk-theme") {
       const dark = !document.body.classList.contains("dark");
       localStorage.setItem("rankd.theme", dark ? "dark" : "light");
-      follow();
+      applyTheme();
     }
   });
 
-  async function copied(element) {
+  async function copy(element) {
     try {
       await navigator.clipboard.writeText(element.textContent);
       return true;
     } catch {
-      // Not over plain HTTP from another machine.
+      // navigator.clipboard does not exist over plain HTTP from another machine.
       getSelection().selectAllChildren(element);
       return document.execCommand("copy");
     }
   }
 
-  // Gradio follows the system while it starts; a choice of the user's comes after it.
-  const follow = () => {
+  // Gradio sets the system's theme while it starts, so the stored one is applied several times.
+  const applyTheme = () => {
     const theme = localStorage.getItem("rankd.theme");
     if (theme) {
       document.body.classList.toggle("dark", theme === "dark");
     }
   };
-  [0, 300, 1000, 3000].forEach((wait) => setTimeout(follow, wait));
+  [0, 300, 1000, 3000].forEach((wait) => setTimeout(applyTheme, wait));
 
   const FORMS = { json: "json", jsonl: "json", ndjson: "json", csv: "csv", txt: "lines" };
 
-  // A file is read here: the server gets its text with the request, and keeps nothing.
+  // The browser reads the file and puts its text into the field; nothing is uploaded.
   window.rankd = {
     async open() {
       const input = document.createElement("input");
@@ -104,7 +106,7 @@
       input.id = "rk-file";
       input.accept = ".txt,.json,.jsonl,.ndjson,.csv";
       input.hidden = true;
-      at("rk-file")?.remove();
+      byId("rk-file")?.remove();
       document.body.append(input);
       const file = await new Promise((resolve) => {
         input.addEventListener("change", () => resolve(input.files[0]));
@@ -112,20 +114,21 @@
         input.click();
       });
       input.remove();
-      const asItIs = [at("rk-documents").querySelector("textarea").value, "auto"];
+      const unchanged = [byId("rk-documents").querySelector("textarea").value, "auto"];
       if (!file) {
-        return asItIs;
+        return unchanged;
       }
       const form = FORMS[file.name.split(".").pop().toLowerCase()];
       if (!form) {
-        say(`${file.name} is no .txt, .json, .jsonl or .csv file.`);
-        return asItIs;
+        showAlert(`${file.name} is not a .txt, .json, .jsonl or .csv file.`);
+        return unchanged;
       }
-      if (file.size > LIMIT) {
-        say(`${file.name} has ${file.size.toLocaleString("en")} bytes; the server reads ${LIMIT.toLocaleString("en")}.`);
-        return asItIs;
+      if (file.size > MAX_FILE_BYTES) {
+        const [size, limit] = [file.size, MAX_FILE_BYTES].map((bytes) => bytes.toLocaleString("en"));
+        showAlert(`${file.name} has ${size} bytes; the server's limit is ${limit}.`);
+        return unchanged;
       }
-      say("");
+      showAlert("");
       return [(await file.text()).replace(/^\uFEFF/, ""), form];
     },
   };

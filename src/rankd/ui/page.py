@@ -1,4 +1,4 @@
-"""Which paths of Gradio's are served at `/ui`, and when Gradio is loaded."""
+"""Routes of `/ui`: serves an allow-list of Gradio's paths, and loads Gradio on the first visit."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rankd.config.settings import Settings
+from rankd.dialects.asgi_client import AsgiClient
 from rankd.errors import InternalError, NotFound, ShuttingDown, WrongMethod
 from rankd.ranking.service import ModelService
 
@@ -21,13 +22,12 @@ _log = logging.getLogger("rankd")
 
 ROOT = "/ui"
 
-# All that the page fetches. Gradio has forty more paths: for files of the machine, uploads,
-# other hosts, its own API; none of them is served.
-_FILES = ("/assets/", "/static/", "/theme.css")
-_EVENTS = re.compile(r"/gradio_api/run/\w+", re.ASCII)
+# Everything that the page fetches. Gradio has forty more paths: local files, uploads, a proxy
+# to other hosts, its own API. They are not served.
+_ASSETS = ("/assets/", "/static/", "/theme.css")
+_EVENT_PATH = re.compile(r"/gradio_api/run/\w+", re.ASCII)
 
-# Scripts and styles of Gradio stand in its page and make functions of text; nothing may come
-# from, or go to, anywhere else.
+# Gradio needs inline scripts, inline styles and `eval`. Other origins are forbidden.
 _POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
@@ -47,26 +47,26 @@ _ICON = (
 
 
 def is_open(path: str) -> bool:
-    """Whether a GET of it needs no key: the page itself, which holds nothing of the server's."""
-    return path == ROOT or path.startswith(tuple(ROOT + file for file in _FILES))
+    """Whether a GET of this path needs no key: the page and its assets, which reveal nothing."""
+    return path == ROOT or path.startswith(tuple(ROOT + asset for asset in _ASSETS))
 
 
 def is_installed() -> bool:
-    """Whether the page can be drawn here; where it cannot, `/ui` says what is missing."""
+    """Whether Gradio is installed; without it `/ui` is a 404 that says how to install it."""
     return find_spec("gradio") is not None
 
 
 def routes(app: ASGIApp, service: ModelService, settings: Settings) -> list[BaseRoute]:
-    """What is served at `/ui`; nothing when the settings say so.
+    """The routes at `/ui`; none with --no-ui.
 
     Args:
-        app: everything, its door included.
+        app: the app with all its middleware, for the page's own requests.
     """
     if not settings.ui:
         return []
 
     def build() -> ASGIApp:
-        from rankd.ui.asgi_client import PageClient
+        from rankd.ui.answers import PageClient
         from rankd.ui.blocks import build
         from rankd.ui.events import Events
 
@@ -77,11 +77,14 @@ def routes(app: ASGIApp, service: ModelService, settings: Settings) -> list[Base
 
 
 class Page:
-    """Gradio's page, loaded when it is first asked for: that takes seconds and memory, which a
-    server that nobody visits does not spend.
+    """An ASGI app that loads Gradio on the first visit, which takes seconds and 100 MB.
+
+    Args:
+        build: makes Gradio's app; called once, in a thread.
+        stopping: whether the server has begun to stop.
 
     Attributes:
-        path: as which visits are counted.
+        path: the route in metrics.
     """
 
     path = ROOT
@@ -96,43 +99,47 @@ class Page:
         scope["endpoint"] = self
         path = scope["path"].removeprefix(ROOT)
         if not is_installed():
-            raise NotFound("the page needs Gradio: pip install 'rankd[ui]' and start again")
+            raise NotFound("the page needs Gradio: pip install 'rankd[ui]' and restart the server")
         if self._stopping():
             raise ShuttingDown("the server is stopping; ask another, or this one later")
-        self._refuse_others(scope["method"], path)
+        self._check(scope["method"], path)
         if not path and not scope.get("raw_path", b"/").endswith(b"/"):
-            # Relative: behind a proxy nobody but the browser knows the whole path.
+            # Relative, because a proxy may have taken a prefix off the path.
             await RedirectResponse("ui/")(scope, receive, send)
             return
         gradio, page = await self._loaded()
         if not path:
-            await Response(page, media_type="text/html", headers=_plain(_HEADERS))(
+            await Response(page, media_type="text/html", headers=_as_text(_HEADERS))(
                 scope, receive, send
             )
             return
-        await gradio(_as_mounted(scope), receive, _guarded(send))
+        await gradio(_gradio_scope(scope), receive, _with_own_headers(send))
 
-    def _refuse_others(self, method: str, path: str) -> None:
-        is_event = _EVENTS.fullmatch(path)
-        if not is_event and path and not path.startswith(_FILES):
+    def _check(self, method: str, path: str) -> None:
+        """Raise NotFound or WrongMethod for what is not served."""
+        is_event = _EVENT_PATH.fullmatch(path)
+        if not is_event and path and not path.startswith(_ASSETS):
             raise NotFound(f"nothing is served at {ROOT}{path[:80]}")
-        if method not in (("POST",) if is_event else ("GET", "HEAD")):
-            raise WrongMethod(f"{method} is not understood at {ROOT}{path[:80]}")
+        methods = ("POST",) if is_event else ("GET", "HEAD")
+        if method not in methods:
+            raise WrongMethod(
+                f"{method} is not allowed at {ROOT}{path[:80]}; send {' or '.join(methods)}"
+            )
 
     async def _loaded(self) -> tuple[ASGIApp, bytes]:
         if self._loading is None or (self._loading.done() and self._loading.exception()):
             self._loading = asyncio.create_task(self._load())
-        # Whoever leaves does not stop it for the others.
+        # A visitor who leaves must not cancel it for the others.
         return await asyncio.shield(self._loading)
 
     async def _load(self) -> tuple[ASGIApp, bytes]:
-        _log.info("loading the page, at its first visit")
+        _log.info("loading Gradio for the first visit of /ui")
         gradio = await asyncio.to_thread(self._build)
-        return gradio, _own(await _got(gradio))
+        return gradio, _patched(await _page_of(gradio))
 
 
-def _as_mounted(scope: Scope) -> Scope:
-    """As Gradio expects it, whatever stands before it: a prefix is the browser's business."""
+def _gradio_scope(scope: Scope) -> Scope:
+    """A scope without prefixes and forwarding headers; the browser knows the page's address."""
     return {
         "type": "http",
         "asgi": scope["asgi"],
@@ -150,10 +157,10 @@ def _as_mounted(scope: Scope) -> Scope:
     }
 
 
-def _guarded(send: Send) -> Send:
-    """Gradio lets pages of other origins read it; we do not."""
+def _with_own_headers(send: Send) -> Send:
+    """Remove Gradio's CORS headers, which let other origins read, and add `_HEADERS`."""
 
-    async def guarded(message: Message) -> None:
+    async def send_with_own(message: Message) -> None:
         if message["type"] == "http.response.start":
             kept = [
                 pair for pair in message["headers"] if not pair[0].startswith(b"access-control")
@@ -161,58 +168,34 @@ def _guarded(send: Send) -> Send:
             message["headers"] = [*kept, *_HEADERS]
         await send(message)
 
-    return guarded
+    return send_with_own
 
 
-async def _got(gradio: ASGIApp) -> str:
-    """The HTML that Gradio makes; it is the same for everyone."""
-    parts: list[bytes] = []
-    path = f"{ROOT}/"
-    scope: Scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "GET",
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "root_path": "",
-        "query_string": b"",
-        "headers": [(b"host", b"rankd")],
-        "client": None,
-        "server": ("rankd", 80),
-        "state": {},
-    }
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: Message) -> None:
-        if message["type"] == "http.response.start" and message["status"] != 200:
-            raise InternalError("the page cannot be made; it has been logged")
-        parts.append(message.get("body", b""))
-
-    await gradio(scope, receive, send)
-    return b"".join(parts).decode()
+async def _page_of(gradio: ASGIApp) -> str:
+    """Gradio's HTML, which is the same for every visitor."""
+    response = await AsgiClient(gradio).request("GET", f"{ROOT}/")
+    if response.status != 200:
+        raise InternalError("Gradio cannot render the page; the log has the reason")
+    return response.body.decode()
 
 
 _CONFIG_END = "</script><script>window.gradio_api_info"
 _IFRAMES = re.compile(r"<script>\s*\(\(\) => \{\s*const root = .*?</script>", re.DOTALL)
-_STRANGERS = re.compile(
+_OUTSIDE_LINKS = re.compile(
     r'<meta\s+(?:property|name)="(?:og|twitter):[^>]*>|<link rel="manifest"[^>]*>'
 )
 
 
-def _own(page: str) -> bytes:
-    """Without what points elsewhere; where it lies is found out by the browser."""
-    where = ';window.gradio_config.root=location.origin+location.pathname.replace(/\\/+$/,"");'
+def _patched(page: str) -> bytes:
+    """Without links to other hosts, with our style; the browser sets the page's address."""
+    set_root = ';window.gradio_config.root=location.origin+location.pathname.replace(/\\/+$/,"");'
     frame = resources.files("rankd.ui").joinpath("frame.css").read_text(encoding="utf-8")
-    page = _STRANGERS.sub("", _IFRAMES.sub("", page))
-    page = page.replace(_CONFIG_END, where + _CONFIG_END, 1)
+    page = _OUTSIDE_LINKS.sub("", _IFRAMES.sub("", page))
+    page = page.replace(_CONFIG_END, set_root + _CONFIG_END, 1)
     return page.replace(
         "<head>", f'<head><link rel="icon" href="{_ICON}"><style>{frame}</style>', 1
     ).encode()
 
 
-def _plain(headers: tuple[tuple[bytes, bytes], ...]) -> dict[str, str]:
+def _as_text(headers: tuple[tuple[bytes, bytes], ...]) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in headers}

@@ -1,4 +1,4 @@
-"""One request as it is written elsewhere: for curl, in Python and in TypeScript."""
+"""Writes the page's request as curl, Python and TypeScript."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-# Where programs find the key; no snippet ever holds one.
-_VARIABLE = "RANKD_API_KEY"
+# Snippets read the key from this environment variable; they never contain it.
+_KEY_VARIABLE = "RANKD_API_KEY"
 
-# What the clients of rankd call a field of the body.
-_CAMEL = {"return_details": "returnDetails"}
+# Options of the TypeScript client that differ from the field in the body.
+_TYPESCRIPT_NAMES = {"return_details": "returnDetails"}
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A request that was asked.
+class CodeSnippets:
+    """One request.
 
     Attributes:
-        url: of the server, as the browser knows it.
-        needs_key: whether whoever asks must send a key.
+        url: the server's, as the browser sees it, without a slash at the end.
+        body: of `/v1/rerank`.
+        needs_key: whether the server has keys.
     """
 
     url: str
@@ -29,14 +30,14 @@ class Shown:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the body says beside query and documents."""
+        """Fields of the body besides query and documents."""
         return {
             name: value for name, value in self.body.items() if name not in ("query", "documents")
         }
 
     def curl(self) -> str:
-        key = f'  -H "Authorization: Bearer ${_VARIABLE}" \\\n' if self.needs_key else ""
-        # Every line of it begins with a bracket or a blank: none can end the document early.
+        key = f'  -H "Authorization: Bearer ${_KEY_VARIABLE}" \\\n' if self.needs_key else ""
+        # With `indent` no line of the JSON can be the end mark of the here-document.
         body = json.dumps(self.body, ensure_ascii=False, indent=1)
         return (
             f"curl -s {shlex.quote(self.url + '/v1/rerank')} \\\n"
@@ -48,7 +49,7 @@ class Shown:
         documents = "".join(f"\n            {document!r}," for document in self.body["documents"])
         options = "".join(f"\n        {name}={value!r}," for name, value in self.options.items())
         imports = "import os\n\n" if self.needs_key else ""
-        key = f', api_key=os.environ["{_VARIABLE}"]' if self.needs_key else ""
+        key = f', api_key=os.environ["{_KEY_VARIABLE}"]' if self.needs_key else ""
         return (
             f"{imports}from rankd.client import Client  # pip install 'rankd[client]'\n\n"
             f"with Client({self.url!r}{key}) as client:\n"
@@ -62,8 +63,10 @@ class Shown:
 
     def typescript(self) -> str:
         documents = "".join(f"\n    {_js(document)}," for document in self.body["documents"])
-        options = ", ".join(f"{_CAMEL.get(n, n)}: {_js(v)}" for n, v in self.options.items())
-        key = f', apiKey: process.env["{_VARIABLE}"] ?? ""' if self.needs_key else ""
+        options = ", ".join(
+            f"{_TYPESCRIPT_NAMES.get(n, n)}: {_js(v)}" for n, v in self.options.items()
+        )
+        key = f', apiKey: process.env["{_KEY_VARIABLE}"] ?? ""' if self.needs_key else ""
         return (
             'import { Rankd } from "rankd"; // clients/typescript\n\n'
             f"const rankd = new Rankd({{ baseUrl: {_js(self.url)}{key} }});\n"
@@ -79,4 +82,5 @@ class Shown:
 
 
 def _js(value: Any) -> str:
+    """A JavaScript literal."""
     return json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Connections of clients that may do anything: HTTP by hand over a socket."""
+"""HTTP over a plain socket, so that clients can break every rule of the protocol."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from types import TracebackType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-# Metrics are not for everyone; no limit counts them.
+# For /metrics, which needs a key; it has no rate limit.
 OPERATOR_KEY = "the-operators"
 
 
-class Answer(NamedTuple):
+class HttpAnswer(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
 
 
 class Lost(Exception):
-    """The connection ended before the answer did."""
+    """The connection ended before the answer was complete."""
 
 
 def message(path: str, body: Any, key: str | None, name: str, *extra: str) -> bytes:
-    """A POST; a body that is bytes goes as it is.
+    """The bytes of a POST.
 
     Args:
-        name: the request's, which its answer must repeat.
+        body: bytes are sent unchanged, everything else as JSON.
+        name: the request id, which the answer must repeat.
+        extra: header lines.
     """
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"POST {path} HTTP/1.1", "host: chaos", f"x-request-id: {name}", *extra]
@@ -38,15 +40,15 @@ def message(path: str, body: Any, key: str | None, name: str, *extra: str) -> by
     return "\r\n".join([*lines, "", ""]).encode() + data
 
 
-class Line:
-    """One connection to the server, opened again when the last answer closed it."""
+class Connection:
+    """A connection to the server; opened again after the server closes it."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 0
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def __aenter__(self) -> Line:
+    async def __aenter__(self) -> Connection:
         return self
 
     async def __aexit__(
@@ -58,7 +60,7 @@ class Line:
         self.drop()
 
     def drop(self) -> None:
-        """Leave, whatever is under way."""
+        """Abort the connection."""
         if self._streams is not None:
             self._streams[1].transport.abort()
             self._streams = None
@@ -74,11 +76,11 @@ class Line:
         assert self._streams is not None
         return await self._streams[0].readexactly(size)
 
-    async def answer(self) -> Answer:
+    async def answer(self) -> HttpAnswer:
         """The next answer.
 
         Raises:
-            Lost: there is none, or half of one.
+            Lost: there is no answer, or only a part of one.
         """
         assert self._streams is not None
         reader, _ = self._streams
@@ -87,7 +89,7 @@ class Line:
             first, *rest = head.rstrip().split("\r\n")
             headers = {
                 name.lower(): value.strip()
-                for name, _, value in (one.partition(":") for one in rest)
+                for name, _, value in (row.partition(":") for row in rest)
             }
             body = await reader.readexactly(int(headers["content-length"]))
         except (OSError, asyncio.IncompleteReadError, KeyError) as problem:
@@ -95,19 +97,19 @@ class Line:
             raise Lost(repr(problem)) from None
         if headers.get("connection") == "close":
             self.drop()
-        return Answer(int(first.split()[1]), headers, body)
+        return HttpAnswer(int(first.split()[1]), headers, body)
 
-    async def ask(self, data: bytes) -> Answer:
+    async def ask(self, data: bytes) -> HttpAnswer:
         try:
             await self.send(data)
         except OSError:
-            # It may have been refused before it was read to its end.
+            # The server may have answered without reading the whole request.
             if self._streams is None:
                 raise Lost("the server does not take connections") from None
         return await self.answer()
 
 
-async def get(url: str, path: str) -> Answer:
+async def get(url: str, path: str) -> HttpAnswer:
     head = f"GET {path} HTTP/1.1\r\nhost: chaos\r\nauthorization: Bearer {OPERATOR_KEY}\r\n"
-    async with Line(url) as line:
-        return await line.ask(f"{head}\r\n".encode())
+    async with Connection(url) as connection:
+        return await connection.ask(f"{head}\r\n".encode())

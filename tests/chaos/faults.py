@@ -1,4 +1,4 @@
-"""What goes wrong: the engine is killed and stopped, Redis is killed, stopped, and hangs."""
+"""Injects faults: kills and freezes the engine; kills, stops and freezes Redis."""
 
 from __future__ import annotations
 
@@ -12,54 +12,55 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lines import get
+from connections import get
 from rankd.engines.supervised import WINDOW
 from support.redis_server import RedisServer
 from support.servers import family
 
-# Seconds until a state that must come is given up.
-_PATIENCE = 120.0
+# Seconds to wait for an expected state.
+_TIMEOUT = 120.0
 
-# Longer than a native worker may be silent before probes are told.
-_SILENT = 7.0
+# Seconds; longer than a worker may be silent before /readyz reports it.
+_FREEZE_SECONDS = 7.0
 
 
-async def until(happens: Callable[[], bool], what: str) -> None:
-    began = time.monotonic()
-    while not happens():
-        assert time.monotonic() - began < _PATIENCE, f"{what} did not happen"
+async def wait_until(condition: Callable[[], bool], description: str) -> None:
+    start = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start < _TIMEOUT, f"never happened: {description}"
         await asyncio.sleep(0.02)
 
 
 async def metric(url: str, name: str) -> float:
-    """The sum of all series of a metric whose line begins like that."""
+    """The sum of all series whose line in /metrics begins with `name`."""
     answer = await get(url, "/metrics")
     assert answer.status == 200, answer
-    found = re.findall(rf"^{re.escape(name)}\S* (\S+)$", answer.body.decode(), re.MULTILINE)
-    return sum(map(float, found))
+    values = re.findall(rf"^{re.escape(name)}\S* (\S+)$", answer.body.decode(), re.MULTILINE)
+    return sum(map(float, values))
 
 
 def worker(pid: int) -> int | None:
-    """The native engine's process of a server."""
-    for one in family(pid)[1:]:
-        with suppress(OSError):  # It ended meanwhile.
-            if b"native.worker" in Path(f"/proc/{one}/cmdline").read_bytes():
-                return one
+    """Process id of a server's native worker."""
+    for child in family(pid)[1:]:
+        with suppress(OSError):  # The process may have ended.
+            if b"native.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                return child
     return None
 
 
 def _rounds(seconds: float) -> int:
-    # A server starts its engine the later again, the more deaths there were in five minutes.
+    # The delay before a restart grows with the number of crashes in five minutes.
     return max(1, int(seconds / WINDOW))
 
 
 @dataclass
-class Trouble:
-    """Makes it, and counts what it made.
+class FaultInjector:
+    """Injects faults and counts them.
 
     Attributes:
         kills: of the engine.
-        in_flight: of these, while requests were being computed.
+        in_flight: kills of the engine while it computed requests.
+        freezes: of the engine.
         outages: of Redis.
     """
 
@@ -72,22 +73,22 @@ class Trouble:
     outages: int = 0
 
     async def kill_under_load(self) -> int:
-        """SIGKILL while the engine computes; returns the pid that was."""
-        began = time.monotonic()
+        """SIGKILL while the engine computes; returns the process id of the killed worker."""
+        start = time.monotonic()
         while await metric(self.url, "rankd_engine_up") != 1 or not (
             await metric(self.url, "rankd_waiting_tokens")
         ):
-            assert time.monotonic() - began < _PATIENCE, "the engine never had anything to do"
+            assert time.monotonic() - start < _TIMEOUT, "the engine never had work"
             await asyncio.sleep(0.02)
         self.in_flight += 1
         return await self._kill(None)
 
     async def kill_while_it_starts(self, last: int) -> None:
-        """SIGKILL of the next one as soon as it is there: it is still loading."""
+        """SIGKILL to the next worker at once, while it still loads."""
         await self._kill(last)
 
     async def _kill(self, last: int | None) -> int:
-        await until(lambda: worker(self.pid) not in (None, last), "a new worker")
+        await wait_until(lambda: worker(self.pid) not in (None, last), "a new worker")
         pid = worker(self.pid)
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
@@ -95,18 +96,18 @@ class Trouble:
         return pid
 
     async def freeze(self) -> None:
-        """SIGSTOP for longer than probes tolerate, SIGCONT."""
-        await until(lambda: worker(self.pid) is not None, "a worker")
+        """SIGSTOP for longer than health checks tolerate, then SIGCONT."""
+        await wait_until(lambda: worker(self.pid) is not None, "a worker")
         pid = worker(self.pid)
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
         self.freezes += 1
-        await asyncio.sleep(_SILENT)
+        await asyncio.sleep(_FREEZE_SECONDS)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
 
-    async def of_the_engine(self, seconds: float) -> None:
-        """Five kills and a freeze, again every five minutes."""
+    async def engine_faults(self, seconds: float) -> None:
+        """Five kills and a freeze, repeated every five minutes."""
         rounds = _rounds(seconds)
         for _ in range(rounds):
             pause = seconds / rounds / 6
@@ -122,8 +123,8 @@ class Trouble:
             await asyncio.sleep(pause)
             await self.kill_under_load()
 
-    async def of_redis(self, seconds: float) -> None:
-        """Killed, hanging, stopped softly, killed: each for longer than it is waited for."""
+    async def redis_faults(self, seconds: float) -> None:
+        """Kill, freeze, stop, kill: each for longer than rankd waits for Redis."""
         pause = seconds / _rounds(seconds) / 5
         away = min(8.0, pause / 2)
         for _ in range(_rounds(seconds)):
@@ -132,7 +133,7 @@ class Trouble:
                 await self.lose_redis(signum, away)
 
     async def lose_redis(self, signum: int, away: float) -> None:
-        """For so many seconds; a hanging one has then what it had."""
+        """Kill, stop or freeze Redis for `away` seconds; a frozen one keeps its data."""
         if self.redis is None:
             return
         self.outages += 1
@@ -145,4 +146,4 @@ class Trouble:
             await asyncio.to_thread(self.redis.start)
 
     async def all(self, seconds: float) -> None:
-        await asyncio.gather(self.of_the_engine(seconds), self.of_redis(seconds))
+        await asyncio.gather(self.engine_faults(seconds), self.redis_faults(seconds))

@@ -1,0 +1,100 @@
+"""Requests with an invalid head or body, and the statuses that they may get."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from connections import message
+
+# Limits of the server under test.
+MAX_BODY_BYTES = 500_000
+READ_SECONDS = 8.0
+
+
+@dataclass(frozen=True)
+class InvalidInput:
+    """An invalid head or body.
+
+    Attributes:
+        name: for the report.
+        head: extra header lines.
+        statuses: that it may get.
+        may_be_cut_off: the server may close the connection without an answer.
+        has_head: else `body` is everything that is sent.
+    """
+
+    name: str
+    body: Callable[[random.Random], bytes]
+    head: tuple[str, ...] = ()
+    statuses: tuple[int, ...] = (400,)
+    may_be_cut_off: bool = False
+    has_head: bool = True
+
+    def data(self, rng: random.Random, key: str, request_id: str) -> bytes:
+        if not self.has_head:
+            return self.body(rng)
+        return message("/v1/rerank", self.body(rng), key, request_id, *self.head)
+
+
+def _random_bytes(rng: random.Random) -> bytes:
+    return rng.randbytes(rng.randrange(1, 3000))
+
+
+INVALID_REQUESTS = (
+    InvalidInput("bad JSON", lambda rng: b'{"query": "q", "documents": ["a", ' + b"x" * 50),
+    InvalidInput("random bytes as body", _random_bytes, statuses=(400, 415)),
+    InvalidInput("deep nesting", lambda rng: b'{"query":"q","documents":' + b"[" * 20_000),
+    InvalidInput(
+        "deep nesting, closed",
+        lambda rng: b'{"query":"q","documents":' + b"[" * 300 + b"]" * 300 + b"}",
+    ),
+    InvalidInput("query is a number", lambda rng: b'{"query": 7, "documents": ["a"]}'),
+    InvalidInput("documents is a number", lambda rng: b'{"query": "q", "documents": 7}'),
+    InvalidInput("no documents", lambda rng: b'{"query": "q", "documents": []}'),
+    InvalidInput("body is an array", lambda rng: b"[1, 2, 3]"),
+    InvalidInput("empty body", lambda rng: b""),
+    InvalidInput("a NUL byte", lambda rng: b"\0"),
+    InvalidInput("invalid UTF-8", lambda rng: b'{"query": "\xff\xfe", "documents": ["a"]}'),
+    InvalidInput(
+        "too large",
+        lambda rng: b'{"query": "q", "documents": ["' + b"x" * MAX_BODY_BYTES + b'"]}',
+        statuses=(413,),
+        may_be_cut_off=True,
+    ),
+    InvalidInput(
+        "content-length over the limit",
+        lambda rng: b"{}",
+        ("content-length: 99999999999",),
+        statuses=(413,),
+    ),
+    InvalidInput(
+        "content-length longer than the body",
+        lambda rng: b'{"query": "q"',
+        ("content-length: 5000",),
+        statuses=(408,),
+    ),
+    InvalidInput(
+        "content-length is not an integer",
+        lambda rng: b"{}",
+        ("content-length: 1e3",),
+        may_be_cut_off=True,
+    ),
+    InvalidInput(
+        "two content-lengths",
+        lambda rng: b"{}",
+        ("content-length: 2", "content-length: 3"),
+        may_be_cut_off=True,
+    ),
+    InvalidInput(
+        "invalid chunks",
+        lambda rng: b"zz\r\n{}\r\n",
+        ("transfer-encoding: chunked",),
+        may_be_cut_off=True,
+    ),
+    InvalidInput("incomplete head", lambda rng: b"POST /v1/re", statuses=(408,), has_head=False),
+    InvalidInput(
+        "random bytes", _random_bytes, has_head=False, statuses=(400, 408), may_be_cut_off=True
+    ),
+)
