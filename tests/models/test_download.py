@@ -100,5 +100,5 @@ def test_a_model_that_the_hub_does_not_have_is_one_line(files: Path, tmp_path: P
         ended = run("check", "someone/else", **environment(url, tmp_path))
 
     assert ended.returncode == 3
-    assert ended.stderr.startswith("rankd: 'someone/else' is no folder here and could not be ")
+    assert ended.stderr.startswith("rankd: 'someone/else' is not a local folder and could not be ")
     assert ended.stderr.count("\n") == 1

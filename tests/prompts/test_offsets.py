@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rankd.models.checkpoint import Checkpoint
 from rankd.prompts import PromptEncoder, open_encoder
 from rankd.prompts.offsets import Span
-from rankd.prompts.tokenizer import BytePairEncoder, GeneralEncoder, text_encoder
+from rankd.prompts.text_encoders import BytePairEncoder, GeneralEncoder, text_encoder
 from rankd.types import RankRequest, Side
 
 # Letters of which tokenizers make others, or of which tokens hold a part.
@@ -61,9 +61,7 @@ def chunks_of(folder: Path, text: str, **ask: Any) -> list[tuple[Span, bytes]]:
     assert isinstance(plain, BytePairEncoder)
     assert made.spans is not None
     suffix = len(bare.suffix) - len(plain.encode([" "])[0])
-    read = (
-        plain._spell_all(prompt.suffix[: len(prompt.suffix) - suffix]) for prompt in made.prompts
-    )
+    read = (plain._bytes(prompt.suffix[: len(prompt.suffix) - suffix]) for prompt in made.prompts)
     return list(zip(made.spans, read, strict=True))
 
 
@@ -201,7 +199,7 @@ def test_both_encoders_tell_the_same_places(folder: Path) -> None:
     parts = [Span(start, min(start + 3, len(ids))) for start in range(0, len(ids), 3)]
 
     assert isinstance(fast, BytePairEncoder)
-    assert fast.places(text, ids, parts) == general.places(text, ids, parts)
+    assert fast.character_spans(text, ids, parts) == general.character_spans(text, ids, parts)
 
 
 def test_ten_thousand_places_among_marks_take_no_time_worth_speaking_of(folder: Path) -> None:

@@ -19,7 +19,8 @@ from rankd.config.settings import Settings
 from rankd.engines.base import EngineInfo
 from rankd.models.checkpoint import BUILTIN, locate
 from rankd.prompts import PromptEncoder, open_encoder, qwen3
-from rankd.prompts.tokenizer import GeneralEncoder, Tokenizer
+from rankd.prompts.text_encoders import GeneralEncoder
+from rankd.prompts.tokenizer import Tokenizer
 from rankd.ranking.ranker import Ranker
 from rankd.ranking.service import ModelService
 from rankd.server.app import build

@@ -11,13 +11,13 @@ import pytest
 from rankd.errors import BadModel
 from rankd.models.checkpoint import Checkpoint
 from rankd.prompts import open_encoder
-from rankd.prompts.tokenizer import (
+from rankd.prompts.text_encoders import (
     BytePairEncoder,
     GeneralEncoder,
     TextEncoder,
-    Tokenizer,
     text_encoder,
 )
+from rankd.prompts.tokenizer import Tokenizer
 
 TEXTS = [
     "The capital of China is Beijing.",

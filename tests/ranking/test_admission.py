@@ -89,7 +89,7 @@ def test_what_can_never_fit_is_refused_with_the_numbers() -> None:
 def test_what_is_surely_too_large_does_not_even_enter() -> None:
     admission = Admission(max_request_tokens=1_000)
 
-    with pytest.raises(TooLarge), admission.enter(fewest=1_001):
+    with pytest.raises(TooLarge), admission.enter(min_tokens=1_001):
         pass
     assert admission.requests == 0
 

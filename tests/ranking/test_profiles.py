@@ -193,7 +193,9 @@ def test_an_unknown_preset_is_a_400_that_lists_the_known(
         )
 
         assert reply.status_code == 400
-        said = "preset 'frist' is not known; did you mean first?; there are default, first, last"
+        said = (
+            "preset 'frist' is not known; did you mean first?; this server has default, first, last"
+        )
         assert reply.json()["message"].startswith(said)
 
 

@@ -18,7 +18,7 @@ import pytest
 from rankd.config.settings import Settings
 from rankd.config.sources import load
 from rankd.errors import BadSettings
-from rankd.ranking import redis_cache
+from rankd.ranking import circuit_breaker
 from rankd.ranking.ranker import Ranker
 from rankd.ranking.redis_cache import RedisCache, open_redis
 from rankd.server.app import open_ranker
@@ -45,12 +45,12 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture(autouse=True)
 def _short_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_cache, "PAUSE", 0.2)
+    monkeypatch.setattr(circuit_breaker, "PAUSE_SECONDS", 0.2)
 
 
 async def written(store: RedisCache) -> None:
-    if store._writes:
-        await asyncio.wait(store._writes)
+    if store._write_tasks:
+        await asyncio.wait(store._write_tasks)
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -148,8 +148,8 @@ def test_a_lost_server_is_one_line_and_no_error_and_comes_back(
     lost, back = lines(caplog)
     where = f"reading scores from Redis at 127.0.0.1:{redis.port}"
     assert lost.startswith(where)
-    assert lost.endswith("; the server goes on without")
-    assert back == f"{where}: works again"
+    assert lost.endswith("; the server continues without it")
+    assert back == f"{where} works again"
 
 
 @needs_redis
