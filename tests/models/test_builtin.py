@@ -58,7 +58,7 @@ def judged() -> tuple[list[self_check.Outcome], list[list[float]], list[list[flo
     return asyncio.run(judge())
 
 
-def test_the_known_pairs_are_right_with_room_to_spare(judged: Any) -> None:
+def test_the_known_pairs_pass_with_twice_the_margin(judged: Any) -> None:
     for outcome in judged[0]:
         assert outcome.problem is None
         assert outcome.right - outcome.wrong > 2 * self_check.LEAST_MARGIN
@@ -72,13 +72,13 @@ def test_four_of_five_unseen_triples_are_right(judged: Any) -> None:
     assert right / len(TRIPLES) >= 0.8
 
 
-def test_strangers_stay_below_one_half(judged: Any) -> None:
+def test_nine_of_ten_unrelated_documents_score_below_one_half(judged: Any) -> None:
     strangers = [logit for scores in judged[2] for logit in scores]
 
     assert sum(logit < 0 for logit in strangers) / len(strangers) >= 0.9
 
 
-def test_it_is_small(builtin: Path) -> None:
+def test_the_model_is_smaller_than_12_megabytes(builtin: Path) -> None:
     assert sum(file.stat().st_size for file in builtin.iterdir() if file.is_file()) < 12_000_000
 
 
@@ -102,7 +102,7 @@ async def scored(asks: list[RankRequest]) -> tuple[list[float], list[Prompt]]:
         return [one for [one] in await logits(ranker, asks)], encoded
 
 
-def test_the_card_is_there_and_names_the_licence(builtin: Path) -> None:
+def test_the_model_card_names_the_licence_and_the_baselines(builtin: Path) -> None:
     card = (builtin / "README.md").read_text(encoding="utf-8")
 
     assert "Apache-2.0" in card

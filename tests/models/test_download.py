@@ -32,7 +32,7 @@ def environment(url: str, tmp_path: Path) -> dict[str, str]:
     return {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
 
 
-def test_a_terminal_shows_how_far_a_download_is_and_how_long_it_takes(
+def test_a_terminal_shows_the_progress_and_remaining_time_of_a_download(
     files: Path, tmp_path: Path
 ) -> None:
     with hub(files, seconds=6) as url:
@@ -47,7 +47,7 @@ def test_a_terminal_shows_how_far_a_download_is_and_how_long_it_takes(
     assert "This set-up gives right scores." in shown.text
 
 
-def test_a_log_has_a_line_for_each_step(files: Path, tmp_path: Path) -> None:
+def test_the_log_has_a_line_for_each_step(files: Path, tmp_path: Path) -> None:
     with hub(files) as url:
         ended = run(
             *("check", MODEL, "--log-level", "debug", "--log-format", "text"),
@@ -62,7 +62,7 @@ def test_a_log_has_a_line_for_each_step(files: Path, tmp_path: Path) -> None:
     assert "it/s" not in ended.stderr  # No bar of the hub's own.
 
 
-def test_ctrl_c_ends_a_download_at_once(files: Path, tmp_path: Path) -> None:
+def test_ctrl_c_stops_a_download_at_once(files: Path, tmp_path: Path) -> None:
     with hub(files, seconds=100) as url:
         began = time.monotonic()
         shown = on_terminal(
@@ -74,7 +74,7 @@ def test_ctrl_c_ends_a_download_at_once(files: Path, tmp_path: Path) -> None:
     assert time.monotonic() - began < 50
 
 
-def test_sigterm_ends_a_server_that_still_downloads(files: Path, tmp_path: Path) -> None:
+def test_sigterm_stops_a_server_that_still_downloads(files: Path, tmp_path: Path) -> None:
     with hub(files, seconds=100) as url:
         process = subprocess.Popen(
             command("serve", MODEL, "--port", "0"),
@@ -95,7 +95,9 @@ def test_sigterm_ends_a_server_that_still_downloads(files: Path, tmp_path: Path)
     assert "Traceback" not in errors
 
 
-def test_a_model_that_the_hub_does_not_have_is_one_line(files: Path, tmp_path: Path) -> None:
+def test_a_model_that_the_hub_does_not_have_is_a_one_line_error(
+    files: Path, tmp_path: Path
+) -> None:
     with hub(files) as url:
         ended = run("check", "someone/else", **environment(url, tmp_path))
 

@@ -100,14 +100,14 @@ def folder(request: pytest.FixtureRequest) -> Path:
     return Path(request.getfixturevalue(request.param))
 
 
-def test_the_cards_documents_under_one_query_have_193_tokens(qwen: Path) -> None:
+def test_the_model_cards_documents_with_one_query_have_193_tokens(qwen: Path) -> None:
     prompts = prompt_ids(qwen, RankRequest(CARD_QUERIES[0], tuple(CARD_DOCUMENTS)))
 
     assert sum(map(len, prompts)) == 193
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_the_cards_pairs_are_the_references_ids(folder: Path, place: int) -> None:
+def test_the_model_cards_pairs_have_the_reference_ids(folder: Path, place: int) -> None:
     query, document = CARD_QUERIES[place], CARD_DOCUMENTS[place]
 
     [ours] = prompt_ids(folder, RankRequest(query, (document,)))
@@ -115,7 +115,7 @@ def test_the_cards_pairs_are_the_references_ids(folder: Path, place: int) -> Non
     assert ours == reference_ids(folder, card_pair(INSTRUCTION, query, document))
 
 
-def test_the_score_is_read_at_two_newlines_after_the_closed_thought(qwen: Path) -> None:
+def test_the_prompt_ends_with_two_newlines_after_the_think_block(qwen: Path) -> None:
     [prompt] = prompt_ids(qwen, RankRequest("q", ("d",)))
 
     assert prompt[-2:] == [151668, 271]
@@ -141,7 +141,7 @@ def test_ids_are_those_of_the_whole_string(
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(query=texts, document=texts, control=st.sampled_from(CONTROL))
-def test_a_control_token_from_outside_is_plain_text(
+def test_a_control_token_in_the_text_of_a_user_is_plain_text(
     folder: Path, query: str, document: str, control: str
 ) -> None:
     ids = set(reference(folder).added_tokens_decoder)
@@ -166,13 +166,13 @@ def test_a_control_token_keeps_its_characters(folder: Path) -> None:
     assert text.startswith(" a <|im_end|> <think> b<|im_end|>\n")
 
 
-def test_documents_of_one_request_share_one_head_object(folder: Path) -> None:
+def test_documents_of_one_request_share_one_prefix_object(folder: Path) -> None:
     prompts = encoder(folder).encode_blocking(RankRequest("q", ("a", "b", "c"))).prompts
 
     assert prompts[0].prefix is prompts[1].prefix is prompts[2].prefix
 
 
-def test_only_the_document_is_cut(folder: Path) -> None:
+def test_only_the_document_is_truncated(folder: Path) -> None:
     long = "word and more " * 500
     whole = encoder(folder).encode_blocking(RankRequest("q", (long, "short")))
     cut = encoder(folder, max_tokens=300).encode_blocking(RankRequest("q", (long, "short")))
@@ -203,7 +203,7 @@ def test_a_query_that_leaves_no_room_is_refused_with_the_numbers(folder: Path) -
     assert refusal.value.param == "query"
 
 
-def test_an_instruction_has_a_limit_of_its_own(folder: Path) -> None:
+def test_an_instruction_has_its_own_limit(folder: Path) -> None:
     with pytest.raises(InvalidRequest, match="the limit is 512"):
         encoder(folder).encode_blocking(RankRequest("q", ("d",), instruction="do this, " * 400))
 
@@ -218,7 +218,7 @@ def test_hostile_texts_are_encoded(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("limit", "overlap"), [(1, 0), (7, 0), (7, 3), (10, 9), (10, 50), (99, 0)])
-def test_chunks_cover_every_token_and_share_what_they_should(
+def test_chunks_cover_every_token_and_overlap_as_requested(
     folder: Path, limit: int, overlap: int
 ) -> None:
     text = " ".join(f"word{number}" for number in range(12))
@@ -243,7 +243,7 @@ def test_chunks_cover_every_token_and_share_what_they_should(
     assert len(encoded.prompts) == sum(encoded.chunks)
 
 
-def test_a_document_is_cut_at_its_start_when_asked_to(folder: Path) -> None:
+def test_a_document_is_truncated_at_its_start_with_side_left(folder: Path) -> None:
     whole = (
         encoder(folder).encode_blocking(RankRequest("q", ("one two three four",))).prompts[0].suffix
     )
@@ -255,7 +255,7 @@ def test_a_document_is_cut_at_its_start_when_asked_to(folder: Path) -> None:
     assert (cut.kept_tokens, cut.document_tokens) == ((2,), (4,))
 
 
-def test_documents_that_must_not_be_cut_are_refused_by_place_and_size(folder: Path) -> None:
+def test_documents_that_must_not_be_truncated_are_refused_by_index_and_size(folder: Path) -> None:
     ask = RankRequest("q", ("one", "one two three"), max_document_tokens=2, truncation="refuse")
 
     with pytest.raises(InvalidRequest, match=r"1 of 2 documents exceed 2 .*: documents\[1\] \(3\)"):
@@ -297,7 +297,7 @@ def _very_long(sort: str) -> str:
         *((sort, "left") for sort in ("words", "chinese", "digits")),
     ],
 )
-def test_of_a_very_long_document_what_is_read_are_the_tokens_of_the_whole(
+def test_the_encoded_part_of_a_very_long_document_has_the_tokens_of_the_whole(
     folder: Path, sort: str, side: Side
 ) -> None:
     text = _very_long(sort)
@@ -329,7 +329,7 @@ def test_chunks_of_a_very_long_document_are_those_of_the_whole(folder: Path) -> 
     assert encoded.kept_tokens == (1050,)
 
 
-def test_a_text_that_needs_many_characters_for_a_token_is_read_to_its_limit(qwen: Path) -> None:
+def test_a_text_with_many_characters_per_token_is_read_up_to_the_limit(qwen: Path) -> None:
     text = "word" + " " * 1_200_000  # Up to 128 of them are one token.
 
     encoded = encoder(qwen).encode_blocking(RankRequest("q", (text,)))
@@ -338,7 +338,7 @@ def test_a_text_that_needs_many_characters_for_a_token_is_read_to_its_limit(qwen
     assert not encoded.longer[0] or encoded.document_tokens[0] > encoded.kept_tokens[0]
 
 
-def test_thirty_megabytes_take_no_longer_than_what_can_be_read_of_them(folder: Path) -> None:
+def test_thirty_megabytes_take_only_the_time_of_the_part_that_is_read(folder: Path) -> None:
     began = time.process_time()
     encoded = encoder(folder).encode_blocking(RankRequest("q", ("gravity and time " * 1_800_000,)))
 
@@ -346,7 +346,7 @@ def test_thirty_megabytes_take_no_longer_than_what_can_be_read_of_them(folder: P
     assert encoded.longer == (True,)
 
 
-def test_a_very_long_query_or_instruction_is_refused_without_reading_all_of_it(qwen: Path) -> None:
+def test_a_very_long_query_or_instruction_is_refused_without_encoding_all_of_it(qwen: Path) -> None:
     long = "do this and " * 1_000_000
 
     with pytest.raises(InvalidRequest, match=r"tokens or more .*the limit is 8,192"):
@@ -365,7 +365,7 @@ def test_a_very_long_query_or_instruction_is_refused_without_reading_all_of_it(q
     side=st.sampled_from(["left", "right"]),
     chunks=st.one_of(st.none(), st.integers(1, 3)),
 )
-def test_a_request_never_has_fewer_tokens_than_its_length_says(
+def test_the_lower_bound_is_never_above_the_number_of_tokens(
     folder: Path,
     documents: list[str],
     limit: int | None,
@@ -380,7 +380,7 @@ def test_a_request_never_has_fewer_tokens_than_its_length_says(
     assert encoder(folder).min_tokens([ask]) <= price
 
 
-def test_the_lower_bound_takes_two_spellings_of_a_text_for_one(folder: Path) -> None:
+def test_the_lower_bound_counts_two_spellings_of_a_text_once(folder: Path) -> None:
     spellings = ("é" * 500, "e\u0301" * 500)
 
     both = encoder(folder).min_tokens([RankRequest("q", spellings)])
@@ -388,7 +388,7 @@ def test_the_lower_bound_takes_two_spellings_of_a_text_for_one(folder: Path) -> 
     assert both == max(encoder(folder).min_tokens([RankRequest("q", (one,))]) for one in spellings)
 
 
-def test_the_lower_bound_counts_what_documents_differ_in(folder: Path) -> None:
+def test_the_lower_bound_counts_different_documents(folder: Path) -> None:
     alike = RankRequest("q", ("the same",) * 50)
     different = RankRequest("q", tuple(f"{number} document" for number in range(50)))
     long = RankRequest("q", ("word and more " * 10_000,))
@@ -400,7 +400,7 @@ def test_the_lower_bound_counts_what_documents_differ_in(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["docs/*.md", "src/rankd/**/*.py", "configs/*.toml"])
-def test_the_guess_of_ordinary_texts_is_below_their_tokens_and_not_far(
+def test_the_estimate_of_ordinary_texts_is_below_their_tokens_and_above_half(
     qwen: Path, pattern: str
 ) -> None:
     texts = [file.read_text() for file in Path(__file__).parents[2].glob(pattern)]
@@ -421,7 +421,7 @@ def test_the_guess_of_ordinary_texts_is_below_their_tokens_and_not_far(
         "服务器一次只接受它能够处理的请求，其余的请求会被拒绝，并告知何时可以再试。",
     ],
 )
-def test_the_guess_is_below_the_tokens_in_other_languages_too(qwen: Path, text: str) -> None:
+def test_the_estimate_is_below_the_tokens_in_other_languages_too(qwen: Path, text: str) -> None:
     ask = RankRequest("q", (text * 5,))
 
     price = sum(map(len, encoder(qwen).encode_blocking(ask).prompts))
@@ -440,7 +440,7 @@ def test_the_guess_is_below_the_tokens_in_other_languages_too(qwen: Path, text: 
         {},
     ],
 )
-def test_the_guess_counts_every_chunk_and_what_they_share(qwen: Path, said: Any) -> None:
+def test_the_estimate_counts_every_chunk_and_its_overlap(qwen: Path, said: Any) -> None:
     files = [*(Path(__file__).parents[2] / "docs").glob("*.md")]
     ask = RankRequest("q", tuple(file.read_text() for file in files), **said)
 
@@ -460,9 +460,7 @@ WORDS = " ".join(f"word{number}" for number in range(6_000))
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_all_of_a_document_is_read_in_chunks_of_the_servers_length(
-    folder: Path, side: Side
-) -> None:
+def test_a_document_is_read_whole_in_chunks_of_the_default_size(folder: Path, side: Side) -> None:
     encoded = encoder(folder).encode_blocking(
         RankRequest("q", (WORDS, "short"), truncation="chunk", side=side)
     )
@@ -483,7 +481,9 @@ def test_a_document_that_fits_is_not_split(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("most", [7, 20, 40])
-def test_as_few_chunks_as_asked_for_are_as_long_as_it_takes(folder: Path, most: int) -> None:
+def test_chunks_grow_until_the_requested_number_covers_the_document(
+    folder: Path, most: int
+) -> None:
     ask = RankRequest("q", (WORDS,), truncation="chunk", max_chunks=most)
 
     encoded = encoder(folder).encode_blocking(ask)
@@ -493,7 +493,7 @@ def test_as_few_chunks_as_asked_for_are_as_long_as_it_takes(folder: Path, most: 
     assert max(counted(encoded, folder)) - min(counted(encoded, folder)) <= most + 64
 
 
-def test_what_chunks_leave_out_is_at_the_side_that_is_asked_for(folder: Path) -> None:
+def test_chunks_leave_out_tokens_on_the_requested_side(folder: Path) -> None:
     ask = RankRequest("q", (WORDS,), max_document_tokens=100, max_chunks=3)
     whole = encoder(folder, 40_000).encode_blocking(RankRequest("q", (WORDS,))).prompts[0].suffix
 
@@ -521,7 +521,7 @@ def test_what_chunks_leave_out_is_at_the_side_that_is_asked_for(folder: Path) ->
         ({"overlap": 10}, 6),
     ],
 )
-def test_what_an_ask_does_not_say_the_server_says(
+def test_the_policy_of_the_server_applies_unless_the_request_overrides_it(
     builtin: Path, ask: dict[str, Any], pieces: int
 ) -> None:
     server = open_encoder(
@@ -558,7 +558,7 @@ def test_chunks_are_counted_before_they_are_made(builtin: Path) -> None:
     assert time.process_time() - began < 10
 
 
-def test_chunks_of_a_text_without_end_are_not_all_encoded(builtin: Path) -> None:
+def test_chunks_of_a_very_long_text_are_not_all_encoded(builtin: Path) -> None:
     long = "gravity and time " * 1_800_000
 
     began = time.process_time()
@@ -571,7 +571,9 @@ def test_chunks_of_a_text_without_end_are_not_all_encoded(builtin: Path) -> None
 
 
 @pytest.mark.parametrize("query", ["why? " * 90, "why?" * 95])
-def test_a_query_of_more_than_half_is_refused_with_the_numbers(folder: Path, query: str) -> None:
+def test_a_query_of_more_than_half_a_prompt_is_refused_with_the_numbers(
+    folder: Path, query: str
+) -> None:
     small = encoder(folder, max_tokens=300)
     [ids] = small._plain.encode([query])
 
@@ -585,7 +587,7 @@ def test_a_query_of_more_than_half_is_refused_with_the_numbers(folder: Path, que
     )
 
 
-def test_a_query_of_half_is_read_whatever_the_instruction_takes(folder: Path) -> None:
+def test_a_query_of_half_a_prompt_is_accepted_with_any_instruction(folder: Path) -> None:
     half = " ".join(["why"] * 150)
     small = encoder(folder, max_tokens=300)
     assert len(small._plain.encode([half])[0]) == 150

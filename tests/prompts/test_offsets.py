@@ -78,7 +78,7 @@ def normalized(folder: Path, text: str) -> str:
     overlap=st.integers(0, 9),
     side=st.sampled_from(["left", "right"]),
 )
-def test_a_place_holds_what_was_read(
+def test_a_span_contains_what_was_read(
     folder: Path, text: str, limit: int, overlap: int, side: Side
 ) -> None:
     options = {"max_document_tokens": limit, "overlap": overlap, "side": side}
@@ -95,7 +95,7 @@ def test_a_place_holds_what_was_read(
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(text=texts, limit=st.integers(1, 9))
-def test_a_place_holds_no_more_than_that(qwen: Path, text: str, limit: int) -> None:
+def test_a_span_contains_nothing_else(qwen: Path, text: str, limit: int) -> None:
     text = unicodedata.normalize("NFC", text)
     if normalized(qwen, " " + text) != " " + text:
         return  # Two releases of Unicode.
@@ -108,7 +108,7 @@ def test_a_place_holds_no_more_than_that(qwen: Path, text: str, limit: int) -> N
         assert len(text[start:end].encode()) - (len(read) - lead) in range(7)
 
 
-def test_of_plain_words_a_place_is_exact(folder: Path) -> None:
+def test_spans_of_plain_words_are_exact(folder: Path) -> None:
     text = "The capital of China is Beijing. It lies in the north of the country."
 
     for (start, end), read in chunks_of(folder, text, truncation="chunk", max_document_tokens=4):
@@ -129,7 +129,7 @@ def test_an_emoji_that_two_chunks_divide_is_in_both(qwen: Path) -> None:
     assert all("🫠" in text[start:end] for (start, end), read in chunks if read in divided)
 
 
-def test_a_letter_that_is_composed_is_there_with_its_marks(folder: Path) -> None:
+def test_a_composed_letter_is_in_the_span_with_its_marks(folder: Path) -> None:
     text = "a\u0301\u0323" * 5  # Read as five letters with one mark each, and one composed to them.
 
     for (start, end), read in chunks_of(folder, text, truncation="chunk", max_document_tokens=1):
@@ -138,7 +138,7 @@ def test_a_letter_that_is_composed_is_there_with_its_marks(folder: Path) -> None
         assert read.decode("utf-8", "ignore") in normalized(folder, " " + text[start:end])
 
 
-def test_where_a_document_was_cut_is_told_too(folder: Path) -> None:
+def test_a_truncated_document_has_a_span_too(folder: Path) -> None:
     text = "one two three four five"
 
     [((start, end), _)] = chunks_of(folder, text, max_document_tokens=2)
@@ -150,13 +150,13 @@ def test_where_a_document_was_cut_is_told_too(folder: Path) -> None:
     assert whole == (0, len(text))
 
 
-def test_nobody_who_does_not_ask_is_told(folder: Path) -> None:
+def test_there_are_no_spans_without_details(folder: Path) -> None:
     assert encoder(folder).encode_blocking(RankRequest("q", ("a", "b"))).spans is None
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("sort", ["words", "composed", "blanks"])
-def test_in_a_text_of_which_only_one_end_is_encoded_places_are_those_of_the_whole(
+def test_spans_of_a_partially_encoded_text_are_those_of_the_whole(
     folder: Path, sort: str, side: Side
 ) -> None:
     chance = random.Random(7)
@@ -181,7 +181,7 @@ def test_in_a_text_of_which_only_one_end_is_encoded_places_are_those_of_the_whol
     assert (chunks[0][0].start == 0) if side == "right" else (chunks[-1][0].end == len(text))
 
 
-def test_a_run_of_blanks_that_was_cut_short_is_counted_whole(folder: Path) -> None:
+def test_a_shortened_run_of_blanks_counts_in_full(folder: Path) -> None:
     text = "first" + " " * 700_000 + "second" + "\n" * 500_000 + "third" + " " * 399_999 + "x"
     chunks = chunks_of(folder, text, truncation="chunk", max_document_tokens=2_000)
 
@@ -191,7 +191,7 @@ def test_a_run_of_blanks_that_was_cut_short_is_counted_whole(folder: Path) -> No
     assert text[chunks[-1][0].start : chunks[-1][0].end].endswith("x")
 
 
-def test_both_encoders_tell_the_same_places(folder: Path) -> None:
+def test_both_encoders_give_the_same_spans(folder: Path) -> None:
     spec = orjson.loads((folder / "tokenizer.json").read_bytes())
     text = "The Größe of e\u0301 in 北京 is 🙂 and the rest"
     fast, general = text_encoder(spec), GeneralEncoder(spec)
@@ -202,7 +202,7 @@ def test_both_encoders_tell_the_same_places(folder: Path) -> None:
     assert fast.character_spans(text, ids, parts) == general.character_spans(text, ids, parts)
 
 
-def test_ten_thousand_places_among_marks_take_no_time_worth_speaking_of(folder: Path) -> None:
+def test_thousands_of_spans_among_combining_marks_are_fast(folder: Path) -> None:
     hostile = "e\u0301 " * 50_000 + "a" + "\u0301\u0323" * 200_000 + "Å" * 100_000
     ask = RankRequest("q", (hostile,), max_document_tokens=60, max_chunks=9_000, details=True)
 

@@ -216,7 +216,7 @@ def test_no_document_holds_a_control_id_and_each_keeps_its_text(
 
 
 @pytest.mark.parametrize("general", [False, True], ids=["tiktoken", "tokenizers"])
-def test_no_query_and_no_instruction_holds_one_either(folder: Path, general: bool) -> None:
+def test_no_query_and_no_instruction_holds_a_control_id(folder: Path, general: bool) -> None:
     for attack in ATTACKS:
         ask = RankRequest(attack, (attack,), instruction=attack)
         [prompt] = encoder(folder, general=general).encode_blocking(ask).prompts
@@ -227,7 +227,7 @@ def test_no_query_and_no_instruction_holds_one_either(folder: Path, general: boo
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 8, 13])
-def test_no_cut_makes_one(folder: Path, side: Any, limit: int) -> None:
+def test_truncation_makes_no_control_id(folder: Path, side: Any, limit: int) -> None:
     ask = RankRequest("q", tuple(ATTACKS), max_document_tokens=limit, side=side)
     whole = encoder(folder).encode_blocking(RankRequest("q", tuple(ATTACKS)))
 
@@ -239,7 +239,7 @@ def test_no_cut_makes_one(folder: Path, side: Any, limit: int) -> None:
 
 
 @pytest.mark.parametrize(("limit", "overlap"), [(1, 0), (3, 1), (7, 6)])
-def test_no_piece_holds_one(folder: Path, limit: int, overlap: int) -> None:
+def test_no_chunk_holds_a_control_id(folder: Path, limit: int, overlap: int) -> None:
     ask = RankRequest(
         "q", tuple(ATTACKS), max_document_tokens=limit, max_chunks=10_000, overlap=overlap
     )
@@ -313,7 +313,7 @@ BODIES: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.parametrize("shape", BODIES)
-def test_what_reaches_the_engine_over_http_holds_none(
+def test_no_prompt_from_http_holds_a_control_id(
     served: tuple[TestClient, Recording], shape: str
 ) -> None:
     client, engine = served

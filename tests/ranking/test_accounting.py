@@ -138,7 +138,7 @@ def check_body(answer: Any, usage: dict[str, int], dialect: str) -> None:
 
 
 @each_dialect
-def test_each_dialect_counts_what_the_reference_counts(
+def test_each_dialect_counts_as_the_reference_tokenizer_does(
     client: TestClient, dialect: Dialect
 ) -> None:
     body = {name: value for name, value in example(dialect).items() if name not in ("top_n",)}
@@ -203,7 +203,7 @@ def _ask(query: str, documents: list[str]) -> RankRequest:
     return RankRequest(query, tuple(documents))
 
 
-def test_sums_of_answers_are_what_the_metrics_gained(client: TestClient) -> None:
+def test_the_usage_in_all_responses_adds_up_to_the_metrics(client: TestClient) -> None:
     dice = random.Random(6)
     pool = [_text(dice, 30) for _ in range(12)] + [_text(dice, 600) for _ in range(3)]
     assert any(pair("x", text) == LONGEST for text in pool)  # Some are cut.
@@ -236,7 +236,7 @@ def test_sums_of_answers_are_what_the_metrics_gained(client: TestClient) -> None
     assert expected["prompt_tokens"] - expected["cached_tokens"] > expected["computed_tokens"]
 
 
-def test_many_requests_in_one_say_what_all_of_them_used(client: TestClient) -> None:
+def test_a_batch_rerank_reports_the_usage_of_all_its_requests(client: TestClient) -> None:
     first = {"query": "many in one", "documents": ["Bread.", "Butter.", "Bread."]}
     parts: list[dict[str, Any]] = [
         first,
@@ -265,14 +265,14 @@ def test_many_requests_in_one_say_what_all_of_them_used(client: TestClient) -> N
     assert [one.split(": ")[0] for one in warnings] == ["requests[1]", "requests[3]"]
 
 
-def test_many_requests_of_which_none_is_answered_used_nothing(client: TestClient) -> None:
+def test_a_batch_rerank_without_results_reports_no_usage(client: TestClient) -> None:
     reply = client.post("/v1/batch_rerank", json={"queries": ["q"], "documents": []})
 
     assert set(told(reply.headers).values()) == {0}
     assert "x-rankd-below-threshold" not in reply.headers
 
 
-def test_a_document_in_chunks_counts_every_chunk_and_those_it_knew(client: TestClient) -> None:
+def test_a_document_in_chunks_counts_every_chunk_and_every_cached_chunk(client: TestClient) -> None:
     text = "one two three four five six seven eight nine ten eleven twelve"
     body = {"query": "chunks", "documents": [text], "max_tokens_per_doc": 5}
     empty = pair("chunks", "one") - count(" one")
@@ -322,7 +322,7 @@ def test_documents_longer_than_500_tokens_are_billed_as_several() -> None:
         runner.run(context.__aexit__(None, None, None))
 
 
-def test_what_is_not_scored_in_time_is_not_counted() -> None:
+def test_documents_that_are_not_scored_in_time_are_not_counted() -> None:
     encoder = open_encoder(
         locate(BUILTIN),
         max_tokens=LONGEST,
@@ -350,7 +350,7 @@ def test_what_is_not_scored_in_time_is_not_counted() -> None:
     assert gained == usage | {"computed_tokens": 2 * sum(sizes[:2])}
 
 
-def test_a_request_that_is_refused_counts_nothing(client: TestClient) -> None:
+def test_a_refused_request_counts_nothing(client: TestClient) -> None:
     before = counters(client)
 
     reply = client.post("/v1/rerank", json={"query": "q", "documents": []})
@@ -361,7 +361,7 @@ def test_a_request_that_is_refused_counts_nothing(client: TestClient) -> None:
     assert json.loads(reply.content)["error"]["param"] == "documents"
 
 
-def test_the_self_check_is_nobodys_use() -> None:
+def test_the_self_check_is_not_counted() -> None:
     async def gained() -> dict[str, int]:
         async with open_app(Settings(engine="native", device="cpu", threads=1)) as app:
             client = TestClient(app)

@@ -130,7 +130,7 @@ def numbers(answer: Any, *names: str) -> list[float]:
 
 
 @every_way
-def test_text_beats_preset_beats_alias_beats_key_beats_default(
+def test_the_instruction_comes_from_text_then_preset_then_alias_then_key_then_server(
     client: TestClient, path: str, body: Json
 ) -> None:
     texts = {"default": Settings().instruction, **PRESETS, "custom": CUSTOM}
@@ -165,7 +165,7 @@ def test_a_model_in_the_path_may_be_an_alias(client: TestClient, path: str) -> N
     assert numbers(by_path.json()) == numbers(by_text.json())
 
 
-def test_dashscopes_sdk_puts_it_among_the_parameters(client: TestClient) -> None:
+def test_dashscopes_sdk_can_send_preset_and_threshold_in_parameters(client: TestClient) -> None:
     path, body = "/dashscope/rerank", {"input": {"query": QUERY, "documents": ANIMALS}}
     whole = numbers(ask(client, path, body, preset="first").json())
 
@@ -184,7 +184,7 @@ def test_dashscopes_sdk_puts_it_among_the_parameters(client: TestClient) -> None
 
 
 @every_way
-def test_an_unknown_preset_is_a_400_that_lists_the_known(
+def test_an_unknown_preset_is_a_400_that_lists_the_known_ones(
     client: TestClient, path: str, body: Json
 ) -> None:
     for more in ({}, {"instruction": CUSTOM}):
@@ -199,12 +199,12 @@ def test_an_unknown_preset_is_a_400_that_lists_the_known(
         assert reply.json()["message"].startswith(said)
 
 
-def test_a_server_without_presets_says_so() -> None:
+def test_the_message_of_a_server_without_presets_says_so() -> None:
     with pytest.raises(InvalidRequest, match="'code' is not known; this server has only 'default'"):
         Profiles(Settings()).choose(preset="code")
 
 
-def test_the_answer_names_the_preset_that_the_server_chose(client: TestClient) -> None:
+def test_the_response_names_the_preset_that_the_server_chose(client: TestClient) -> None:
     def preset(key: str, **more: Any) -> Any:
         return ask(client, "/v1/rerank", BODY, key, **more).json()["meta"].get("preset")
 
@@ -217,7 +217,7 @@ def test_the_answer_names_the_preset_that_the_server_chose(client: TestClient) -
 
 
 @every_way
-def test_every_ranking_says_by_which_instruction_it_was_made(
+def test_every_ranking_has_a_header_with_its_instruction(
     client: TestClient, path: str, body: Json
 ) -> None:
     def said(key: str, **more: Any) -> str | None:
@@ -239,7 +239,7 @@ def test_every_ranking_says_by_which_instruction_it_was_made(
         assert said(key, **more) == f'preset="{name}", digest="{digests[name]}"'
 
 
-def test_the_name_of_a_preset_as_an_instruction_is_remarked_upon(client: TestClient) -> None:
+def test_the_name_of_a_preset_sent_as_an_instruction_is_a_warning(client: TestClient) -> None:
     reply = ask(client, "/v1/rerank", BODY, task="first")
 
     assert reply.json()["meta"]["warnings"] == [
@@ -272,7 +272,7 @@ def test_requests_are_counted_by_preset_and_never_by_text(client: TestClient) ->
     }
 
 
-def test_every_name_of_the_model_is_listed_and_understood(client: TestClient) -> None:
+def test_every_name_of_the_model_is_listed_and_accepted(client: TestClient) -> None:
     listed = client.get("/v1/models").json()["data"]
     single = client.get("/v1/models/house/last")
     reply = ask(client, "/v1/rerank", BODY, model="house/last").json()
@@ -368,7 +368,7 @@ def answer(client: TestClient, path: str = "/v1/rerank", **more: Any) -> Json:
         ({"preset": "lions", "score_threshold": 0}, 0.0),
     ],
 )
-def test_the_threshold_is_the_requests_the_aliass_or_that_of_the_instruction(
+def test_the_threshold_comes_from_request_then_alias_then_calibration(
     strict: TestClient, more: Json, threshold: float | None
 ) -> None:
     said = answer(strict, **more)
@@ -385,7 +385,9 @@ def test_the_threshold_is_the_requests_the_aliass_or_that_of_the_instruction(
     assert "warnings" not in whole["meta"]
 
 
-def test_what_the_configuration_leaves_out_is_said_in_every_dialect(strict: TestClient) -> None:
+def test_documents_left_out_by_configuration_are_a_warning_in_every_dialect(
+    strict: TestClient,
+) -> None:
     own = answer(strict)
     tei = strict.post("/tei/rerank", json={"query": QUERY, "texts": TEXTS})
 
@@ -399,7 +401,7 @@ def test_what_the_configuration_leaves_out_is_said_in_every_dialect(strict: Test
     assert len(tei.json()) == 1
 
 
-def test_answers_with_a_place_for_every_document_keep_them_all(strict: TestClient) -> None:
+def test_responses_with_one_score_per_document_keep_all_of_them(strict: TestClient) -> None:
     body = {"text_1": QUERY, "text_2": TEXTS}
 
     assert len(strict.post("/v1/score", json=body).json()["data"]) == 3
@@ -408,7 +410,7 @@ def test_answers_with_a_place_for_every_document_keep_them_all(strict: TestClien
         assert strict.post(path, json=asked | {"score_threshold": 5}).status_code == 200
 
 
-def test_a_batch_leaves_out_for_each_query(strict: TestClient) -> None:
+def test_a_batch_applies_the_threshold_to_each_query(strict: TestClient) -> None:
     body = {"queries": [QUERY, "Lions hunt at night"], "documents": TEXTS, "score_threshold": 0.5}
 
     reply = strict.post("/simple/batch_rerank", json=body)
@@ -420,7 +422,7 @@ def test_a_batch_leaves_out_for_each_query(strict: TestClient) -> None:
     assert reply.headers["x-rankd-below-threshold"] == "4"
 
 
-def test_what_is_left_out_is_counted(strict: TestClient) -> None:
+def test_documents_left_out_are_counted(strict: TestClient) -> None:
     def count() -> float:
         name = "rankd_below_threshold_documents_total"
         return counted(strict.get("/metrics").text, f"{name} ")[f"{name} "]
@@ -433,7 +435,7 @@ def test_what_is_left_out_is_counted(strict: TestClient) -> None:
     assert count() == before + 4
 
 
-def test_top_n_counts_what_a_threshold_lets_through(strict: TestClient) -> None:
+def test_top_n_applies_after_the_threshold(strict: TestClient) -> None:
     one = answer(strict, score_threshold=0, top_n=2)
     two = answer(strict, score_threshold=0.5, top_n=2)
 
@@ -442,7 +444,7 @@ def test_top_n_counts_what_a_threshold_lets_through(strict: TestClient) -> None:
     assert two["meta"]["below_threshold"] == 2
 
 
-def test_a_threshold_is_on_the_scale_of_the_answer(strict: TestClient) -> None:
+def test_the_threshold_of_a_request_is_on_the_scale_of_its_response(strict: TestClient) -> None:
     logits = numbers(answer(strict, score_threshold=-100, raw_scores=True)["results"])
 
     said = answer(strict, score_threshold=logits[1], raw_scores=True)
@@ -451,7 +453,7 @@ def test_a_threshold_is_on_the_scale_of_the_answer(strict: TestClient) -> None:
     assert said["meta"]["score_threshold"] == logits[1]
 
 
-def test_a_configured_threshold_is_of_the_score_though_the_answer_shows_logits(
+def test_a_configured_threshold_is_a_score_even_if_the_response_shows_logits(
     strict: TestClient,
 ) -> None:
     # One document has a score below, and a logit above 0.9.
@@ -492,7 +494,7 @@ def test_a_threshold_that_no_score_can_have_is_a_400(
 # Calibration.
 
 
-def test_a_probability_stands_beside_the_score_for_who_asks(strict: TestClient) -> None:
+def test_normalized_score_is_there_with_return_details(strict: TestClient) -> None:
     more: Json = {"preset": "lions", "score_threshold": 0}
     plain = answer(strict, **more)
     logits = numbers(answer(strict, **more | {"score_threshold": -100}, raw_scores=True)["results"])
@@ -506,7 +508,7 @@ def test_a_probability_stands_beside_the_score_for_who_asks(strict: TestClient) 
     assert not numbers(plain["results"], "normalized_score")
 
 
-def test_without_a_calibration_there_is_no_probability(strict: TestClient) -> None:
+def test_without_a_calibration_there_is_no_normalized_score(strict: TestClient) -> None:
     for more in ({}, {"preset": "odd"}, {"instruction": "Another."}):
         assert not numbers(answer(strict, return_details=True, **more), "normalized_score")
 
@@ -538,7 +540,7 @@ def fit(client: TestClient, path: str, body: Json, **more: Any) -> Any:
 OWN: Json = {"query": "word59", "documents": [LONG]}
 
 
-def test_an_alias_says_what_becomes_of_long_documents(fitting: TestClient) -> None:
+def test_an_alias_decides_what_happens_to_long_documents(fitting: TestClient) -> None:
     status, _, _ = fit(fitting, "/v1/rerank", OWN, model="refusing")
     _, cut, right = fit(fitting, "/v1/rerank", OWN, max_tokens_per_doc=20)
     _, left_cut, left = fit(fitting, "/v1/rerank", OWN, model="left")
@@ -566,9 +568,7 @@ def test_an_alias_says_what_becomes_of_long_documents(fitting: TestClient) -> No
         ("/cohere/v1/rerank", {"max_chunks_per_doc": 2}),
     ],
 )
-def test_what_a_request_says_itself_beats_its_alias(
-    fitting: TestClient, path: str, body: Json
-) -> None:
+def test_fields_of_a_request_override_its_alias(fitting: TestClient, path: str, body: Json) -> None:
     names = {"/tei/rerank": "texts", "/nim/v1/ranking": "passages"}
     query = "text_1" if "score" in path else "query"
     texts = "text_2" if "score" in path else names.get(path, "documents")
@@ -615,7 +615,7 @@ silent = pytest.mark.parametrize(
 
 @silent
 @pytest.mark.parametrize("alias", ["refusing", "left", "chunked", "overlapping"])
-def test_what_an_alias_says_holds_in_every_dialect_that_says_nothing(
+def test_an_alias_applies_in_every_dialect_unless_the_request_overrides_it(
     fitting: TestClient, path: str, body: Json, alias: str
 ) -> None:
     reply = fitting.post(path, json=of_one_long(body) | {"model": alias})
@@ -627,7 +627,7 @@ def test_what_an_alias_says_holds_in_every_dialect_that_says_nothing(
     assert warnings == told.headers.get("x-rankd-warnings", "")
 
 
-def test_a_field_that_a_dialect_does_not_have_says_nothing(fitting: TestClient) -> None:
+def test_a_field_that_a_dialect_does_not_know_overrides_nothing(fitting: TestClient) -> None:
     for more in ({"truncation": "cut"}, {"max_tokens_per_doc": 900}, {"max_doc_length": 900}):
         status, _, _ = fit(fitting, "/infinity/v1/rerank", OWN, model="refusing", **more)
         assert status == 400
@@ -652,14 +652,14 @@ def test_a_field_that_a_dialect_does_not_have_says_nothing(fitting: TestClient) 
         ),
     ],
 )
-def test_a_configuration_that_does_not_fit_the_model_ends_the_start(
+def test_a_configuration_that_does_not_fit_the_model_stops_the_start(
     settings: Json, said: str
 ) -> None:
     with pytest.raises(BadSettings, match=said), opened(**settings):
         pass
 
 
-def test_a_preset_for_a_key_that_nobody_has_is_logged(
+def test_a_preset_for_an_unknown_key_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     keys = tmp_path / "keys"
@@ -671,7 +671,7 @@ def test_a_preset_for_a_key_that_nobody_has_is_logged(
     assert "key_presets names 'acne', which no key has; did you mean acme?" in caplog.text
 
 
-def test_a_key_where_its_name_belongs_ends_the_start_and_is_not_shown(
+def test_a_key_in_place_of_its_name_stops_the_start_and_is_not_shown(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     settings: Json = {"api_keys": ["key-of-acme"], "key_presets": {"key-of-acme": "default"}}
@@ -682,7 +682,7 @@ def test_a_key_where_its_name_belongs_ends_the_start_and_is_not_shown(
     assert "key-of-acme" not in str(refusal.value) + caplog.text
 
 
-def test_the_instructions_that_ship_are_short_enough_and_understood() -> None:
+def test_the_shipped_instructions_are_accepted() -> None:
     settings = load({"engine": "fake"}, {}, Path("configs/instructions-qwen3.toml"))
 
     with opened(instructions=settings.instructions) as client:
