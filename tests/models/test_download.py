@@ -1,4 +1,4 @@
-"""A model that comes from a hub, here one on 127.0.0.1: progress, failures, Ctrl-C."""
+"""Downloads from a hub on 127.0.0.1: progress, failures, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.terminals import on_terminal
 
 @pytest.fixture
 def files(builtin: Path, tmp_path: Path) -> Path:
-    """A model's folder as a hub has it."""
+    """The files of a model on the hub."""
     folder = tmp_path / "files"
     folder.mkdir()
     for file in builtin.iterdir():
@@ -42,7 +42,7 @@ def test_a_terminal_shows_the_progress_and_remaining_time_of_a_download(
     size = sum(file.stat().st_size for file in files.iterdir()) / 1e6
     assert f"downloading {MODEL}: " in shown.raw
     assert f" of {size:.1f} MB, some seconds left, then it is loaded" in shown.raw
-    # When it is done, nothing of it stays.
+    # At the end the progress line is erased.
     assert "downloading" not in shown.text
     assert "This set-up gives right scores." in shown.text
 
@@ -59,7 +59,7 @@ def test_the_log_has_a_line_for_each_step(files: Path, tmp_path: Path) -> None:
     assert steps[:2] == [f"looking for {MODEL} on the hub", f"downloading {MODEL}"]
     assert f"loading {MODEL}" in steps
     assert "\x1b" not in ended.stderr
-    assert "it/s" not in ended.stderr  # No bar of the hub's own.
+    assert "it/s" not in ended.stderr  # The hub's client draws no bar of its own.
 
 
 def test_ctrl_c_stops_a_download_at_once(files: Path, tmp_path: Path) -> None:

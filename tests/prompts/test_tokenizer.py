@@ -1,4 +1,4 @@
-"""Which tokenizers are taken as plain byte-pair encodings, and that the others agree."""
+"""Which tokenizers run on tiktoken, and that both encoders agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The header `rankd`: what scores were made by."""
+"""The header `rankd`: what scores were computed with."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def test_every_ranking_has_the_same_provenance_as_the_version_endpoint(
 ) -> None:
     reply = client.post(home(dialect), json=example(dialect))
 
-    said = parsed(reply.headers["rankd"])
-    assert said == client.get("/version").json()
-    assert (said["engine"], said["model"], said["deterministic"]) == ("fake", "builtin", True)
-    assert said["version"] == __version__
-    assert re.fullmatch("[0-9a-f]{12}", str(said["template"]))
+    fields = parsed(reply.headers["rankd"])
+    assert fields == client.get("/version").json()
+    assert (fields["engine"], fields["model"], fields["deterministic"]) == ("fake", "builtin", True)
+    assert fields["version"] == __version__
+    assert re.fullmatch("[0-9a-f]{12}", str(fields["template"]))
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ def test_the_metrics_have_a_provenance_and_info_has_none(client: TestClient) -> 
         for line in client.get("/metrics").text.splitlines()
         if line.startswith("rankd_served_info{")
     ]
-    said = dict(re.findall(r'(\w+)="([^"]*)"', line))
+    fields = dict(re.findall(r'(\w+)="([^"]*)"', line))
     version = client.get("/version").json()
-    assert said == version | {"deterministic": str(version["deterministic"]).lower()}
+    assert fields == version | {"deterministic": str(version["deterministic"]).lower()}
 
 
 @pytest.mark.parametrize("name", ["plain", 'a "b" \\c', "模型 50%", "é", "tab\there", "\x7f"])
@@ -79,8 +79,8 @@ def test_any_model_name_makes_a_valid_structured_field(name: str) -> None:
 
 
 def _template(folder: Path, **more: Any) -> str:
-    said = {"max_tokens": 8192, "instruction": "Judge", "max_instruction_tokens": 512, **more}
-    return open_encoder(Checkpoint(folder, "test", {}), **said).template
+    fields = {"max_tokens": 8192, "instruction": "Judge", "max_instruction_tokens": 512, **more}
+    return open_encoder(Checkpoint(folder, "test", {}), **fields).template
 
 
 def test_the_template_digest_depends_on_the_prompt_only(qwen: Path) -> None:
