@@ -40,6 +40,11 @@ texts = st.one_of(
 )
 
 
+@pytest.fixture(params=["qwen", "builtin"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    return Path(request.getfixturevalue(request.param))
+
+
 @cache
 def encoder(folder: Path, max_tokens: int = 8192) -> PromptEncoder:
     return open_encoder(
@@ -48,11 +53,6 @@ def encoder(folder: Path, max_tokens: int = 8192) -> PromptEncoder:
         instruction="i",
         max_instruction_tokens=512,
     )
-
-
-@pytest.fixture(params=["qwen", "builtin"])
-def folder(request: pytest.FixtureRequest) -> Path:
-    return Path(request.getfixturevalue(request.param))
 
 
 def chunks_of(folder: Path, text: str, **fields: Any) -> list[tuple[Span, bytes]]:

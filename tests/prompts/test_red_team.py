@@ -57,6 +57,11 @@ BRACKETS = [
 ]
 
 
+@pytest.fixture(params=["qwen", "builtin"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    return Path(request.getfixturevalue(request.param))
+
+
 def attacks() -> list[str]:
     every: list[str] = [*CONTROL, *MASQUERADES]
     for token in CONTROL:
@@ -182,11 +187,6 @@ def between(prompt: Prompt, folder: Path) -> tuple[tuple[int, ...], tuple[int, .
     assert prompt.prefix[: len(prefix)] == prefix
     assert prompt.suffix[len(prompt.suffix) - len(suffix) :] == suffix
     return prompt.prefix[len(prefix) :], prompt.suffix[: len(prompt.suffix) - len(suffix)]
-
-
-@pytest.fixture(params=["qwen", "builtin"])
-def folder(request: pytest.FixtureRequest) -> Path:
-    return Path(request.getfixturevalue(request.param))
 
 
 def test_there_are_enough_attacks(folder: Path) -> None:
