@@ -120,10 +120,10 @@ def test_an_unknown_preset_is_a_400_that_lists_the_known_ones(
         )
 
         assert reply.status_code == 400
-        said = (
+        expected = (
             "preset 'frist' is not known; did you mean first?; this server has default, first, last"
         )
-        assert reply.json()["message"].startswith(said)
+        assert reply.json()["message"].startswith(expected)
 
 
 def test_the_message_of_a_server_without_presets_says_so() -> None:
