@@ -1,33 +1,34 @@
-"""Everything that can go wrong, drawn before it is written.
+"""Every error of rankd, its HTTP status or its exit code.
 
-    RankError                     answers a request
-    ├── InvalidRequest      400   the caller can mend it
-    │   ├── Unauthorized    401   ... by sending a key
-    │   ├── NotFound        404   ... no such path
-    │   ├── UnknownModel    404   ... by naming a model that is served
-    │   ├── WrongMethod     405   ... by another method
-    │   ├── PoisonRequest   400   ... by not sending it again: it ended the engine, twice
-    │   ├── ReadTimeout     408   ... by sending sooner
-    │   ├── TooLarge        413   ... by sending less
-    │   ├── HeadTooLarge    431   ... by sending fewer or shorter headers
-    │   └── UnsupportedMedia 415  ... by sending it plain
-    ├── Overloaded          429   try again later
-    ├── ClientGone          499   nobody is listening any more
-    ├── InternalError       500   a bug of ours
-    ├── EngineDown          503   this server cannot score any more
-    │   └── EngineRestarting 503  ... but soon again
-    │       └── EngineDied  503   ... and had this batch when it died
-    ├── ShuttingDown        503   it ends; another may answer
-    ├── StorageDown         503   the disk is full, or does not take what it should keep
-    └── DeadlineExceeded    504   not ready in the time the caller gave
-    SetupError                    ends the start, with a sentence and no traceback
-    ├── BadSettings
-    ├── BadModel
-    ├── PortTaken
-    └── SelfCheckFailed
+    RankError                          a request fails; becomes an HTTP response
+    ├── InvalidRequest            400  the client can correct the request:
+    │   ├── AuthenticationFailed  401  ... send a valid key
+    │   ├── NotFound              404  ... the path does not exist
+    │   ├── UnknownModel          404  ... name a model that is served
+    │   ├── WrongMethod           405  ... use another HTTP method
+    │   ├── PoisonRequest         400  ... do not send it again: it crashed the engine twice
+    │   ├── ReadTimeout           408  ... send the body faster
+    │   ├── TooLarge              413  ... send less
+    │   ├── HeadersTooLarge       431  ... send fewer or shorter headers
+    │   └── UnsupportedMedia      415  ... send JSON, not compressed
+    ├── TooManyRequests           429  try again after `retry_after` seconds
+    ├── ClientGone                499  the client disconnected
+    ├── InternalError             500  a bug in rankd
+    ├── EngineDown                503  the engine cannot score and will not be restarted
+    │   └── EngineRestarting      503  the engine is being restarted
+    │       └── EngineDied        503  ... and had this batch when it crashed
+    ├── ShuttingDown              503  the server is stopping; another server may answer
+    ├── StorageDown               503  files of batch jobs cannot be written: disk full or failing
+    └── DeadlineExceeded          504  not everything was scored within the request's timeout
+    SetupError                         the server cannot start; one message, no traceback
+    ├── BadSettings          exit 2
+    ├── BadModel             exit 3
+    ├── PortTaken            exit 4
+    └── SelfCheckFailed      exit 5
 
-A class fixes the status and the code; who raises it writes the sentence, with the
-numbers in it. Errors rise untouched until a dialect puts on its company's envelope.
+The class fixes status and code. The code that raises an error writes the message, with the
+value and the limit in it. Errors are not wrapped on their way up; a dialect renders them in
+its vendor's format.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-# An engine that is not started again ends the server, so that whoever started it starts it again.
+# Exit code when the engine is not restarted any more, so that a supervisor restarts the server.
 ENGINE_DIED = 6
 
-# What a shell reports of a command that Ctrl-C ended.
+# Exit code of a command that Ctrl-C ended, as shells report it: 128 + SIGINT.
 INTERRUPTED = 130
 
-# What a command ends with, for scripts and supervisors.
+# Exit codes of commands, for scripts and supervisors.
 EXIT_CODES: Mapping[int, str] = {
     0: "done",
     1: "failed",
@@ -55,10 +56,15 @@ EXIT_CODES: Mapping[int, str] = {
 
 
 class RankError(Exception):
-    """A request that cannot be answered as it was meant.
+    """A request failed.
 
     Attributes:
-        retry_after: seconds after which it may be answered; None when waiting is no use.
+        status: HTTP status.
+        kind: the error's type in OpenAI's format.
+        code: identifies the error for programs.
+        message: for people; what was wrong, the value, the limit, the next step.
+        param: the request field that is wrong; None if no single field is.
+        retry_after: seconds to wait before a retry; None if a retry is pointless.
     """
 
     status: ClassVar[int] = 500
@@ -105,10 +111,10 @@ class ReadTimeout(InvalidRequest):
 
 
 class PoisonRequest(InvalidRequest):
-    """It ended the engine twice, the second time when nothing else ran.
+    """The request crashed the engine twice, the second time while it ran alone.
 
-    A 400 although the fault is ours: clients repeat a 5xx by themselves, and each
-    repetition would end the engine again for everyone.
+    The status is 400 although the bug is not the client's: clients retry a 5xx
+    automatically, and each retry would crash the engine for everyone else.
     """
 
     code = "poison_request"
@@ -147,17 +153,17 @@ class InternalError(RankError):
 
 
 class EngineDown(RankError):
-    """The engine cannot answer this call or any other."""
+    """The engine cannot score this request or any later one."""
 
     status = 503
     kind = "service_unavailable_error"
     code = "engine_down"
-    # Whoever started the server starts it again; a large model loads for longer.
+    # A supervisor restarts the server; a large model takes longer than this to load.
     retry_after = 5
 
 
 class EngineRestarting(EngineDown):
-    """The engine is away but is being started again: worth trying again."""
+    """The engine crashed and is being restarted; a retry will succeed."""
 
     retry_after = 1
 
@@ -170,26 +176,26 @@ class ShuttingDown(RankError):
     status = 503
     kind = "service_unavailable_error"
     code = "shutting_down"
-    # Behind a balancer another server answers at once; alone, a new one is soon there.
+    # A load balancer sends the retry to another server; a single server is back soon.
     retry_after = 2
 
 
 class StorageDown(RankError):
-    """Files of batch jobs cannot be kept."""
+    """Files of batch jobs cannot be written."""
 
     status = 503
     kind = "service_unavailable_error"
     code = "storage_down"
-    # An operator has to make room.
+    # An operator has to free disk space.
     retry_after = 60
 
 
 class DeadlineExceeded(RankError):
-    """The time is over, and this much was done.
+    """The deadline passed before everything was scored.
 
     Attributes:
-        logits: of each prompt, or of each document, in their order; None where it was
-            not scored.
+        logits: one for each prompt (engines) or document (ranker), in input order; None
+            where it was not scored.
     """
 
     status = 504
@@ -203,7 +209,7 @@ class DeadlineExceeded(RankError):
 
 
 class SetupError(Exception):
-    """The server cannot start; its text is the whole message an operator sees."""
+    """The server cannot start. The text is the whole message that an operator sees."""
 
     exit_code: ClassVar[int] = 1
 

@@ -67,7 +67,7 @@ async def test_a_line_gets_the_same_answer_as_a_request_with_its_key_also_after_
         client = Client(app.app, key)
         gate_engine(app, free=1)
         job = await client.start_job([line(str(n), **body) for n, body in enumerate(bodies())])
-        await client.wait_until(job["id"], lambda job: job["request_counts"]["completed"] == 1)
+        await client.wait_until(job["id"], lambda job: job["request_counts"]["completed"] >= 1)
     async with open_client(tmp_path / "jobs", **settings) as app:
         client = Client(app.app, key)
         done = await client.wait_until_ended(job["id"])

@@ -1,4 +1,4 @@
-"""The model that ships with rankd: what its card promises, checked through the real engine."""
+"""The built-in model: what its card promises, through the real engine."""
 
 from __future__ import annotations
 
@@ -26,69 +26,75 @@ TRIPLES = [
 ]
 
 
-async def judge() -> tuple[list[self_check.Outcome], list[list[float]], list[list[float]]]:
-    """Known pairs, logits of each triple, and of each query against others' documents."""
+async def score_everything() -> tuple[
+    list[self_check.Outcome], list[list[float]], list[list[float]]
+]:
+    """Outcomes of the known pairs; logits of each triple, and of unrelated documents."""
     async with open_ranker(Settings(self_check="off")) as (_, ranker):
         outcomes = await self_check.score_known_pairs(ranker)
         triples = await logits(
             ranker, [RankRequest(row["query"], (row["right"], *row["wrong"])) for row in TRIPLES]
         )
-        strangers = await logits(
+        unrelated = await logits(
             ranker,
             [
-                RankRequest(row["query"], tuple(strange(place, step) for step in (7, 13, 29)))
-                for place, row in enumerate(TRIPLES)
+                RankRequest(
+                    row["query"], tuple(unrelated_document(index, step) for step in (7, 13, 29))
+                )
+                for index, row in enumerate(TRIPLES)
             ],
         )
-    return outcomes, triples, strangers
+    return outcomes, triples, unrelated
 
 
-async def logits(ranker: Ranker, asks: list[RankRequest]) -> list[list[float]]:
-    return [[result.logit for result in one] for one in await ranker.rank_all(asks)]
+async def logits(ranker: Ranker, requests: list[RankRequest]) -> list[list[float]]:
+    return [[result.logit for result in group] for group in await ranker.rank_all(requests)]
 
 
-def strange(place: int, step: int) -> str:
-    """Another query's right document."""
-    document: str = TRIPLES[(place + step) % len(TRIPLES)]["right"]
+def unrelated_document(index: int, step: int) -> str:
+    """The right document of another query."""
+    document: str = TRIPLES[(index + step) % len(TRIPLES)]["right"]
     return document
 
 
 @pytest.fixture(scope="module")
-def judged() -> tuple[list[self_check.Outcome], list[list[float]], list[list[float]]]:
-    return asyncio.run(judge())
+def scored() -> tuple[list[self_check.Outcome], list[list[float]], list[list[float]]]:
+    return asyncio.run(score_everything())
 
 
-def test_the_known_pairs_are_right_with_room_to_spare(judged: Any) -> None:
-    for outcome in judged[0]:
+def test_the_known_pairs_pass_with_twice_the_margin(scored: Any) -> None:
+    assert scored[0]
+    for outcome in scored[0]:
         assert outcome.problem is None
         assert outcome.right - outcome.wrong > 2 * self_check.LEAST_MARGIN
 
 
-def test_four_of_five_unseen_triples_are_right(judged: Any) -> None:
-    right = sum(scores[0] > max(scores[1:]) for scores in judged[1])
+def test_four_of_five_unseen_triples_are_right(scored: Any) -> None:
+    right = sum(scores[0] > max(scores[1:]) for scores in scored[1])
 
     assert len(TRIPLES) >= 40
     assert {row["lang"] for row in TRIPLES} == {"en", "zh"}
     assert right / len(TRIPLES) >= 0.8
 
 
-def test_strangers_stay_below_one_half(judged: Any) -> None:
-    strangers = [logit for scores in judged[2] for logit in scores]
+def test_nine_of_ten_unrelated_documents_score_below_one_half(scored: Any) -> None:
+    unrelated = [logit for scores in scored[2] for logit in scores]
 
-    assert sum(logit < 0 for logit in strangers) / len(strangers) >= 0.9
+    assert sum(logit < 0 for logit in unrelated) / len(unrelated) >= 0.9
 
 
-def test_it_is_small(builtin: Path) -> None:
+def test_the_model_is_smaller_than_12_megabytes(builtin: Path) -> None:
     assert sum(file.stat().st_size for file in builtin.iterdir() if file.is_file()) < 12_000_000
 
 
-def test_transformers_computes_the_same_logits(builtin: Path) -> None:
+@pytest.mark.anyio
+async def test_transformers_computes_the_same_logits(builtin: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(builtin)
     model = AutoModelForCausalLM.from_pretrained(builtin, dtype=torch.float32).eval()
     yes, no = (tokenizer.convert_tokens_to_ids(word) for word in ("yes", "no"))
-    asks = [RankRequest(row["query"], (row["right"],)) for row in TRIPLES[::6]]
+    requests = [RankRequest(row["query"], (row["right"],)) for row in TRIPLES[::6]]
 
-    ours, prompts = asyncio.run(scored(asks))
+    ours, prompts = await logits_and_prompts(requests)
 
     for logit, prompt in zip(ours, prompts, strict=True):
         with torch.inference_mode():
@@ -96,13 +102,17 @@ def test_transformers_computes_the_same_logits(builtin: Path) -> None:
         assert math.isclose(logit, float(row[yes] - row[no]), abs_tol=1e-4)
 
 
-async def scored(asks: list[RankRequest]) -> tuple[list[float], list[Prompt]]:
+async def logits_and_prompts(requests: list[RankRequest]) -> tuple[list[float], list[Prompt]]:
     async with open_ranker(Settings(self_check="off")) as (_, ranker):
-        encoded = [prompt for ask in asks for prompt in ranker.encoder.encode_blocking(ask).prompts]
-        return [one for [one] in await logits(ranker, asks)], encoded
+        encoded = [
+            prompt
+            for request in requests
+            for prompt in ranker.encoder.encode_blocking(request).prompts
+        ]
+        return [logit for [logit] in await logits(ranker, requests)], encoded
 
 
-def test_the_card_is_there_and_names_the_licence(builtin: Path) -> None:
+def test_the_model_card_names_the_licence_and_the_baselines(builtin: Path) -> None:
     card = (builtin / "README.md").read_text(encoding="utf-8")
 
     assert "Apache-2.0" in card

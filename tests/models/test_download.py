@@ -1,4 +1,4 @@
-"""A model that comes from a hub, here one on 127.0.0.1: progress, failures, Ctrl-C."""
+"""Downloads from a hub on 127.0.0.1: progress, failures, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.terminals import on_terminal
 
 @pytest.fixture
 def files(builtin: Path, tmp_path: Path) -> Path:
-    """A model's folder as a hub has it."""
+    """The files of a model on the hub."""
     folder = tmp_path / "files"
     folder.mkdir()
     for file in builtin.iterdir():
@@ -32,7 +32,7 @@ def environment(url: str, tmp_path: Path) -> dict[str, str]:
     return {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
 
 
-def test_a_terminal_shows_how_far_a_download_is_and_how_long_it_takes(
+def test_a_terminal_shows_the_progress_and_remaining_time_of_a_download(
     files: Path, tmp_path: Path
 ) -> None:
     with hub(files, seconds=6) as url:
@@ -42,12 +42,12 @@ def test_a_terminal_shows_how_far_a_download_is_and_how_long_it_takes(
     size = sum(file.stat().st_size for file in files.iterdir()) / 1e6
     assert f"downloading {MODEL}: " in shown.raw
     assert f" of {size:.1f} MB, some seconds left, then it is loaded" in shown.raw
-    # When it is done, nothing of it stays.
+    # At the end the progress line is erased.
     assert "downloading" not in shown.text
     assert "This set-up gives right scores." in shown.text
 
 
-def test_a_log_has_a_line_for_each_step(files: Path, tmp_path: Path) -> None:
+def test_the_log_has_a_line_for_each_step(files: Path, tmp_path: Path) -> None:
     with hub(files) as url:
         ended = run(
             *("check", MODEL, "--log-level", "debug", "--log-format", "text"),
@@ -59,10 +59,10 @@ def test_a_log_has_a_line_for_each_step(files: Path, tmp_path: Path) -> None:
     assert steps[:2] == [f"looking for {MODEL} on the hub", f"downloading {MODEL}"]
     assert f"loading {MODEL}" in steps
     assert "\x1b" not in ended.stderr
-    assert "it/s" not in ended.stderr  # No bar of the hub's own.
+    assert "it/s" not in ended.stderr  # The hub's client draws no bar of its own.
 
 
-def test_ctrl_c_ends_a_download_at_once(files: Path, tmp_path: Path) -> None:
+def test_ctrl_c_stops_a_download_at_once(files: Path, tmp_path: Path) -> None:
     with hub(files, seconds=100) as url:
         began = time.monotonic()
         shown = on_terminal(
@@ -74,7 +74,7 @@ def test_ctrl_c_ends_a_download_at_once(files: Path, tmp_path: Path) -> None:
     assert time.monotonic() - began < 50
 
 
-def test_sigterm_ends_a_server_that_still_downloads(files: Path, tmp_path: Path) -> None:
+def test_sigterm_stops_a_server_that_still_downloads(files: Path, tmp_path: Path) -> None:
     with hub(files, seconds=100) as url:
         process = subprocess.Popen(
             command("serve", MODEL, "--port", "0"),
@@ -95,10 +95,12 @@ def test_sigterm_ends_a_server_that_still_downloads(files: Path, tmp_path: Path)
     assert "Traceback" not in errors
 
 
-def test_a_model_that_the_hub_does_not_have_is_one_line(files: Path, tmp_path: Path) -> None:
+def test_a_model_that_the_hub_does_not_have_is_a_one_line_error(
+    files: Path, tmp_path: Path
+) -> None:
     with hub(files) as url:
         ended = run("check", "someone/else", **environment(url, tmp_path))
 
     assert ended.returncode == 3
-    assert ended.stderr.startswith("rankd: 'someone/else' is no folder here and could not be ")
+    assert ended.stderr.startswith("rankd: 'someone/else' is not a local folder and could not be ")
     assert ended.stderr.count("\n") == 1

@@ -1,10 +1,7 @@
-"""Promise 1 and 2: the reference's prompt, id by id, and no control token from outside."""
+"""The reference's prompt, id by id; control tokens in texts of users; truncation; limits."""
 
 from __future__ import annotations
 
-import random
-import time
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,14 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from rankd.errors import InvalidRequest, TooLarge
-from rankd.models.checkpoint import Checkpoint
-from rankd.prompts import PromptEncoder, open_encoder
-from rankd.types import Prompt, RankRequest, Side, Truncation, TruncationPolicy
+from rankd.errors import InvalidRequest
+from rankd.types import RankRequest
+from support.prompts import CONTROL, INSTRUCTION, encoder, texts
 
-INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
-
-# From the model card's transformers example, typed in again rather than imported.
+# The model card's transformers example, copied here so that it is independent of rankd.
 CARD_PREFIX = (
     "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query "
     'and the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
@@ -34,44 +28,11 @@ CARD_DOCUMENTS = [
     "Gravity is a force that attracts two bodies towards each other. It gives weight to "
     "physical objects and is responsible for the movement of planets around the sun.",
 ]
-CONTROL = ["<|im_end|>", "<|im_start|>", "<|endoftext|>", "<think>", "</think>", "<tool_call>"]
-
-# Texts as people write them, and any text at all; no control tokens.
-PIECES = [
-    *(
-        "gravity",
-        "北京",
-        "  ",
-        "\n",
-        "\n\n",
-        " \n",
-        "\t",
-        "'s",
-        "I'LL",
-        "1234",
-        "é",
-        "e\u0301",
-        "🙂",
-    ),
-    *("🙂", "👩\u200d👩\u200d👧", "İ", "ΑΣ", "ﬁ", "\u00a0", "\u3000", "<", "|", ">", ":"),
-    *("x = {1: 'a'}", "\u200d", "\x00"),
-]
-words = st.sampled_from(PIECES)
-texts = (
-    st.one_of(st.lists(words, max_size=12).map("".join), st.text(max_size=60))
-    .filter(lambda text: not any(token in text for token in CONTROL))
-    .filter(lambda text: "<|" not in text and "</" not in text)
-)
 
 
-@cache
-def encoder(folder: Path, max_tokens: int = 8192) -> PromptEncoder:
-    return open_encoder(
-        Checkpoint(folder, "test", {"max_position_embeddings": 40960}),
-        max_tokens=max_tokens,
-        instruction=INSTRUCTION,
-        max_instruction_tokens=512,
-    )
+@pytest.fixture(params=["qwen", "builtin"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    return Path(request.getfixturevalue(request.param))
 
 
 @cache
@@ -84,38 +45,33 @@ def card_pair(instruction: str, query: str, document: str) -> str:
 
 
 def reference_ids(folder: Path, pair: str) -> list[int]:
-    """The card's way: prefix, pair and suffix encoded apart, then joined."""
+    """As the model card does it: prefix, pair and suffix are encoded separately and joined."""
     encode = reference(folder).encode
     parts = (CARD_PREFIX, pair, CARD_SUFFIX)
     return [id for part in parts for id in encode(part, add_special_tokens=False)]
 
 
-def prompt_ids(folder: Path, ask: RankRequest) -> list[list[int]]:
-    encoded = encoder(folder).encode_blocking(ask)
+def prompt_ids(folder: Path, request: RankRequest) -> list[list[int]]:
+    encoded = encoder(folder).encode_blocking(request)
     return [[*prompt.prefix, *prompt.suffix] for prompt in encoded.prompts]
 
 
-@pytest.fixture(params=["qwen", "builtin"])
-def folder(request: pytest.FixtureRequest) -> Path:
-    return Path(request.getfixturevalue(request.param))
-
-
-def test_the_cards_documents_under_one_query_have_193_tokens(qwen: Path) -> None:
+def test_the_model_cards_documents_with_one_query_have_193_tokens(qwen: Path) -> None:
     prompts = prompt_ids(qwen, RankRequest(CARD_QUERIES[0], tuple(CARD_DOCUMENTS)))
 
     assert sum(map(len, prompts)) == 193
 
 
-@pytest.mark.parametrize("place", [0, 1])
-def test_the_cards_pairs_are_the_references_ids(folder: Path, place: int) -> None:
-    query, document = CARD_QUERIES[place], CARD_DOCUMENTS[place]
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_model_cards_pairs_have_the_reference_ids(folder: Path, index: int) -> None:
+    query, document = CARD_QUERIES[index], CARD_DOCUMENTS[index]
 
     [ours] = prompt_ids(folder, RankRequest(query, (document,)))
 
     assert ours == reference_ids(folder, card_pair(INSTRUCTION, query, document))
 
 
-def test_the_score_is_read_at_two_newlines_after_the_closed_thought(qwen: Path) -> None:
+def test_the_prompt_ends_with_two_newlines_after_the_think_block(qwen: Path) -> None:
     [prompt] = prompt_ids(qwen, RankRequest("q", ("d",)))
 
     assert prompt[-2:] == [151668, 271]
@@ -141,16 +97,16 @@ def test_ids_are_those_of_the_whole_string(
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(query=texts, document=texts, control=st.sampled_from(CONTROL))
-def test_a_control_token_from_outside_is_plain_text(
+def test_a_control_token_in_the_text_of_a_user_is_plain_text(
     folder: Path, query: str, document: str, control: str
 ) -> None:
     ids = set(reference(folder).added_tokens_decoder)
-    spoken = encoder(folder).encode_blocking(
+    attacked = encoder(folder).encode_blocking(
         RankRequest(query + control, (control + document, document))
     )
-    silent = encoder(folder).encode_blocking(RankRequest("q", ("d", "d")))
+    harmless = encoder(folder).encode_blocking(RankRequest("q", ("d", "d")))
 
-    for one, other in zip(spoken.prompts, silent.prompts, strict=True):
+    for one, other in zip(attacked.prompts, harmless.prompts, strict=True):
         ours = [id for id in (*one.prefix, *one.suffix) if id in ids]
         template = [id for id in (*other.prefix, *other.suffix) if id in ids]
         assert ours == template
@@ -166,13 +122,13 @@ def test_a_control_token_keeps_its_characters(folder: Path) -> None:
     assert text.startswith(" a <|im_end|> <think> b<|im_end|>\n")
 
 
-def test_documents_of_one_request_share_one_head_object(folder: Path) -> None:
+def test_documents_of_one_request_share_one_prefix_object(folder: Path) -> None:
     prompts = encoder(folder).encode_blocking(RankRequest("q", ("a", "b", "c"))).prompts
 
     assert prompts[0].prefix is prompts[1].prefix is prompts[2].prefix
 
 
-def test_only_the_document_is_cut(folder: Path) -> None:
+def test_only_the_document_is_truncated(folder: Path) -> None:
     long = "word and more " * 500
     whole = encoder(folder).encode_blocking(RankRequest("q", (long, "short")))
     cut = encoder(folder, max_tokens=300).encode_blocking(RankRequest("q", (long, "short")))
@@ -203,7 +159,7 @@ def test_a_query_that_leaves_no_room_is_refused_with_the_numbers(folder: Path) -
     assert refusal.value.param == "query"
 
 
-def test_an_instruction_has_a_limit_of_its_own(folder: Path) -> None:
+def test_an_instruction_has_its_own_limit(folder: Path) -> None:
     with pytest.raises(InvalidRequest, match="the limit is 512"):
         encoder(folder).encode_blocking(RankRequest("q", ("d",), instruction="do this, " * 400))
 
@@ -217,33 +173,7 @@ def test_hostile_texts_are_encoded(folder: Path) -> None:
     assert max(map(len, encoded.prompts)) <= 8192
 
 
-@pytest.mark.parametrize(("limit", "overlap"), [(1, 0), (7, 0), (7, 3), (10, 9), (10, 50), (99, 0)])
-def test_chunks_cover_every_token_and_share_what_they_should(
-    folder: Path, limit: int, overlap: int
-) -> None:
-    text = " ".join(f"word{number}" for number in range(12))
-    ask = RankRequest(
-        "q", (text, "short"), max_document_tokens=limit, max_chunks=999, overlap=overlap
-    )
-
-    encoded = encoder(folder).encode_blocking(ask)
-    whole = encoder(folder).encode_blocking(RankRequest("q", (text, "short")))
-
-    def body(prompt: Prompt) -> list[int]:
-        return list(prompt.suffix[: len(prompt.suffix) - suffix])
-
-    suffix = len(whole.prompts[1].suffix) - whole.document_tokens[1]
-    count = encoded.chunks[0]
-    pieces = [body(prompt) for prompt in encoded.prompts[:count]]
-    step = max(limit - overlap, 1)
-    joined = [one for piece in pieces[:-1] for one in piece[:step]] + pieces[-1]
-    assert joined == body(whole.prompts[0])
-    assert all(len(piece) <= limit for piece in pieces)
-    assert encoded.kept_tokens == encoded.document_tokens == whole.document_tokens
-    assert len(encoded.prompts) == sum(encoded.chunks)
-
-
-def test_a_document_is_cut_at_its_start_when_asked_to(folder: Path) -> None:
+def test_a_document_is_truncated_at_its_start_with_side_left(folder: Path) -> None:
     whole = (
         encoder(folder).encode_blocking(RankRequest("q", ("one two three four",))).prompts[0].suffix
     )
@@ -255,323 +185,17 @@ def test_a_document_is_cut_at_its_start_when_asked_to(folder: Path) -> None:
     assert (cut.kept_tokens, cut.document_tokens) == ((2,), (4,))
 
 
-def test_documents_that_must_not_be_cut_are_refused_by_place_and_size(folder: Path) -> None:
-    ask = RankRequest("q", ("one", "one two three"), max_document_tokens=2, truncation="refuse")
+def test_documents_that_must_not_be_truncated_are_refused_by_index_and_size(folder: Path) -> None:
+    request = RankRequest("q", ("one", "one two three"), max_document_tokens=2, truncation="refuse")
 
     with pytest.raises(InvalidRequest, match=r"1 of 2 documents exceed 2 .*: documents\[1\] \(3\)"):
-        encoder(folder).encode_blocking(ask)
-
-
-def _very_long(sort: str) -> str:
-    chance = random.Random(5)
-    words = [
-        "gravity",
-        " is",
-        " a",
-        " force",
-        ", ",
-        "北京",
-        "。",
-        "e\u0301",
-        "'s",
-        "\n",
-        " 1234",
-        "  ",
-    ]
-    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    return {
-        "words": lambda: "".join(chance.choices(words, k=500_000)),
-        "chinese": lambda: "".join(chance.choices("中华人民共和国是一个，。的了在有", k=1_100_000)),
-        "digits": lambda: "".join(chance.choices("0123456789", k=1_100_000)),
-        "letters": lambda: "".join(chance.choices(letters, k=1_100_000)),
-        "one letter": lambda: "a" * 1_100_000,
-        "marks": lambda: "a" + "\u0301\u0323" * 600_000,
-    }[sort]()
-
-
-@pytest.mark.parametrize(
-    ("sort", "side"),
-    [
-        *((sort, "right") for sort in ("words", "chinese", "digits", "letters", "one letter")),
-        ("marks", "right"),
-        *((sort, "left") for sort in ("words", "chinese", "digits")),
-    ],
-)
-def test_of_a_very_long_document_what_is_read_are_the_tokens_of_the_whole(
-    folder: Path, sort: str, side: Side
-) -> None:
-    text = _very_long(sort)
-    limit = 700
-    [whole] = encoder(folder)._plain.encode([" " + text])
-
-    encoded = encoder(folder).encode_blocking(
-        RankRequest("q", (text, "short"), max_document_tokens=limit, side=side)
-    )
-
-    [prompt, _] = encoded.prompts
-    expected = whole[:limit] if side == "right" else whole[-limit:]
-    assert list(prompt.suffix[:limit]) == expected
-    assert encoded.longer == (True, False)
-    assert limit < encoded.document_tokens[0] < len(whole)
-    assert encoded.kept_tokens[0] == limit
-
-
-def test_chunks_of_a_very_long_document_are_those_of_the_whole(folder: Path) -> None:
-    text = _very_long("words")
-    [whole] = encoder(folder)._plain.encode([" " + text])
-    ask = RankRequest("q", (text,), max_document_tokens=300, max_chunks=4, overlap=50)
-
-    encoded = encoder(folder).encode_blocking(ask)
-
-    assert [list(prompt.suffix[:300]) for prompt in encoded.prompts] == [
-        whole[start : start + 300] for start in (0, 250, 500, 750)
-    ]
-    assert encoded.kept_tokens == (1050,)
-
-
-def test_a_text_that_needs_many_characters_for_a_token_is_read_to_its_limit(qwen: Path) -> None:
-    text = "word" + " " * 1_200_000  # Up to 128 of them are one token.
-
-    encoded = encoder(qwen).encode_blocking(RankRequest("q", (text,)))
-
-    assert len(encoded.prompts[0]) == 8192 or encoded.longer == (False,)
-    assert not encoded.longer[0] or encoded.document_tokens[0] > encoded.kept_tokens[0]
-
-
-def test_thirty_megabytes_take_no_longer_than_what_can_be_read_of_them(folder: Path) -> None:
-    began = time.process_time()
-    encoded = encoder(folder).encode_blocking(RankRequest("q", ("gravity and time " * 1_800_000,)))
-
-    assert time.process_time() - began < 3  # The whole takes more than ten times as long.
-    assert encoded.longer == (True,)
-
-
-def test_a_very_long_query_or_instruction_is_refused_without_reading_all_of_it(qwen: Path) -> None:
-    long = "do this and " * 1_000_000
-
-    with pytest.raises(InvalidRequest, match=r"tokens or more .*the limit is 8,192"):
-        encoder(qwen).encode_blocking(RankRequest(long, ("d",)))
-    with pytest.raises(InvalidRequest, match=r"takes more than [\d,]+ tokens; the limit is 512"):
-        encoder(qwen).encode_blocking(RankRequest("q", ("d",), instruction=long))
-    with pytest.raises(InvalidRequest, match=r"documents\[0\] \(more than [\d,]+\)"):
-        encoder(qwen).encode_blocking(RankRequest("q", (long,), truncation="refuse"))
-
-
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    documents=st.lists(st.one_of(texts, st.text(max_size=400)), min_size=1, max_size=6),
-    limit=st.one_of(st.none(), st.integers(1, 40)),
-    truncation=st.sampled_from(["cut", "chunk"]),
-    side=st.sampled_from(["left", "right"]),
-    chunks=st.one_of(st.none(), st.integers(1, 3)),
-)
-def test_a_request_never_has_fewer_tokens_than_its_length_says(
-    folder: Path,
-    documents: list[str],
-    limit: int | None,
-    truncation: Truncation,
-    side: Side,
-    chunks: int | None,
-) -> None:
-    ask = RankRequest("q", tuple(documents), None, limit, truncation, chunks, side=side)
-
-    price = sum(map(len, set(encoder(folder).encode_blocking(ask).prompts)))
-
-    assert encoder(folder).min_tokens([ask]) <= price
-
-
-def test_the_lower_bound_takes_two_spellings_of_a_text_for_one(folder: Path) -> None:
-    spellings = ("é" * 500, "e\u0301" * 500)
-
-    both = encoder(folder).min_tokens([RankRequest("q", spellings)])
-
-    assert both == max(encoder(folder).min_tokens([RankRequest("q", (one,))]) for one in spellings)
-
-
-def test_the_lower_bound_counts_what_documents_differ_in(folder: Path) -> None:
-    alike = RankRequest("q", ("the same",) * 50)
-    different = RankRequest("q", tuple(f"{number} document" for number in range(50)))
-    long = RankRequest("q", ("word and more " * 10_000,))
-
-    one, fifty, many = (encoder(folder).min_tokens([ask]) for ask in (alike, different, long))
-
-    assert fifty == 50 * one
-    assert many > 10 * one
-
-
-@pytest.mark.parametrize("pattern", ["docs/*.md", "src/rankd/**/*.py", "configs/*.toml"])
-def test_the_guess_of_ordinary_texts_is_below_their_tokens_and_not_far(
-    qwen: Path, pattern: str
-) -> None:
-    texts = [file.read_text() for file in Path(__file__).parents[2].glob(pattern)]
-    parts = tuple({text[at : at + 800] for text in texts for at in range(0, len(text), 800)})
-    ask = RankRequest("q", parts)
-
-    price = sum(map(len, encoder(qwen).encode_blocking(ask).prompts))
-
-    assert 0.5 * price < encoder(qwen).estimated_tokens([ask]) < price
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Die Geschwindigkeit, mit der sich Donaudampfschifffahrtsgesellschaften ändern, ist klein.",
-        "La réponse à cette question dépend de l'année, où l'on mesure les températures d'été.",
-        "Скорость ответа зависит от того, сколько документов ожидает своей очереди на сервере.",
-        "服务器一次只接受它能够处理的请求，其余的请求会被拒绝，并告知何时可以再试。",
-    ],
-)
-def test_the_guess_is_below_the_tokens_in_other_languages_too(qwen: Path, text: str) -> None:
-    ask = RankRequest("q", (text * 5,))
-
-    price = sum(map(len, encoder(qwen).encode_blocking(ask).prompts))
-
-    assert encoder(qwen).estimated_tokens([ask]) < price
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        {"truncation": "chunk"},
-        {"truncation": "chunk", "max_chunks": 9},
-        {"max_document_tokens": 100, "max_chunks": 9, "overlap": 40},
-        {"truncation": "chunk", "max_document_tokens": 100, "overlap": 90},
-        {"truncation": "cut", "max_document_tokens": 100},
-        {},
-    ],
-)
-def test_the_guess_counts_every_chunk_and_what_they_share(qwen: Path, said: Any) -> None:
-    files = [*(Path(__file__).parents[2] / "docs").glob("*.md")]
-    ask = RankRequest("q", tuple(file.read_text() for file in files), **said)
-
-    price = sum(map(len, encoder(qwen).encode_blocking(ask).prompts))
-
-    assert 0.5 * price < encoder(qwen).estimated_tokens([ask]) <= price
-
-
-def counted(encoded: Any, folder: Path) -> list[int]:
-    """Tokens of the document in each prompt."""
-    [bare] = encoder(folder).encode_blocking(RankRequest("q", ("",))).prompts
-    suffix = len(bare.suffix) - len(encoder(folder)._plain.encode([" "])[0])
-    return [len(prompt.suffix) - suffix for prompt in encoded.prompts]
-
-
-WORDS = " ".join(f"word{number}" for number in range(6_000))
-
-
-@pytest.mark.parametrize("side", ["right", "left"])
-def test_all_of_a_document_is_read_in_chunks_of_the_servers_length(
-    folder: Path, side: Side
-) -> None:
-    encoded = encoder(folder).encode_blocking(
-        RankRequest("q", (WORDS, "short"), truncation="chunk", side=side)
-    )
-
-    lengths = counted(encoded, folder)
-    assert set(lengths[1:-2]) == {512}
-    assert encoded.kept_tokens == encoded.document_tokens
-    assert sum(lengths[:-1]) - 64 * (encoded.chunks[0] - 1) == encoded.document_tokens[0]
-    assert (lengths[0] < 512) == (side == "left")
-
-
-def test_a_document_that_fits_is_not_split(folder: Path) -> None:
-    encoded = encoder(folder).encode_blocking(
-        RankRequest("q", ("word " * 5_000,), truncation="chunk")
-    )
-
-    assert encoded.chunks == (1,)
-
-
-@pytest.mark.parametrize("most", [7, 20, 40])
-def test_as_few_chunks_as_asked_for_are_as_long_as_it_takes(folder: Path, most: int) -> None:
-    ask = RankRequest("q", (WORDS,), truncation="chunk", max_chunks=most)
-
-    encoded = encoder(folder).encode_blocking(ask)
-
-    assert encoded.chunks == (most,)
-    assert encoded.kept_tokens == encoded.document_tokens
-    assert max(counted(encoded, folder)) - min(counted(encoded, folder)) <= most + 64
-
-
-def test_what_chunks_leave_out_is_at_the_side_that_is_asked_for(folder: Path) -> None:
-    ask = RankRequest("q", (WORDS,), max_document_tokens=100, max_chunks=3)
-    whole = encoder(folder, 40_000).encode_blocking(RankRequest("q", (WORDS,))).prompts[0].suffix
-
-    right = encoder(folder).encode_blocking(ask).prompts
-    left = encoder(folder).encode_blocking(replace(ask, side="left")).prompts
-
-    suffix = right[0].suffix[100:]
-    body = whole[: -len(suffix)]
-    assert [prompt.suffix[:100] for prompt in right] == [body[:100], body[100:200], body[200:300]]
-    assert [prompt.suffix[:100] for prompt in left] == [
-        body[-300:-200],
-        body[-200:-100],
-        body[-100:],
-    ]
-
-
-@pytest.mark.parametrize(
-    ("ask", "pieces"),
-    [
-        ({}, 4),
-        ({"truncation": "cut"}, 1),
-        ({"truncation": "cut", "max_chunks": 9}, 1),
-        ({"max_chunks": 1}, 1),
-        ({"max_chunks": 2}, 2),
-        ({"overlap": 10}, 6),
-    ],
-)
-def test_what_an_ask_does_not_say_the_server_says(
-    builtin: Path, ask: dict[str, Any], pieces: int
-) -> None:
-    server = open_encoder(
-        Checkpoint(builtin, "test", {"max_position_embeddings": 40960}),
-        max_tokens=110,
-        instruction="i",
-        max_instruction_tokens=512,
-        fit=TruncationPolicy(truncation="chunk", side="left"),
-        chunk_tokens=20,
-        chunk_overlap=0,
-    )
-    text = " ".join(["word"] * 60 + ["end"])
-
-    encoded = server.encode_blocking(RankRequest("q", (text,), **ask))
-
-    assert encoded.chunks == (pieces,)
-    assert encoded.prompts[-1].suffix[-10] == server._plain.encode([" end"])[0][0]
-
-
-def test_chunks_are_counted_before_they_are_made(builtin: Path) -> None:
-    text = "word " * 150_000
-
-    began = time.process_time()
-    with pytest.raises(TooLarge, match=r"the documents make 149,[\d,]+ chunks; .* 10,000: lower"):
-        encoder(builtin).encode_blocking(
-            RankRequest("q", (text,), max_document_tokens=1_000, max_chunks=10**9, overlap=999)
-        )
-    with pytest.raises(TooLarge, match=r"hold 56,[\d,]+ tokens; the limit is 16,000,000") as much:
-        encoder(builtin).encode_blocking(
-            RankRequest("q", (text,), max_document_tokens=7_000, max_chunks=8_000, overlap=6_990)
-        )
-
-    assert much.value.param == "overlap_tokens"
-    assert time.process_time() - began < 10
-
-
-def test_chunks_of_a_text_without_end_are_not_all_encoded(builtin: Path) -> None:
-    long = "gravity and time " * 1_800_000
-
-    began = time.process_time()
-    with pytest.raises(TooLarge, match="the limit is 10,000"):
-        encoder(builtin).encode_blocking(
-            RankRequest("q", (long,), max_document_tokens=10, truncation="chunk")
-        )
-
-    assert time.process_time() - began < 3
+        encoder(folder).encode_blocking(request)
 
 
 @pytest.mark.parametrize("query", ["why? " * 90, "why?" * 95])
-def test_a_query_of_more_than_half_is_refused_with_the_numbers(folder: Path, query: str) -> None:
+def test_a_query_of_more_than_half_a_prompt_is_refused_with_the_numbers(
+    folder: Path, query: str
+) -> None:
     small = encoder(folder, max_tokens=300)
     [ids] = small._plain.encode([query])
 
@@ -585,7 +209,7 @@ def test_a_query_of_more_than_half_is_refused_with_the_numbers(folder: Path, que
     )
 
 
-def test_a_query_of_half_is_read_whatever_the_instruction_takes(folder: Path) -> None:
+def test_a_query_of_half_a_prompt_is_accepted_with_any_instruction(folder: Path) -> None:
     half = " ".join(["why"] * 150)
     small = encoder(folder, max_tokens=300)
     assert len(small._plain.encode([half])[0]) == 150

@@ -1,4 +1,4 @@
-"""Where a chunk stands in its document: every character that was read, and hardly one more."""
+"""Spans of chunks in documents: every character that was read, and hardly any other."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from rankd.models.checkpoint import Checkpoint
 from rankd.prompts import PromptEncoder, open_encoder
 from rankd.prompts.offsets import Span
-from rankd.prompts.tokenizer import BytePairEncoder, GeneralEncoder, text_encoder
+from rankd.prompts.text_encoders import BytePairEncoder, GeneralEncoder, text_encoder
 from rankd.types import RankRequest, Side
 
-# Letters of which tokenizers make others, or of which tokens hold a part.
-PIECES = [
+# Letters that normalizers change, or that tokens divide.
+FRAGMENTS = [
     *(
         "gravity ",
         "北京",
@@ -35,7 +35,14 @@ PIECES = [
     *("İ", "ΑΣ ", "ẞ", "ﬁ", "\u0958", "\u0344", "각", "\u1112\u1161\u11ab", "\u0bc6\u0bbe", "Å"),
     *("\u0301", "\u200d", "\x00", "  ", "\n", "\u3000", "𝔊", "\u1e9b\u0323", "q\u0307\u0323"),
 ]
-texts = st.one_of(st.lists(st.sampled_from(PIECES), max_size=30).map("".join), st.text(max_size=80))
+texts = st.one_of(
+    st.lists(st.sampled_from(FRAGMENTS), max_size=30).map("".join), st.text(max_size=80)
+)
+
+
+@pytest.fixture(params=["qwen", "builtin"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    return Path(request.getfixturevalue(request.param))
 
 
 @cache
@@ -48,23 +55,18 @@ def encoder(folder: Path, max_tokens: int = 8192) -> PromptEncoder:
     )
 
 
-@pytest.fixture(params=["qwen", "builtin"])
-def folder(request: pytest.FixtureRequest) -> Path:
-    return Path(request.getfixturevalue(request.param))
-
-
-def chunks_of(folder: Path, text: str, **ask: Any) -> list[tuple[Span, bytes]]:
-    """Where each chunk of a document is said to stand, and the bytes that it holds."""
-    made = encoder(folder).encode_blocking(RankRequest("q", (text,), details=True, **ask))
+def chunks_of(folder: Path, text: str, **fields: Any) -> list[tuple[Span, bytes]]:
+    """For each chunk of a document, its span and the bytes of its tokens."""
+    encoded = encoder(folder).encode_blocking(RankRequest("q", (text,), details=True, **fields))
     [bare] = encoder(folder).encode_blocking(RankRequest("q", ("",))).prompts
     plain = encoder(folder)._plain
     assert isinstance(plain, BytePairEncoder)
-    assert made.spans is not None
+    assert encoded.spans is not None
     suffix = len(bare.suffix) - len(plain.encode([" "])[0])
     read = (
-        plain._spell_all(prompt.suffix[: len(prompt.suffix) - suffix]) for prompt in made.prompts
+        plain._bytes(prompt.suffix[: len(prompt.suffix) - suffix]) for prompt in encoded.prompts
     )
-    return list(zip(made.spans, read, strict=True))
+    return list(zip(encoded.spans, read, strict=True))
 
 
 def normalized(folder: Path, text: str) -> str:
@@ -80,7 +82,7 @@ def normalized(folder: Path, text: str) -> str:
     overlap=st.integers(0, 9),
     side=st.sampled_from(["left", "right"]),
 )
-def test_a_place_holds_what_was_read(
+def test_a_span_contains_what_was_read(
     folder: Path, text: str, limit: int, overlap: int, side: Side
 ) -> None:
     options = {"max_document_tokens": limit, "overlap": overlap, "side": side}
@@ -89,18 +91,18 @@ def test_a_place_holds_what_was_read(
 
     for (start, end), read in chunks:
         assert 0 <= start <= end <= len(text)
-        # Of a divided character its bytes are no text; the place holds all of it.
-        whole = read.decode("utf-8", "ignore")
-        assert whole in normalized(folder, " " + text[start:end])
+        # The bytes of a divided character are not text; the span contains all of it.
+        characters = read.decode("utf-8", "ignore")
+        assert characters in normalized(folder, " " + text[start:end])
     assert (chunks[0][0].start, chunks[-1][0].end) == (0, len(text))
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(text=texts, limit=st.integers(1, 9))
-def test_a_place_holds_no_more_than_that(qwen: Path, text: str, limit: int) -> None:
+def test_a_span_contains_nothing_else(qwen: Path, text: str, limit: int) -> None:
     text = unicodedata.normalize("NFC", text)
     if normalized(qwen, " " + text) != " " + text:
-        return  # Two releases of Unicode.
+        return  # Python and the tokenizer have different releases of Unicode.
 
     chunks = chunks_of(qwen, text, truncation="chunk", max_document_tokens=limit)
 
@@ -110,7 +112,7 @@ def test_a_place_holds_no_more_than_that(qwen: Path, text: str, limit: int) -> N
         assert len(text[start:end].encode()) - (len(read) - lead) in range(7)
 
 
-def test_of_plain_words_a_place_is_exact(folder: Path) -> None:
+def test_spans_of_plain_words_are_exact(folder: Path) -> None:
     text = "The capital of China is Beijing. It lies in the north of the country."
 
     for (start, end), read in chunks_of(folder, text, truncation="chunk", max_document_tokens=4):
@@ -127,12 +129,12 @@ def test_an_emoji_that_two_chunks_divide_is_in_both(qwen: Path) -> None:
     divided = [
         read for _, read in chunks if b"\xef\xbf\xbd" in read.decode(errors="replace").encode()
     ]
-    assert divided  # Else it shows nothing.
+    assert divided
     assert all("🫠" in text[start:end] for (start, end), read in chunks if read in divided)
 
 
-def test_a_letter_that_is_composed_is_there_with_its_marks(folder: Path) -> None:
-    text = "a\u0301\u0323" * 5  # Read as five letters with one mark each, and one composed to them.
+def test_a_composed_letter_is_in_the_span_with_its_marks(folder: Path) -> None:
+    text = "a\u0301\u0323" * 5  # Normalized, each is one composed letter with one mark.
 
     for (start, end), read in chunks_of(folder, text, truncation="chunk", max_document_tokens=1):
         assert start % 3 == end % 3 == 0
@@ -140,7 +142,7 @@ def test_a_letter_that_is_composed_is_there_with_its_marks(folder: Path) -> None
         assert read.decode("utf-8", "ignore") in normalized(folder, " " + text[start:end])
 
 
-def test_where_a_document_was_cut_is_told_too(folder: Path) -> None:
+def test_a_truncated_document_has_a_span_too(folder: Path) -> None:
     text = "one two three four five"
 
     [((start, end), _)] = chunks_of(folder, text, max_document_tokens=2)
@@ -152,30 +154,30 @@ def test_where_a_document_was_cut_is_told_too(folder: Path) -> None:
     assert whole == (0, len(text))
 
 
-def test_nobody_who_does_not_ask_is_told(folder: Path) -> None:
+def test_there_are_no_spans_without_details(folder: Path) -> None:
     assert encoder(folder).encode_blocking(RankRequest("q", ("a", "b"))).spans is None
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("sort", ["words", "composed", "blanks"])
-def test_in_a_text_of_which_only_one_end_is_encoded_places_are_those_of_the_whole(
+def test_spans_of_a_partially_encoded_text_are_those_of_the_whole(
     folder: Path, sort: str, side: Side
 ) -> None:
-    chance = random.Random(7)
-    pieces = {
+    rng = random.Random(7)
+    fragments = {
         "words": ["gravity", " is", " a force", "北京", "。", "\n", " 1234"],
         "composed": ["gra", "vité ", "e\u0301 ", "ΑΣ ", "각", "🙂", "Å", " x"],
         "blanks": ["word "],
     }[sort]
-    text = "".join(chance.choices(pieces, k=500_000))
+    text = "".join(rng.choices(fragments, k=500_000))
     if sort == "blanks":
         text = text[:2_000] + " " * 900_000 + "." + " " * 900_000 + text[:2_000]
     options = {"max_document_tokens": 300, "overlap": 40, "side": side, "max_chunks": 4}
 
-    made = encoder(folder).encode_blocking(RankRequest("q", (text,), details=True, **options))  # type: ignore[arg-type]
+    encoded = encoder(folder).encode_blocking(RankRequest("q", (text,), details=True, **options))  # type: ignore[arg-type]
     chunks = chunks_of(folder, text, **options)
 
-    assert made.longer == (True,) or sort == "blanks"
+    assert encoded.longer == (True,) or sort == "blanks"
     assert len(chunks) == 4
     for (start, end), read in chunks:
         assert read.decode("utf-8", "ignore").strip() in normalized(folder, " " + text[start:end])
@@ -183,17 +185,17 @@ def test_in_a_text_of_which_only_one_end_is_encoded_places_are_those_of_the_whol
     assert (chunks[0][0].start == 0) if side == "right" else (chunks[-1][0].end == len(text))
 
 
-def test_a_run_of_blanks_that_was_cut_short_is_counted_whole(folder: Path) -> None:
+def test_a_shortened_run_of_blanks_counts_in_full(folder: Path) -> None:
     text = "first" + " " * 700_000 + "second" + "\n" * 500_000 + "third" + " " * 399_999 + "x"
     chunks = chunks_of(folder, text, truncation="chunk", max_document_tokens=2_000)
 
-    [place] = [place for place, read in chunks if b"second" in read]
+    [span] = [span for span, read in chunks if b"second" in read]
 
-    assert "second" in text[place.start : place.end]
+    assert "second" in text[span.start : span.end]
     assert text[chunks[-1][0].start : chunks[-1][0].end].endswith("x")
 
 
-def test_both_encoders_tell_the_same_places(folder: Path) -> None:
+def test_both_encoders_give_the_same_spans(folder: Path) -> None:
     spec = orjson.loads((folder / "tokenizer.json").read_bytes())
     text = "The Größe of e\u0301 in 北京 is 🙂 and the rest"
     fast, general = text_encoder(spec), GeneralEncoder(spec)
@@ -201,15 +203,15 @@ def test_both_encoders_tell_the_same_places(folder: Path) -> None:
     parts = [Span(start, min(start + 3, len(ids))) for start in range(0, len(ids), 3)]
 
     assert isinstance(fast, BytePairEncoder)
-    assert fast.places(text, ids, parts) == general.places(text, ids, parts)
+    assert fast.character_spans(text, ids, parts) == general.character_spans(text, ids, parts)
 
 
-def test_ten_thousand_places_among_marks_take_no_time_worth_speaking_of(folder: Path) -> None:
+def test_thousands_of_spans_among_combining_marks_are_fast(folder: Path) -> None:
     hostile = "e\u0301 " * 50_000 + "a" + "\u0301\u0323" * 200_000 + "Å" * 100_000
-    ask = RankRequest("q", (hostile,), max_document_tokens=60, max_chunks=9_000, details=True)
+    request = RankRequest("q", (hostile,), max_document_tokens=60, max_chunks=9_000, details=True)
 
     began = time.process_time()
-    made = encoder(folder).encode_blocking(ask)
+    encoded = encoder(folder).encode_blocking(request)
 
-    assert len(made.prompts) > 5_000
+    assert len(encoded.prompts) > 5_000
     assert time.process_time() - began < 20

@@ -1,4 +1,4 @@
-"""Which tokenizers are taken as plain byte-pair encodings, and that the others agree."""
+"""Which tokenizers run on tiktoken, and that both encoders agree."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 from rankd.errors import BadModel
 from rankd.models.checkpoint import Checkpoint
 from rankd.prompts import open_encoder
-from rankd.prompts.tokenizer import (
+from rankd.prompts.text_encoders import (
     BytePairEncoder,
     GeneralEncoder,
     TextEncoder,
-    Tokenizer,
     text_encoder,
 )
+from rankd.prompts.tokenizer import Tokenizer
 
 TEXTS = [
     "The capital of China is Beijing.",
@@ -54,20 +54,20 @@ def test_both_encoders_give_the_same_ids(spec: dict[str, Any]) -> None:
         {"pre_tokenizer": {"type": "Whitespace"}},
     ],
 )
-def test_what_would_change_an_id_takes_the_general_way(
+def test_a_tokenizer_that_tiktoken_cannot_reproduce_gets_the_general_encoder(
     builtin: Path, change: dict[str, Any]
 ) -> None:
     assert isinstance(text_encoder(spec_of(builtin) | change), GeneralEncoder)
 
 
-def test_merges_in_another_order_than_ids_take_the_general_way(builtin: Path) -> None:
+def test_merges_in_another_order_than_ids_get_the_general_encoder(builtin: Path) -> None:
     spec = spec_of(builtin)
     spec["model"]["merges"][:2] = reversed(spec["model"]["merges"][:2])
 
     assert isinstance(text_encoder(spec), GeneralEncoder)
 
 
-def test_the_general_way_knows_no_control_tokens(qwen: Path) -> None:
+def test_the_general_encoder_has_no_control_tokens(qwen: Path) -> None:
     spec = spec_of(qwen)
     control = {token["id"] for token in spec["added_tokens"]}
 
@@ -76,7 +76,7 @@ def test_the_general_way_knows_no_control_tokens(qwen: Path) -> None:
     assert not control.intersection(ids)
 
 
-def test_our_own_template_may_hold_control_tokens(qwen: Path) -> None:
+def test_the_template_holds_control_tokens(qwen: Path) -> None:
     ids = Tokenizer(spec_of(qwen)).encode_template("<|im_end|>\n<think>")
 
     assert ids == [151645, 198, 151667]
@@ -89,7 +89,7 @@ def test_a_tokenizer_larger_than_the_model_is_refused(builtin: Path) -> None:
         open_encoder(checkpoint, max_tokens=512, instruction="i", max_instruction_tokens=64)
 
 
-def test_a_broken_tokenizer_file_is_one_sentence(tmp_path: Path) -> None:
+def test_a_broken_tokenizer_file_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text('{"model": {}}')
 
     with pytest.raises(BadModel, match="is not a usable tokenizer"):

@@ -21,11 +21,11 @@ from rankd.ranking.billing import search_units
         (50, [901] * 50, 2),
         (0, [500] * 100, 1),
         (0, [501] * 100, 2),
-        # Of a long query half a chunk counts, so that there is room for a document.
+        # A long query counts as half a chunk, so that there is room for a document.
         (250, [250] * 100, 1),
         (4000, [250] * 100, 1),
         (4000, [251] * 100, 2),
-        # A document without text is one, too.
+        # A document without text is one chunk.
         (10, [0] * 101, 2),
     ],
 )

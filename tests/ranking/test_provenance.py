@@ -1,4 +1,4 @@
-"""The header `rankd`: what scores were made by."""
+"""The header `rankd`: what scores were computed with."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ INFO = EngineInfo("native", "m", "r", "cpu", "float32", 8192)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: type(dialect).__name__)
-def test_every_ranking_says_what_the_version_says(client: TestClient, dialect: Dialect) -> None:
+def test_every_ranking_has_the_same_provenance_as_the_version_endpoint(
+    client: TestClient, dialect: Dialect
+) -> None:
     reply = client.post(home(dialect), json=example(dialect))
 
-    said = parsed(reply.headers["rankd"])
-    assert said == client.get("/version").json()
-    assert (said["engine"], said["model"], said["deterministic"]) == ("fake", "builtin", True)
-    assert said["version"] == __version__
-    assert re.fullmatch("[0-9a-f]{12}", str(said["template"]))
+    fields = parsed(reply.headers["rankd"])
+    assert fields == client.get("/version").json()
+    assert (fields["engine"], fields["model"], fields["deterministic"]) == ("fake", "builtin", True)
+    assert fields["version"] == __version__
+    assert re.fullmatch("[0-9a-f]{12}", str(fields["template"]))
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,7 @@ def test_every_ranking_says_what_the_version_says(client: TestClient, dialect: D
         ("/simple/batch_rerank", {"queries": ["q"], "documents": ["d"]}),
     ],
 )
-def test_other_ways_to_scores_say_it_too(
+def test_other_scoring_endpoints_have_a_provenance_too(
     client: TestClient, path: str, body: dict[str, Any]
 ) -> None:
     reply = client.post(path, json=body)
@@ -49,24 +51,24 @@ def test_other_ways_to_scores_say_it_too(
     assert parsed(reply.headers["rankd"]) == client.get("/version").json()
 
 
-def test_a_refusal_has_no_scores_to_speak_of(client: TestClient) -> None:
+def test_a_refused_request_has_no_provenance(client: TestClient) -> None:
     assert "rankd" not in client.post("/v1/rerank", json={}).headers
 
 
-def test_the_metrics_say_it_and_nothing_that_needs_no_key(client: TestClient) -> None:
+def test_the_metrics_have_a_provenance_and_info_has_none(client: TestClient) -> None:
     assert "rankd" not in client.get("/info").headers
     [line] = [
         line
         for line in client.get("/metrics").text.splitlines()
         if line.startswith("rankd_served_info{")
     ]
-    said = dict(re.findall(r'(\w+)="([^"]*)"', line))
+    fields = dict(re.findall(r'(\w+)="([^"]*)"', line))
     version = client.get("/version").json()
-    assert said == version | {"deterministic": str(version["deterministic"]).lower()}
+    assert fields == version | {"deterministic": str(version["deterministic"]).lower()}
 
 
 @pytest.mark.parametrize("name", ["plain", 'a "b" \\c', "模型 50%", "é", "tab\there", "\x7f"])
-def test_any_name_is_a_structured_field(name: str) -> None:
+def test_any_model_name_makes_a_valid_structured_field(name: str) -> None:
     info = EngineInfo("native", name, "r", "cpu", "float32", 8192, "1.0")
 
     header = Provenance.of(info, "0123456789ab").header["rankd"]
@@ -77,11 +79,11 @@ def test_any_name_is_a_structured_field(name: str) -> None:
 
 
 def _template(folder: Path, **more: Any) -> str:
-    said = {"max_tokens": 8192, "instruction": "Judge", "max_instruction_tokens": 512, **more}
-    return open_encoder(Checkpoint(folder, "test", {}), **said).template
+    fields = {"max_tokens": 8192, "instruction": "Judge", "max_instruction_tokens": 512, **more}
+    return open_encoder(Checkpoint(folder, "test", {}), **fields).template
 
 
-def test_the_template_is_the_prompt_and_nothing_else(qwen: Path) -> None:
+def test_the_template_digest_depends_on_the_prompt_only(qwen: Path) -> None:
     builtin = locate(BUILTIN).path
     ours = _template(builtin)
 
@@ -91,7 +93,7 @@ def test_the_template_is_the_prompt_and_nothing_else(qwen: Path) -> None:
     assert _template(qwen) != ours  # The same text in other tokens.
 
 
-def test_another_text_around_query_and_document_is_another_template(
+def test_another_text_around_query_and_document_changes_the_template_digest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     builtin = locate(BUILTIN).path

@@ -429,7 +429,7 @@ def test_a_folder_that_is_no_reranker_is_one_line(tmp_path: Path) -> None:
         '{"architectures": ["Qwen3ForSequenceClassification"], "id2label": {"0": "a", "1": "b"}}'
     )
     expected = {
-        empty: "is no model folder: it has no config.json",
+        empty: "is not a model folder: it has no config.json",
         bare: "has no weights",
         other: "is a BertModel; rankd serves Qwen3-Reranker",
         many: "has 2 labels; a converted Qwen3-Reranker has one",

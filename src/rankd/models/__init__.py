@@ -1,1 +1,1 @@
-"""Where a model is: folders, the hub, and the small model that ships with rankd."""
+"""Models: finds, checks and downloads checkpoints; holds the built-in one."""

@@ -1,4 +1,4 @@
-"""A model's folder: what it is, and whether rankd can serve it."""
+"""Finds a model folder, and checks that rankd can serve the checkpoint in it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder that holds a Qwen3 reranker in Hugging Face's layout.
+    """A folder with a Qwen3 reranker in Hugging Face's layout.
 
     Attributes:
-        name: how people call it: `builtin`, the folder's name, or the hub id.
+        name: `builtin`, the folder's name, or the hub id.
         config: the parsed `config.json`.
     """
 
@@ -37,16 +37,17 @@ class Checkpoint:
 
     @property
     def is_classifier(self) -> bool:
-        """Converted: one `score` row instead of the language model's head."""
+        """Whether it was converted to a classifier: one `score` row instead of an LM head."""
         return CLASSIFIER in self.config["architectures"]
 
     @property
     def max_tokens(self) -> int:
+        """Maximum length of a prompt, in tokens."""
         return int(self.config.get("max_position_embeddings", 32768))
 
     @cached_property
     def weights(self) -> list[Path]:
-        """The safetensors files; more than one when the checkpoint is sharded."""
+        """The safetensors files; several if the checkpoint is sharded, none if it lacks weights."""
         index = self.path / "model.safetensors.index.json"
         if index.is_file():
             return [self.path / name for name in _shards(index)]
@@ -55,26 +56,32 @@ class Checkpoint:
 
     @cached_property
     def revision(self) -> str:
-        """Twelve hex digits that change with the configuration or any weights file's head."""
+        """Twelve hex digits that change with the configuration or the start of a weights file.
+
+        Reads 1 MiB of each file.
+        """
         digest = hashlib.sha256((self.path / "config.json").read_bytes())
         for file in self.weights:
             digest.update(str(file.stat().st_size).encode())
             with file.open("rb") as stream:
-                # Name, shape and place of every tensor, and the first weights.
+                # The header (name, shape and offset of every tensor) and the first weights.
                 digest.update(stream.read(1 << 20))
         return digest.hexdigest()[:12]
 
     def fingerprint(self) -> str:
-        """Changes with any bit of configuration and weights. Reads every file, so it takes
-        seconds for a large model, unless they lie in the hub's cache, which knows it."""
+        """A hex digest that changes with any bit of configuration and weights.
+
+        Reads every file, which takes seconds for a large model. Files in the hub's cache are
+        not read, because their names are their digests.
+        """
         digest = hashlib.sha256((self.path / "config.json").read_bytes())
         for file in self.weights:
-            digest.update(f"{file.name} {_content(file)}\n".encode())
+            digest.update(f"{file.name} {_sha256(file)}\n".encode())
         return digest.hexdigest()
 
 
-def _content(file: Path) -> str:
-    """SHA-256 of a file, in hex; the hub's cache keeps large files under that name."""
+def _sha256(file: Path) -> str:
+    """SHA-256 of a file, in hex. The hub's cache names large files by it."""
     blob = file.resolve()
     if blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name):
         return blob.name
@@ -83,18 +90,19 @@ def _content(file: Path) -> str:
 
 
 def locate(
-    model: str, revision: str | None = None, given_up: threading.Event | None = None
+    model: str, revision: str | None = None, cancelled: threading.Event | None = None
 ) -> Checkpoint:
-    """Find a model by what an operator typed.
+    """Find a model by its name, and download it if necessary.
 
     Args:
-        model: `builtin`, a folder, or a hub id such as `Qwen/Qwen3-Reranker-0.6B`,
-            which is downloaded into the hub's cache when it is not there yet.
-        given_up: ends the download when it is set.
+        model: `builtin`, a folder, or a hub id such as `Qwen/Qwen3-Reranker-0.6B`. A hub id
+            is downloaded into the hub's cache unless it is there.
+        revision: branch, tag or commit of a hub id.
+        cancelled: stops the download when it is set.
 
     Raises:
-        BadModel: there is no such folder or id, files are missing, or the
-            architecture is not Qwen3's.
+        BadModel: there is no such folder or hub id, files are missing, or it is not a
+            Qwen3-Reranker.
     """
     if model == BUILTIN:
         return _inspect(Path(__file__).parent / "builtin", BUILTIN)
@@ -102,7 +110,7 @@ def locate(
     if folder.is_dir():
         return _inspect(folder, folder.resolve().name)
     if model.count("/") == 1 and not model.startswith((".", "/", "~")):
-        return _inspect(download(model, revision, given_up or threading.Event()), model)
+        return _inspect(download(model, revision, cancelled or threading.Event()), model)
     raise BadModel(
         f"no model folder at {model!r}; MODEL is {BUILTIN!r}, a folder with a Qwen3-Reranker "
         "checkpoint, or a hub id such as Qwen/Qwen3-Reranker-0.6B"
@@ -117,12 +125,12 @@ def _inspect(path: Path, name: str) -> Checkpoint:
             f"{path} is a {', '.join(architectures)}; rankd serves Qwen3-Reranker "
             f"({CAUSAL}, or converted {CLASSIFIER})"
         )
-    named = checkpoint.config.get("id2label") or [0]
-    labels = checkpoint.config.get("num_labels", len(named))
+    label_names = checkpoint.config.get("id2label") or [0]
+    labels = checkpoint.config.get("num_labels", len(label_names))
     if checkpoint.is_classifier and labels != 1:
         raise BadModel(f"{path} has {labels} labels; a converted Qwen3-Reranker has one")
     if not checkpoint.weights:
-        raise BadModel(f"{path} has no weights: no model.safetensors, whole or sharded")
+        raise BadModel(f"{path} has no weights: model.safetensors is missing, whole or sharded")
     for file in [*checkpoint.weights, path / "tokenizer.json"]:
         if not file.is_file():
             raise BadModel(f"{path} lacks {file.name}")
@@ -133,13 +141,13 @@ def _shards(index: Path) -> list[str]:
     try:
         return sorted(set(orjson.loads(index.read_bytes())["weight_map"].values()))
     except (OSError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as problem:
-        raise BadModel(f"{index} does not say which file holds what: {problem!r}") from None
+        raise BadModel(f"{index} is not a valid index of weight files: {problem!r}") from None
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     file = path / "config.json"
     if not file.is_file():
-        raise BadModel(f"{path} is no model folder: it has no config.json")
+        raise BadModel(f"{path} is not a model folder: it has no config.json")
     try:
         config = orjson.loads(file.read_bytes())
     except orjson.JSONDecodeError as problem:

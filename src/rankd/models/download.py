@@ -1,4 +1,4 @@
-"""A model from the hub into the hub's cache: how far it is, and given up when nobody waits."""
+"""Downloads a model from the hub into the hub's cache, with progress and cancellation."""
 
 from __future__ import annotations
 
@@ -16,104 +16,104 @@ from rankd.telemetry.startup import StartupStep, report_step
 
 T = TypeVar("T")
 
-# The thread that fetches; whoever ends the process can see by it whether one still does.
-THREAD = "fetch"
+_THREAD_NAME = "model-download"
 
 _PATTERNS = ["*.json", "*.safetensors", "merges.txt", "vocab.txt"]
 
 
-class _GivenUp(BaseException):
-    """Nobody waits for it any more; no `Exception`, which the hub's client would try again."""
+class _Cancelled(BaseException):
+    """Stops a download. Not an `Exception`, which the hub's client would retry."""
 
 
-def download(model: str, revision: str | None, given_up: threading.Event) -> Path:
-    """The model's folder in the hub's cache; what is there already is not fetched again.
+def download(model: str, revision: str | None, cancelled: threading.Event) -> Path:
+    """The model's folder in the hub's cache; files that are there already are not downloaded.
 
     Args:
-        given_up: when set, downloads end with their next piece.
+        cancelled: when it is set, downloads stop at their next block of bytes.
 
     Raises:
-        BadModel: it is not there, or the hub cannot be reached.
+        BadModel: the model does not exist, or the hub cannot be reached.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     report_step(StartupStep(f"looking for {model} on the hub"))
     try:
-        bars = _bars(f"downloading {model}", given_up)
+        bars = _progress_bars(f"downloading {model}", cancelled)
         return Path(
             snapshot_download(model, revision=revision, allow_patterns=_PATTERNS, tqdm_class=bars)
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as problem:
         reason = next(iter(str(problem).strip().splitlines()), repr(problem))
         raise BadModel(
-            f"{model!r} is no folder here and could not be fetched from the hub: {reason}"
+            f"{model!r} is not a local folder and could not be downloaded from the hub: {reason}"
         ) from None
 
 
-def _bars(step: str, given_up: threading.Event) -> Any:
-    """A class of tqdm's bars that draw nothing, and tell how far all of them are.
+def _progress_bars(step: str, cancelled: threading.Event) -> Any:
+    """A subclass of tqdm that draws nothing, and reports the progress of all its bars.
 
-    The hub's client has one for files and, since its 1.0, two for bytes: received, and
-    written. What counts is the one that is behind.
+    The hub's client has one bar for files and, since its 1.0, two for bytes: received and
+    written. The slower one counts.
     """
     from tqdm import tqdm
 
-    told: list[Any] = []
-    context = contextvars.copy_context()  # The client's own threads have none.
+    bars: list[Any] = []
+    context = contextvars.copy_context()  # The client's own threads have an empty one.
 
     class Bar(tqdm):  # type: ignore[type-arg]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **{**kwargs, "file": io.StringIO(), "disable": False})
             self.miniters, self.mininterval = 0, 0.1
-            told.append(self)
+            bars.append(self)
 
         def update(self, n: float | None = 1) -> bool | None:
-            if given_up.is_set():
-                raise _GivenUp
+            if cancelled.is_set():
+                raise _Cancelled
             return super().update(n)
 
         def display(self, *_: Any, **__: Any) -> None:
-            if told:  # A bar draws itself for the first time before it is made.
-                context.copy().run(report_step, _far(step, told))
+            if bars:  # The first bar displays itself from within its constructor.
+                context.copy().run(report_step, _progress(step, bars))
 
     return Bar
 
 
-def _far(step: str, bars: list[Any]) -> StartupStep:
+def _progress(step: str, bars: list[Any]) -> StartupStep:
+    """The progress of the bar that is furthest behind, in bytes if any bar counts bytes."""
     in_bytes = [bar for bar in bars if bar.unit == "B" and bar.total]
-    behind = min(in_bytes or bars, key=lambda bar: bar.n)
+    slowest = min(in_bytes or bars, key=lambda bar: bar.n)
     unit = "B" if in_bytes else "files"
-    return StartupStep(step, int(behind.n), int(behind.total or 0), unit, then="it is loaded")
+    return StartupStep(step, int(slowest.n), int(slowest.total or 0), unit, then="it is loaded")
 
 
 async def in_thread(work: Callable[[threading.Event], T]) -> T:
-    """What `work` returns, run in a thread that does not keep a process from ending.
+    """Run a function in a daemon thread, which does not keep the process from ending.
 
-    A thread cannot be cancelled, and one of asyncio's own would be waited for: Ctrl-C
-    while gigabytes arrive would seem to do nothing.
+    A thread cannot be cancelled, and asyncio waits for its own threads at exit: Ctrl-C during
+    a download would seem to do nothing.
 
     Args:
-        work: is given an event that is set when nobody waits for it any more.
+        work: gets an event that is set when the awaiting task is cancelled.
     """
-    given_up, future = threading.Event(), Future[T]()
+    cancelled, future = threading.Event(), Future[T]()
 
     def run() -> None:
-        future.set_running_or_notify_cancel()  # From here on nobody can cancel it.
+        future.set_running_or_notify_cancel()  # From here on `future.cancel` has no effect.
         try:
-            future.set_result(work(given_up))
+            future.set_result(work(cancelled))
         except BaseException as problem:
             future.set_exception(problem)
 
     context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(run,), name=THREAD, daemon=True).start()
+    threading.Thread(target=context.run, args=(run,), name=_THREAD_NAME, daemon=True).start()
     try:
         return await asyncio.wrap_future(future)
     except asyncio.CancelledError:
-        given_up.set()
+        cancelled.set()
         raise
 
 
 def is_fetching() -> bool:
-    """Whether a download that was given up still waits for its next piece."""
-    return any(thread.name == THREAD for thread in threading.enumerate())
+    """Whether a download still runs, such as a cancelled one that waits for bytes."""
+    return any(thread.name == _THREAD_NAME for thread in threading.enumerate())

@@ -1,4 +1,4 @@
-"""Workshop 1: a question and its documents become token ids."""
+"""Prompts: from a query and its documents to token ids."""
 
 from rankd.prompts.chunking import refuse_many_chunks
 from rankd.prompts.encoder import EncodedRequest, PromptEncoder, open_encoder

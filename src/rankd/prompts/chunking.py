@@ -1,84 +1,127 @@
-"""Which part of a document is read: cut, refused, or in chunks."""
+"""Which tokens of a document are read: all, one end, or overlapping chunks."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rankd.errors import TooLarge
 from rankd.prompts.offsets import Span
+from rankd.types import RankRequest, TruncationPolicy
 
-# Chunks of the documents of one request; Cohere's own limit.
+# Chunks of all documents of one request; Cohere has the same limit.
 MAX_CHUNKS = 10_000
 
-
-# Tokens of all of them, which overlap may multiply: they take 16 bytes each for a moment.
+# Tokens of all chunks of one request. Overlap multiplies tokens, and each takes 16 bytes.
 MAX_CHUNK_TOKENS = 16_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkingRule:
-    """How the documents of one ask are made to fit.
+    """How the documents of one request are truncated or split. All sizes are in tokens.
 
     Attributes:
-        fits: tokens of a document that is read as one piece.
-        limit: tokens of one piece of another.
-        longest: of one piece, where more of them than `most` would be needed.
-        most: pieces of one document.
-        overlap: tokens that two neighbouring pieces share.
-        at_start: whether the start of a document is what is always read.
-        refuses: documents that do not fit.
+        max_whole_tokens: a document up to this size is read whole, as one chunk.
+        chunk_tokens: size of the chunks of a longer document.
+        max_chunk_tokens: size up to which chunks grow so that `max_chunks` cover a document.
+        max_chunks: chunks of one document; 1 truncates it.
+        overlap: tokens that two neighbouring chunks share.
+        keeps_start: whether a truncated document loses its end (else its start).
+        refuses: whether longer documents are an error.
     """
 
-    fits: int
-    limit: int
-    longest: int
-    most: int
+    max_whole_tokens: int
+    chunk_tokens: int
+    max_chunk_tokens: int
+    max_chunks: int
     overlap: int
-    at_start: bool
+    keeps_start: bool
     refuses: bool
 
     @property
-    def readable(self) -> int:
-        """Tokens of one document that can be read; more than its chunks may have."""
-        step = max(self.longest - self.overlap, 1)
-        return max(self.fits, self.longest + min(self.most - 1, MAX_CHUNKS) * step)
+    def max_readable_tokens(self) -> int:
+        """Upper bound of the tokens of one document that are read."""
+        step = max(self.max_chunk_tokens - self.overlap, 1)
+        chunked = self.max_chunk_tokens + min(self.max_chunks - 1, MAX_CHUNKS) * step
+        return max(self.max_whole_tokens, chunked)
 
-    def count(self, tokens: int) -> int:
-        """Pieces of a document; none begins where the one before already reached the end."""
-        if tokens <= self.fits:
+    def chunk_count(self, tokens: int) -> int:
+        """Number of chunks of a document; no chunk begins after another reached the end."""
+        if tokens <= self.max_whole_tokens:
             return 1
-        length, step = self._lengths(tokens)
-        return min(self.most, 1 - (length - tokens) // step)
+        size, step = self._size_and_step(tokens)
+        return min(self.max_chunks, 1 - (size - tokens) // step)
 
-    def total(self, tokens: int) -> int:
-        """Tokens of all its pieces; those that two share count in both."""
-        if tokens <= self.fits:
+    def total_tokens(self, tokens: int) -> int:
+        """Tokens of all chunks of a document; shared tokens count in each chunk."""
+        if tokens <= self.max_whole_tokens:
             return tokens
-        length, step = self._lengths(tokens)
-        count = self.count(tokens)
-        return min(count * length, tokens + (count - 1) * (length - step))
+        size, step = self._size_and_step(tokens)
+        count = self.chunk_count(tokens)
+        return min(count * size, tokens + (count - 1) * (size - step))
 
-    def pieces(self, tokens: int) -> list[Span]:
-        """What the model reads of a document, in its order."""
-        if tokens <= self.fits:
+    def chunks(self, tokens: int) -> list[Span]:
+        """The chunks of a document, in its order."""
+        if tokens <= self.max_whole_tokens:
             return [Span(0, tokens)]
-        length, step = self._lengths(tokens)
-        starts = (number * step for number in range(self.count(tokens)))
-        pieces = [Span(start, min(start + length, tokens)) for start in starts]
-        if self.at_start:
-            return pieces
-        return [Span(tokens - end, tokens - start) for start, end in reversed(pieces)]
+        size, step = self._size_and_step(tokens)
+        starts = (number * step for number in range(self.chunk_count(tokens)))
+        chunks = [Span(start, min(start + size, tokens)) for start in starts]
+        if self.keeps_start:
+            return chunks
+        return [Span(tokens - end, tokens - start) for start, end in reversed(chunks)]
 
-    def _lengths(self, tokens: int) -> tuple[int, int]:
-        """Of a piece of a document, and from its beginning to that of the next."""
-        needed = self.overlap - (self.overlap - tokens) // self.most
-        length = max(self.limit, min(needed, self.longest))
-        return length, max(length - self.overlap, 1)
+    def _size_and_step(self, tokens: int) -> tuple[int, int]:
+        """Size of each chunk, and distance from the start of one to the start of the next."""
+        needed = self.overlap - (self.overlap - tokens) // self.max_chunks
+        size = max(self.chunk_tokens, min(needed, self.max_chunk_tokens))
+        return size, max(size - self.overlap, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkingDefaults:
+    """The server's settings for documents that do not fit; a request overrides them.
+
+    Attributes:
+        policy: only its `truncation` and `side` are used.
+        chunk_tokens: size of a chunk.
+        overlap: tokens that two neighbouring chunks share.
+    """
+
+    policy: TruncationPolicy
+    chunk_tokens: int
+    overlap: int
+
+    def rule(self, request: RankRequest, room: int) -> ChunkingRule:
+        """The rule for one request.
+
+        Args:
+            room: tokens of a document that fit into a prompt.
+        """
+        max_whole = min(request.max_document_tokens or room, room)
+        truncation = request.truncation or self.policy.truncation
+        # As Cohere's API: a number of chunks alone means chunks as long as the model reads.
+        only_count = request.truncation is None and request.max_chunks is not None
+        size, overlap = max_whole, request.overlap or 0
+        if truncation == "chunk" and request.max_document_tokens is None:
+            size = min(self.chunk_tokens, room)
+            default_overlap = min(self.overlap, size // 2)
+            overlap = default_overlap if request.overlap is None else request.overlap
+        splits = only_count or truncation == "chunk"
+        return ChunkingRule(
+            max_whole_tokens=max_whole,
+            chunk_tokens=size,
+            max_chunk_tokens=max_whole if request.max_chunks else size,
+            max_chunks=(request.max_chunks or sys.maxsize) if splits else 1,
+            overlap=overlap,
+            keeps_start=(request.side or self.policy.side) != "left",
+            refuses=truncation == "refuse" and not only_count,
+        )
 
 
 def refuse_many_chunks(count: int) -> None:
-    """Raises `TooLarge` when the documents of one request make too many pieces."""
+    """Raise `TooLarge` if the documents of one request make too many chunks."""
     if count > MAX_CHUNKS:
         raise TooLarge(
             f"the documents make {count:,} chunks; the limit is {MAX_CHUNKS:,}: "
@@ -87,8 +130,14 @@ def refuse_many_chunks(count: int) -> None:
         )
 
 
-def refuse_large_overlap(cut: Sequence[Sequence[Span]]) -> None:
-    tokens = sum(end - start for pieces in cut if len(pieces) > 1 for start, end in pieces)
+def refuse_large_overlap(chunks: Sequence[Sequence[Span]]) -> None:
+    """Raise `TooLarge` if the chunks of split documents have too many tokens in all.
+
+    Args:
+        chunks: for each document, its chunks.
+    """
+    split = (spans for spans in chunks if len(spans) > 1)
+    tokens = sum(end - start for spans in split for start, end in spans)
     if tokens > MAX_CHUNK_TOKENS:
         raise TooLarge(
             f"the chunks of the documents hold {tokens:,} tokens; the limit is "

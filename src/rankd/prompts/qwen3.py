@@ -1,7 +1,7 @@
-"""Qwen3-Reranker's prompt, as its model card's transformers example builds it.
+"""Qwen3-Reranker's prompt, as in the transformers example of its model card.
 
-Single newlines, a space after each colon, and two newlines after `</think>`: the
-score is read at that last token, so one newline less asks another question.
+Single newlines, a space after each colon, and two newlines after `</think>`: the score is read
+at the last token, so with one newline less the model is asked something else.
 Source: https://huggingface.co/Qwen/Qwen3-Reranker-0.6B (transformers usage).
 """
 
@@ -15,14 +15,14 @@ YES, NO = "yes", "no"
 
 
 def prefix_text(instruction: str, query: str) -> str:
-    """What every document of a request shares.
+    """What all documents of a request share, after `PREFIX`.
 
-    It ends before the document's space. The tokenizer never joins `:` with what
-    follows a space, so encoding the two sides apart gives the ids of the whole.
+    It ends before the space in front of the document. The tokenizer never joins `:` with a
+    space, so encoding both sides separately gives the ids of the whole.
     """
     return f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>:"
 
 
 def suffix_text(document: str) -> str:
-    """What follows the question: the document, with the space that sets it off."""
+    """The document with the space in front of it, before `SUFFIX`."""
     return f" {document}"

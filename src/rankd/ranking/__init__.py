@@ -1,1 +1,1 @@
-"""From a query and its documents to scored documents: cache, limits, scheduling."""
+"""Ranking: from a query and its documents to scored documents."""

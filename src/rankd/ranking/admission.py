@@ -1,8 +1,9 @@
-"""Who may wait: a request is admitted whole, or refused whole before it runs.
+"""Admission: bounds the requests and tokens that wait for the engine.
 
-Pure bookkeeping on an injected clock. It counts requests from the moment their body is
-there, and tokens from the moment they are priced until they are scored, as `usage` counts
-them: every pair that has to be computed, template included.
+A request is admitted with all of its tokens, or refused before any of it runs. Requests are
+counted as soon as their body is read; tokens from their admission until they are scored.
+Tokens are those of every pair that has to be computed, template included, as in `usage`.
+No I/O; the clock is injected.
 """
 
 from __future__ import annotations
@@ -17,66 +18,69 @@ from dataclasses import dataclass
 from rankd.errors import RankError, TooLarge, TooManyRequests
 from rankd.telemetry import metrics
 
-# Seconds of work over which the rate is measured; older work says little of today's load.
-_WINDOW = 30.0
-_GRAIN = 0.1
+# The drain rate is measured over this many seconds of work; older work was a different load.
+_WINDOW_SECONDS = 30.0
+_BUCKET_SECONDS = 0.1
 
-# What Retry-After may say: sooner is a hammer, later is a guess about another load.
-_SOONEST, _LATEST = 1, 60
+# Bounds of Retry-After, in seconds. Below, clients retry too often; above, it is a guess.
+_MIN_RETRY_AFTER, _MAX_RETRY_AFTER = 1, 60
 
 
 class Ticket:
-    """One request's place. Made by `Admission.enter`, which also takes it back."""
+    """The tokens of one admitted request. Made, and in the end released, by `Admission.enter`."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
         self.tokens = 0
 
     def admit(self, tokens: int) -> None:
-        """Let the request wait with so many tokens, all of them.
+        """Admit the request with this many tokens, all or none.
 
         Raises:
-            TooLarge: so many can never be admitted.
-            Overloaded: they do not fit beside what waits now.
+            TooLarge: the request exceeds the limit of one request.
+            TooManyRequests: the tokens do not fit beside those that wait now.
         """
         self._admission.check(tokens)
         self.tokens = tokens
         self._admission.take(tokens)
 
     def done(self, unscored: int = 0) -> None:
-        """Its tokens were scored, but for so many: they count as drained."""
+        """Release the tokens that were scored; they count towards the drain rate.
+
+        Args:
+            unscored: tokens that were not scored in time; they stay until `leave`.
+        """
         tokens, self.tokens = self.tokens - unscored, unscored
         self._admission.give_back(tokens, scored=True)
 
     def leave(self) -> None:
-        """Whatever was not scored is given back, and is no sign of speed."""
+        """Release the tokens that were not scored; they do not count towards the drain rate."""
         tokens, self.tokens = self.tokens, 0
         self._admission.give_back(tokens, scored=False)
 
 
 class _BackgroundTicket(Ticket):
-    """A place that takes none from others."""
+    """The ticket of a background request, whose tokens are not counted."""
 
     def admit(self, tokens: int) -> None:
         self._admission.refuse_too_large(tokens)
 
     def done(self, unscored: int = 0) -> None:
-        """Nobody counts it."""
+        """Does nothing: no tokens were counted."""
 
     def leave(self) -> None:
-        """Nobody counts it."""
+        """Does nothing: no tokens were counted."""
 
 
 class Admission:
-    """What waits, and what may join it.
+    """Counts what waits for the engine, and refuses what is over a limit. 0 means no limit.
 
     Args:
-        max_request_tokens: of one request; more is a 413.
-        max_waiting_requests: more is a 429.
-        max_waiting_tokens: of all requests; more is a 429. A request that is larger by
-            itself is admitted when no other tokens wait, so that it is slow but not lost.
-
-    Of each limit 0 is none.
+        max_request_tokens: tokens of one request; beyond it clients get 413.
+        max_waiting_requests: requests in flight; beyond it clients get 429.
+        max_waiting_tokens: tokens of all requests in flight; beyond it clients get 429. A
+            single request above this limit is admitted while no other tokens wait.
+        clock: a monotonic clock, in seconds.
     """
 
     def __init__(
@@ -95,19 +99,19 @@ class Admission:
         self._drain = _DrainRate(clock)
 
     @contextmanager
-    def enter(self, fewest: int = 1) -> Iterator[Ticket]:
-        """A place for one request, given back however the block ends.
+    def enter(self, min_tokens: int = 1) -> Iterator[Ticket]:
+        """Count one request, and release it and its tokens when the block ends.
 
         Args:
-            fewest: tokens that the request has at least. What is refused for them need
-                not be encoded.
+            min_tokens: lower bound of the request's tokens. A request that is over a limit
+                by this bound is refused before it is encoded.
 
         Raises:
-            TooLarge: it can never be admitted.
-            Overloaded: too many wait already.
+            TooLarge: the request exceeds the limit of one request.
+            TooManyRequests: too many requests or tokens wait already.
         """
         self._check_count()
-        self.check(fewest)
+        self.check(min_tokens)
         ticket = Ticket(self)
         self._count(+1)
         try:
@@ -117,31 +121,31 @@ class Admission:
             ticket.leave()
 
     @contextmanager
-    def enter_background(self, fewest: int = 1) -> Iterator[Ticket]:
-        """As `enter`, for work in the background: it waits for nobody's room and fills none.
+    def enter_background(self, min_tokens: int = 1) -> Iterator[Ticket]:
+        """As `enter`, for background work, which neither counts nor is limited as waiting.
 
         Raises:
-            TooLarge: it can never be admitted.
+            TooLarge: the request exceeds the limit of one request.
         """
-        self.refuse_too_large(fewest)
+        self.refuse_too_large(min_tokens)
         yield _BackgroundTicket(self)
 
     def check(self, tokens: int) -> None:
-        """Raise what `Ticket.admit` would for so many tokens; none are always let in."""
+        """Raise what `Ticket.admit` would raise for this many tokens; 0 tokens always fit."""
         self.refuse_too_large(tokens)
         self.check_room(tokens)
 
     def fits(self, tokens: int) -> bool:
-        """Whether there is room for so many tokens now."""
+        """Whether this many tokens fit beside those that wait now."""
         limit = self.max_waiting_tokens
-        # A request above the limit needs an empty queue, others only room.
+        # A request above the limit needs an empty queue.
         return not (limit and tokens and self.tokens and self.tokens + tokens > limit)
 
     def check_room(self, tokens: int, measure: str = "or more") -> None:
-        """Raise `Overloaded` when so many tokens do not fit now.
+        """Raise `TooManyRequests` if this many tokens do not fit now.
 
         Args:
-            measure: how sure the number is, in the sentence.
+            measure: how exact the number is, for the message.
         """
         if self.fits(tokens):
             return
@@ -151,13 +155,13 @@ class Admission:
             "waiting_tokens",
             TooManyRequests(
                 f"{self.tokens:,} tokens wait already and this request has {tokens:,} "
-                f"{measure}; the limit is {limit:,}"
+                f"{measure}; the limit is {limit:,}: try again later"
             ),
             self.seconds_for(ahead),
         )
 
     def refuse_too_large(self, tokens: int) -> None:
-        """Raises `TooLarge` for more tokens than one request may have."""
+        """Raise `TooLarge` if one request may not have this many tokens."""
         if self.max_request_tokens and tokens > self.max_request_tokens:
             raise _refused(
                 "request_tokens",
@@ -171,26 +175,31 @@ class Admission:
     def _check_count(self) -> None:
         limit = self.max_waiting_requests
         if limit and self.requests >= limit:
-            # One of them must end; nobody knows which, so it is one of mean size.
+            # One request must end first. Which one is unknown, so it is taken to be of mean size.
             raise _refused(
                 "waiting_requests",
-                TooManyRequests(f"{self.requests:,} requests wait already; the limit is {limit:,}"),
+                TooManyRequests(
+                    f"{self.requests:,} requests wait already; the limit is {limit:,}: "
+                    "try again later"
+                ),
                 self.seconds_for(self.tokens // self.requests),
             )
 
     def seconds_for(self, tokens: int) -> int:
-        """Whole seconds in which so many of the waiting tokens drain, from 1 to 60."""
+        """Whole seconds in which this many waiting tokens drain, from 1 to 60."""
         rate = self._drain.rate()
-        # Nothing measured: as long again as the first requests have already taken.
+        # Before anything was measured: as long again as the first requests have taken so far.
         seconds = tokens / rate if rate else self._drain.busy()
-        return max(_SOONEST, min(_LATEST, math.ceil(seconds)))
+        return max(_MIN_RETRY_AFTER, min(_MAX_RETRY_AFTER, math.ceil(seconds)))
 
     def take(self, tokens: int) -> None:
+        """Count tokens as waiting."""
         if not self.tokens and tokens:
             self._drain.start()
         self._set_tokens(self.tokens + tokens)
 
     def give_back(self, tokens: int, *, scored: bool) -> None:
+        """Stop counting tokens as waiting; scored ones count towards the drain rate."""
         if not tokens:
             return
         if scored:
@@ -210,23 +219,25 @@ class Admission:
 
 
 @dataclass(slots=True)
-class _Finished:
+class _Bucket:
+    """Tokens that finished within a tenth of a second, and when the first of them did."""
+
     at: float
     tokens: int
 
 
 class _DrainRate:
-    """Tokens finished for each second of work, over a sliding window.
+    """Tokens finished per second of work, over a sliding window.
 
-    Its time stands still while nothing waits: an idle night says nothing of the speed.
+    Its clock stops while nothing waits, because idle time says nothing about speed.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._worked = 0.0
         self._since: float | None = None
-        self._finished: deque[_Finished] = deque()
-        self._before = 0.0  # When the last one finished that is no longer remembered.
+        self._finished: deque[_Bucket] = deque()
+        self._window_start = 0.0  # When the newest bucket outside the window finished.
         self._sum = 0
 
     def start(self) -> None:
@@ -242,27 +253,27 @@ class _DrainRate:
     def finish(self, tokens: int) -> None:
         now = self.busy()
         self._sum += tokens
-        if self._finished and now - self._finished[-1].at < _GRAIN:
-            # Thousands of small requests a second are not remembered one by one.
+        if self._finished and now - self._finished[-1].at < _BUCKET_SECONDS:
+            # Bounds the memory for thousands of small requests per second.
             self._finished[-1].tokens += tokens
         else:
-            self._finished.append(_Finished(now, tokens))
+            self._finished.append(_Bucket(now, tokens))
 
     def rate(self) -> float:
-        """Tokens per second; 0 while nothing was finished in the window."""
+        """Tokens per second; 0 before anything finished."""
         now = self.busy()
-        # The last one stays: an old rate is better than none.
-        while len(self._finished) > 1 and self._finished[0].at <= now - _WINDOW:
+        # The last bucket stays: an old rate is better than none.
+        while len(self._finished) > 1 and self._finished[0].at <= now - _WINDOW_SECONDS:
             oldest = self._finished.popleft()
-            self._before, self._sum = oldest.at, self._sum - oldest.tokens
+            self._window_start, self._sum = oldest.at, self._sum - oldest.tokens
         if not self._finished:
             return 0.0
-        # What finished since then took all the time since then, be it one long request.
-        return self._sum / max(now - self._before, 0.001)
+        # Everything in the window took all the time since its start, even one long request.
+        return self._sum / max(now - self._window_start, 0.001)
 
 
 def _refused(reason: str, problem: RankError, retry_after: int | None = None) -> RankError:
-    """Count a refusal, and say when to come again."""
+    """Count a refusal in the metrics, and set its Retry-After."""
     metrics.REFUSED.labels(reason).inc()
     if retry_after is not None:
         problem.retry_after = retry_after

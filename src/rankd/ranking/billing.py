@@ -1,4 +1,4 @@
-"""Cohere's unit, which clients that pay by it expect to read.
+"""Search units, the unit that Cohere bills by; its clients expect them in responses.
 
 "A single search unit is a query with up to 100 documents to be ranked. Documents longer than
 500 tokens when including the length of the search query will be split up into multiple chunks,
@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-_DOCUMENTS = 100
-_TOKENS = 500
+_DOCUMENTS_PER_UNIT = 100
+_TOKENS_PER_CHUNK = 500
 
-# What is not said there is how a chunk is divided. Cohere's best practices put the query into
-# each, and cut one that would take more than half.
-LONGEST_QUERY = _TOKENS // 2
+# The pricing page does not say how a chunk is divided. Cohere's best practices put the query
+# into each chunk, and truncate a query that would take more than half of it.
+MAX_QUERY_TOKENS = _TOKENS_PER_CHUNK // 2
 
 
 def search_units(query: int, documents: Iterable[int]) -> int:
-    """Units of one query.
+    """Search units of one query.
 
     Args:
-        query: its tokens; more than `LONGEST_QUERY` count as that many.
-        documents: tokens of each that the model read.
+        query: tokens of the query; more than `MAX_QUERY_TOKENS` count as that many.
+        documents: for each document, the tokens that the model read.
     """
-    room = _TOKENS - min(query, LONGEST_QUERY)
+    room = _TOKENS_PER_CHUNK - min(query, MAX_QUERY_TOKENS)
     chunks = sum(max(1, -(-tokens // room)) for tokens in documents)
-    return -(-chunks // _DOCUMENTS)
+    return -(-chunks // _DOCUMENTS_PER_UNIT)

@@ -1,8 +1,8 @@
-"""Scores that were computed before, found again by exactly what the model would read.
+"""The score cache: logits of query-document pairs, by a digest of what the model reads.
 
-A key is a digest of the pair's token ids and of everything that decides their logit, so the
-template, the tokenizer and the cut are in it without being named. What is found is the logit
-that was computed, to the last bit.
+A key is a digest of the pair's token ids and of everything else that decides the logit
+(`identity`). The token ids cover template, tokenizer and truncation. A hit returns the
+computed logit, bit for bit.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ from rankd.models.checkpoint import Checkpoint
 from rankd.telemetry import metrics
 from rankd.types import AnswerTokenIds, Prompt
 
-# What one score takes in memory: key, number, time and their places in two dictionaries.
-# About 300; dictionaries that have just grown take the rest. `test_cache.py` weighs it.
+# Bytes of memory for one score: key, logit, expiry and their slots in two dictionaries, about
+# 300; the rest is slack of dictionaries that have just grown. `test_cache.py` measures it.
 ENTRY_BYTES = 512
 
-# Tokens of a request above which its keys are made off the event loop: half a
-# millisecond's work.
-_MANY_TOKENS = 50_000
+# Keys of requests with more tokens are computed off the event loop: that takes 0.5 ms or more.
+_MAX_INLINE_TOKENS = 50_000
 
 
 # Seconds that a score is kept.
@@ -39,38 +38,38 @@ TTL_SECONDS = 3600
 
 
 class Store(Protocol):
-    """Where logits are kept by key."""
+    """Keeps logits by key. It may drop any of them at any time."""
 
     async def get(self, keys: Sequence[bytes]) -> Mapping[bytes, float]:
-        """Those that are there."""
+        """The stored logits; keys without one are left out."""
         ...
 
     def put(self, logits: Mapping[bytes, float]) -> None:
-        """Keep them, sooner or later; may forget any of them at any time."""
+        """Store logits, now or a little later."""
         ...
 
 
 class MemoryStore:
-    """The scores used last, in this process.
+    """The most recently used logits, in this process (LRU).
 
     Args:
-        max_bytes: that all of them may take.
-        ttl: seconds that a score is kept, however often it is used.
-        clock: seconds that only grow.
+        max_bytes: memory for all of them.
+        ttl: seconds that a logit is kept after it was stored; reads do not extend them.
+        clock: a monotonic clock, in seconds.
     """
 
     def __init__(
         self, max_bytes: int, ttl: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        # Not `TTLCache`: after a quiet hour it drops everything in one go, which holds up
-        # the event loop for 0.15 s. Here the old ones leave as they are met or displaced.
+        # Not `TTLCache`: it drops all expired entries at once, which can block the event loop
+        # for 0.15 s. Here an expired entry is dropped when it is read or displaced.
         self._entries: LRUCache[bytes, tuple[float, float]] = LRUCache(max_bytes // ENTRY_BYTES)
         self._ttl = ttl
         self._clock = clock
 
     @property
     def size(self) -> int:
-        """Bytes that its scores take."""
+        """Bytes of memory in use."""
         return len(self._entries) * ENTRY_BYTES
 
     async def get(self, keys: Sequence[bytes]) -> Mapping[bytes, float]:
@@ -96,10 +95,10 @@ class MemoryStore:
 
 
 class ScoreCache:
-    """Stores in a row, the nearest first; without any it keeps nothing.
+    """Stores in the order they are asked, the fastest first. Without stores it keeps nothing.
 
     Args:
-        identity: everything beside the token ids that decides a logit; see `identity`.
+        identity: digest of everything but the token ids that decides a logit; see `identity`.
     """
 
     def __init__(self, stores: Sequence[Store] = (), identity: bytes = b"") -> None:
@@ -108,25 +107,25 @@ class ScoreCache:
 
     @property
     def is_enabled(self) -> bool:
-        """Whether anything is ever found in it."""
+        """Whether it has any store."""
         return bool(self._stores)
 
     async def keys(self, prompts: Sequence[Prompt]) -> list[bytes]:
-        """A key for each prompt; equal prompts have equal keys."""
-        if sum(len(prompt.suffix) for prompt in prompts) < _MANY_TOKENS:
+        """One key for each prompt, in order; equal prompts have equal keys."""
+        if sum(len(prompt.suffix) for prompt in prompts) < _MAX_INLINE_TOKENS:
             return pair_keys(prompts, self._identity)
         return await asyncio.to_thread(pair_keys, prompts, self._identity)
 
     async def look_up(self, keys: Iterable[bytes]) -> dict[bytes, float]:
-        """The logits that are known."""
+        """The cached logits of these keys. What a slower store has is copied to faster ones."""
         found: dict[bytes, float] = {}
         missing = list(keys)
-        for place, store in enumerate(self._stores):
-            newly = await store.get(missing)
-            for nearer in self._stores[:place]:
-                nearer.put(newly)
-            found |= newly
-            missing = [key for key in missing if key not in newly]
+        for index, store in enumerate(self._stores):
+            hits = await store.get(missing)
+            for faster in self._stores[:index]:
+                faster.put(hits)
+            found |= hits
+            missing = [key for key in missing if key not in hits]
             if not missing:
                 break
         if self._stores:
@@ -135,56 +134,57 @@ class ScoreCache:
         return found
 
     def store(self, logits: Mapping[bytes, float]) -> None:
+        """Put logits into every store."""
         for store in self._stores:
             store.put(logits)
 
 
 def pair_keys(prompts: Sequence[Prompt], identity: bytes) -> list[bytes]:
-    """Sixteen bytes for each prompt; the head of a request is digested once."""
+    """Sixteen bytes for each prompt, in order. A prefix that prompts share is hashed once."""
     keys = []
-    head: tuple[int, ...] | None = None
-    begun = blake2b(digest_size=16)
+    prefix: tuple[int, ...] | None = None
+    prefix_hash = blake2b(digest_size=16)
     for prompt in prompts:
-        if prompt.prefix is not head:
-            head = prompt.prefix
-            begun = blake2b(identity, digest_size=16)
-            begun.update(len(head).to_bytes(4, "little"))  # Where the tail begins.
-            begun.update(array("I", head))
-        key = begun.copy()
+        if prompt.prefix is not prefix:
+            prefix = prompt.prefix
+            prefix_hash = blake2b(identity, digest_size=16)
+            prefix_hash.update(len(prefix).to_bytes(4, "little"))  # Where the suffix begins.
+            prefix_hash.update(array("I", prefix))
+        key = prefix_hash.copy()
         key.update(array("I", prompt.suffix))
         keys.append(key.digest())
     return keys
 
 
 def identity(model: str, info: EngineInfo, answers: AnswerTokenIds, settings: Settings) -> bytes:
-    """A digest of everything beside the token ids that decides a logit.
+    """A digest of everything but the token ids that decides a logit.
 
     Args:
-        model: changes with the weights and the configuration.
-        answers: ids of the words that are compared, which the tokenizer decides.
+        model: changes with weights and configuration.
+        answers: token ids of yes and no.
     """
     facts = {
-        "rankd": __version__,  # Another release may compute better.
+        "rankd": __version__,  # Another release may compute other logits.
         "model": model,
         "answers": list(answers),
         "engine": [info.name, info.version, info.device, info.dtype],
         "vllm_args": settings.vllm_args,
     }
     if settings.deterministic:
-        # Of a shared store only what has the same bits will do.
+        # A shared store must return only logits with the same bits.
         facts["deterministic"] = info.arithmetic
-    said = orjson.dumps(facts, default=str, option=orjson.OPT_SORT_KEYS)
-    return blake2b(said, digest_size=32).digest()
+    encoded = orjson.dumps(facts, default=str, option=orjson.OPT_SORT_KEYS)
+    return blake2b(encoded, digest_size=32).digest()
 
 
 @asynccontextmanager
 async def open_cache(
     checkpoint: Checkpoint, info: EngineInfo, answers: AnswerTokenIds, settings: Settings
 ) -> AsyncIterator[ScoreCache]:
-    """The stores that the settings name.
+    """The cache with the stores in the settings: memory, Redis, both or none.
 
     Raises:
-        BadSettings: `cache_redis` is no such URL, or its library is not installed.
+        BadSettings: `cache_redis` is not a URL of Redis, or its library is not installed.
     """
     stores: list[Store] = []
     if settings.cache_mb:
@@ -194,8 +194,8 @@ async def open_cache(
         return
     from rankd.ranking.redis_cache import open_redis
 
-    # A shared cache outlives this process and its model: there the quick revision,
-    # which looks at the beginning of each file, is not enough.
+    # A shared cache outlives this process and its model. The revision covers only the
+    # beginning of each file, so the fingerprint is used there.
     model = await asyncio.to_thread(checkpoint.fingerprint)
     async with open_redis(settings.cache_redis, TTL_SECONDS) as redis:
         stores.append(redis)

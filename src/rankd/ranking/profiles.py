@@ -1,4 +1,4 @@
-"""By what a request is judged where it does not say: presets, aliases, keys, calibrations."""
+"""What a request is judged by: instruction, threshold, calibration, from presets and aliases."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from rankd.types import ScoredDocument, sigmoid
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """By what one request is judged.
+    """What one request is judged by.
 
     Attributes:
-        preset: the name of its instruction; `default` is the server's, `custom` a text of
-            the request's own.
-        instruction: its text; None is the server's.
-        threshold: scores below it are left out, by configuration; None leaves out nothing.
-        platt: makes a probability of a logit; None where nothing was measured.
-        alias: what the name says that the request calls the model by; None is its own name.
+        preset: name of the instruction; `default` is the server's own, `custom` a text of
+            the request that no preset has.
+        instruction: its text; None is the server's own.
+        threshold: the configured score threshold, 0 to 1: documents with lower scores are
+            left out; None leaves none out.
+        platt: turns a logit into a probability; None without a calibration.
+        alias: configuration of the model name in the request; None if that is no alias.
     """
 
     preset: str = DEFAULT
@@ -34,22 +35,24 @@ class Profile:
 
     @property
     def header(self) -> dict[str, str]:
-        """Which instruction it was, a dictionary of RFC 9651; nothing for the server's own, which
-        is in the hash of its template."""
+        """`x-rankd-instruction`, a dictionary of RFC 9651 with preset and digest of the text.
+
+        Empty for the server's own instruction, which the template's hash covers.
+        """
         if self.preset == DEFAULT or self.instruction is None:
             return {}
         digest = hashlib.sha256(self.instruction.encode()).hexdigest()[:12]
         return {"x-rankd-instruction": f'preset="{self.preset}", digest="{digest}"'}
 
     def normalized(self, result: ScoredDocument) -> float | None:
-        """How probable it is that the document is relevant, in [0, 1]; None if nobody knows."""
+        """Probability that the document is relevant, in [0, 1]; None without a calibration."""
         if self.platt is None:
             return None
         return sigmoid(self.platt.slope * result.logit + self.platt.intercept)
 
 
 class Profiles:
-    """What a server's configuration says of its presets, aliases and keys.
+    """The presets, aliases, key presets and calibrations in a server's configuration.
 
     Attributes:
         aliases: further names of the model, in the order of the configuration.
@@ -61,8 +64,8 @@ class Profiles:
         self.aliases: Sequence[str] = tuple(settings.aliases)
         self.presets: Sequence[str] = (DEFAULT, *settings.instructions)
         self._texts = {DEFAULT: None, **settings.instructions}
-        # What was measured with a text holds whoever sends it. Of two names of one text the
-        # first counts.
+        # A calibration applies to an instruction's text, also when the request sends the text
+        # itself. If two presets have the same text, the first one's calibration applies.
         self._names = {text: name for name, text in reversed(settings.instructions.items())}
         self._names[settings.instruction] = DEFAULT
         self._calibration = settings.calibration
@@ -77,10 +80,16 @@ class Profiles:
         model: str | None = None,
         caller: str = "",
     ) -> Profile:
-        """The request's text, else its preset, else that of its model's name, of its key, or none.
+        """The first of: the request's text, its preset, its alias's preset, its key's, default.
+
+        Args:
+            text: the instruction in the request.
+            preset: the name of a preset in the request.
+            model: the model name in the request.
+            caller: the name of its API key.
 
         Raises:
-            InvalidRequest: there is no such preset; lists those there are.
+            InvalidRequest: the preset is unknown; the message lists the known ones.
         """
         if preset and preset not in self._texts:
             raise InvalidRequest(self._unknown(preset), param="preset")
@@ -90,15 +99,15 @@ class Profiles:
         else:
             name = preset or (alias and alias.preset) or self._keys.get(caller) or DEFAULT
             text = self._texts[name]
-        measured = self._calibration.get(name, Calibration())
-        threshold = measured.threshold
+        calibration = self._calibration.get(name, Calibration())
+        threshold = calibration.threshold
         if alias and alias.score_threshold is not None:
             threshold = alias.score_threshold
-        return Profile(name, text, threshold, measured.platt, alias)
+        return Profile(name, text, threshold, calibration.platt, alias)
 
     def _unknown(self, preset: str) -> str:
         hint = nearest(preset, self.presets)
-        known = ", ".join(self.presets)
-        if known == DEFAULT:
-            return f"preset {preset[:80]!r} is not known{hint}; this server has only {known!r}"
-        return f"preset {preset[:80]!r} is not known{hint}; there are {known}"
+        names = ", ".join(self.presets)
+        if names == DEFAULT:
+            return f"preset {preset[:80]!r} is not known{hint}; this server has only {names!r}"
+        return f"preset {preset[:80]!r} is not known{hint}; this server has {names}"

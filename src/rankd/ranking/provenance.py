@@ -1,4 +1,8 @@
-"""What scores are made by, so that whoever keeps them can say what they were."""
+"""Provenance of scores: version, model, template, engine and device.
+
+It is in a header of each ranking, in `/version` and in a metric. People who store scores can
+store it with them.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,18 @@ from rankd.engines.base import EngineInfo
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where all of it is the same, equal requests get the same scores, rounding aside; where
-    `deterministic` is true, to the last bit.
+    """What scores were computed with.
+
+    Servers with equal provenance give equal scores to equal requests, up to rounding; if
+    `deterministic` is true, bit for bit.
 
     Attributes:
-        version: of rankd.
+        version: version of rankd.
         revision: changes with the model's configuration and weights.
         template: changes with the prompt; see `PromptEncoder.template`.
-        deterministic: what the engine promises; `arithmetic` is what that holds for.
+        arithmetic: what scores are computed with; if `deterministic`, they have the same
+            bits wherever this is the same.
+        deterministic: whether the engine computes reproducibly.
     """
 
     version: str
@@ -47,7 +55,7 @@ class Provenance:
 
     @property
     def labels(self) -> dict[str, str]:
-        """For a metric, whose labels are all strings."""
+        """All fields as strings, for the labels of a metric."""
         return {**asdict(self), "deterministic": str(self.deterministic).lower()}
 
     @cached_property
@@ -58,14 +66,15 @@ class Provenance:
 
 
 def _item(value: str | bool) -> str:
+    """An item of RFC 9651: a boolean, a string, or a display string if it is not ASCII."""
     if isinstance(value, bool):
         return "?1" if value else "?0"
     if value.isascii() and value.isprintable():
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return f'"{escaped}"'
-    # Names of folders are anything, and strings are ASCII: this is a display string.
-    shown = (
+    # A model named after its folder may hold any character.
+    encoded = (
         chr(byte) if 0x20 <= byte < 0x7F and byte not in b'%"' else f"%{byte:02x}"
         for byte in value.encode(errors="replace")
     )
-    return f'%"{"".join(shown)}"'
+    return f'%"{"".join(encoded)}"'

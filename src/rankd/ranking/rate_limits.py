@@ -1,14 +1,13 @@
-"""What one key may ask for: requests and tokens a minute, and requests at a time.
+"""Limits of each API key: requests and tokens per minute, and concurrent requests.
 
-The counting is the `limits` library's sliding window: in memory, or in a Redis that
-several servers share. Requests at a time are always this server's own. When the Redis does
-not answer, requests pass: a lost counter must not be a lost service.
+The `limits` library counts, in a sliding window, in memory or in a Redis that several
+servers share. Concurrent requests are always counted by each server for itself. While Redis
+fails, requests pass unlimited: a lost counter must not stop the service.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections import Counter
@@ -23,25 +22,24 @@ from limits.errors import ConfigurationError, StorageError
 
 from rankd.config.settings import Settings
 from rankd.errors import BadSettings, TooLarge, TooManyRequests
+from rankd.ranking.circuit_breaker import CircuitBreaker
 from rankd.telemetry import metrics
-
-_log = logging.getLogger("rankd")
 
 Storage = MemoryStorage | RedisStorage
 
-# Seconds that a Redis may take for an answer, and after a failure is not asked again.
-_PATIENCE = 0.25
-_PAUSE = 5.0
+# Seconds that Redis may take to answer.
+_REDIS_TIMEOUT = 0.25
 
 
 class RateLimiter:
-    """What the callers have used.
+    """Counts what each caller uses, and refuses what is over a limit. 0 means no limit.
 
     Args:
-        requests: a minute; of each limit 0 is none.
-        tokens: a minute, of what has to be computed.
-        concurrency: requests at a time.
-        storage: where the minutes are counted.
+        requests: requests per minute.
+        tokens: computed tokens per minute; tokens of cached scores are free.
+        concurrency: concurrent requests.
+        storage: holds the counts per minute; None if neither is limited.
+        clock: a monotonic clock, in seconds.
     """
 
     def __init__(
@@ -53,23 +51,28 @@ class RateLimiter:
         storage: Storage | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._requests = _Minute("requests", requests)
-        self._tokens = _Minute("tokens", tokens)
+        self._requests = _MinuteLimit("requests", requests)
+        self._tokens = _MinuteLimit("tokens", tokens)
         self.concurrency = concurrency
         self._running: Counter[str] = Counter()
         self._storage = storage
         self._window = SlidingWindowCounterRateLimiter(storage) if storage else None
-        self._clock = clock
-        self._ask_again = 0.0
+        self._breaker = CircuitBreaker(
+            "counting rate limits in Redis",
+            fallback="keys are not limited until it works again",
+            failures=metrics.LIMITS_LOST,
+            clock=clock,
+        )
 
     @asynccontextmanager
     async def call(self, caller: str) -> AsyncIterator[None]:
-        """Take one request in; it counts as running until the block ends.
+        """Admit one request, which counts as running until the block ends.
 
         Raises:
-            Overloaded: the caller has as many running, or had as many in this minute.
+            TooManyRequests: the caller has used its requests of this minute, or too many
+                of its requests are running.
         """
-        self._refuse_beyond_concurrency(caller)
+        self._check_concurrency(caller)
         self._running[caller] += 1
         try:
             await self._spend(self._requests, caller, 1)
@@ -83,8 +86,8 @@ class RateLimiter:
         """Count the tokens of a request that is about to be computed.
 
         Raises:
-            TooLarge: more than a whole minute's.
-            Overloaded: more than what is left of this minute's.
+            TooLarge: the request has more tokens than the limit of a whole minute.
+            TooManyRequests: it has more than remain of this minute.
         """
         limit = self._tokens.limit
         if limit and tokens > limit:
@@ -96,91 +99,95 @@ class RateLimiter:
             )
         await self._spend(self._tokens, caller, tokens)
 
-    def _refuse_beyond_concurrency(self, caller: str) -> None:
+    def _check_concurrency(self, caller: str) -> None:
         running = self._running.get(caller, 0)
         if self.concurrency and running >= self.concurrency:
             raise _refused(
                 "key_concurrency",
                 f"{running:,} requests of this key are running; "
-                f"the limit is {self.concurrency:,} at a time",
+                f"the limit is {self.concurrency:,} at a time: wait until one ends",
                 1,
             )
 
-    async def _spend(self, minute: _Minute, caller: str, cost: int) -> None:
-        if not minute.limit or not cost or self._clock() < self._ask_again:
+    async def _spend(self, minute_limit: _MinuteLimit, caller: str, cost: int) -> None:
+        if not minute_limit.limit or not cost or not self._breaker.allows_call():
             return
         try:
-            async with asyncio.timeout(None if self._is_local else _PATIENCE):
-                seconds = await self._hit(minute, caller, cost)
+            async with asyncio.timeout(None if self._is_local else _REDIS_TIMEOUT):
+                seconds = await self._hit(minute_limit, caller, cost)
         except (StorageError, TimeoutError) as problem:
-            self._lost(problem)
+            # The library wraps the Redis client's error, which says more.
+            cause = problem.__cause__
+            self._breaker.failed(cause if isinstance(cause, Exception) else problem)
             return
-        self._ask_again = 0.0
+        self._breaker.succeeded()
         if seconds:
+            unit, limit = minute_limit.unit, minute_limit.limit
             raise _refused(
-                f"key_{minute.unit}",
-                f"this key has used its {minute.unit} of this minute, or what is left of them is "
-                f"less than {cost:,}; the limit is {minute.limit:,} {minute.unit} a minute",
+                f"key_{unit}",
+                f"this request needs {cost:,} of the key's {unit}, and fewer are left of this "
+                f"minute; the limit is {limit:,} {unit} a minute: "
+                f"try again in {seconds:,} s",
                 seconds,
             )
 
-    async def _hit(self, minute: _Minute, caller: str, cost: int) -> int:
-        """0 when the caller may go on, else the seconds until it may."""
+    async def _hit(self, minute_limit: _MinuteLimit, caller: str, cost: int) -> int:
+        """Count a cost; 0 if it fits, else the seconds until it will."""
         assert self._window is not None
         assert self._storage is not None
-        item, names = minute.item, (minute.unit, caller)
+        item, names = minute_limit.item, (minute_limit.unit, caller)
         if await self._window.hit(item, *names, cost=cost):
             return 0
         stats = await self._storage.get_sliding_window(item.key_for(*names), item.get_expiry())
-        return minute.wait(cost, *stats)
+        return minute_limit.seconds_until_fits(cost, *stats)
 
     @property
     def _is_local(self) -> bool:
         return isinstance(self._storage, MemoryStorage)
 
-    def _lost(self, problem: Exception) -> None:
-        metrics.LIMITS_LOST.inc()
-        if not self._ask_again:
-            # Once: it may stay away for hours.
-            _log.warning(
-                "the limits' Redis does not answer, so keys are not limited until it does (%s)",
-                type(problem.__cause__ or problem).__name__,
-            )
-        self._ask_again = self._clock() + _PAUSE
 
-
-class _Minute:
-    """One limit: so many of a unit in any sixty seconds."""
+class _MinuteLimit:
+    """At most `limit` of a unit in any sixty seconds."""
 
     def __init__(self, unit: str, limit: int) -> None:
         self.unit = unit
         self.limit = limit
         self.item: RateLimitItem = RateLimitItemPerMinute(max(limit, 1), namespace="rankd")
 
-    def wait(self, cost: int, before: int, before_ends: float, now: int, now_ends: float) -> int:
-        """Seconds until a cost fits: the minute before counts by what overlaps of it."""
+    def seconds_until_fits(
+        self, cost: int, previous: int, previous_ttl: float, current: int, current_ttl: float
+    ) -> int:
+        """Whole seconds until a cost fits into the sliding window.
+
+        The previous minute counts in proportion to its overlap with the last sixty seconds.
+
+        Args:
+            previous, current: units used in the previous and in the current minute.
+            previous_ttl, current_ttl: seconds until these counts expire.
+        """
         minute = float(self.item.get_expiry())
         room = self.limit - cost
-        if before and now <= room:
-            seconds = before_ends - (room - now) * minute / before
+        if previous and current <= room:
+            seconds = previous_ttl - (room - current) * minute / previous
         else:
-            seconds = now_ends % minute + minute * (1 - room / max(now, 1))
+            seconds = current_ttl % minute + minute * (1 - room / max(current, 1))
         return max(1, min(math.ceil(seconds), 2 * int(minute)))
 
 
-def _refused(reason: str, sentence: str, retry_after: int) -> TooManyRequests:
+def _refused(reason: str, message: str, retry_after: int) -> TooManyRequests:
     metrics.REFUSED.labels(reason).inc()
-    problem = TooManyRequests(sentence)
+    problem = TooManyRequests(message)
     problem.retry_after = retry_after
     return problem
 
 
 @asynccontextmanager
 async def open_rate_limiter(settings: Settings) -> AsyncIterator[RateLimiter]:
-    """The limits that the settings choose; leaving closes the connections to Redis.
+    """The limits in the settings. Closes the connections to Redis at the end.
 
     Raises:
-        BadSettings: the Redis cannot be spoken to; it need not be there.
+        BadSettings: the URL of Redis is invalid, or its library is not installed. Redis
+            itself need not run yet.
     """
     async with AsyncExitStack() as stack:
         counted = settings.key_requests_per_minute or settings.key_tokens_per_minute
@@ -196,7 +203,7 @@ def _storage(url: str | None, stack: AsyncExitStack) -> Storage:
     if url is None:
         return MemoryStorage()
     if not url.startswith(("redis://", "rediss://", "redis+unix://")):
-        # Never the URL itself: it may hold a password.
+        # The messages never quote the URL, which may hold a password.
         raise BadSettings("limits_redis must begin with redis://, rediss:// or redis+unix://")
     try:
         pool = _pool(url)
@@ -204,9 +211,11 @@ def _storage(url: str | None, stack: AsyncExitStack) -> Storage:
             f"async+{url}", implementation="redispy", wrap_exceptions=True, connection_pool=pool
         )
     except (ImportError, ConfigurationError):
-        raise BadSettings("limits_redis needs redis: pip install 'rankd[redis]'") from None
+        raise BadSettings(
+            "limits_redis needs redis, which is not installed: pip install 'rankd[redis]'"
+        ) from None
     except (TypeError, ValueError):
-        raise BadSettings("limits_redis is no URL of a Redis: redis://HOST:PORT/0") from None
+        raise BadSettings("limits_redis must be a URL such as redis://HOST:6379/0") from None
     stack.push_async_callback(pool.aclose)
     return storage
 
@@ -218,10 +227,10 @@ def _pool(url: str) -> Any:
 
     pool = ConnectionPool.from_url(
         url.replace("redis+unix://", "unix://"),
-        socket_timeout=_PATIENCE,
-        socket_connect_timeout=_PATIENCE,
-        retry=Retry(NoBackoff(), 0),  # Whoever waits for it waits for a request.
+        socket_timeout=_REDIS_TIMEOUT,
+        socket_connect_timeout=_REDIS_TIMEOUT,
+        retry=Retry(NoBackoff(), 0),  # A request waits for the answer.
     )
-    # Connects nowhere, but knows what the URL may ask for.
+    # Does not connect, but checks the options in the URL.
     pool.make_connection()  # type: ignore[no-untyped-call]
     return pool

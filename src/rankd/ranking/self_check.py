@@ -1,8 +1,7 @@
-"""Known pairs through the whole path: does this set-up give right scores?
+"""The self-check: scores known pairs through encoder and engine, to find wrong scores.
 
-A wrong template, a head that was quantized away or a kernel that reads another
-cache gives scores that look like scores. These pairs are so plain that a working
-reranker cannot get them wrong.
+A wrong template, a damaged LM head or a faulty kernel still gives numbers between 0 and 1.
+These pairs are so easy that a working reranker gets them right.
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ from rankd.types import RankRequest, sigmoid
 
 @dataclass(frozen=True, slots=True)
 class KnownPair:
+    """A query with a relevant (`right`) and an irrelevant (`wrong`) document."""
+
     query: str
     right: str
     wrong: str
@@ -27,24 +28,24 @@ _GRAVITY = (
     "physical objects and is responsible for the movement of planets around the sun."
 )
 
-# The first two are the model card's own; the others ask in Chinese and of other things.
+# The first two are the example of Qwen's model card; the last is in Chinese.
 KNOWN_PAIRS = (
     KnownPair("What is the capital of China?", _BEIJING, _GRAVITY),
     KnownPair("Explain gravity", _GRAVITY, _BEIJING),
     KnownPair("中国的首都是哪里？", "中国的首都是北京。", "重力是使两个物体相互吸引的力。"),
 )
 
-# Nats between the right and the wrong document. Random weights stay far below,
-# a trained reranker far above (several nats).
+# Minimum difference of the two logits, in nats. Random weights give far less, a trained
+# reranker far more (several nats).
 LEAST_MARGIN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One known pair, judged.
+    """The logits of one known pair.
 
     Attributes:
-        right, wrong: logits, in nats.
+        right, wrong: logits of the two documents, in nats.
     """
 
     pair: KnownPair
@@ -53,7 +54,7 @@ class Outcome:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with it, in a few words; None when nothing is."""
+        """What is wrong with the logits, in a few words; None if they are right."""
         if self.right <= self.wrong:
             return "wrong order"
         if self.right - self.wrong < LEAST_MARGIN:
@@ -66,8 +67,8 @@ class Outcome:
 async def score_known_pairs(
     ranker: Ranker, pairs: Sequence[KnownPair] = KNOWN_PAIRS
 ) -> list[Outcome]:
-    """Score every pair through prompt, engine and all."""
-    # Computed, never remembered: a shared cache knows what another server made of them.
+    """Score every pair as requests are scored, but never from the cache."""
+    # A shared cache may hold another server's scores of these pairs.
     requests = [RankRequest(pair.query, (pair.right, pair.wrong), cache=False) for pair in pairs]
     results = await ranker.rank_all(requests)
     return [
@@ -77,7 +78,7 @@ async def score_known_pairs(
 
 
 def failure_message(outcomes: Sequence[Outcome]) -> str | None:
-    """What an operator should read when a pair fails; None when all is well."""
+    """The message for the operator if a pair fails; None if all pass."""
     failed = [outcome for outcome in outcomes if outcome.problem]
     if not failed:
         return None
@@ -90,16 +91,16 @@ def failure_message(outcomes: Sequence[Outcome]) -> str | None:
         [
             f"the self-check failed on {len(failed)} of {len(outcomes)} known pairs:",
             *lines,
-            "Scores of this model would be wrong. Usual causes: the checkpoint is no reranker "
-            "(a base or embedding model), its conversion dropped or swapped the yes/no rows, "
-            "or its head was quantized.",
-            "See all pairs with `rankd check`; serve anyway with --self-check warn or off.",
+            "Scores of this model would be wrong. Usual causes: the checkpoint is not a reranker "
+            "(but a base or embedding model), its conversion dropped or swapped the yes/no rows, "
+            "or its LM head was quantized.",
+            "Run `rankd check` to see all pairs. To serve anyway: --self-check warn, or off.",
         ]
     )
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """Every pair as a row of plain text."""
+    """A plain-text table with a header and one row for each pair."""
     rows = [f"{'query':<32} {'right':>7} {'wrong':>7} {'margin':>7}  verdict"]
     for outcome in outcomes:
         width = 32 - sum(ord(character) > 0x2E80 for character in outcome.pair.query)

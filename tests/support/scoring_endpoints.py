@@ -1,0 +1,89 @@
+"""Every endpoint that gives scores, with a body for each, and the scores in their responses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from rankd.config.settings import Settings
+from rankd.dialects import DIALECTS
+from rankd.dialects.base import Dialect
+from support.calling import calling
+from support.dialects import home
+
+Json = dict[str, Any]
+
+QUERY = "What is the capital of China?"
+TEXTS = ["Lions hunt at night.", "The capital of China is Beijing.", "Blue whales sing."]
+BODY: Json = {"query": QUERY, "documents": TEXTS}
+
+ANIMALS = ["Zebras graze", "Walruses swim", "Badgers dig", "Ocelots climb"]
+
+
+def example(dialect: Dialect) -> Json:
+    """A dialect's own example about animals, without fields that this needs to set."""
+    body: Json = _of_animals(dialect.Request.model_json_schema()["example"])
+    left_out = ("instruct", "instruction", "model", "top_n", "top_k", "parameters", "rank_fields")
+    return {name: body[name] for name in body if name not in left_out}
+
+
+def _of_animals(value: Any) -> Any:
+    match value:
+        case [str(), *_]:
+            return ANIMALS
+        case [dict(), *_]:
+            return [{"text": animal} for animal in ANIMALS]
+        case dict():
+            return {name: _of_animals(item) for name, item in value.items()}
+    return value
+
+
+# Path and body of every endpoint that gives scores: one for each dialect, and the others.
+ENDPOINTS: list[tuple[str, Json]] = [
+    (home(dialect, "builtin"), example(dialect)) for dialect in DIALECTS
+]
+ENDPOINTS += [
+    ("/v1/rerank", {"query": QUERY, "documents": ANIMALS}),
+    ("/v1/score", {"queries": QUERY, "documents": ANIMALS}),
+    ("/invocations", {"text_1": QUERY, "text_2": ANIMALS}),
+    ("/simple/batch_rerank", {"queries": [QUERY], "documents": [ANIMALS]}),
+]
+every_endpoint = pytest.mark.parametrize(
+    ("path", "body"), ENDPOINTS, ids=[f"{index}{path}" for index, (path, _) in enumerate(ENDPOINTS)]
+)
+
+
+@contextmanager
+def opened(**settings: Any) -> Iterator[TestClient]:
+    """The app on the fake engine, without a cache."""
+    with calling(Settings(**{"engine": "fake", "cache_mb": 0, **settings})) as client:
+        yield client
+
+
+def counted(page: str, metric: str) -> dict[str, float]:
+    """The values of a metric on a page of /metrics, by its only label, or by its name."""
+    lines = [line for line in page.splitlines() if line.startswith(metric)]
+    return {[*line.split('"'), metric][1]: float(line.split()[-1]) for line in lines}
+
+
+def numbers(answer: Any, *names: str) -> list[float]:
+    """Every score in a response of any dialect, in order."""
+    names = names or ("score", "relevance_score", "logit", "scores")
+    match answer:
+        case list():
+            return [number for item in answer for number in numbers(item, *names)]
+        case dict():
+            found: list[float] = []
+            for name, value in answer.items():
+                if name in names and isinstance(value, float | int):
+                    found.append(value)
+                elif name in names and value and isinstance(value[0], float):
+                    found += value
+                else:
+                    found += numbers(value, *names)
+            return found
+    return []
