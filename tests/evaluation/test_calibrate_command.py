@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tomllib
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -257,6 +259,37 @@ def test_the_same_pairs_give_the_same_picture(tmp_path: Path) -> None:
     assert dots.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
+def test_help_is_shown_without_loading_scikit_learn() -> None:
+    program = (
+        "import atexit, sys; from rankd.cli.main import main;"
+        "atexit.register(lambda: print('loaded:', 'sklearn' in sys.modules));"
+        "main(['calibrate', '--help'])"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert "--precision" in ended.stdout
+    assert ended.stdout.endswith("loaded: False\n")
+
+
+@pytest.mark.parametrize(
+    ("module", "complaint"),
+    [
+        ("sklearn", "rankd calibrate needs scikit-learn: pip install 'rankd[eval]'"),
+        ("matplotlib", "--picture needs matplotlib: pip install 'rankd[eval]'"),
+    ],
+)
+def test_a_missing_package_is_an_error_before_anything_is_read(
+    module: str, complaint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+
+    ended = run("calibrate", "/no/such/pairs.jsonl", "--picture", str(tmp_path / "scores.svg"))
+
+    assert ended.returncode == 2
+    assert ended.stderr == f"rankd: {complaint}\n"
+
+
 GOOD = '{"query": "q", "document": "d", "relevant": true}'
 
 
@@ -279,7 +312,7 @@ GOOD = '{"query": "q", "document": "d", "relevant": true}'
         ),
         (
             '{"query": "q", "document": "d", "relevant": 0, "preset": "cod"}',
-            "-:2: unknown preset 'cod'; presets stand in [instructions] of --config",
+            "-:2: unknown preset 'cod'; define presets in [instructions] of --config",
         ),
         (
             '{"query": "q", "document": "d", "relevant": 0, "preset": "a", "instruction": "b"}',

@@ -469,8 +469,8 @@ def test_mistakes_are_sentences(folder: Path, tmp_path: Path) -> None:
     assert "give a first stage: either --run FILE or --bm25" in refused(folder)
     assert "either --run FILE or --bm25" in refused(folder, "--bm25", *first)
     assert "--depth must be at least 1, not 0" in refused(folder, "--bm25", "--depth", "0")
-    assert "'nDGC@10' is no measure" in refused(folder, "--bm25", "--measures", "nDGC@10")
-    assert "is no folder" in refused(tmp_path / "nowhere", "--bm25")
+    assert "'nDGC@10' is not a measure" in refused(folder, "--bm25", "--measures", "nDGC@10")
+    assert "is not a folder" in refused(tmp_path / "nowhere", "--bm25")
     for flag in ("--against", "--against-instruction", "--against-url"):
         assert f"{flag} must not be empty" in refused(folder, *first, flag, "")
     assert "cannot read" in refused(folder, "--bm25", "--split", "dev")

@@ -69,7 +69,7 @@ def test_titles_stand_before_texts(tmp_path: Path) -> None:
         ('{"text": "t"}', "corpus.jsonl:3: has no '_id'"),
         ('{"_id": "d2"}', "corpus.jsonl:3: has no 'text'"),
         ('{"_id": "d2", "text": 7}', "corpus.jsonl:3: 'text' must be a string, not 7"),
-        ('{"_id": "d1", "text": "again"}', "corpus.jsonl:3: the id 'd1' stands twice"),
+        ('{"_id": "d1", "text": "again"}', "corpus.jsonl:3: duplicate id 'd1'"),
     ],
 )
 def test_a_bad_document_is_named_by_its_line(tmp_path: Path, line: str, complaint: str) -> None:
@@ -106,7 +106,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         read_queries(tmp_path, {"q1": {}, "q2": {}, "q3": {}})
     with pytest.raises(BadSettings, match="lacks the candidate 'd2'"):
         read_corpus(tmp_path, {"d1", "d2"})
-    with pytest.raises(BadSettings, match="judges nothing as relevant"):
+    with pytest.raises(BadSettings, match="judges no document as relevant"):
         read_qrels(tmp_path, "none")
     with pytest.raises(BadSettings, match=r"cannot read .*test\.tsv: No such file"):
         read_qrels(tmp_path, "test")
@@ -128,10 +128,10 @@ def test_a_run_is_ordered_by_score_and_equal_ones_by_their_place(tmp_path: Path)
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("q1 Q0 d2 1", "run:2: a TREC run has six columns, and this line 4"),
+        ("q1 Q0 d2 1", "run:2: a TREC run has six columns, and this line has 4"),
         ("q1 Q0 d2 1 high x", "run:2: the score must be a number, not 'high'"),
         ("q1 Q0 d2 1 nan x", "run:2: the score must be a number, not 'nan'"),
-        ("q1 Q0 d1 2 0.5 x", "run:2: document 'd1' stands twice for query 'q1'"),
+        ("q1 Q0 d1 2 0.5 x", "run:2: duplicate document 'd1' for query 'q1'"),
     ],
 )
 def test_a_bad_line_of_a_run_is_named(tmp_path: Path, line: str, complaint: str) -> None:
@@ -146,7 +146,7 @@ def test_a_bad_line_of_a_run_is_named(tmp_path: Path, line: str, complaint: str)
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ('{"q1": ["d1"]}', "query 'q1' needs an object of documents and scores"),
+        ('{"q1": ["d1"]}', "query 'q1' needs an object {document: score}"),
         ('{"q1": {"d1": true}}', "query 'q1', document 'd1': the score must be a number"),
         ('{"q1": {"d1": 1}', "run:1 is not JSON"),
         ("", "run holds no candidates"),

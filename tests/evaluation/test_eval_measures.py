@@ -17,7 +17,7 @@ RANKINGS = {"q1": ["x", "a", "b"], "q2": ["c"]}
 
 
 def judged(*names: str) -> measures.PerQuery:
-    return measures.judge(measures.chosen(names, 100), QRELS, RANKINGS)
+    return measures.compute(measures.parse(names, 100), QRELS, RANKINGS)
 
 
 def test_the_measures_are_those_of_the_textbook() -> None:
@@ -44,22 +44,22 @@ def test_a_query_without_candidates_counts_as_zero() -> None:
 def test_the_order_of_a_ranking_is_kept_whatever_its_documents_are_called() -> None:
     # trec_eval breaks ties by name; a ranking has none.
     qrels = {"q": {"a": 1}}
-    [measure] = measures.chosen(["MRR"], 10)
+    [measure] = measures.parse(["MRR"], 10)
 
-    assert measures.judge([measure], qrels, {"q": ["a", "z"]})["MRR"]["q"] == 1
-    assert measures.judge([measure], qrels, {"q": ["z", "a"]})["MRR"]["q"] == 0.5
+    assert measures.compute([measure], qrels, {"q": ["a", "z"]})["MRR"]["q"] == 1
+    assert measures.compute([measure], qrels, {"q": ["z", "a"]})["MRR"]["q"] == 0.5
 
 
 def test_the_usual_measures_have_their_usual_names() -> None:
-    names = [measures.said(measure) for measure in measures.chosen(None, 50)]
+    names = [measures.display_name(measure) for measure in measures.parse(None, 50)]
 
     assert names == ["nDCG@10", "MRR@10", "MAP@50", "Recall@10", "Recall@50"]
 
 
 @pytest.mark.parametrize("name", ["nDGC@10", "nDCG@ten", "Recall", "ERR@3", ""])
 def test_a_measure_that_nobody_can_compute_is_refused_by_name(name: str) -> None:
-    with pytest.raises(BadSettings, match="is no measure such as") as refused:
-        measures.chosen([name], 100)
+    with pytest.raises(BadSettings, match="is not a measure; use names such as") as refused:
+        measures.parse([name], 100)
 
     assert repr(name) in str(refused.value)
 
