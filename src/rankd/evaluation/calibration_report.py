@@ -81,8 +81,8 @@ def _method(options: CalibrateOptions) -> str:
     )
     return (
         f"Thresholds: {criterion} on these pairs. ECE: {options.bins} bins of equal width.\n"
-        f"Held out: {FOLDS} folds, each judged by what was learnt from the others; the pairs of a query\n"
-        "stay in one fold."
+        f"Held out: {FOLDS} folds, each judged by what was learnt from the others; the pairs "
+        "of a query\nstay in one fold."
     )
 
 
