@@ -625,7 +625,9 @@ def test_documents_come_back_as_asked(
 
     wanted = any(value is True for value in body.values())
     assert reply.status_code == 200, reply.text
-    assert all((key in item) == wanted for item in items_of(reply.json()))
+    items = items_of(reply.json())
+    assert len(items) == len(TEXTS)
+    assert all((key in item) == wanted for item in items)
 
 
 def test_objects_come_back_whole(client: TestClient) -> None:
@@ -641,7 +643,9 @@ def test_objects_come_back_whole(client: TestClient) -> None:
     for path, body, key in echoes:
         reply = client.post(path, json=body)
         assert reply.status_code == 200, reply.text
-        for item in items_of(reply.json()):
+        items = items_of(reply.json())
+        assert len(items) == len(OBJECTS)
+        for item in items:
             assert item[key] == OBJECTS[item["index"]], path
 
 
