@@ -1,4 +1,4 @@
-"""Thresholds, reliability and Platt's scaling on distributions that are known."""
+"""Thresholds, reliability and Platt scaling on known distributions."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Judged = tuple[list[float], list[bool]]
 
 
 def calibrated(count: int, seed: int = 3) -> Judged:
-    """Pairs whose probability of being relevant is exactly what the score says."""
-    chance = random.Random(seed)
-    logits = [chance.gauss(0, 2) for _ in range(count)]
-    return logits, [chance.random() < sigmoid(logit) for logit in logits]
+    """Pairs that are relevant with the probability that is their score."""
+    rng = random.Random(seed)
+    logits = [rng.gauss(0, 2) for _ in range(count)]
+    return logits, [rng.random() < sigmoid(logit) for logit in logits]
 
 
 def f1_at(cut: float, logits: Sequence[float], relevant: Sequence[bool]) -> tuple[float, float]:
@@ -53,7 +53,7 @@ def test_no_threshold_has_a_better_f1(rows: list[tuple[float, bool]]) -> None:
 
 
 @given(some_pairs, st.sampled_from([0.3, 0.5, 0.8, 1.0]))
-def test_of_the_precise_thresholds_the_one_with_the_most_recall_is_taken(
+def test_of_the_precise_thresholds_the_one_with_most_recall_is_chosen(
     rows: list[tuple[float, bool]], precision: float
 ) -> None:
     logits, relevant = [logit for logit, _ in rows], [right for _, right in rows]
@@ -84,7 +84,7 @@ def test_a_threshold_is_a_short_number_between_two_scores() -> None:
     assert found.f1 == 1
 
 
-def test_scores_that_clients_cannot_tell_apart_are_not_cut_between() -> None:
+def test_no_threshold_lies_between_scores_that_are_equal_on_the_wire() -> None:
     found = thresholds.best_f1([40.0, 50.0], [False, True])
 
     assert found == pytest.approx(Threshold(0.0, 0.5, 1.0, 2 / 3))
@@ -96,7 +96,7 @@ def test_auc_is_the_share_of_pairs_in_the_right_order() -> None:
     assert calibration.auc([1, 1], [False, True]) == 0.5
 
 
-def test_reliability_is_what_its_bins_say() -> None:
+def test_reliability_is_computed_from_the_bins() -> None:
     found = calibration.reliability([0.1, 0.2, 0.3, 0.9], [False, True, True, True], 2)
 
     low, high = found.bins
@@ -106,14 +106,14 @@ def test_reliability_is_what_its_bins_say() -> None:
     assert found.brier == pytest.approx((0.01 + 0.64 + 0.49 + 0.01) / 4)
 
 
-def test_a_probability_of_one_lies_in_the_last_bin_and_empty_bins_count_nothing() -> None:
+def test_the_last_bin_contains_probability_one_and_empty_bins_do_not_count() -> None:
     found = calibration.reliability([1.0, 0.0], [True, False], 10)
 
     assert [row.pairs for row in found.bins] == [1, *[0] * 8, 1]
     assert (found.brier, found.ece) == (0, 0)
 
 
-def test_perfect_scores_need_no_scaling() -> None:
+def test_scaling_keeps_calibrated_scores() -> None:
     logits, relevant = calibrated(20_000)
 
     fit = calibration.fit_platt(logits, relevant)
@@ -124,11 +124,11 @@ def test_perfect_scores_need_no_scaling() -> None:
     assert raw.ece < 0.02
 
 
-def test_scaling_undoes_what_distorted_the_scores() -> None:
+def test_scaling_reverses_a_distortion_of_the_scores() -> None:
     logits, relevant = calibrated(20_000)
-    loud = [3 * logit - 2 for logit in logits]
+    distorted = [3 * logit - 2 for logit in logits]
 
-    fit = calibration.fit_platt(loud, relevant)
+    fit = calibration.fit_platt(distorted, relevant)
 
     assert fit.slope == pytest.approx(1 / 3, abs=0.02)
     assert fit.intercept == pytest.approx(2 / 3, abs=0.05)
@@ -160,7 +160,7 @@ def test_the_fit_is_the_minimum_of_the_cross_entropy() -> None:
         ([500.0] * 6, [False, True] * 3),
     ],
 )
-def test_scores_that_separate_or_say_nothing_give_finite_numbers(
+def test_separated_and_constant_scores_give_finite_numbers(
     logits: list[float], relevant: list[bool]
 ) -> None:
     fit = calibration.fit_platt(logits, relevant)
@@ -197,14 +197,14 @@ def test_figures_equal_those_computed_by_hand() -> None:
     assert figures == pytest.approx(recorded, abs=1e-6)
 
 
-def test_separation_is_noticed() -> None:
+def test_separated_scores_are_detected() -> None:
     assert calibration.is_separated([-1.0, 1.0], [False, True])
     assert not calibration.is_separated([1.0, 1.0], [False, True])
     assert not calibration.is_separated([-1.0, 1.0], [True, False])
 
 
-def test_the_pairs_of_a_query_stay_in_one_part() -> None:
-    queries = [f"q{place // 3}" for place in range(60)]
+def test_the_pairs_of_a_query_stay_in_one_fold() -> None:
+    queries = [f"q{index // 3}" for index in range(60)]
 
     parts = cross_validation.folds(queries, [place % 3 == 0 for place in range(60)])
 
@@ -213,15 +213,15 @@ def test_the_pairs_of_a_query_stay_in_one_part() -> None:
     assert sum(len({queries[place] for place in part}) for part in parts) == 20
 
 
-def test_too_few_queries_are_not_held_out() -> None:
+def test_too_few_queries_give_no_folds() -> None:
     assert cross_validation.folds(["q"] * 50, [True, False] * 25) is None
     assert cross_validation.folds(list("abcde"), [True, *[False] * 4]) is None
 
 
-def test_held_out_figures_show_what_noise_was_learnt() -> None:
-    chance = random.Random(1)
-    logits = [chance.gauss(0, 3) for _ in range(400)]
-    relevant = [chance.random() < 0.5 for _ in logits]  # The scores know nothing.
+def test_held_out_figures_of_random_scores_are_those_of_chance() -> None:
+    rng = random.Random(1)
+    logits = [rng.gauss(0, 3) for _ in range(400)]
+    relevant = [rng.random() < 0.5 for _ in logits]  # Independent of the scores.
     parts = cross_validation.folds([str(place) for place in range(400)], relevant)
     assert parts is not None
 
