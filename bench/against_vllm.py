@@ -1,9 +1,9 @@
-"""rankd on vLLM, rankd on its own engine, and vLLM's own server: one checkpoint, one run.
+"""Throughput of rankd on vLLM, rankd on the native engine and vLLM's own server.
 
-The host path, with a model that costs next to nothing: HTTP, JSON, prompts, queues, the way
-to the engine and back. All three read the same prompts (vLLM's server gets the template as
-a file, with the newline that Jinja takes away) in steps of the same size, and must give the
-same scores before anything is timed. Needs the environment of `make test-vllm`.
+Measures the host path with a tiny model: HTTP, JSON, prompts, queues, the way to the engine and
+back. All three get one checkpoint, the same prompts (vLLM's server gets the template as a file)
+and the same step size. Prints how far their scores differ. Needs the environment of
+`make test-vllm`.
 
     python bench/against_vllm.py [--seconds 8] [--clients 1 8 32] [--vllm-client]
 """
@@ -49,8 +49,8 @@ OVERRIDES = {
     "is_original_qwen3_reranker": True,
 }
 
-# vLLM's client, by its Python entry: its command looks for a package named `vllm`, which
-# the CPU build is not.
+# vLLM's client by its Python entry point: the `vllm` command needs a package of that name, and
+# the CPU build has another.
 CLIENT = """
 import argparse
 from vllm.benchmarks.serve import add_cli_args, main
@@ -82,7 +82,7 @@ def rankd(model: Path, engine: str) -> Iterator[Peer]:
 
 @contextmanager
 def vllm_server(model: Path) -> Iterator[Peer]:
-    """vLLM's own, with the arguments that rankd gives to its engine on a CPU."""
+    """vLLM's own server, with the arguments that rankd gives its engine on a CPU."""
     template = model / "template.jinja"
     template.write_text(_template())
     port = _free_port()
@@ -97,7 +97,7 @@ def vllm_server(model: Path) -> Iterator[Peer]:
     with (model / "vllm.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         try:
-            yield Peer(_when_ready(process, f"http://127.0.0.1:{port}"), process.pid)
+            yield Peer(_wait_until_ready(process, f"http://127.0.0.1:{port}"), process.pid)
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(timeout=60)
@@ -111,7 +111,7 @@ OPENERS: dict[str, Opener] = {
 
 
 def _template() -> str:
-    """Qwen's prompt as vLLM's score template; Jinja drops the file's last newline."""
+    """Qwen's prompt as vLLM's score template. Jinja drops the last newline: it stands twice."""
     question = qwen3.prefix_text(Settings().instruction, _message("query"))
     return qwen3.PREFIX + question + " " + _message("document") + qwen3.SUFFIX + "\n"
 
@@ -126,7 +126,7 @@ def _free_port() -> int:
     return port
 
 
-def _when_ready(process: subprocess.Popen[bytes], url: str) -> str:
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> str:
     began = time.monotonic()
     while time.monotonic() - began < START_SECONDS and process.poll() is None:
         try:
@@ -138,7 +138,7 @@ def _when_ready(process: subprocess.Popen[bytes], url: str) -> str:
 
 
 def scores(url: str) -> list[float]:
-    """Every score of one request, in the order of its documents."""
+    """The scores of one request, in the order of its documents."""
     reply = httpx.post(
         f"{url}/v1/rerank", content=bodies(1)[0], headers={"content-type": "application/json"}
     )
@@ -147,7 +147,7 @@ def scores(url: str) -> list[float]:
 
 
 def vllm_client(url: str, model: Path, results: Path) -> dict[str, Any]:
-    """What vLLM's own benchmark client says of a server."""
+    """The results of vLLM's own benchmark client."""
     options = ["--backend", "vllm-rerank", "--endpoint", "/v1/rerank", "--base-url", url]
     options += ["--model", NAME, "--tokenizer", str(model), "--dataset-name", "random-rerank"]
     options += ["--random-input-len", "256", "--random-batch-size", str(DOCUMENTS)]
@@ -158,8 +158,8 @@ def vllm_client(url: str, model: Path, results: Path) -> dict[str, Any]:
     ended = subprocess.run(command, capture_output=True, text=True)
     if ended.returncode:
         raise SystemExit(ended.stderr)
-    said: dict[str, Any] = json.loads(results.read_text())
-    return said
+    report: dict[str, Any] = json.loads(results.read_text())
+    return report
 
 
 @dataclass
@@ -171,18 +171,18 @@ class Outcome:
 
 def run(opener: Opener, model: Path, options: argparse.Namespace) -> Outcome:
     with opener(model) as peer:
-        found = scores(peer.url)
+        first_scores = scores(peer.url)
         loads = [
             asyncio.run(measure(peer.url, peer.pid, clients, options.seconds))
             for clients in options.clients
         ]
-        said = {}
+        report = {}
         if options.vllm_client:
-            said = vllm_client(peer.url, model, model / "client.json")
-        return Outcome(found, loads, said)
+            report = vllm_client(peer.url, model, model / "client.json")
+        return Outcome(first_scores, loads, report)
 
 
-def report(outcomes: dict[str, Outcome]) -> None:
+def print_report(outcomes: dict[str, Outcome]) -> None:
     first = next(iter(outcomes.values()))
     print("\n| server | clients | documents/s | requests/s | p50 ms | p95 ms | CPU us/doc | x |")
     print("|---|---|---|---|---|---|---|---|")
@@ -192,14 +192,14 @@ def report(outcomes: dict[str, Outcome]) -> None:
             print(f"| {name} {load.row()} {ratio:.2f} |")
     for name, outcome in outcomes.items():
         apart = max(abs(a - b) for a, b in zip(outcome.scores, first.scores, strict=True))
-        print(f"\n{name}: scores at most {apart:.1e} from the first's")
+        print(f"\n{name}: scores differ by at most {apart:.1e} from the first server's")
         if outcome.client:
-            said = outcome.client
+            report = outcome.client
             print(
-                f"  vLLM's client: {said['completed']} of {CLIENT_REQUESTS} requests answered, "
-                f"{said['request_throughput']:.1f} requests/s, "
-                f"{said['total_token_throughput']:,.0f} tokens/s, "
-                f"median {said['median_e2el_ms']:.1f} ms"
+                f"  vLLM's client: {report['completed']} of {CLIENT_REQUESTS} requests answered, "
+                f"{report['request_throughput']:.1f} requests/s, "
+                f"{report['total_token_throughput']:,.0f} tokens/s, "
+                f"median {report['median_e2el_ms']:.1f} ms"
             )
 
 
@@ -210,14 +210,14 @@ def main() -> None:
     parser.add_argument("--vllm-client", action="store_true", help="run vLLM's own client too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        # vLLM's attention on CPUs takes heads of 32 and more.
+        # vLLM's CPU attention needs a head dimension of at least 32.
         shape = {"hidden": 32, "layers": 1, "mlp": 32, "heads": 1, "kv_heads": 1, "head_dim": 32}
         model = make_checkpoint(Path(folder) / NAME, **shape)  # type: ignore[arg-type]
         outcomes = {}
         for name, opener in OPENERS.items():
             print(f"measuring {name} ...", file=sys.stderr, flush=True)
             outcomes[name] = run(opener, model, options)
-        report(outcomes)
+        print_report(outcomes)
 
 
 if __name__ == "__main__":

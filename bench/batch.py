@@ -1,7 +1,7 @@
-"""A batch job on the built-in model: left alone, killed twice in the middle, beside requests.
+"""Throughput of a batch job, its effect on other requests, and its results after kills.
 
-The answers of the job whose server was killed must be those of the other: as many, in the same
-order, with the same scores; with --deterministic to the last bit.
+One job runs undisturbed, the same job runs on a server that is killed twice. Both must give the
+same results: the same lines, order and scores; with --deterministic to the last bit.
 
     python bench/batch.py [--lines 20000] [--documents 3] [--deterministic]
 """
@@ -35,12 +35,12 @@ Json = dict[str, Any]
 ENDED = ("completed", "failed", "expired", "cancelled")
 QUERY_WORDS, DOCUMENT_WORDS = 6, 12
 
-# Requests that are sent one after the other beside the job, and without it.
+# Sequential requests for the latency without and during the job.
 BESIDE = 50
 
 
 def content(lines: int, documents: int) -> bytes:
-    """The file of a job."""
+    """The input file of a job."""
     text = texts()
     rows = [
         {
@@ -58,13 +58,13 @@ def content(lines: int, documents: int) -> bytes:
 
 
 def serve(directory: Path, flags: Sequence[str]) -> Any:
-    # Without the cache, so that a line that is computed twice comes out the same by itself.
+    # Without a cache, so that a line that is computed twice is really computed.
     plain = ("builtin", "--cache-mb", "0", "--no-access-log")
     return serving(*plain, "--batch-dir", str(directory), *flags)
 
 
 def begin(server: Server, file: bytes) -> str:
-    """Upload and start; returns the job's id."""
+    """Upload the file and start a job; returns its id."""
     uploaded = httpx.post(
         f"{server.url}/v1/files",
         files={"file": ("lines.jsonl", file)},
@@ -79,34 +79,35 @@ def begin(server: Server, file: bytes) -> str:
     return str(httpx.post(f"{server.url}/v1/batches", json=body, timeout=60).json()["id"])
 
 
-def until(server: Server, job: str, wanted: Callable[[Json], bool]) -> Json:
+def wait_for(server: Server, job: str, condition: Callable[[Json], bool]) -> Json:
+    """Poll the job until the condition holds; returns the job."""
     while True:
-        found: Json = httpx.get(f"{server.url}/v1/batches/{job}", timeout=60).json()
-        if wanted(found):
-            return found
+        status: Json = httpx.get(f"{server.url}/v1/batches/{job}", timeout=60).json()
+        if condition(status):
+            return status
         time.sleep(0.2)
 
 
-def ended(found: Json) -> bool:
-    return found["status"] in ENDED
+def ended(status: Json) -> bool:
+    return status["status"] in ENDED
 
 
-def rows(server: Server, found: Json) -> list[Json]:
-    assert found["status"] == "completed", found
-    assert found["error_file_id"] is None, found
-    url = f"{server.url}/v1/files/{found['output_file_id']}/content"
+def rows(server: Server, status: Json) -> list[Json]:
+    assert status["status"] == "completed", status
+    assert status["error_file_id"] is None, status
+    url = f"{server.url}/v1/files/{status['output_file_id']}/content"
     return [json.loads(row) for row in httpx.get(url, timeout=300).text.splitlines()]
 
 
 def latency(server: Server) -> tuple[float, float]:
-    """Median and worst of requests of five documents, in milliseconds."""
-    text, took = texts(), []
+    """Median and maximum latency of requests with five documents, in milliseconds."""
+    text, latencies = texts(), []
     for _ in range(BESIDE):
         body = {"query": text(QUERY_WORDS), "documents": [text(DOCUMENT_WORDS) for _ in range(5)]}
         began = time.perf_counter()
         httpx.post(f"{server.url}/v1/rerank", json=body, timeout=60).raise_for_status()
-        took.append(1000 * (time.perf_counter() - began))
-    return statistics.median(took), max(took)
+        latencies.append(1000 * (time.perf_counter() - began))
+    return statistics.median(latencies), max(latencies)
 
 
 def scores(row: Json) -> dict[int, float]:
@@ -119,36 +120,36 @@ def undisturbed(file: bytes, directory: Path, lines: int, flags: Sequence[str]) 
         alone = latency(server)
         began = time.perf_counter()
         job = begin(server, file)
-        until(server, job, lambda found: found["request_counts"]["completed"] > lines // 10)
-        beside = latency(server)
-        found = until(server, job, ended)
+        wait_for(server, job, lambda status: status["request_counts"]["completed"] > lines // 10)
+        during = latency(server)
+        status = wait_for(server, job, ended)
         seconds = time.perf_counter() - began
-        grown = memory(server.process.pid)
-        answers = rows(server, found)
+        memory_mib = memory(server.process.pid)
+        answers = rows(server, status)
         server.stop(signal.SIGTERM)
     print(f"undisturbed: {lines:,} lines in {seconds:.1f} s, {lines / seconds:.0f} lines/s")
-    print(f"a request of 5 documents alone: {alone[0]:.1f} ms, at worst {alone[1]:.1f}")
-    print(f"a request of 5 documents beside: {beside[0]:.1f} ms, at worst {beside[1]:.1f}")
-    print(f"memory at the end: {grown}")
+    print(f"5 documents without the job: median {alone[0]:.1f} ms, maximum {alone[1]:.1f} ms")
+    print(f"5 documents during the job: median {during[0]:.1f} ms, maximum {during[1]:.1f} ms")
+    print(f"memory at the end: {memory_mib} MiB")
     return answers
 
 
 def killed_twice(file: bytes, directory: Path, lines: int, flags: Sequence[str]) -> list[Json]:
-    """As `undisturbed`, through two `kill -9` and three servers."""
+    """As `undisturbed`, with two `kill -9` and three servers."""
     points = sorted(int(lines * random.uniform(0.1, 0.9)) for _ in range(2))
     with serve(directory, flags) as server:
         job = begin(server, file)
-        until(server, job, lambda found: found["request_counts"]["completed"] >= points[0])
+        wait_for(server, job, lambda status: status["request_counts"]["completed"] >= points[0])
         server.stop(signal.SIGKILL)
     with serve(directory, flags) as server:
-        first = until(server, job, lambda found: True)["request_counts"]["completed"]
-        until(server, job, lambda found: found["request_counts"]["completed"] >= points[1])
+        first = wait_for(server, job, lambda status: True)["request_counts"]["completed"]
+        wait_for(server, job, lambda status: status["request_counts"]["completed"] >= points[1])
         server.stop(signal.SIGKILL)
     with serve(directory, flags) as server:
-        second = until(server, job, lambda found: True)["request_counts"]["completed"]
-        answers = rows(server, until(server, job, ended))
+        second = wait_for(server, job, lambda status: True)["request_counts"]["completed"]
+        answers = rows(server, wait_for(server, job, ended))
         server.stop(signal.SIGTERM)
-    print(f"killed when {first:,} and {second:,} of {lines:,} lines were kept")
+    print(f"killed when {first:,} and {second:,} of {lines:,} lines were done")
     return answers
 
 
@@ -156,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--lines", type=int, default=20_000)
     parser.add_argument("--documents", type=int, default=3)
-    parser.add_argument("--deterministic", action="store_true", help="compare bits")
+    parser.add_argument("--deterministic", action="store_true", help="require equal bits")
     options = parser.parse_args()
     flags = ["--deterministic"] if options.deterministic else []
     file = content(options.lines, options.documents)
@@ -171,9 +172,9 @@ def main() -> None:
     assert all(one.keys() == other.keys() for one, other in pairs), "documents"
     apart = max(abs(one[index] - other[index]) for one, other in pairs for index in one)
     same = sum(list(one) == list(other) for one, other in pairs)
-    print(f"both: {len(names):,} answers, each line once and in order")
-    print(f"scores at most {apart:.1e} apart, the same order in {same:,} lines")
-    # Neighbours in a batch move the last digits of a logit; see the engine contract.
+    print(f"both jobs: {len(names):,} results, each line once and in order")
+    print(f"scores differ by at most {apart:.1e}, the same ranking in {same:,} lines")
+    # The other pairs of a batch change the last digits of a logit; see the engine contract.
     assert apart == 0 if options.deterministic else apart < 1e-5, apart
 
 

@@ -1,10 +1,9 @@
-"""What the score cache costs and saves: a request of 100 documents, found or not.
+"""Cost and saving of the score cache: a request with 100 documents, hits and misses.
 
     python bench/cache.py [--rounds 200] [--documents 100] [--characters 500] [--redis URL]
 
-The ranker on the fake engine, so that what is timed is everything but the model: prompts,
-keys, the look-up, and what is kept of a miss. Every round asks a query of its own, in each
-manner in turn; then the queries come again. No HTTP.
+Times the ranker on the fake engine: prompts, keys, look-ups and writes, without HTTP and model.
+Each round sends a new query to each cache in turn; then all queries are repeated.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from rankd.types import RankRequest
 WORDS = re.findall(r"[A-Za-z]+[,.;]?", (Path(__file__).parent.parent / "LICENSE").read_text())
 
 
-def make_asks(rounds: int, documents: int, characters: int) -> list[RankRequest]:
+def make_requests(rounds: int, documents: int, characters: int) -> list[RankRequest]:
     chance = random.Random(7)
 
     def text(size: int) -> str:
@@ -39,15 +38,15 @@ def make_asks(rounds: int, documents: int, characters: int) -> list[RankRequest]
     return [RankRequest(f"{text(8)} {number}?", texts) for number in range(rounds)]
 
 
-async def timed(ranker: Ranker, ask: RankRequest) -> tuple[float, float]:
-    """Milliseconds of the whole, and of what comes after the prompts."""
+async def timed(ranker: Ranker, request: RankRequest) -> tuple[float, float]:
+    """Milliseconds of the whole request, and of the part after the prompts."""
     began = time.perf_counter()
-    ranking = await ranker.rank_measured([ask])
+    ranking = await ranker.rank_measured([request])
     return (time.perf_counter() - began) * 1000, ranking.scoring * 1000
 
 
 async def bench(options: argparse.Namespace) -> None:
-    asks = make_asks(options.rounds, options.documents, options.characters)
+    requests = make_requests(options.rounds, options.documents, options.characters)
     rows: dict[str, list[tuple[float, float]]] = {}
     async with AsyncExitStack() as stack:
         rankers = {}
@@ -58,30 +57,32 @@ async def bench(options: argparse.Namespace) -> None:
         }.items():
             settings = Settings.model_validate({"engine": "fake", **changes})
             _, rankers[name] = await stack.enter_async_context(open_ranker(settings))
-        for ask in asks:
-            alone = replace(ask, cache=False)
-            rows.setdefault("`cache: false`", []).append(await timed(rankers["none"], alone))
+        for request in requests:
+            uncached = replace(request, cache=False)
+            rows.setdefault("`cache: false`", []).append(await timed(rankers["none"], uncached))
             for name, ranker in rankers.items():
-                rows.setdefault(f"{name}, misses", []).append(await timed(ranker, ask))
-        for ask in asks:
+                rows.setdefault(f"{name}, misses", []).append(await timed(ranker, request))
+        for request in requests:
             for name, ranker in rankers.items():
                 if name != "none":
-                    rows.setdefault(f"{name}, hits", []).append(await timed(ranker, ask))
+                    rows.setdefault(f"{name}, hits", []).append(await timed(ranker, request))
         encoder = next(iter(rankers.values())).encoder
-        prompts = encoder.encode_blocking(asks[0]).prompts
+        prompts = encoder.encode_blocking(requests[0]).prompts
     print(f"{options.documents} documents of {options.characters} characters\n")
-    print("| cache | request ms | after the prompts ms | the same, µs/document |")
+    print("| cache | request ms | after the prompts ms | after the prompts, µs/document |")
     print("|---|---|---|---|")
     for name, times in rows.items():
-        whole, after = (statistics.median(column) for column in zip(*times, strict=True))
+        total, after = (statistics.median(column) for column in zip(*times, strict=True))
         each = after * 1000 / options.documents
-        print(f"| {name} | {whole:.2f} | {after:.2f} | {each:.1f} |")
+        print(f"| {name} | {total:.2f} | {after:.2f} | {each:.1f} |")
     began = time.perf_counter()
     for _ in range(100):
         pair_keys(prompts, b"identity")
     each = (time.perf_counter() - began) / 100 / len(prompts) * 1e6
     tokens = statistics.mean(len(prompt.suffix) for prompt in prompts)
-    print(f"\na key: {each:.1f} µs for {tokens:.0f} tokens; 64 MiB: {(64 << 20) // ENTRY_BYTES:,}")
+    print(
+        f"\nper key: {each:.1f} µs for {tokens:.0f} tokens; 64 MiB: {(64 << 20) // ENTRY_BYTES:,}"
+    )
 
 
 def main() -> None:
@@ -89,7 +90,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--documents", type=int, default=100)
     parser.add_argument("--characters", type=int, default=500)
-    parser.add_argument("--redis", help="URL of a Redis to try, too")
+    parser.add_argument("--redis", help="also measure this Redis (URL)")
     asyncio.run(bench(parser.parse_args()))
 
 

@@ -1,11 +1,10 @@
-"""Runs every expression of the Grafana dashboard on a Prometheus, and draws its first row.
+"""Runs every expression of the Grafana dashboard on a Prometheus server; draws the first row.
 
     python bench/dashboard.py --prometheus http://127.0.0.1:9090 [--last 3600] [--picture row.png]
 
-Says of each panel how many series it has, and ends with status 1 when one has none, or an
-expression is refused. Rows for what is not there may be empty: `--optional vllm:` allows it to
-panels with that in an expression. The picture is drawn here, from what the dashboard's file
-says of the panels, with matplotlib (`rankd[eval]`); Grafana draws it otherwise.
+Prints the number of series of each panel. Exits with 1 if a panel has no series or Prometheus
+refuses an expression. `--optional vllm:` allows panels with `vllm:` in an expression to be empty.
+The picture is drawn with matplotlib (`rankd[eval]`) and looks different from Grafana's.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ if TYPE_CHECKING:
 
 DASHBOARD = Path(__file__).parent.parent / "deploy/grafana/dashboards/rankd.json"
 
-# Told apart by readers who see no red and green.
+# Distinguishable with red-green colour blindness.
 COLOURS = ["#0b6e99", "#e0a458", "#5aa469", "#a14a76", "#6c757d", "#c1666b", "#7d80da", "#b5b35c"]
 
-# Points of a curve: as many as Grafana asks for in a panel of this width.
+# Points per curve, as Grafana requests for a panel of this width.
 POINTS = 300
 
 
@@ -40,7 +39,7 @@ class Series:
 
     Attributes:
         times: in seconds since 1970.
-        values: NaN where there was nothing to compute one from.
+        values: NaN without data.
     """
 
     name: str
@@ -60,10 +59,10 @@ class Span:
         return max(1.0, (self.end - self.start) / POINTS)
 
     def filled(self, expr: str, rate: float) -> str:
-        """An expression with Grafana's variables as it would fill them for all servers.
+        """Replace Grafana's variables, with all servers selected.
 
         Args:
-            rate: of `$__rate_interval`, in seconds.
+            rate: `$__rate_interval` in seconds.
         """
         for variable, value in {
             "$__rate_interval": f"{math.ceil(max(rate, self.step))}s",
@@ -77,34 +76,34 @@ class Span:
 
 
 def panels(dashboard: Path = DASHBOARD) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every panel that has expressions, and the title of its row."""
+    """Every panel with expressions, and the title of its row."""
     row = ""
     for panel in json.loads(dashboard.read_text(encoding="utf-8"))["panels"]:
         if panel["type"] != "row":
             yield row, panel
             continue
         row = panel["title"]
-        # Of a collapsed row they stand in it, of another one behind it.
-        yield from ((row, one) for one in panel["panels"])
+        # A collapsed row contains its panels; an open one is followed by them.
+        yield from ((row, inner) for inner in panel["panels"])
 
 
 class Prometheus:
-    """Its HTTP API, for one span of time."""
+    """Prometheus' HTTP API, for one time span."""
 
     def __init__(self, url: str, span: Span, rate: float) -> None:
         self._http = httpx.Client(base_url=url, timeout=60)
         self._span, self._rate = span, rate
 
     def series(self, target: dict[str, Any]) -> list[Series]:
-        """What an expression gave in this time; nothing of series that never had a number.
+        """The series of an expression; those without any number are left out.
 
         Raises:
-            ValueError: Prometheus refuses it; says why.
+            ValueError: Prometheus refuses the expression; says why.
         """
         span = self._span
         expr = span.filled(target["expr"], self._rate)
-        asked = {"query": expr, "start": span.start, "end": span.end, "step": span.step}
-        reply = self._http.post("/api/v1/query_range", data=asked).json()
+        query = {"query": expr, "start": span.start, "end": span.end, "step": span.step}
+        reply = self._http.post("/api/v1/query_range", data=query).json()
         if reply["status"] != "success":
             raise ValueError(f"{expr}: {reply['error']}")
         found = []
@@ -123,25 +122,25 @@ def _named(legend: str, labels: dict[str, str]) -> str:
 
 
 def check(prometheus: Prometheus, optional: list[str]) -> bool:
-    """Print what each panel has; whether all have something that should."""
-    good = True
+    """Print the number of series of each panel; returns whether no required one is empty."""
+    complete = True
     for row, panel in panels():
         for target in panel["targets"]:
             allowed = [part for part in optional if part in target["expr"]]
             try:
                 count = len(prometheus.series(target))
             except ValueError as problem:
-                good, said = False, f"ERROR {problem}"
+                complete, result = False, f"ERROR {problem}"
             else:
-                good = good and bool(count or allowed)
+                complete = complete and bool(count or allowed)
                 missing = f"none, as {allowed[0]} may be" if allowed else "EMPTY"
-                said = f"{count} series" if count else missing
-            print(f"{row} / {panel['title']} / {target['legendFormat']}: {said}")
-    return good
+                result = f"{count} series" if count else missing
+            print(f"{row} / {panel['title']} / {target['legendFormat']}: {result}")
+    return complete
 
 
 def draw(prometheus: Prometheus, row: str, file: Path) -> None:
-    """The time series of one row, three in a line, as wide as a page."""
+    """Draw the time series of one row, three side by side."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -160,7 +159,7 @@ def draw(prometheus: Prometheus, row: str, file: Path) -> None:
 def _draw_panel(axes: Axes, panel: dict[str, Any], prometheus: Prometheus) -> None:
     defaults = panel["fieldConfig"]["defaults"]
     series = [one for target in panel["targets"] for one in prometheus.series(target)]
-    # Reasons that never occurred, dialects that nobody spoke: Grafana's tooltip hides them, too.
+    # Grafana's tooltip hides series that are always 0, too.
     series = [one for one in series if any(value > 0 for value in one.values)] or series[:1]
     stacking = defaults["custom"]["stacking"]["mode"]
     right = {one["matcher"]["options"] for one in panel["fieldConfig"]["overrides"]}
@@ -196,7 +195,7 @@ def _stack(axes: Axes, series: list[Series], *, percent: bool) -> None:
 
 
 def _clock(times: list[float]) -> list[float]:
-    """As matplotlib counts: in days."""
+    """Matplotlib's dates: days since 1970."""
     return [at / 86_400 for at in times]
 
 
@@ -213,19 +212,24 @@ def _tidy(axes: Axes, unit: str) -> None:
 
 def main() -> int:
     about = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    about.add_argument("--prometheus", default="http://127.0.0.1:9090", help="where it listens")
-    about.add_argument("--last", type=float, default=3600, help="seconds to look at (3600)")
-    about.add_argument("--rate", type=float, default=60, help="of $__rate_interval (60 s)")
-    about.add_argument("--optional", action="append", default=[], help="what may be empty")
+    about.add_argument("--prometheus", default="http://127.0.0.1:9090", help="URL of Prometheus")
+    about.add_argument("--last", type=float, default=3600, help="time span in seconds (3600)")
+    about.add_argument("--rate", type=float, default=60, help="$__rate_interval in seconds (60)")
+    about.add_argument(
+        "--optional",
+        action="append",
+        default=[],
+        help="panels with this in an expression may be empty",
+    )
     about.add_argument("--picture", type=Path, help="draw the first row into this file")
     options = about.parse_args()
     now = time.time()
     prometheus = Prometheus(options.prometheus, Span(now - options.last, now), options.rate)
-    good = check(prometheus, options.optional)
+    complete = check(prometheus, options.optional)
     if options.picture:
         first, _ = next(panels())
         draw(prometheus, first, options.picture)
-    return 0 if good else 1
+    return 0 if complete else 1
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""What --deterministic costs: the native engine with and without it, in turn.
+"""Cost of --deterministic: the native engine with and without it, in turn.
 
     python bench/deterministic.py [--model builtin|FOLDER] [--documents 20] [--rounds 5]
 
-Both see the same token ids: one request whose head neither has kept, and then as many
-small requests at once as it has documents. CPU seconds are the honest column on a machine
-with other work. Without --model the weights are random, in the shape of
-Qwen3-Reranker-0.6B (needs about 6 GB of memory, 1.2 GB of disk).
+Both get the same token ids: first one request whose prefix is not cached, then one request per
+document at once. On a machine with other work, compare the CPU seconds. Without --model the
+weights are random, in the shape of Qwen3-Reranker-0.6B (6 GB of memory, 1.2 GB of disk).
 """
 
 from __future__ import annotations
@@ -38,11 +37,11 @@ class Run:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", help="random weights when absent")
+    parser.add_argument("--model", help="default: random weights")
     parser.add_argument("--documents", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=90, help="mean length of a document")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=0, help="0 takes all cores")
+    parser.add_argument("--threads", type=int, default=0, help="0: all cores")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rankd-bench-") as folder:
         checkpoint = locate(options.model or make_random(Path(folder) / "qwen3-0.6b-random"))
@@ -67,29 +66,31 @@ async def _bench(checkpoint: Checkpoint, options: argparse.Namespace) -> None:
         print("|---|---|---|---|---|---|")
         for name, alone in (("one request", False), ("as many requests", True)):
             pairs = []
-            for place in range(options.rounds):
-                print(f"{name}, round {place + 1} of {options.rounds} ...", file=sys.stderr)
-                made = make_prompts(options.documents, options.tokens, seed=2 * place + alone)
+            for number in range(options.rounds):
+                print(f"{name}, round {number + 1} of {options.rounds} ...", file=sys.stderr)
+                made = make_prompts(options.documents, options.tokens, seed=2 * number + alone)
                 prompts = _within(made, vocabulary)
                 if alone:
                     prompts = [
-                        Prompt((*one.prefix, place), one.suffix)
-                        for place, one in enumerate(prompts)
+                        Prompt((*prompt.prefix, index), prompt.suffix)
+                        for index, prompt in enumerate(prompts)
                     ]
-                calls = [[one] for one in prompts] if alone else [prompts]
-                turns = engines if place % 2 else engines[::-1]
-                runs = {engine: await _measure(engine, calls) for engine in turns}
+                calls = [[prompt] for prompt in prompts] if alone else [prompts]
+                order = engines if number % 2 else engines[::-1]
+                runs = {engine: await _measure(engine, calls) for engine in order}
                 pairs.append((runs[engines[0]], runs[engines[1]]))
             await _refuse_other_bits(engines[1], prompts, pairs[-1][1])
             _report(name, pairs)
 
 
 def _within(prompts: Sequence[Prompt], vocabulary: int) -> list[Prompt]:
-    def ids(some: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(one % vocabulary for one in some)
+    """Prompts with token ids below the vocabulary's size; equal prefixes stay one object."""
 
-    heads = {id(prompt.prefix): ids(prompt.prefix) for prompt in prompts}
-    return [Prompt(heads[id(prompt.prefix)], ids(prompt.suffix)) for prompt in prompts]
+    def ids(tokens: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(token % vocabulary for token in tokens)
+
+    prefixes = {id(prompt.prefix): ids(prompt.prefix) for prompt in prompts}
+    return [Prompt(prefixes[id(prompt.prefix)], ids(prompt.suffix)) for prompt in prompts]
 
 
 async def _measure(engine: NativeEngine, calls: Sequence[Sequence[Prompt]]) -> Run:
@@ -101,19 +102,19 @@ async def _measure(engine: NativeEngine, calls: Sequence[Sequence[Prompt]]) -> R
 
 
 async def _refuse_other_bits(engine: NativeEngine, prompts: Sequence[Prompt], run: Run) -> None:
-    """What was measured must be what is promised."""
+    """Exit if the scores depend on the order of the prompts."""
     backwards = (await engine.score(prompts[::-1]))[::-1]
     packed = [struct.pack(f"{len(some)}d", *some) for some in (backwards, run.logits)]
     if packed[0] != packed[1]:
-        sys.exit("the bits differ: nothing else counts")
+        sys.exit("the bits differ, so the timings mean nothing")
 
 
 def _report(name: str, pairs: Sequence[tuple[Run, Run]]) -> None:
-    walls = [statistics.median(pair[place].wall for pair in pairs) for place in (0, 1)]
-    cpus = [statistics.median(pair[place].cpu for pair in pairs) for place in (0, 1)]
+    walls = [statistics.median(pair[index].wall for pair in pairs) for index in (0, 1)]
+    cpus = [statistics.median(pair[index].cpu for pair in pairs) for index in (0, 1)]
     wall, cpu = (
-        statistics.median(getattr(slow, what) / getattr(fast, what) for fast, slow in pairs)
-        for what in ("wall", "cpu")
+        statistics.median(getattr(slow, name) / getattr(fast, name) for fast, slow in pairs)
+        for name in ("wall", "cpu")
     )
     apart = max(
         abs(one - other)

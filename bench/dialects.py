@@ -1,13 +1,13 @@
-"""What HTTP and the dialects cost: alone, and on one core beside a bare FastAPI app.
+"""Cost of HTTP and the dialects: alone, and on one core compared with a bare FastAPI app.
 
     python bench/dialects.py [--rounds 5] [--seconds 3] [--connections 8]
 
-1. The dialect layer by itself: bytes in, bytes out, with verdicts that are ready.
-2. Documents per second with the fake engine, server on one core and load on another,
-   against an app that parses the same body and echoes it: same uvicorn, same core, in turn.
-3. Where a request's time goes, by timers around its parts.
+1. The dialect layer alone: bytes in, bytes out, with prepared results.
+2. Documents per second with the fake engine, server on one core and load on another, in turn
+   with an app that parses and echoes the same body on the same uvicorn and core.
+3. The parts of a request's time.
 
-Documents are English, of 500 characters; scores are made up. Needs two cores.
+Documents are English, of 500 characters; scores are random. Needs two cores.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import random
 import signal
 import socket
 import statistics
@@ -23,11 +22,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import orjson
@@ -35,31 +33,24 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from starlette.datastructures import Headers
 
+from dialect_layer import ReadyRanker, layers, results, texts
 from server import ROOT, Load, client, cpu_seconds
 
 sys.path.insert(0, str(ROOT / "tests"))
 
 from rankd.config.settings import Settings
-from rankd.context import PREFIX
-from rankd.dialects import DIALECTS, detect, post_routes
-from rankd.engines.base import EngineInfo
 from rankd.ranking.service import ModelService
 from rankd.server.app import build, open_app
 from rankd.server.middleware import KeyRing
-from rankd.types import RankRequest, RankResult, ScoredDocument
 from support.checkpoints import make_checkpoint
 from support.servers import serving
-
-CHARACTERS = 500
-WORDS = (ROOT / "LICENSE").read_text().split()
 
 
 def main() -> None:
     options = _options()
     if options.be:
-        return be(options.be, options.fd)
+        return serve_app(options.be, options.fd)
     if len(os.sched_getaffinity(0)) < 2:
         sys.exit("needs two cores: one for the server, one for the load")
     layers(options.repetitions)
@@ -80,178 +71,17 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3.0, help="of one round")
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--documents", type=int, nargs="+", default=[100, 5], help="in one request")
-    # How it starts the other servers.
+    # For the servers that this program starts.
     parser.add_argument("--be", help=argparse.SUPPRESS)
     parser.add_argument("--fd", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-# The bodies.
-
-
-def texts(count: int) -> list[str]:
-    """English prose; no two begin alike."""
-    chance = random.Random(count)
-    starts = [chance.randrange(len(WORDS) - CHARACTERS) for _ in range(count)]
-    return [" ".join(WORDS[start : start + CHARACTERS])[:CHARACTERS] for start in starts]
-
-
-def grown(example: Mapping[str, Any], documents: Sequence[str]) -> dict[str, Any]:
-    """A dialect's example with so many documents, all of whose results are wanted."""
-    return {
-        name: _grown(name, value, documents)
-        for name, value in example.items()
-        if name not in ("top_n", "top_k")
-    }
-
-
-def _grown(name: str, value: Any, documents: Sequence[str]) -> Any:
-    match value:
-        case [{"text": _, **others}, *_]:
-            return [{"text": document, **others} for document in documents]
-        case [str(), *_] if name != "rank_fields":
-            return list(documents)
-        case dict():
-            return grown(value, documents)
-    return value
-
-
-# 1. The layer by itself.
-
-
-@dataclass
-class Ready:
-    """In place of the ranker: its verdicts are there, and it notes when it was asked."""
-
-    results: list[ScoredDocument]
-    max_documents: int = 1000
-    asked: float = 0.0
-
-    @property
-    def engine(self) -> Ready:
-        return self
-
-    @property
-    def encoder(self) -> SimpleNamespace:
-        return SimpleNamespace(template="0123456789ab")
-
-    @property
-    def info(self) -> EngineInfo:
-        return EngineInfo("fake", "model", "", "none", "none", 8192)
-
-    async def rank_measured(
-        self, asks: Sequence[RankRequest], on_result: object = None
-    ) -> RankResult:
-        self.asked = time.thread_time()
-        return RankResult([self.results[: len(asks[0].documents)]], 0.01, 0.1, [1])
-
-
-def results(count: int) -> list[ScoredDocument]:
-    chance = random.Random(count)
-    return [ScoredDocument(index, chance.uniform(-9, 9), 170, 105, 105) for index in range(count)]
-
-
-@dataclass
-class Arrived:
-    """In place of a request whose body has been read, its prefix taken off."""
-
-    raw: bytes
-    scope: dict[str, Any]
-    app: Any
-    path_params: dict[str, str] = field(default_factory=dict)
-    headers: Headers = field(default_factory=Headers)
-
-    async def body(self) -> bytes:
-        return self.raw
-
-
-def layers(repetitions: int, count: int = 100) -> None:
-    documents = texts(count)
-    print(f"The dialect layer alone, {count} documents of {CHARACTERS} characters,", end=" ")
-    print("microseconds of CPU:\n")
-    print("| dialect | kB in | kB out | reading | writing | both, median | p99 |")
-    print("|---|---|---|---|---|---|---|")
-    print(layer(grown(_example(detect.ORDER[-1]), documents), repetitions).row("/v1/rerank"))
-    for dialect in DIALECTS:
-        body = grown(_example(dialect), documents)
-        if dialect.mounted:
-            path = dialect.mounted[0]
-            row = layer(body, repetitions, path, prefix=dialect.name).row(dialect.prefix + path)
-        else:
-            row = layer(body, repetitions, dialect.paths[0]).row(dialect.paths[0])
-        print(row, flush=True)
-
-
-def _example(dialect: Any) -> dict[str, Any]:
-    return cast(dict[str, Any], dialect.Request.model_config["json_schema_extra"]["example"])
-
-
-@dataclass
-class Layer:
-    """One body through one dialect, many times; seconds.
-
-    Attributes:
-        sizes: bytes that came in and went out.
-        reading: from bytes to an ask.
-        writing: from verdicts to bytes.
-    """
-
-    sizes: tuple[int, int] = (0, 0)
-    reading: list[float] = field(default_factory=list)
-    writing: list[float] = field(default_factory=list)
-
-    @property
-    def both(self) -> list[float]:
-        return [read + write for read, write in zip(self.reading, self.writing, strict=True)]
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.both) * 1e6
-
-    def row(self, path: str) -> str:
-        read, written = (statistics.median(part) * 1e6 for part in (self.reading, self.writing))
-        p99 = statistics.quantiles(self.both, n=100)[98] * 1e6
-        return (
-            f"| `{path}` | {self.sizes[0] / 1000:.0f} | {self.sizes[1] / 1000:.0f} "
-            f"| {read:.0f} | {written:.0f} | {self.median:.0f} | {p99:.0f} |"
-        )
-
-
-def layer(
-    body: dict[str, Any], repetitions: int, path: str = "/v1/rerank", *, prefix: str | None = None
-) -> Layer:
-    """The route's own code, from the bytes of a request to the bytes of its answer."""
-    ready = Ready(results(1000))
-    app = SimpleNamespace(state=SimpleNamespace(service=ModelService(cast(Any, ready), "model")))
-    [route] = (route.endpoint for route in post_routes() if route.path == path)
-    scope = {"path": path} | ({PREFIX: prefix} if prefix else {})
-    raw, layer = orjson.dumps(body), Layer()
-    for place in range(-repetitions // 10, repetitions):
-        request = Arrived(raw, dict(scope), app)
-        began = time.thread_time()
-        response = _now(route(request))
-        ended = time.thread_time()
-        if place >= 0:  # The first ones warm up.
-            layer.reading.append(ready.asked - began)
-            layer.writing.append(ended - ready.asked)
-    layer.sizes = len(raw), len(response.body)
-    return layer
-
-
-def _now(work: Any) -> Any:
-    """What a coroutine returns that waits for nothing."""
-    try:
-        work.send(None)
-    except StopIteration as end:
-        return end.value
-    raise RuntimeError("it waits")
-
-
-# 2. The whole path on one core, beside an echo.
+# 2. The whole path on one core, compared with an echo.
 
 
 def echo() -> FastAPI:
-    """The least that FastAPI can do with such a body."""
+    """The minimum that FastAPI can do with such a body."""
     app = FastAPI()
 
     @app.post("/v1/rerank", response_model=None)
@@ -262,16 +92,16 @@ def echo() -> FastAPI:
 
 
 def ready() -> FastAPI:
-    """rankd without tokenizing, scoring and the ranker: the verdicts are there."""
-    service = ModelService(cast(Any, Ready(results(1000))), "model")
+    """rankd without tokenizer, engine and ranker: the results are prepared."""
+    service = ModelService(cast(Any, ReadyRanker(results(1000))), "model")
     return build(service, Settings(engine="fake", access_log=False), KeyRing())
 
 
 APPS = {"echo": echo, "ready": ready}
 
 
-def be(name: str, fd: int) -> None:
-    """Serve one of the apps, by uvicorn with the settings of `rankd serve`."""
+def serve_app(name: str, fd: int) -> None:
+    """Serve one of the apps with uvicorn, set up as in `rankd serve`."""
     config = uvicorn.Config(
         APPS[name](),
         loop="none",
@@ -287,8 +117,8 @@ def be(name: str, fd: int) -> None:
 
 
 @contextmanager
-def being(name: str) -> Iterator[tuple[int, str]]:
-    """One of the apps as a process; its pid and address."""
+def app_process(name: str) -> Iterator[tuple[int, str]]:
+    """Run one of the apps as a process; yields its pid and URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         fd, port = listener.fileno(), listener.getsockname()[1]
         command = [sys.executable, __file__, "--be", name, "--fd", str(fd)]
@@ -302,7 +132,7 @@ def being(name: str) -> Iterator[tuple[int, str]]:
 
 @contextmanager
 def on_core(core: int) -> Iterator[None]:
-    """Everything in here, and every process started in here, runs on one core."""
+    """Pin this process, and the processes it starts, to one core."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
@@ -316,9 +146,10 @@ class Round:
     """A few seconds of load on one server.
 
     Attributes:
-        p50: of the latencies, in milliseconds.
-        cpu: microseconds of the server for each request.
-        server: share of its core that the server used; below 1, others did or it waited.
+        documents, requests: per second.
+        p50: median latency, in milliseconds.
+        cpu: CPU of the server per request, in microseconds.
+        server: share of its core that the server used.
         generator: share of its core that the load generator used.
     """
 
@@ -359,13 +190,13 @@ def compare(model: str, options: argparse.Namespace) -> None:
     flags.append("--no-access-log")
     with (
         on_core(there),
-        being("echo") as bare,
-        being("ready") as layers_only,
+        app_process("echo") as bare,
+        app_process("ready") as layers_only,
         serving(*flags) as rankd,
         on_core(here),
     ):
         whole = (rankd.process.pid, rankd.url)
-        servers = {ECHO: bare, "rankd, verdicts ready": layers_only, "rankd, fake engine": whole}
+        servers = {ECHO: bare, "rankd, prepared results": layers_only, "rankd, fake engine": whole}
         for count in options.documents:
             bodies = [
                 orjson.dumps({"query": f"{number}, what?", "documents": texts(count)})
@@ -384,7 +215,7 @@ ECHO = "bare FastAPI, echo"
 
 def _report(count: int, rounds: dict[str, list[Round]], options: argparse.Namespace) -> None:
     print(f"\nOne core, {count} documents a request, {options.connections} connections;", end=" ")
-    print(f"medians of {options.rounds} rounds in turn, ratios paired by round:\n")
+    print(f"medians of {options.rounds} interleaved rounds, ratios paired by round:\n")
     print("| | documents/s | requests/s | p50 ms | to echo's ", end="")
     print("| CPU us/request | to echo's | server's core | generator's core |")
     print("|---|---|---|---|---|---|---|---|---|")
@@ -411,17 +242,17 @@ def _spread(numbers: Iterable[float]) -> str:
     return f"{_middle(ordered):.2f} ({ordered[0]:.2f} to {ordered[-1]:.2f})"
 
 
-# 3. Where the time goes.
+# 3. The parts of a request's time.
 
 
 @dataclass
 class Timers:
-    """Seconds in each part of each request."""
+    """Seconds spent in each part of each request."""
 
     spent: dict[str, list[float]] = field(default_factory=dict)
 
     def around(self, owner: Any, name: str) -> None:
-        """Time every call of one of an object's coroutines."""
+        """Time every call of a coroutine function of an object."""
         setattr(owner, name, self.timed(name, getattr(owner, name)))
 
     def timed(self, name: str, call: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
@@ -441,7 +272,7 @@ class Timers:
 
 
 async def split(model: str, count: int, repetitions: int) -> None:
-    """The app called by hand, one request after another: no socket, no waiting."""
+    """Call the app directly, one request after another, without a socket."""
     body = {"query": "What?", "documents": texts(count)}
     settings = Settings(model=model, engine="fake", self_check="off", cache_mb=0, access_log=False)
     async with open_app(settings) as app:
@@ -460,17 +291,17 @@ async def split(model: str, count: int, repetitions: int) -> None:
     print("| part | us | share |")
     print("|---|---|---|")
     for name, part in {
-        "tokenizing, a thread's round trip included": encode,
+        "tokenizing, including a thread's round trip": encode,
         "fake engine": score,
-        "ranker: equal pairs, verdicts, counters": timed - encode - score,
+        "ranker: equal pairs, results, counters": timed - encode - score,
         "dialect layer, Starlette's request and response": routed - timed,
-        "door, FastAPI, finding the route": whole - routed,
+        "middleware, FastAPI, routing": whole - routed,
     }.items():
         print(f"| {name} | {part:,.0f} | {part / whole:.0%} |")
 
 
 def _scope(raw: bytes) -> tuple[dict[str, Any], Any, Any]:
-    """A request as uvicorn hands it over; who sent it stays until it is answered."""
+    """A request as uvicorn passes it. The client stays connected until the response."""
     messages = [{"type": "http.request", "body": raw, "more_body": False}]
 
     async def receive() -> dict[str, Any]:

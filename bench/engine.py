@@ -1,13 +1,12 @@
-"""The native engine against the tutorials' way, on this machine's CPU.
+"""Speed of the native engine compared with the model card's code, on this machine's CPU.
 
     python bench/engine.py [--model FOLDER] [--documents 20] [--rounds 3] [--threads 0]
 
-The tutorials' way is the model card's: one left-padded batch through transformers,
-logits of every token over the whole vocabulary, float32. "Last logits only" is the
-same with `logits_to_keep=1`. All see the same token ids, in turn, with as many
-threads, which sleep while they wait. CPU seconds are the honest column on a machine
-with other work. Without --model the weights are random, in the shape of
-Qwen3-Reranker-0.6B (needs about 9 GB of memory, 1.2 GB of disk).
+The model card's code, which tutorials copy, runs one left-padded batch through transformers and
+computes the logits of every token over the whole vocabulary, in float32. "Last logits only" is the
+same with `logits_to_keep=1`. All get the same token ids, in turn, with the same number of threads,
+which sleep while they wait. On a machine with other work, compare the CPU seconds. Without --model
+the weights are random, in the shape of Qwen3-Reranker-0.6B (9 GB of memory, 1.2 GB of disk).
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ANSWERS = AnswerTokenIds(yes=9693, no=2152)
-HEAD_TOKENS = 67
+PREFIX_TOKENS = 67
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,10 @@ def main() -> None:
 
 
 def _wait_passively() -> None:
-    """Give the reference the waiting of our worker's threads, for its own good.
+    """Let OpenMP's threads sleep while they wait, as in rankd's worker.
 
-    OpenMP reads the variable when it is loaded, and spinning threads would be charged
-    to transformers wherever the machine has other work.
+    OpenMP reads the variable when it is loaded. Spinning threads would count as CPU time of
+    transformers if the machine has other work.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
@@ -66,11 +65,11 @@ def _wait_passively() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", help="a causal Qwen3 checkpoint; random weights when absent")
+    parser.add_argument("--model", help="a causal Qwen3 checkpoint; default: random weights")
     parser.add_argument("--documents", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=90, help="mean length of a document")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=0, help="0 takes all cores")
+    parser.add_argument("--threads", type=int, default=0, help="0: all cores")
     return parser.parse_args()
 
 
@@ -102,7 +101,7 @@ async def _bench(checkpoint: Checkpoint, options: argparse.Namespace) -> None:
         await engine.score(make_prompts(2, 8))
         for round_ in range(options.rounds):
             print(f"round {round_ + 1} of {options.rounds} ...", file=sys.stderr)
-            # Another head each time: the engine keeps heads, and shall not profit here.
+            # A new prefix each time, so that the engine's prefix cache has no effect.
             prompts = make_prompts(options.documents, options.tokens, seed=round_)
             tutorial = _measure(partial(_tutorial, model, prompts))
             last = _measure(partial(_tutorial, model, prompts, logits_to_keep=1))
@@ -114,15 +113,15 @@ async def _bench(checkpoint: Checkpoint, options: argparse.Namespace) -> None:
 
 
 def make_prompts(count: int, tokens: int, seed: int = 99) -> list[Prompt]:
-    """Random ids; lengths spread like real paragraphs, by a third around the mean."""
-    dice = random.Random(seed)
-    lengths = [max(4, round(dice.gauss(tokens, tokens / 3))) for _ in range(count)]
-    head = _ids(dice, HEAD_TOKENS)
-    return [Prompt(head, _ids(dice, length)) for length in lengths]
+    """Prompts of random ids with one prefix. Lengths: standard deviation a third of the mean."""
+    rng = random.Random(seed)
+    lengths = [max(4, round(rng.gauss(tokens, tokens / 3))) for _ in range(count)]
+    prefix = _ids(rng, PREFIX_TOKENS)
+    return [Prompt(prefix, _ids(rng, length)) for length in lengths]
 
 
-def _ids(dice: random.Random, count: int) -> tuple[int, ...]:
-    return tuple(dice.randrange(151_000) for _ in range(count))
+def _ids(rng: random.Random, count: int) -> tuple[int, ...]:
+    return tuple(rng.randrange(151_000) for _ in range(count))
 
 
 def _reference(checkpoint: Checkpoint, threads: int) -> PreTrainedModel:
@@ -143,13 +142,13 @@ def _tutorial(model: PreTrainedModel, prompts: Sequence[Prompt], **options: Any)
     longest = max(map(len, prompts))
     ids = torch.zeros(len(prompts), longest, dtype=torch.long)
     mask = torch.zeros_like(ids)
-    for place, prompt in enumerate(prompts):
-        ids[place, longest - len(prompt) :] = torch.tensor(prompt.prefix + prompt.suffix)
-        mask[place, longest - len(prompt) :] = 1
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt.prefix + prompt.suffix)
+        mask[row, longest - len(prompt) :] = 1
     with torch.inference_mode():
         logits = model(input_ids=ids, attention_mask=mask, **options).logits[:, -1, :]
-    logits_of_interest: list[float] = (logits[:, ANSWERS.yes] - logits[:, ANSWERS.no]).tolist()
-    return logits_of_interest
+    differences: list[float] = (logits[:, ANSWERS.yes] - logits[:, ANSWERS.no]).tolist()
+    return differences
 
 
 def _measure(score: Callable[[], list[float]]) -> Run:
@@ -174,7 +173,7 @@ def _cpu_of(pid: int) -> float:
 def _compare(tutorial: Run, native: Run) -> None:
     apart = max(abs(a - b) for a, b in zip(tutorial.logits, native.logits, strict=True))
     if apart > 1e-3:
-        sys.exit(f"the logits differ by {apart:.2g}: nothing else counts")
+        sys.exit(f"the logits differ by {apart:.2g}, so the timings mean nothing")
     print(f"logits agree within {apart:.1e}", file=sys.stderr)
 
 

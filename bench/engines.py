@@ -1,7 +1,7 @@
-"""The two engines on one checkpoint, in one run: CPU-seconds and wall, without any HTTP.
+"""CPU and wall seconds of the vLLM and the native engine on one checkpoint, without HTTP.
 
-Shape of Qwen3-Reranker-0.6B with random weights, float32, 20 documents of about 90 tokens
-under a head of 67; another head each round. Needs the environment of `make test-vllm`.
+Random weights in the shape of Qwen3-Reranker-0.6B, float32; 20 documents of about 90 tokens with a
+prefix of 67, a new prefix each round. Needs the environment of `make test-vllm`.
 
     python bench/engines.py [--rounds 3] [--model FOLDER]
     taskset -c 0 python bench/engines.py          # on one core
@@ -51,7 +51,7 @@ async def _bench(checkpoint: Checkpoint, rounds: int) -> None:
 
 
 async def _measure(engine: Engine, prompts: list[Prompt]) -> Run:
-    """Both engines' processes are children of ours; the one that waits costs nothing."""
+    """CPU includes both engines' processes; the idle one uses none."""
     cpu, wall = cpu_seconds(os.getpid()), time.perf_counter()
     logits = await engine.score(prompts)
     return Run(time.perf_counter() - wall, cpu_seconds(os.getpid()) - cpu, logits)
@@ -63,7 +63,7 @@ def _report(runs: dict[str, list[Run]]) -> None:
         for ours, theirs in zip(runs["native"], runs["vllm"], strict=True)
         for one, other in zip(ours.logits, theirs.logits, strict=True)
     )
-    print(f"\n{len(os.sched_getaffinity(0))} cores; logits at most {apart:.1e} apart\n")
+    print(f"\n{len(os.sched_getaffinity(0))} cores; logits differ by at most {apart:.1e}\n")
     print("| engine | wall s | CPU s | wall ratio | CPU ratio |")
     print("|---|---|---|---|---|")
     for name in ENGINES:
@@ -78,7 +78,7 @@ def _report(runs: dict[str, list[Run]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", help="a causal Qwen3 checkpoint; random weights when absent")
+    parser.add_argument("--model", help="a causal Qwen3 checkpoint; default: random weights")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rankd-bench-") as folder:

@@ -1,17 +1,16 @@
-"""How well the built-in model reranks: `rankd eval` and `rankd calibrate` on two small sets.
+"""Quality of the built-in model: `rankd eval` and `rankd calibrate` on two small data sets.
 
     python bench/evaluation.py [--queries 60] [--depth 20] [--write FOLDER]
 
-Both sets are made when this runs, of what the built-in model was never trained on:
+The data sets are made on each run. The built-in model was not trained on them:
 
-- `docstrings`: Python's own library. The query is the summary of a function or class,
-  the document the rest of its docstring, without the function's name. It changes with the
-  version of Python, and every document that BM25 finds is lexically near.
-- `triples`: the project's own questions, English and Chinese (training/eval), each with
-  one right and two wrong short passages; all passages are candidates. The same pairs are
-  what `rankd calibrate` is given.
+- `docstrings`: Python's standard library. The query is the summary of a function or class, the
+  document the rest of its docstring, without the name. It depends on the Python version, and all
+  documents that BM25 finds share words with the query.
+- `triples`: the project's own questions, English and Chinese (training/eval), each with one right
+  and two wrong short passages. All passages are candidates. `rankd calibrate` gets the same pairs.
 
---write only makes the sets, in BEIR's layout, and pairs.jsonl for `rankd calibrate`.
+--write only writes the data sets in BEIR's layout, and pairs.jsonl for `rankd calibrate`.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent
 TRIPLES = [ROOT / "training/eval" / name for name in ("triples.jsonl", "triples-fresh.jsonl")]
 
-# What the standard library's parts share: enough documents to be lost among.
-_MOST_DOCUMENTS = 3_000
+# A sample of the standard library, large enough for a search.
+_MAX_DOCUMENTS = 3_000
 _SEED = 11
 
 
@@ -45,7 +44,7 @@ class Item(NamedTuple):
 
 
 def docstrings() -> Iterator[Item]:
-    """Summaries and what follows them, out of the standard library's sources."""
+    """Docstrings of the standard library: the summary, and the rest."""
     library = Path(sysconfig.get_paths()["stdlib"])
     for file in sorted(library.rglob("*.py")):
         if {"site-packages", "dist-packages", "test", "tests", "idlelib"} & set(file.parts):
@@ -63,13 +62,13 @@ def _item(name: str, docstring: str) -> Iterator[Item]:
     summary, _, rest = inspect.cleandoc(docstring).partition("\n\n")
     query, document = (" ".join(part.split()) for part in (summary, rest))
     document = re.sub(rf"\b{re.escape(name)}\b", "it", document)[:700]
-    # Sentences; signatures and names give their document away.
+    # Sentences only: signatures and names would identify their document.
     if re.fullmatch(r"[A-Z][^()<>=_:]{15,120}\.", query) and len(document) > 80:
         yield Item(query, document)
 
 
 def triples() -> Iterator[Item]:
-    """Questions of the project's own."""
+    """The project's own questions."""
     for file in TRIPLES:
         for line in file.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
@@ -77,29 +76,29 @@ def triples() -> Iterator[Item]:
 
 
 def write(folder: Path, items: Iterable[Item], queries: int) -> None:
-    """A set in BEIR's layout; of many items some queries, drawn by chance."""
-    chance = random.Random(_SEED)
-    different = {item.query: item for item in items}
-    chosen = list({item.right: item for item in different.values()}.values())
-    if len(chosen) > _MOST_DOCUMENTS:
-        chosen = chance.sample(chosen, _MOST_DOCUMENTS)
+    """Write a data set in BEIR's layout, with a random sample of `queries` queries."""
+    rng = random.Random(_SEED)
+    by_query = {item.query: item for item in items}
+    chosen = list({item.right: item for item in by_query.values()}.values())
+    if len(chosen) > _MAX_DOCUMENTS:
+        chosen = rng.sample(chosen, _MAX_DOCUMENTS)
     ids: dict[str, str] = {}
     for item in chosen:
         for text in (item.right, *item.wrong):
             ids.setdefault(text, f"d{len(ids)}")
-    asked = chosen if len(chosen) <= queries else chance.sample(chosen, queries)
+    sample = chosen if len(chosen) <= queries else rng.sample(chosen, queries)
     (folder / "qrels").mkdir(parents=True, exist_ok=True)
-    _lines(folder / "corpus.jsonl", ({"_id": one, "text": text} for text, one in ids.items()))
+    _lines(folder / "corpus.jsonl", ({"_id": name, "text": text} for text, name in ids.items()))
     _lines(
         folder / "queries.jsonl",
-        ({"_id": f"q{n}", "text": item.query} for n, item in enumerate(asked)),
+        ({"_id": f"q{n}", "text": item.query} for n, item in enumerate(sample)),
     )
-    rows = [f"q{number}\t{ids[item.right]}\t1\n" for number, item in enumerate(asked)]
+    rows = [f"q{number}\t{ids[item.right]}\t1\n" for number, item in enumerate(sample)]
     (folder / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(rows))
 
 
 def write_pairs(file: Path) -> None:
-    """The triples as judged pairs."""
+    """Write the triples as judged pairs."""
     _lines(
         file,
         (
@@ -130,9 +129,9 @@ def rankd(*arguments: str | Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--queries", type=int, default=60, help="of docstrings")
-    parser.add_argument("--depth", type=int, default=20, help="candidates of a query")
-    parser.add_argument("--write", type=Path, metavar="FOLDER", help="only make the sets")
+    parser.add_argument("--queries", type=int, default=60, help="number of queries of docstrings")
+    parser.add_argument("--depth", type=int, default=20, help="candidates per query")
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="only write the data sets")
     options = parser.parse_args()
     if options.write:
         make(options.write, options.queries)

@@ -1,8 +1,8 @@
-"""A small request beside a large one: its latency as a multiple of what it is alone.
+"""Latency of small requests beside large ones, as a multiple of their latency alone.
 
-In one run, on one server: five documents are asked for again and again, first alone, then
-while a request of a thousand documents is being scored, then while another key asks with
-many requests at a time.
+In one run, on one server: requests with five documents are repeated, first alone, then while a
+request with a thousand documents is being scored, then while another user sends many requests
+at once.
 
     python bench/fairness.py [MODEL] [--rounds 3] [--goal 3]
 """
@@ -28,13 +28,13 @@ from server import texts  # noqa: E402
 from support.servers import serving  # noqa: E402
 
 LARGE, SMALL, CROWD = 1000, 5, 16
-ALONE = 40  # Small requests that tell what they take alone.
+ALONE = 40  # Small requests per round without other load.
 
 Ask = Callable[[str, int], Awaitable[float]]
 
 
 async def measure(url: str, rounds: int) -> list[tuple[str, list[float]]]:
-    """Seconds of small requests, in each situation."""
+    """Latencies of small requests in seconds, in each situation."""
     text = texts()
     alone: list[float] = []
     beside: list[float] = []
@@ -66,7 +66,7 @@ async def measure(url: str, rounds: int) -> list[tuple[str, list[float]]]:
 
 
 async def _while(ask: Ask, load: list[asyncio.Task[float]]) -> list[float]:
-    """Small requests, as long as the load lasts; one that outlives it does not count."""
+    """Latencies of small requests during the load; one that ends after the load does not count."""
     await asyncio.sleep(0.3)
     seconds: list[float] = []
     while not any(task.done() for task in load):
@@ -82,24 +82,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("model", nargs="?", default="builtin")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--goal", type=float, default=3.0, help="the ratio that is a failure")
+    parser.add_argument(
+        "--goal", type=float, default=3.0, help="exit with an error above this ratio"
+    )
     parser.add_argument("--batch-tokens", default="1024")
     options = parser.parse_args()
     arguments = [options.model, "--engine", "native", "--cache-mb", "0", "--no-access-log"]
     with serving(*arguments, "--batch-tokens", options.batch_tokens) as server:
-        found = asyncio.run(measure(server.url, options.rounds))
+        situations = asyncio.run(measure(server.url, options.rounds))
         server.stop(signal.SIGTERM)
-    idle = statistics.median(found[0][1])
+    idle = statistics.median(situations[0][1])
     print(f"{SMALL} documents of about 90 tokens, {options.model}, native engine\n")
     print("| situation | requests | p50 ms | p95 ms | ratio of medians |")
     print("|---|---|---|---|---|")
-    for name, seconds in found:
-        late = statistics.quantiles(seconds, n=20)[-1] * 1000 if len(seconds) > 1 else float("nan")
+    for name, seconds in situations:
+        p95 = statistics.quantiles(seconds, n=20)[-1] * 1000 if len(seconds) > 1 else float("nan")
         middle = statistics.median(seconds)
         print(
-            f"| {name} | {len(seconds)} | {middle * 1000:.1f} | {late:.1f} | {middle / idle:.2f} |"
+            f"| {name} | {len(seconds)} | {middle * 1000:.1f} | {p95:.1f} | {middle / idle:.2f} |"
         )
-    if statistics.median(found[1][1]) > options.goal * idle:
+    if statistics.median(situations[1][1]) > options.goal * idle:
         sys.exit(f"more than {options.goal} times the latency alone")
 
 

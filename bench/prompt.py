@@ -1,10 +1,9 @@
-"""What other prompts make of a reranker's scores; the table of docs/prompt.md.
+"""Effect of wrong prompts on a reranker's scores: the table of docs/prompt.md.
 
     python bench/prompt.py [--model builtin|FOLDER|HUB-ID]
 
-Seventy queries, each with one right document and two wrong ones, are scored by the native engine on
-the CPU, once for each prompt. Nothing but the prompt differs. With one query and three documents a
-ranking by chance has the right one first in 23 of 70.
+Seventy queries with one right and two wrong documents each are scored by the native engine on the
+CPU, once per prompt. A random ranking of three documents has the right one first in 23 of 70.
 """
 
 from __future__ import annotations
@@ -29,25 +28,25 @@ Render = Callable[[str, str], str]
 
 
 def exact(query: str, document: str) -> str:
-    """Qwen's own, which rankd builds."""
-    asked = qwen3.prefix_text(INSTRUCTION, query) + qwen3.suffix_text(document)
-    return qwen3.PREFIX + asked + qwen3.SUFFIX
+    """Qwen's own prompt, which rankd builds."""
+    pair = qwen3.prefix_text(INSTRUCTION, query) + qwen3.suffix_text(document)
+    return qwen3.PREFIX + pair + qwen3.SUFFIX
 
 
 def cut(query: str, document: str) -> str:
-    """The end is gone, as when the rendered prompt is truncated on the right."""
+    """Without the end, as if the rendered prompt was truncated on the right."""
     return exact(query, document).removesuffix(qwen3.SUFFIX)
 
 
 def without_thought(query: str, document: str) -> str:
-    """The assistant's turn without its empty thought."""
+    """Without the empty thought of the assistant's turn."""
     return exact(query, document).removesuffix("<think>\n\n</think>\n\n")
 
 
 def other_lines(query: str, document: str) -> str:
     """Two newlines between the fields, and the user's turn closed twice."""
-    asked = f"<Instruct>: {INSTRUCTION}\n\n<Query>: {query}\n\n<Document>: {document}"
-    return f"{qwen3.PREFIX}{asked}<|im_end|>\n{qwen3.SUFFIX}"
+    pair = f"<Instruct>: {INSTRUCTION}\n\n<Query>: {query}\n\n<Document>: {document}"
+    return f"{qwen3.PREFIX}{pair}<|im_end|>\n{qwen3.SUFFIX}"
 
 
 PROMPTS: dict[str, Render] = {
@@ -96,7 +95,7 @@ def _tokenizer(folder: Path) -> Tokenizer:
 
 
 def _prompt(tokenizer: Tokenizer, text: str) -> Prompt:
-    """With control tokens wherever their names stand, as servers encode a rendered template."""
+    """Encode a rendered template as servers do: names of control tokens become control tokens."""
     ids = tokenizer.encode_template(text)
     return Prompt((ids[0],), tuple(ids[1:]))
 

@@ -1,8 +1,8 @@
-"""The host path: documents per second end to end, with a model that costs next to nothing.
+"""Throughput of the host path: documents per second end to end, with a tiny model.
 
-What is measured is everything but the arithmetic: HTTP, JSON, prompts, queues, the
-pipe to the engine and back. The model is one layer of 32 numbers with Qwen's real
-tokenizer; each request asks a query of its own about 20 documents of about 90 tokens.
+Measures HTTP, JSON, prompts, queues and the pipe to the engine and back. The model has one layer of
+32 numbers and Qwen's real tokenizer. Each request has a new query and 20 documents of about 90
+tokens.
 
     python bench/server.py [--seconds 8] [--clients 1 8 32] [--engine native|fake] [--model MODEL]
 """
@@ -36,11 +36,11 @@ WORDS = 76  # About 90 of Qwen's tokens.
 
 @dataclass
 class Load:
-    """What one level of concurrency did.
+    """The figures of one level of concurrency.
 
     Attributes:
-        latencies: seconds of each answered request.
-        cpu: CPU-seconds of server and engine together.
+        latencies: of each answered request, in seconds.
+        cpu: CPU seconds of server and engine together.
     """
 
     clients: int
@@ -66,19 +66,19 @@ class Load:
 
 
 def texts() -> Callable[[int], str]:
-    """Makes texts of so many real words, the same in every run."""
+    """A function that makes texts of real words by their length; the same in every run."""
     words = re.findall(r"[A-Za-z]+[,.;]?", (ROOT / "LICENSE").read_text())
-    chance = random.Random(7)
+    rng = random.Random(7)
 
     def text(length: int) -> str:
-        start = chance.randrange(len(words) - length)
+        start = rng.randrange(len(words) - length)
         return " ".join(words[start : start + length])
 
     return text
 
 
 def bodies(count: int) -> list[bytes]:
-    """Requests of real words; every query is another, so no head is shared."""
+    """Request bodies of real words. All queries differ, so no prefix is shared."""
     text = texts()
     return [
         orjson.dumps(
@@ -93,17 +93,17 @@ def bodies(count: int) -> list[bytes]:
 
 
 async def client(url: str, requests: list[bytes], number: int, until: float, load: Load) -> None:
-    """One keep-alive connection that always has one request on its way.
+    """One keep-alive connection with always one request in flight.
 
-    Each begins at another request: equal ones in flight would be computed once. Written by
-    hand, because a full HTTP client would cost more than the server.
+    Each client begins at another request, because equal ones in flight are computed once. An HTTP
+    client would use more CPU than the server.
     """
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    place = load.clients * 31 + number * len(requests) // load.clients
+    index = load.clients * 31 + number * len(requests) // load.clients
     while time.perf_counter() < until:
-        place += 1
-        body = requests[place % len(requests)]
+        index += 1
+        body = requests[index % len(requests)]
         began = time.perf_counter()
         writer.write(
             b"POST /v1/rerank HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
@@ -129,7 +129,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 async def measure(url: str, pid: int, clients: int, seconds: float) -> Load:
-    """One level of concurrency, after a warm-up of a second."""
+    """Measure one level of concurrency, after a warm-up of one second."""
     requests = bodies(400)
     warm = Load(clients)
     await asyncio.gather(
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="per level of concurrency")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--engine", default="native", choices=["native", "fake"])
-    parser.add_argument("--model", help="instead of the one that costs next to nothing")
+    parser.add_argument("--model", help="default: the tiny model")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = options.model or str(_near_zero(Path(folder)))

@@ -1,4 +1,4 @@
-"""From nothing to ready: seconds until `/readyz` says so, and memory of server and engine.
+"""Start time until `/readyz` answers 200, and memory of server and engine.
 
 python bench/start.py [MODEL] [--times 3]
 """
@@ -18,7 +18,7 @@ from support.servers import family, get, serving
 
 
 def memory(pid: int) -> int:
-    """MiB of a process and its children; pages they share count once."""
+    """Memory of a process and its children in MiB; shared pages count once."""
     kilobytes = 0
     for one in family(pid):
         for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():

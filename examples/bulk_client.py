@@ -1,8 +1,8 @@
-"""Rerank a file of requests with rankd's own client, some at a time: one line in, one line out.
+"""Rerank a file of requests with rankd's client, several at a time: one line in, one line out.
 
     python bulk_client.py requests.jsonl ranked.jsonl
 
-A line that is refused becomes a line with its error, and harms no other.
+A refused request becomes a line with its error; the others are not affected.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 from rankd.client import Client, RankdError, RerankResponse
 
 URL = os.environ.get("RERANK_URL", "http://127.0.0.1:8000")
-# Of so many requests the answers are held in memory; of these, so many wait at the server.
+# Requests per call of `batch`, whose responses are held in memory; and requests in flight.
 SLICE, CONCURRENCY = 1000, 16
 
 
@@ -26,7 +26,7 @@ def slices(file: Path) -> Iterator[list[dict[str, Any]]]:
             yield part
 
 
-def row(request: dict[str, Any], answer: RerankResponse | RankdError) -> dict[str, Any]:
+def output_row(request: dict[str, Any], answer: RerankResponse | RankdError) -> dict[str, Any]:
     if isinstance(answer, RankdError):
         return {"id": request["id"], "error": str(answer), "status": answer.status}
     ranked = [{"index": one.index, "score": one.relevance_score} for one in answer.results]
@@ -40,10 +40,10 @@ def main(source: str, target: str) -> None:
         Path(target).open("w", encoding="utf-8") as out,
     ):
         for part in slices(Path(source)):
-            asked = [{"query": one["query"], "documents": one["documents"]} for one in part]
-            answers = client.batch(asked, concurrency=CONCURRENCY)
+            requests = [{"query": row["query"], "documents": row["documents"]} for row in part]
+            answers = client.batch(requests, concurrency=CONCURRENCY)
             for request, answer in zip(part, answers, strict=True):
-                print(json.dumps(row(request, answer), ensure_ascii=False), file=out)
+                print(json.dumps(output_row(request, answer), ensure_ascii=False), file=out)
                 done += 1
                 failed += isinstance(answer, RankdError)
             print(f"{done} requests, {failed} of them failed", file=sys.stderr)

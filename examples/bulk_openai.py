@@ -1,9 +1,9 @@
-"""The same with OpenAI's batch API: the server keeps the job, this program may come back later.
+"""Rerank a file of requests as a job of OpenAI's batch API; the job survives this program.
 
     rankd serve --batch-dir jobs
     python bulk_openai.py requests.jsonl ranked.jsonl
 
-Scores and order are those of bulk_client.py. Jobs run behind everyone who waits for an answer.
+Scores and order equal those of bulk_client.py. Jobs have lower priority than other requests.
 """
 
 import json
@@ -53,7 +53,7 @@ def main(source: str, target: str) -> None:
 
     if job.status != "completed":
         sys.exit(f"the job is {job.status}: {job.errors}")
-    # What was refused stands in a file of its own, which is there only when it is needed.
+    # Refused lines are in the error file. Either file may be missing.
     answers = [
         line
         for name in (job.output_file_id, job.error_file_id)

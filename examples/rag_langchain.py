@@ -1,6 +1,6 @@
 """RAG with LangChain: BM25 finds ten passages, rankd picks three, a prompt is made of them.
 
-No language model is called: what it would be asked is printed. Give `prompt` to yours.
+No language model is called: the prompt is printed. Send it to yours.
 """
 
 import json
@@ -27,7 +27,7 @@ PROMPT = PromptTemplate.from_template(
 
 
 class BM25Retriever(BaseRetriever):
-    """The first stage: any other retriever of LangChain may stand here."""
+    """The first stage; replace it by any retriever of LangChain."""
 
     documents: list[Document]
     k: int = 10
@@ -42,7 +42,7 @@ class BM25Retriever(BaseRetriever):
     ) -> list[Document]:
         k = min(self.k, len(self.documents))
         found, _ = self._index.retrieve([_words(query)], k=k, show_progress=False)
-        return [self.documents[place] for place in found[0]]
+        return [self.documents[index] for index in found[0]]
 
 
 def _words(text: str) -> list[str]:
@@ -64,7 +64,7 @@ def show(title: str, passages: list[Document]) -> None:
 
 def main(question: str) -> None:
     retriever = BM25Retriever(documents=read_corpus())
-    # rankd speaks Cohere's dialect. Without --api-key on the server any key is fine.
+    # rankd has Cohere's API. Without --api-key the server accepts any key.
     reranker = CohereRerank(
         model="qwen3-reranker",
         base_url=URL,

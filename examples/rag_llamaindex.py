@@ -1,7 +1,7 @@
 """RAG with LlamaIndex: BM25 finds ten passages, rankd picks three, a prompt is made of them.
 
-No language model is called: what it would be asked is printed. With one, give `retriever` and
-`[reranker]` to a RetrieverQueryEngine, which does the same and asks it.
+No language model is called: the prompt is printed. With one, pass `retriever` and `[reranker]` to a
+RetrieverQueryEngine, which does the same and calls the model.
 """
 
 import json
@@ -17,7 +17,7 @@ from llama_index.retrievers.bm25 import BM25Retriever
 URL = os.environ.get("RERANK_URL", "http://127.0.0.1:8000")
 CORPUS = Path(__file__).parent / "data" / "corpus.jsonl"
 
-# Words, and Chinese characters one by one: the default leaves out words of one character.
+# Words, and single Chinese characters: the default drops words of one character.
 WORD = r"[\u3400-\u9fff]|[^\W_\u3400-\u9fff]+"
 
 
@@ -36,7 +36,7 @@ def main(question: str) -> None:
     retriever = BM25Retriever.from_defaults(
         nodes=read_corpus(), similarity_top_k=10, token_pattern=WORD, skip_stemming=True
     )
-    # rankd speaks Cohere's dialect. Without --api-key on the server any key is fine.
+    # rankd has Cohere's API. Without --api-key the server accepts any key.
     reranker = CohereRerank(
         model="qwen3-reranker",
         base_url=URL,
@@ -45,7 +45,7 @@ def main(question: str) -> None:
     )
 
     found = retriever.retrieve(question)
-    # A copy, because LlamaIndex' rerankers write their scores into the nodes they are given.
+    # Copies, because LlamaIndex' rerankers write their scores into the nodes.
     best = reranker.postprocess_nodes([one.model_copy() for one in found], query_str=question)
 
     show("BM25", found[:3])

@@ -1,6 +1,6 @@
-"""Show each verdict as soon as it is known, and the order at the end.
+"""Show each result as soon as it is scored, and the order at the end.
 
-An answer of many documents takes seconds on a slow machine; the first lines take none of them.
+Many documents take seconds on a slow machine; the first lines arrive at once.
 """
 
 import json
@@ -30,9 +30,9 @@ def main(query: str) -> None:
             if "index" in last:
                 print(f"{last['relevance_score']:.3f} {rows[last['index']]['id']}", flush=True)
 
-    # The last line is the ordinary answer, or the error of what went wrong on the way.
+    # The last line is the ordinary response, or an error.
     if "results" not in last:
-        sys.exit(f"no end: {last}")
+        sys.exit(f"incomplete: {last}")
     best = [rows[result["index"]]["id"] for result in last["results"]]
     print(f"best: {', '.join(best)}")
 

@@ -1,9 +1,9 @@
-"""Show only what answers the question, by a threshold that was measured on judged pairs.
+"""Show only passages that answer the question, by a calibrated threshold.
 
     rankd calibrate data/judged.jsonl --url http://127.0.0.1:8000 --write calibrated.toml
     python threshold.py calibrated.toml "Do you sell helmets?"
 
-A server that is started with `--config calibrated.toml` does the same for everyone who asks it.
+A server with `--config calibrated.toml` applies the threshold to all requests.
 """
 
 import json

@@ -41,6 +41,7 @@ RESTRICTED: dict[str, tuple[str, ...]] = {
     "httpx": ("client", "ui"),
     "gradio": ("ui",),
     "scipy": ("evaluation",),
+    "sklearn": ("evaluation",),
     "matplotlib": ("evaluation",),
     "ir_measures": ("evaluation",),
     "bm25s": ("evaluation",),

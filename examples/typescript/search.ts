@@ -1,4 +1,4 @@
-// Many searches at once, each answered or refused by itself.
+// Many searches at once, each with its own result or error.
 import { Rankd, RankdError } from "rankd";
 
 const rankd = new Rankd({ baseUrl: "http://127.0.0.1:8000" });
@@ -15,11 +15,11 @@ const answers = await rankd.batch(
   { concurrency: 2 },
 );
 
-for (const [place, answer] of answers.entries()) {
+for (const [index, answer] of answers.entries()) {
   if (answer instanceof RankdError) {
-    console.log(`${queries[place]} → refused: ${answer.message}`);
+    console.log(`${queries[index]} → refused: ${answer.message}`);
   } else {
     const [best] = answer.results;
-    console.log(`${queries[place]} → ${best?.relevanceScore.toFixed(3)} ${best?.document}`);
+    console.log(`${queries[index]} → ${best?.relevanceScore.toFixed(3)} ${best?.document}`);
   }
 }

@@ -119,5 +119,7 @@ def test_every_command_is_documented() -> None:
 
     names = [name for listed in COMMANDS.values() for name in listed]
     assert {arguments.split()[0] for arguments, _ in BLOCKS} == {*names, "--help"}
-    for link in re.findall(r"\]\(([^)#:]+)\)", PAGE):
+    links = re.findall(r"\]\(([^)#:]+)\)", PAGE)
+    assert links
+    for link in links:
         assert (ROOT / "docs" / link).exists(), link

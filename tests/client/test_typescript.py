@@ -33,7 +33,7 @@ def shell(*command: str, where: Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A copy with its compiler installed and its `dist` made."""
+    """A copy of the package, compiled."""
     if shutil.which("npm") is None:
         pytest.skip("needs Node.js")
     copy = tmp_path_factory.mktemp("typescript") / "rankd"
@@ -47,13 +47,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.clients
 def test_its_own_tests_pass_against_a_running_rankd(built: Path) -> None:
     with serving("--engine", "fake") as server:
-        said = shell("npm", "test", where=built, RANKD_URL=server.url)
+        output = shell("npm", "test", where=built, RANKD_URL=server.url)
 
-    assert "skipped 0" in said
+    assert "skipped 0" in output
 
 
 @pytest.mark.clients
-def test_its_types_fit_the_readme_and_refuse_mistakes(built: Path) -> None:
+def test_its_types_accept_the_readme_s_example_and_reject_mistakes(built: Path) -> None:
     example = (built / "README.md").read_text(encoding="utf-8").split("```ts\n")[1].split("```")[0]
     (built / "example.ts").write_text(example, encoding="utf-8")
 
@@ -62,7 +62,7 @@ def test_its_types_fit_the_readme_and_refuse_mistakes(built: Path) -> None:
 
 
 @pytest.mark.clients
-def test_what_would_be_published_is_the_build_alone(built: Path) -> None:
+def test_only_the_build_is_published(built: Path) -> None:
     [package] = json.loads(shell("npm", "pack", "--dry-run", "--json", where=built))
 
     outside = {file["path"] for file in package["files"]} - {"README.md", "package.json"}

@@ -145,6 +145,7 @@ def test_nginx_and_prometheus_look_for_the_name_and_port_that_the_servers_have()
     [job] = yaml.safe_load((DOCKER / "prometheus.yml").read_text())["scrape_configs"]
     [asked] = job["dns_sd_configs"]
 
+    assert servers
     assert all(service["networks"]["default"]["aliases"] == ["rankd"] for service in servers)
     address = f"rankd:{Settings().port}"
     assert set(re.findall(r"^\s*server (\S+)", upstream, re.MULTILINE)) == {address}

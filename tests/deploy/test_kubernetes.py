@@ -330,6 +330,7 @@ def test_the_image_for_ascend_runs_as_the_user_it_has_and_mounts_the_drivers_of_
     assert "\nUSER" not in dockerfile("ascend")
     assert pod(objects)["spec"]["securityContext"]["runAsUser"] == 0
     assert container(objects)["securityContext"]["allowPrivilegeEscalation"] is False
+    assert drivers
     assert sorted(drivers) == sorted(named)
     assert all(mount["readOnly"] for mount in drivers.values())
     assert all(path == mount["mountPath"] for path, mount in drivers.items())

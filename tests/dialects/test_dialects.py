@@ -116,6 +116,7 @@ def test_cohere_2_never_repeats_documents_and_cohere_1_when_asked_to(client: Tes
     first = post(client, "/cohere/v1/rerank", body)
     asked = post(client, "/cohere/v1/rerank", {**body, "return_documents": True})
 
+    assert len(second["results"]) == len(first["results"]) == len(TEXTS)
     assert all("document" not in result for result in second["results"] + first["results"])
     assert asked["results"][0]["document"] == {"text": TEXTS[1], "id": "7"}
     assert first["meta"]["api_version"] == {"version": "1"}

@@ -1,8 +1,10 @@
-"""`rankd calibrate` as it is typed: judged pairs in; table, settings, figures, picture out."""
+"""The command `rankd calibrate`: table, settings, JSON figures and picture."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tomllib
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -24,7 +26,7 @@ Row = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def pairs() -> list[Row]:
-    """The project's own triples, which the built-in model was not trained on."""
+    """The project's own triples, on which the built-in model was not trained."""
     rows = []
     for line in TRIPLES.read_text(encoding="utf-8").splitlines():
         triple = json.loads(line)
@@ -35,44 +37,46 @@ def pairs() -> list[Row]:
 
 
 def calibrate(folder: Path, rows: list[Row], *arguments: str, status: int = 0) -> Row:
-    """Run it; what it wrote and said."""
-    file, figures, written = (folder / name for name in ("pairs.jsonl", "c.json", "c.toml"))
+    """Run the command; returns its output and the content of its files."""
+    file, figures, settings = (folder / name for name in ("pairs.jsonl", "c.json", "c.toml"))
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    ended = run("calibrate", str(file), "--json", str(figures), "--write", str(written), *arguments)
+    ended = run(
+        "calibrate", str(file), "--json", str(figures), "--write", str(settings), *arguments
+    )
     assert ended.returncode == status, ended.stderr
     return {
-        "said": ended.stdout,
+        "output": ended.stdout,
         "figures": json.loads(figures.read_text()),
-        "toml": tomllib.loads(written.read_text()),
+        "toml": tomllib.loads(settings.read_text()),
     }
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory, pairs: list[Row]) -> Row:
-    """What the built-in model gets, with everything that can be asked for."""
-    folder = tmp_path_factory.mktemp("found")
+def result(tmp_path_factory: pytest.TempPathFactory, pairs: list[Row]) -> Row:
+    """The result of the built-in model, with Platt scaling and a picture."""
+    folder = tmp_path_factory.mktemp("result")
     picture = folder / "scores.svg"
     return calibrate(folder, pairs, "--platt", "--picture", str(picture)) | {"picture": picture}
 
 
-def test_the_built_in_model_gets_a_threshold_that_keeps_most_of_what_is_right(found: Row) -> None:
-    [one] = found["figures"]["instructions"]
+def test_the_built_in_model_gets_a_threshold_with_a_good_f1(result: Row) -> None:
+    [one] = result["figures"]["instructions"]
     assert (one["name"], one["pairs"], one["relevant"]) == ("default", 150, 50)
     assert one["threshold"]["f1"] > 0.8
     assert one["held_out"]["f1"] <= one["threshold"]["f1"]
     assert len(one["reliability"]["bins"]) == 10
     assert sum(row["pairs"] for row in one["reliability"]["bins"]) == 150
     assert 0 < one["reliability"]["brier"] < 0.15
-    [row] = [line for line in found["said"].splitlines() if line.startswith("default ")][:1]
+    [row] = [line for line in result["output"].splitlines() if line.startswith("default ")][:1]
     assert row.split()[1:4] == ["150", "50", f"{one['threshold']['value']:.7g}"]
 
 
-def test_the_settings_say_what_they_were_measured_with(found: Row) -> None:
-    [one] = found["figures"]["instructions"]
+def test_the_settings_contain_model_and_instruction(result: Row) -> None:
+    [one] = result["figures"]["instructions"]
 
-    written = found["toml"]["calibration"]["default"]
+    written = result["toml"]["calibration"]["default"]
 
-    assert set(found["toml"]) == {"calibration"}
+    assert set(result["toml"]) == {"calibration"}
     assert written == {
         "threshold": one["threshold"]["value"],
         "platt": pytest.approx(one["platt"], rel=1e-5),
@@ -82,8 +86,10 @@ def test_the_settings_say_what_they_were_measured_with(found: Row) -> None:
     assert written["platt"]["slope"] > 0
 
 
-def test_a_wanted_precision_is_kept(tmp_path: Path, pairs: list[Row], found: Row) -> None:
-    best = found["figures"]["instructions"][0]["threshold"]
+def test_the_threshold_reaches_the_wanted_precision(
+    tmp_path: Path, pairs: list[Row], result: Row
+) -> None:
+    best = result["figures"]["instructions"][0]["threshold"]
 
     [one] = calibrate(tmp_path, pairs, "--precision", "0.97")["figures"]["instructions"]
 
@@ -93,67 +99,67 @@ def test_a_wanted_precision_is_kept(tmp_path: Path, pairs: list[Row], found: Row
     assert strict["value"] > best["value"]
 
 
-def test_a_precision_that_cannot_be_had_is_said_and_writes_no_threshold(tmp_path: Path) -> None:
+def test_an_unreachable_precision_is_reported_and_no_threshold_is_written(tmp_path: Path) -> None:
     rows = [
         {"query": "capital of China", "document": "Beijing is the capital.", "relevant": False},
         {"query": "capital of China", "document": "Lions hunt at night.", "relevant": True},
     ]
 
-    found = calibrate(tmp_path, rows, "--precision", "0.9", "--platt", status=1)
+    result = calibrate(tmp_path, rows, "--precision", "0.9", "--platt", status=1)
 
-    assert "no threshold keeps a precision of 0.9" in found["said"]
-    assert "scores rank the wrong way round; Platt scaling is not written" in found["said"]
-    assert found["toml"] == {}
+    assert "no threshold keeps a precision of 0.9" in result["output"]
+    assert "scores rank the wrong way round; Platt scaling is not written" in result["output"]
+    assert result["toml"] == {}
 
     best = calibrate(tmp_path, rows, "--platt")
     assert set(best["toml"]["calibration"]["default"]) == {"threshold", "model", "instruction"}
 
 
-def test_platt_scaling_is_judged_on_what_it_was_not_fitted_on(found: Row) -> None:
-    [one] = found["figures"]["instructions"]
+def test_platt_scaling_is_measured_on_held_out_queries(result: Row) -> None:
+    [one] = result["figures"]["instructions"]
 
     before, after = one["reliability"], one["platt_held_out"]
 
     assert before["brier"] != after["brier"]
-    row = found["said"].split("Platt ")[1].splitlines()[1].split()
+    row = result["output"].split("Platt ")[1].splitlines()[1].split()
     assert row[3:] == [
         f"{figure:.3f}" for figure in (before["brier"], after["brier"], before["ece"], after["ece"])
     ]
 
 
-def test_each_instruction_has_a_threshold_of_its_own(tmp_path: Path, pairs: list[Row]) -> None:
+def test_each_instruction_has_its_own_threshold(tmp_path: Path, pairs: list[Row]) -> None:
     other, third = "Given a question, find a passage about something else", 'Find "it"'
     rows = pairs + [row | {"instruction": other} for row in pairs[:60]]
     rows += [row | {"instruction": INSTRUCTION} for row in pairs[:3]]
     rows += [row | {"instruction": third} for row in pairs[60:90]]
 
-    found = calibrate(tmp_path, rows)
+    result = calibrate(tmp_path, rows)
 
-    named = {one["name"]: one for one in found["figures"]["instructions"]}
+    named = {one["name"]: one for one in result["figures"]["instructions"]}
     assert {name: one["pairs"] for name, one in named.items()} == {
         "default": 153,
         "instruction-1": 60,
         "instruction-2": 30,
     }
-    assert found["toml"]["instructions"] == {"instruction-1": other, "instruction-2": third}
-    assert found["toml"]["calibration"]["instruction-1"]["instruction"] == other
+    assert result["toml"]["instructions"] == {"instruction-1": other, "instruction-2": third}
+    assert result["toml"]["calibration"]["instruction-1"]["instruction"] == other
     assert named["instruction-1"]["reliability"] != named["default"]["reliability"]
 
 
-def test_grades_count_from_where_one_says(tmp_path: Path) -> None:
+def test_grades_from_relevant_from_are_relevant(tmp_path: Path) -> None:
     rows = [
         {"query": "q", "document": f"document {grade}", "relevant": grade} for grade in range(4)
     ]
 
     def relevant(*arguments: str) -> int:
-        found = calibrate(tmp_path, rows, "--engine", "fake", *arguments)
-        return int(found["figures"]["instructions"][0]["relevant"])
+        result = calibrate(tmp_path, rows, "--engine", "fake", *arguments)
+        return int(result["figures"]["instructions"][0]["relevant"])
 
     assert relevant() == 3
     assert relevant("--relevant-from", "2") == 2
 
 
-def test_settings_are_printed_when_no_file_is_named(pairs: list[Row]) -> None:
+def test_settings_are_printed_without_write(pairs: list[Row]) -> None:
     file = "".join(json.dumps(row) + "\n" for row in pairs)
 
     ended = run("calibrate", "-", "--engine", "fake", stdin=file)
@@ -163,8 +169,8 @@ def test_settings_are_printed_when_no_file_is_named(pairs: list[Row]) -> None:
     assert 0 <= shown["calibration"]["default"]["threshold"] < 1
 
 
-def test_a_server_is_calibrated_as_the_local_engine_is(
-    tmp_path: Path, pairs: list[Row], found: Row
+def test_a_server_gets_the_threshold_of_the_local_engine(
+    tmp_path: Path, pairs: list[Row], result: Row
 ) -> None:
     with serving() as server:
         remote = calibrate(tmp_path, pairs, "--platt", "--url", server.url)
@@ -173,12 +179,12 @@ def test_a_server_is_calibrated_as_the_local_engine_is(
                 [row["query"] for row in pairs], [row["document"] for row in pairs]
             ).scores
 
-    here, there = (one["figures"]["instructions"][0] for one in (found, remote))
+    here, there = (one["figures"]["instructions"][0] for one in (result, remote))
     assert there["threshold"] == here["threshold"]
     assert there["platt"] == pytest.approx(here["platt"], rel=1e-3)
-    # What it serves under that name is not for us to say, nor which instruction it has.
+    # The server's model and instruction are unknown.
     assert set(remote["toml"]["calibration"]["default"]) == {"threshold", "platt"}
-    # And the threshold does to its answers what was said.
+    # The threshold has the reported effect on the server's scores.
     kept = [
         row["relevant"]
         for row, score in zip(pairs, scores, strict=True)
@@ -188,26 +194,26 @@ def test_a_server_is_calibrated_as_the_local_engine_is(
     assert sum(kept) / 50 == pytest.approx(there["threshold"]["recall"])
 
 
-def test_a_server_with_the_written_settings_does_what_was_said(
+def test_a_server_with_the_written_settings_has_the_reported_precision_and_recall(
     tmp_path: Path, pairs: list[Row]
 ) -> None:
     presets = tmp_path / "presets.toml"
     presets.write_text('[instructions]\nsame = "Find texts on the same subject"\n')
     rows = pairs + [row | {"preset": "same"} for row in pairs[:60]]
 
-    found = calibrate(tmp_path, rows, "--platt", "--config", str(presets))
+    result = calibrate(tmp_path, rows, "--platt", "--config", str(presets))
     written = str(tmp_path / "c.toml")
     with serving("--config", str(presets), "--config", written) as server:
         kept = {name: _kept(server.url, some, name) for name, some in _by_preset(rows).items()}
 
-    named = {one["name"]: one for one in found["figures"]["instructions"]}
+    named = {one["name"]: one for one in result["figures"]["instructions"]}
     assert set(named) == set(kept) == {"default", "same"}
     assert named["same"]["threshold"] != named["default"]["threshold"]
     for name, results in kept.items():
-        said = named[name]["threshold"]
+        reported = named[name]["threshold"]
         relevant = [one["relevant"] for one in results]
-        assert sum(relevant) / len(relevant) == pytest.approx(said["precision"])
-        assert sum(relevant) / named[name]["relevant"] == pytest.approx(said["recall"])
+        assert sum(relevant) / len(relevant) == pytest.approx(reported["precision"])
+        assert sum(relevant) / named[name]["relevant"] == pytest.approx(reported["recall"])
         results.sort(key=lambda one: one["relevance_score"])
         probabilities = [one["normalized_score"] for one in results]
         assert probabilities == sorted(probabilities)
@@ -222,25 +228,25 @@ def _by_preset(rows: list[Row]) -> dict[str, list[Row]]:
 
 
 def _kept(url: str, rows: list[Row], preset: str) -> list[Row]:
-    """What a server lets through, query by query, with what is judged of it."""
+    """The results above the threshold, with their judgments."""
     kept: list[Row] = []
     for query in dict.fromkeys(row["query"] for row in rows):
-        asked = [row for row in rows if row["query"] == query]
-        documents = [row["document"] for row in asked]
+        judged = [row for row in rows if row["query"] == query]
+        documents = [row["document"] for row in judged]
         body = {"query": query, "documents": documents, "return_details": True, "preset": preset}
         reply = httpx.post(f"{url}/v1/rerank", json=body).json()
-        assert reply["meta"]["below_threshold"] == len(asked) - len(reply["results"])
-        kept += [one | {"relevant": asked[one["index"]]["relevant"]} for one in reply["results"]]
+        assert reply["meta"]["below_threshold"] == len(judged) - len(reply["results"])
+        kept += [one | {"relevant": judged[one["index"]]["relevant"]} for one in reply["results"]]
     return kept
 
 
-def test_the_picture_shows_both_kinds_and_the_threshold(found: Row, tmp_path: Path) -> None:
-    drawn = found["picture"].read_bytes()
+def test_the_picture_shows_both_classes_and_the_threshold(result: Row, tmp_path: Path) -> None:
+    drawn = result["picture"].read_bytes()
 
     ElementTree.fromstring(drawn)
     for label in (b"not relevant (100)", b"relevant (50)", b"threshold", b"Platt, held out"):
         assert label in drawn
-    assert f"picture: {found['picture']}" in found["said"]
+    assert f"picture: {result['picture']}" in result["output"]
 
 
 def test_the_same_pairs_give_the_same_picture(tmp_path: Path) -> None:
@@ -255,6 +261,37 @@ def test_the_same_pairs_give_the_same_picture(tmp_path: Path) -> None:
 
     assert len(drawn) == 1
     assert dots.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_help_is_shown_without_loading_scikit_learn() -> None:
+    program = (
+        "import atexit, sys; from rankd.cli.main import main;"
+        "atexit.register(lambda: print('loaded:', 'sklearn' in sys.modules));"
+        "main(['calibrate', '--help'])"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert "--precision" in ended.stdout
+    assert ended.stdout.endswith("loaded: False\n")
+
+
+@pytest.mark.parametrize(
+    ("module", "complaint"),
+    [
+        ("sklearn", "rankd calibrate needs scikit-learn: pip install 'rankd[eval]'"),
+        ("matplotlib", "--picture needs matplotlib: pip install 'rankd[eval]'"),
+    ],
+)
+def test_a_missing_package_is_an_error_before_anything_is_read(
+    module: str, complaint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+
+    ended = run("calibrate", "/no/such/pairs.jsonl", "--picture", str(tmp_path / "scores.svg"))
+
+    assert ended.returncode == 2
+    assert ended.stderr == f"rankd: {complaint}\n"
 
 
 GOOD = '{"query": "q", "document": "d", "relevant": true}'
@@ -279,7 +316,7 @@ GOOD = '{"query": "q", "document": "d", "relevant": true}'
         ),
         (
             '{"query": "q", "document": "d", "relevant": 0, "preset": "cod"}',
-            "-:2: unknown preset 'cod'; presets stand in [instructions] of --config",
+            "-:2: unknown preset 'cod'; define presets in [instructions] of --config",
         ),
         (
             '{"query": "q", "document": "d", "relevant": 0, "preset": "a", "instruction": "b"}',
@@ -288,7 +325,7 @@ GOOD = '{"query": "q", "document": "d", "relevant": true}'
         (GOOD, "-: instruction 'default' has 2 judged pairs, and all are relevant"),
     ],
 )
-def test_a_mistake_is_named_by_its_line(line: str, complaint: str) -> None:
+def test_a_malformed_line_is_an_error_that_names_it(line: str, complaint: str) -> None:
     ended = run("calibrate", "-", "--engine", "fake", stdin=f"{GOOD}\n{line}\n")
 
     assert ended.returncode == 2
@@ -306,7 +343,7 @@ def test_a_mistake_is_named_by_its_line(line: str, complaint: str) -> None:
         (["--write", "/no/such/folder/c.toml"], "cannot write /no/such/folder/c.toml"),
     ],
 )
-def test_a_wrong_flag_is_a_sentence(arguments: list[str], complaint: str) -> None:
+def test_a_wrong_flag_is_an_error_without_a_traceback(arguments: list[str], complaint: str) -> None:
     wrong = '{"query": "q", "document": "e", "relevant": false}'
     ended = run("calibrate", "-", "--engine", "fake", *arguments, stdin=f"{GOOD}\n{wrong}\n")
 
@@ -316,7 +353,7 @@ def test_a_wrong_flag_is_a_sentence(arguments: list[str], complaint: str) -> Non
 
 
 @pytest.mark.parametrize("flag", ["--write", "--json", "--picture"])
-def test_a_file_that_cannot_be_written_is_said_before_anything_is_scored(flag: str) -> None:
+def test_an_unwritable_file_is_an_error_before_scoring(flag: str) -> None:
     ended = run("calibrate", "/no/such/pairs.jsonl", flag, "/no/such/folder/scores.svg")
 
     assert ended.returncode == 2
@@ -325,15 +362,15 @@ def test_a_file_that_cannot_be_written_is_said_before_anything_is_scored(flag: s
     )
 
 
-def test_scores_that_separate_are_said_to_be_too_easy(tmp_path: Path) -> None:
+def test_separated_scores_are_reported_as_too_easy(tmp_path: Path) -> None:
     rows = [
         {"query": "What is the capital of China?", "document": text, "relevant": right}
         for text, right in (("The capital of China is Beijing.", True), ("Lions hunt.", False))
     ]
 
-    found = calibrate(tmp_path, rows, "--platt")
+    result = calibrate(tmp_path, rows, "--platt")
 
-    assert "no score lies on the wrong side" in found["said"]
-    [one] = found["figures"]["instructions"]
+    assert "no score lies on the wrong side" in result["output"]
+    [one] = result["figures"]["instructions"]
     assert one["separated"]
     assert one["threshold"]["f1"] == 1

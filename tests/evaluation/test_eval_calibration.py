@@ -1,4 +1,4 @@
-"""Thresholds, reliability and Platt's scaling on distributions that are known."""
+"""Thresholds, reliability and Platt scaling on known distributions."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankd.evaluation import calibration
-from rankd.evaluation.calibration import Threshold
+from rankd.evaluation import calibration, cross_validation, thresholds
+from rankd.evaluation.thresholds import Threshold, wire_score
 from rankd.types import sigmoid
 
 Judged = tuple[list[float], list[bool]]
 
 
 def calibrated(count: int, seed: int = 3) -> Judged:
-    """Pairs whose probability of being relevant is exactly what the score says."""
-    chance = random.Random(seed)
-    logits = [chance.gauss(0, 2) for _ in range(count)]
-    return logits, [chance.random() < sigmoid(logit) for logit in logits]
+    """Pairs that are relevant with the probability that is their score."""
+    rng = random.Random(seed)
+    logits = [rng.gauss(0, 2) for _ in range(count)]
+    return logits, [rng.random() < sigmoid(logit) for logit in logits]
 
 
 def f1_at(cut: float, logits: Sequence[float], relevant: Sequence[bool]) -> tuple[float, float]:
     """Precision and F1, by their definitions."""
-    kept = [calibration.wire_score(logit) >= cut for logit in logits]
+    kept = [wire_score(logit) >= cut for logit in logits]
     hits = sum(k and r for k, r in zip(kept, relevant, strict=True))
     precision = hits / sum(kept) if any(kept) else 0.0
     recall = hits / sum(relevant)
@@ -43,9 +43,9 @@ some_pairs = st.lists(
 @given(some_pairs)
 def test_no_threshold_has_a_better_f1(rows: list[tuple[float, bool]]) -> None:
     logits, relevant = [logit for logit, _ in rows], [right for _, right in rows]
-    cuts = [0.0, *map(calibration.wire_score, logits)]
+    cuts = [0.0, *map(wire_score, logits)]
 
-    found = calibration.best_f1(logits, relevant)
+    found = thresholds.best_f1(logits, relevant)
 
     assert found.f1 == pytest.approx(max(f1_at(cut, logits, relevant)[1] for cut in cuts))
     assert found.f1 == pytest.approx(f1_at(found.value, logits, relevant)[1])
@@ -53,38 +53,39 @@ def test_no_threshold_has_a_better_f1(rows: list[tuple[float, bool]]) -> None:
 
 
 @given(some_pairs, st.sampled_from([0.3, 0.5, 0.8, 1.0]))
-def test_of_the_precise_thresholds_the_one_with_the_most_recall_is_taken(
+def test_of_the_precise_thresholds_the_one_with_most_recall_is_chosen(
     rows: list[tuple[float, bool]], precision: float
 ) -> None:
     logits, relevant = [logit for logit, _ in rows], [right for _, right in rows]
     enough = [
-        sum(calibration.wire_score(one) >= cut and right for one, right in rows) / sum(relevant)
-        for cut in map(calibration.wire_score, logits)
+        sum(wire_score(one) >= cut and right for one, right in rows) / sum(relevant)
+        for cut in map(wire_score, logits)
         if f1_at(cut, logits, relevant)[0] >= precision
     ]
 
-    found = calibration.keeping(precision)(logits, relevant)
+    found = thresholds.at_precision(precision)(logits, relevant)
 
     if found is None:
         assert not enough
     else:
         assert found.precision >= precision
         assert found.recall == pytest.approx(max(enough))
-        assert found == pytest.approx(calibration.rate(found.value, logits, relevant))
+        kept = [wire_score(logit) >= found.value for logit in logits]
+        assert found == pytest.approx(thresholds.effect(found.value, kept, relevant))
 
 
 def test_a_threshold_is_a_short_number_between_two_scores() -> None:
     # Scores .119, .269, .731: the cut lies midway between the logits of the last two.
-    assert calibration.best_f1([-2.0, -1.0, 1.0], [False, False, True]).value == 0.5
+    assert thresholds.best_f1([-2.0, -1.0, 1.0], [False, False, True]).value == 0.5
     # Nothing shorter lies between these two.
     low, high = math.log(0.42 / 0.58), math.log(0.4201 / 0.5799)
-    found = calibration.best_f1([low, high], [False, True])
+    found = thresholds.best_f1([low, high], [False, True])
     assert found.value == pytest.approx(0.42005, abs=4e-5)
     assert found.f1 == 1
 
 
-def test_scores_that_clients_cannot_tell_apart_are_not_cut_between() -> None:
-    found = calibration.best_f1([40.0, 50.0], [False, True])
+def test_no_threshold_lies_between_scores_that_are_equal_on_the_wire() -> None:
+    found = thresholds.best_f1([40.0, 50.0], [False, True])
 
     assert found == pytest.approx(Threshold(0.0, 0.5, 1.0, 2 / 3))
 
@@ -95,7 +96,7 @@ def test_auc_is_the_share_of_pairs_in_the_right_order() -> None:
     assert calibration.auc([1, 1], [False, True]) == 0.5
 
 
-def test_reliability_is_what_its_bins_say() -> None:
+def test_reliability_is_computed_from_the_bins() -> None:
     found = calibration.reliability([0.1, 0.2, 0.3, 0.9], [False, True, True, True], 2)
 
     low, high = found.bins
@@ -105,14 +106,14 @@ def test_reliability_is_what_its_bins_say() -> None:
     assert found.brier == pytest.approx((0.01 + 0.64 + 0.49 + 0.01) / 4)
 
 
-def test_a_probability_of_one_lies_in_the_last_bin_and_empty_bins_count_nothing() -> None:
+def test_the_last_bin_contains_probability_one_and_empty_bins_do_not_count() -> None:
     found = calibration.reliability([1.0, 0.0], [True, False], 10)
 
     assert [row.pairs for row in found.bins] == [1, *[0] * 8, 1]
     assert (found.brier, found.ece) == (0, 0)
 
 
-def test_perfect_scores_need_no_scaling() -> None:
+def test_scaling_keeps_calibrated_scores() -> None:
     logits, relevant = calibrated(20_000)
 
     fit = calibration.fit_platt(logits, relevant)
@@ -123,11 +124,11 @@ def test_perfect_scores_need_no_scaling() -> None:
     assert raw.ece < 0.02
 
 
-def test_scaling_undoes_what_distorted_the_scores() -> None:
+def test_scaling_reverses_a_distortion_of_the_scores() -> None:
     logits, relevant = calibrated(20_000)
-    loud = [3 * logit - 2 for logit in logits]
+    distorted = [3 * logit - 2 for logit in logits]
 
-    fit = calibration.fit_platt(loud, relevant)
+    fit = calibration.fit_platt(distorted, relevant)
 
     assert fit.slope == pytest.approx(1 / 3, abs=0.02)
     assert fit.intercept == pytest.approx(2 / 3, abs=0.05)
@@ -159,7 +160,7 @@ def test_the_fit_is_the_minimum_of_the_cross_entropy() -> None:
         ([500.0] * 6, [False, True] * 3),
     ],
 )
-def test_scores_that_separate_or_say_nothing_give_finite_numbers(
+def test_separated_and_constant_scores_give_finite_numbers(
     logits: list[float], relevant: list[bool]
 ) -> None:
     fit = calibration.fit_platt(logits, relevant)
@@ -169,39 +170,66 @@ def test_scores_that_separate_or_say_nothing_give_finite_numbers(
     assert 0 < wrong <= right < 1
 
 
-def test_separation_is_noticed() -> None:
+def test_figures_equal_those_computed_by_hand() -> None:
+    """Recorded from an implementation in plain Python: Newton's method, sorted ranks, sums."""
+    logits, relevant = calibrated(150)
+    logits = [round(logit, 1) for logit in logits]  # With ties.
+    parts = cross_validation.folds([str(index // 3) for index in range(150)], relevant)
+    assert parts is not None
+
+    raw = calibration.reliability([sigmoid(logit) for logit in logits], relevant, 10)
+    probabilities = cross_validation.held_out_platt(logits, relevant, parts)
+    held_out = calibration.reliability(probabilities, relevant, 10)
+
+    figures = [
+        *thresholds.best_f1(logits, relevant),
+        *(thresholds.at_precision(0.9)(logits, relevant) or ()),
+        *calibration.fit_platt(logits, relevant),
+        *(calibration.auc(logits, relevant), raw.brier, raw.ece, held_out.brier, held_out.ece),
+    ]
+    recorded = [
+        *(0.39, 0.68, 0.8095238095238095, 0.7391304347826086),
+        *(0.8, 0.9, 0.42857142857142855, 0.5806451612903226),
+        *(0.7420708229351815, -0.19304459835972984),
+        *(0.8203794927932859, 0.170308260736195, 0.11370033312885885),
+        *(0.17110471479865028, 0.06788298649519725),
+    ]
+    assert figures == pytest.approx(recorded, abs=1e-6)
+
+
+def test_separated_scores_are_detected() -> None:
     assert calibration.is_separated([-1.0, 1.0], [False, True])
     assert not calibration.is_separated([1.0, 1.0], [False, True])
     assert not calibration.is_separated([-1.0, 1.0], [True, False])
 
 
-def test_the_pairs_of_a_query_stay_in_one_part() -> None:
-    queries = [f"q{place // 3}" for place in range(60)]
+def test_the_pairs_of_a_query_stay_in_one_fold() -> None:
+    queries = [f"q{index // 3}" for index in range(60)]
 
-    parts = calibration.folds(queries, [place % 3 == 0 for place in range(60)])
+    parts = cross_validation.folds(queries, [place % 3 == 0 for place in range(60)])
 
     assert parts is not None
     assert sorted(place for part in parts for place in part) == list(range(60))
     assert sum(len({queries[place] for place in part}) for part in parts) == 20
 
 
-def test_too_few_queries_are_not_held_out() -> None:
-    assert calibration.folds(["q"] * 50, [True, False] * 25) is None
-    assert calibration.folds(list("abcde"), [True, *[False] * 4]) is None
+def test_too_few_queries_give_no_folds() -> None:
+    assert cross_validation.folds(["q"] * 50, [True, False] * 25) is None
+    assert cross_validation.folds(list("abcde"), [True, *[False] * 4]) is None
 
 
-def test_held_out_figures_show_what_noise_was_learnt() -> None:
-    chance = random.Random(1)
-    logits = [chance.gauss(0, 3) for _ in range(400)]
-    relevant = [chance.random() < 0.5 for _ in logits]  # The scores know nothing.
-    parts = calibration.folds([str(place) for place in range(400)], relevant)
+def test_held_out_figures_of_random_scores_are_those_of_chance() -> None:
+    rng = random.Random(1)
+    logits = [rng.gauss(0, 3) for _ in range(400)]
+    relevant = [rng.random() < 0.5 for _ in logits]  # Independent of the scores.
+    parts = cross_validation.folds([str(place) for place in range(400)], relevant)
     assert parts is not None
 
-    scaled = calibration.held_out_platt(logits, relevant, parts)
-    cut = calibration.held_out_threshold(calibration.best_f1, logits, relevant, parts)
+    scaled = cross_validation.held_out_platt(logits, relevant, parts)
+    cut = cross_validation.held_out_threshold(thresholds.best_f1, logits, relevant, parts)
 
     raw = calibration.reliability([sigmoid(logit) for logit in logits], relevant, 10)
     assert calibration.reliability(scaled, relevant, 10).brier == pytest.approx(0.25, abs=0.01)
     assert raw.brier > 0.35
     assert cut is not None
-    assert cut.f1 <= calibration.best_f1(logits, relevant).f1
+    assert cut.f1 <= thresholds.best_f1(logits, relevant).f1

@@ -1,4 +1,4 @@
-"""`rankd eval` as it is typed: figures, reports, comparisons, servers, and ends in the middle."""
+"""The command `rankd eval`: figures, reports, comparisons, servers and interruptions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ QUERIES = {
 }
 KEY = "secret-of-the-server"
 
-# Every right document is last.
+# The right document is always last.
 RUN = {
     query: [*(name for name in DOCUMENTS if name != right), right]
     for query, (_, right) in QUERIES.items()
@@ -58,9 +58,9 @@ def folder(tmp_path: Path) -> Path:
     return make(tmp_path)
 
 
-def make(place: Path) -> Path:
-    """Three queries, five documents, and a first stage that is wrong throughout."""
-    made = place / "animals"
+def make(parent: Path) -> Path:
+    """A data set: three queries, five documents, and a first stage with the right one last."""
+    made = parent / "animals"
     (made / "qrels").mkdir(parents=True)
     jsonl(made / "corpus.jsonl", [{"_id": n, "text": text} for n, text in DOCUMENTS.items()])
     jsonl(made / "queries.jsonl", [{"_id": q, "text": text} for q, (text, _) in QUERIES.items()])
@@ -76,19 +76,19 @@ def make(place: Path) -> Path:
 
 
 def evaluate(folder: Path, *arguments: str, stage: str = "run") -> dict[str, Any]:
-    """Run it with the folder's own run; the JSON report."""
+    """Run the command; returns the JSON report and the output."""
     first = ["--run", str(folder / "run.trec")] if stage == "run" else ["--bm25"]
     out = folder.parent / "out"
     ended = run("eval", str(folder), *first, "--out", str(out), *arguments)
     assert ended.returncode == 0, ended.stderr
     report = json.loads((out / "report.json").read_text())
     assert isinstance(report, dict)
-    return report | {"said": ended.stdout}
+    return report | {"output": ended.stdout}
 
 
 @pytest.fixture(scope="module")
 def reranked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """The set, evaluated with the built-in model, and the report."""
+    """The data set, and the report with the built-in model."""
     folder = make(tmp_path_factory.mktemp("reranked"))
     return folder, evaluate(folder, "--measures", "MRR@10", "Recall@1", "nDCG@10")
 
@@ -96,7 +96,7 @@ def reranked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 Reranked = tuple[Path, dict[str, Any]]
 
 
-def test_the_report_says_what_reranking_changed(reranked: Reranked) -> None:
+def test_the_report_has_the_figures_before_and_after_reranking(reranked: Reranked) -> None:
     _, report = reranked
 
     [system] = report["systems"]
@@ -108,8 +108,8 @@ def test_the_report_says_what_reranking_changed(reranked: Reranked) -> None:
     assert system["against_first_stage"]["MRR@10"]["better"] == 3
     assert report["queries"]["q2"] == {"first_stage": pytest.approx(before), "A": after}
     assert report["data"] | {"queries": 3, "pairs": 15, "first_stage": "run.trec"} == report["data"]
-    assert "A: builtin (native" in report["said"]
-    assert "+0.800" in report["said"]
+    assert "A: builtin (native" in report["output"]
+    assert "+0.800" in report["output"]
 
 
 def test_the_markdown_report_has_the_same_figures(reranked: Reranked) -> None:
@@ -120,7 +120,7 @@ def test_the_markdown_report_has_the_same_figures(reranked: Reranked) -> None:
     assert "max_tokens 8192" in shown
 
 
-def test_the_order_it_made_is_a_run_for_other_tools(reranked: Reranked) -> None:
+def test_the_new_order_is_written_as_a_trec_run(reranked: Reranked) -> None:
     folder, _ = reranked
     file = folder.parent / "out/reranked-A.trec"
     rows = [line.split() for line in file.read_text().splitlines()]
@@ -134,16 +134,16 @@ def test_the_order_it_made_is_a_run_for_other_tools(reranked: Reranked) -> None:
     assert json.loads((again / "report.json").read_text())["first_stage"]["MRR@10"] == 1
 
 
-def test_bm25_makes_a_first_stage(folder: Path) -> None:
+def test_bm25_finds_the_first_stage_s_candidates(folder: Path) -> None:
     report = evaluate(folder, "--engine", "fake", stage="bm25")
 
-    # "the" or "is" stands in all five; Gravity and lions in one each.
+    # All documents contain "the" or "is"; one each contains gravity and lions.
     assert report["first_stage"]["Recall@10"] == 1
     assert report["data"]["pairs"] == 7
     assert report["data"]["first_stage"].startswith("BM25, k1 1.2")
 
 
-def test_an_empty_document_is_a_document(folder: Path, server: Server) -> None:
+def test_an_empty_document_is_scored(folder: Path, server: Server) -> None:
     corpus = folder / "corpus.jsonl"
     corpus.write_text(corpus.read_text().replace(DOCUMENTS["bread"], ""))
 
@@ -154,7 +154,7 @@ def test_an_empty_document_is_a_document(folder: Path, server: Server) -> None:
     assert remote["queries"] == local["queries"]
 
 
-def test_only_the_candidates_within_the_depth_are_read(folder: Path) -> None:
+def test_depth_limits_the_candidates_and_queries_the_queries(folder: Path) -> None:
     report = evaluate(folder, "--engine", "fake", "--depth", "4", "--queries", "2")
 
     assert report["data"]["pairs"] == 8
@@ -162,14 +162,14 @@ def test_only_the_candidates_within_the_depth_are_read(folder: Path) -> None:
     assert report["systems"][0]["measures"]["Recall@4"] == 0
 
 
-def test_a_query_may_be_kept_from_finding_itself(folder: Path) -> None:
+def test_candidates_with_the_query_s_id_can_be_dropped(folder: Path) -> None:
     with (folder / "run.trec").open("a") as file:
         file.write("\nq1 Q0 q1 0 9 first\n")
     with (folder / "corpus.jsonl").open("a") as file:
         file.write('{"_id": "q1", "text": "What is the capital of China?"}\n')
 
-    told = ("--engine", "fake", "--depth", "5")
-    kept, dropped = evaluate(folder, *told), evaluate(folder, *told, "--ignore-identical-ids")
+    flags = ("--engine", "fake", "--depth", "5")
+    kept, dropped = evaluate(folder, *flags), evaluate(folder, *flags, "--ignore-identical-ids")
 
     assert kept["first_stage"]["Recall@5"] == pytest.approx(2 / 3)
     assert dropped["first_stage"]["Recall@5"] == 1
@@ -194,23 +194,23 @@ def test_two_models_are_compared_query_by_query(folder: Path, random_checkpoint:
         for file in scores(folder)
     ]
     assert taus["q1"] == pytest.approx(kendall_tau(logits[0]["q1"], logits[1]["q1"]))
-    assert "Kendall's tau of A and B" in report["said"]
+    assert "Kendall's tau of A and B" in report["output"]
 
 
 def test_two_instructions_are_compared(folder: Path) -> None:
-    told = ("--instruction", "Find the capital", "--against-instruction", "Find an animal")
-    report = evaluate(folder, *told, "--engine", "fake")
+    flags = ("--instruction", "Find the capital", "--against-instruction", "Find an animal")
+    report = evaluate(folder, *flags, "--engine", "fake")
 
-    asked = [system["about"]["instruction"] for system in report["systems"]]
-    assert asked == ["Find the capital", "Find an animal"]
-    assert "A: instruction 'Find the capital'" in report["said"]
+    instructions = [system["about"]["instruction"] for system in report["systems"]]
+    assert instructions == ["Find the capital", "Find an animal"]
+    assert "A: instruction 'Find the capital'" in report["output"]
 
 
 def scores(folder: Path) -> list[Path]:
     return sorted((folder.parent / "out").glob("scores-*.jsonl"))
 
 
-def test_what_was_scored_is_not_scored_again(folder: Path) -> None:
+def test_scored_queries_are_not_scored_again(folder: Path) -> None:
     with serving("--engine", "fake", "--cache-mb", "0") as server:
         first = evaluate(folder, "--url", server.url)
         before = documents_scored(server.url)
@@ -219,7 +219,7 @@ def test_what_was_scored_is_not_scored_again(folder: Path) -> None:
 
     assert first["systems"][0]["reused_queries"] == 0
     assert second["systems"][0]["reused_queries"] == 3
-    # Getting acquainted asks about two documents, twice.
+    # Two known documents are scored twice at each start.
     assert (before, after) == (15 + 4, 15 + 4 + 4)
     assert len(scores(folder)) == 1
 
@@ -237,7 +237,9 @@ def documents_scored(url: str) -> int:
     "changed",
     [["--depth", "3"], ["--instruction", "Find animals"], ["--max-tokens", "256"]],
 )
-def test_what_decides_the_scores_has_a_file_of_its_own(folder: Path, changed: list[str]) -> None:
+def test_scores_with_other_settings_are_written_to_another_file(
+    folder: Path, changed: list[str]
+) -> None:
     evaluate(folder, "--engine", "fake")
 
     report = evaluate(folder, "--engine", "fake", *changed)
@@ -246,7 +248,7 @@ def test_what_decides_the_scores_has_a_file_of_its_own(folder: Path, changed: li
     assert len(scores(folder)) == 2
 
 
-def test_a_changed_text_is_scored_anew(folder: Path) -> None:
+def test_a_changed_document_is_scored_again(folder: Path) -> None:
     evaluate(folder, "--engine", "fake")
     corpus = folder / "corpus.jsonl"
     corpus.write_text(corpus.read_text().replace("Lions", "Tigers"))
@@ -266,12 +268,12 @@ def test_half_a_line_is_scored_again_and_a_damaged_one_is_an_error(folder: Path)
     assert evaluate(folder, "--engine", "fake")["systems"][0]["reused_queries"] == 3
 
     file.write_bytes(whole.replace(b'"query":"q2"', b'"query":"q9"'))
-    said = refused(folder, "--engine", "fake", "--run", str(folder / "run.trec"))
-    assert f"{file}:3 is damaged" in said
+    error = refused(folder, "--engine", "fake", "--run", str(folder / "run.trec"))
+    assert f"{file}:3 is damaged" in error
 
 
 def refused(folder: Path, *arguments: str) -> str:
-    """What it says of a mistake, in one line and without a traceback."""
+    """Run the command, which must fail; returns its error message."""
     ended = run("eval", str(folder), "--out", str(folder.parent / "out"), *arguments)
     assert ended.returncode in (1, 2), ended.stdout
     assert ended.stderr.startswith("rankd: ")
@@ -280,7 +282,7 @@ def refused(folder: Path, *arguments: str) -> str:
 
 
 def many(folder: Path, queries: int, documents: int) -> list[str]:
-    """A set that takes a while, and the arguments that evaluate it."""
+    """Make a larger data set; returns the arguments that evaluate it."""
     words = (folder / "corpus.jsonl").read_text().split()
     (folder / "qrels/test.tsv").write_text("".join(f"q{n}\td{n}\t1\n" for n in range(queries)))
     jsonl(
@@ -299,7 +301,7 @@ def many(folder: Path, queries: int, documents: int) -> list[str]:
     return ["eval", str(folder), "--run", str(folder / "run.json")]
 
 
-def test_a_run_that_is_killed_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
+def test_a_killed_run_continues_where_it_was(folder: Path, tmp_path: Path) -> None:
     arguments = [*many(folder, queries=30, documents=10), "--concurrency", "2"]
     out = tmp_path / "killed"
     process = subprocess.Popen([*command(*arguments), "--out", str(out)])
@@ -328,10 +330,10 @@ def journal(out: Path) -> Path:
 
 
 def wait_for_lines(out: Path, *, more_than: int) -> bytes:
-    """Until so many more lines are there; the whole lines that are."""
-    until = time.monotonic() + 90
+    """Wait until there are more than `more_than` new lines; returns all complete lines."""
+    deadline = time.monotonic() + 90
     begun = None
-    while time.monotonic() < until:
+    while time.monotonic() < deadline:
         files = list(out.glob("scores-*.jsonl"))
         content = files[0].read_bytes() if files else b""
         lines = content.count(b"\n")
@@ -343,7 +345,7 @@ def wait_for_lines(out: Path, *, more_than: int) -> bytes:
     raise AssertionError("nothing was scored")
 
 
-def test_two_at_a_time_do_not_write_one_file(folder: Path, tmp_path: Path) -> None:
+def test_two_processes_cannot_write_one_file(folder: Path, tmp_path: Path) -> None:
     arguments = [*many(folder, queries=40, documents=15), "--out", str(tmp_path / "out")]
     with subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL) as process:
         wait_for_lines(tmp_path / "out", more_than=1)
@@ -376,20 +378,20 @@ def test_a_local_model_is_compared_with_a_server(folder: Path, server: Server) -
     assert "secret" not in json.dumps(report)
 
 
-def test_a_server_whose_model_changed_is_noticed(folder: Path, server: Server) -> None:
+def test_a_changed_model_of_a_server_is_an_error(folder: Path, server: Server) -> None:
     there = ("--url", server.url, "--api-key", KEY)
     evaluate(folder, *there)
     [file] = scores(folder)
     head, *rows = file.read_text().splitlines()
     right, wrong = json.loads(head)["probe"]
 
-    # A little noise is no other model; the other order is.
+    # A small difference is noise; a reversed order is another model.
     write_probe(file, [right + 0.01, wrong - 0.01], rows)
     assert evaluate(folder, *there)["systems"][0]["reused_queries"] == 3
     write_probe(file, [wrong, right], rows)
-    said = refused(folder, *there, "--run", str(folder / "run.trec"))
+    error = refused(folder, *there, "--run", str(folder / "run.trec"))
 
-    assert "does not score as it did" in said
+    assert "does not score as it did" in error
 
 
 def write_probe(file: Path, probe: list[float], rows: list[str]) -> None:
@@ -440,7 +442,7 @@ def cohere(fails_after: int = 1_000_000) -> Iterator[str]:
         thread.join()
 
 
-def test_a_server_that_knows_only_coheres_fields_will_do(folder: Path) -> None:
+def test_a_server_with_only_coheres_fields_can_be_used(folder: Path) -> None:
     with cohere() as url:
         report = evaluate(folder, "--url", url, "--model", "rerank-v4")
 
@@ -451,26 +453,26 @@ def test_a_server_that_knows_only_coheres_fields_will_do(folder: Path) -> None:
     assert (system["queries_with_warnings"], system["first_warning"]) == (3, "cut")
 
 
-def test_a_server_that_fails_in_the_middle_leaves_what_it_scored(folder: Path) -> None:
+def test_scores_from_before_a_failure_of_the_server_are_kept(folder: Path) -> None:
     first = ("--run", str(folder / "run.trec"), "--concurrency", "1")
-    with cohere(fails_after=4) as url:  # Two calls to get acquainted, two queries.
-        said = refused(folder, "--url", url, *first)
-        assert "out of order" in said
-        assert "2 queries are kept: the same command goes on from there" in said
+    with cohere(fails_after=4) as url:  # Two calls with known pairs, two queries.
+        error = refused(folder, "--url", url, *first)
+        assert "out of order" in error
+        assert "2 queries are kept: the same command goes on from there" in error
         _Cohere.fails_after = 1_000
         report = evaluate(folder, "--url", url)
 
     assert report["systems"][0]["reused_queries"] == 2
 
 
-def test_mistakes_are_sentences(folder: Path, tmp_path: Path) -> None:
+def test_wrong_arguments_are_errors_without_a_traceback(folder: Path, tmp_path: Path) -> None:
     first = ("--run", str(folder / "run.trec"))
 
     assert "give a first stage: either --run FILE or --bm25" in refused(folder)
     assert "either --run FILE or --bm25" in refused(folder, "--bm25", *first)
     assert "--depth must be at least 1, not 0" in refused(folder, "--bm25", "--depth", "0")
-    assert "'nDGC@10' is no measure" in refused(folder, "--bm25", "--measures", "nDGC@10")
-    assert "is no folder" in refused(tmp_path / "nowhere", "--bm25")
+    assert "'nDGC@10' is not a measure" in refused(folder, "--bm25", "--measures", "nDGC@10")
+    assert "is not a folder" in refused(tmp_path / "nowhere", "--bm25")
     for flag in ("--against", "--against-instruction", "--against-url"):
         assert f"{flag} must not be empty" in refused(folder, *first, flag, "")
     assert "cannot read" in refused(folder, "--bm25", "--split", "dev")

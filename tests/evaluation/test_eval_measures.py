@@ -1,4 +1,4 @@
-"""Measures against values worked out by hand, and what a difference between two systems is."""
+"""Measures compared with values computed by hand, and the tests of differences."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ RANKINGS = {"q1": ["x", "a", "b"], "q2": ["c"]}
 
 
 def judged(*names: str) -> measures.PerQuery:
-    return measures.judge(measures.chosen(names, 100), QRELS, RANKINGS)
+    return measures.compute(measures.parse(names, 100), QRELS, RANKINGS)
 
 
-def test_the_measures_are_those_of_the_textbook() -> None:
+def test_measures_equal_their_definitions() -> None:
     found = judged("nDCG@10", "MRR@10", "MAP@100", "Recall@2", "P@1")
 
     gain = 2 / math.log2(3) + 1 / math.log2(4)
@@ -37,29 +37,29 @@ def test_a_query_without_candidates_counts_as_zero() -> None:
     found = judged("nDCG@10", "MRR@10")
 
     assert found["nDCG@10"]["q3"] == 0
-    assert all(list(values) == list(QRELS) for values in found.values())
+    assert [list(values) for values in found.values()] == [list(QRELS)] * 2
     assert measures.means(found)["MRR@10"] == pytest.approx((1 / 2 + 1 + 0) / 3)
 
 
-def test_the_order_of_a_ranking_is_kept_whatever_its_documents_are_called() -> None:
-    # trec_eval breaks ties by name; a ranking has none.
+def test_document_ids_do_not_change_the_order_of_a_ranking() -> None:
+    # trec_eval breaks ties by document id; a ranking has no ties.
     qrels = {"q": {"a": 1}}
-    [measure] = measures.chosen(["MRR"], 10)
+    [measure] = measures.parse(["MRR"], 10)
 
-    assert measures.judge([measure], qrels, {"q": ["a", "z"]})["MRR"]["q"] == 1
-    assert measures.judge([measure], qrels, {"q": ["z", "a"]})["MRR"]["q"] == 0.5
+    assert measures.compute([measure], qrels, {"q": ["a", "z"]})["MRR"]["q"] == 1
+    assert measures.compute([measure], qrels, {"q": ["z", "a"]})["MRR"]["q"] == 0.5
 
 
-def test_the_usual_measures_have_their_usual_names() -> None:
-    names = [measures.said(measure) for measure in measures.chosen(None, 50)]
+def test_the_default_measures_have_their_usual_names() -> None:
+    names = [measures.display_name(measure) for measure in measures.parse(None, 50)]
 
     assert names == ["nDCG@10", "MRR@10", "MAP@50", "Recall@10", "Recall@50"]
 
 
 @pytest.mark.parametrize("name", ["nDGC@10", "nDCG@ten", "Recall", "ERR@3", ""])
-def test_a_measure_that_nobody_can_compute_is_refused_by_name(name: str) -> None:
-    with pytest.raises(BadSettings, match="is no measure such as") as refused:
-        measures.chosen([name], 100)
+def test_an_unknown_measure_is_an_error_that_names_it(name: str) -> None:
+    with pytest.raises(BadSettings, match="is not a measure; use names such as") as refused:
+        measures.parse([name], 100)
 
     assert repr(name) in str(refused.value)
 
@@ -82,7 +82,7 @@ def test_p_is_the_share_of_swaps_with_as_large_a_difference() -> None:
     assert found.low < found.mean < found.high
 
 
-def test_systems_that_differ_by_chance_are_seldom_told_apart() -> None:
+def test_random_differences_are_seldom_significant() -> None:
     chance = random.Random(5)
     runs = [
         difference([chance.random() for _ in range(30)], [chance.random() for _ in range(30)])
@@ -92,7 +92,7 @@ def test_systems_that_differ_by_chance_are_seldom_told_apart() -> None:
     assert sum(run.p < 0.05 for run in runs) <= 4
 
 
-def test_a_plain_difference_is_told_and_its_interval_leaves_out_zero() -> None:
+def test_a_clear_difference_is_significant_and_its_interval_excludes_zero() -> None:
     chance = random.Random(5)
     first = [chance.random() for _ in range(40)]
 
@@ -120,5 +120,5 @@ def test_tau_counts_the_pairs_that_two_orders_agree_on() -> None:
 
 
 @pytest.mark.parametrize("scores", [[], [1.0], [2.0, 2.0]])
-def test_scores_without_an_order_have_no_tau(scores: list[float]) -> None:
+def test_tau_is_none_without_an_order(scores: list[float]) -> None:
     assert kendall_tau(scores, list(range(len(scores)))) is None

@@ -1,4 +1,4 @@
-"""The benchmarks still run; what they measure is not for a test."""
+"""The benchmarks run. Their figures are not tested."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rankd.dialects import DIALECTS
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_bench_of_the_dialects_measures_every_one() -> None:
+def test_the_dialect_benchmark_measures_every_dialect() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", "import dialects; dialects.layers(2, count=3)"],
         capture_output=True,
@@ -26,7 +26,7 @@ def test_the_bench_of_the_dialects_measures_every_one() -> None:
     assert len(rows) == len(DIALECTS) + 1
 
 
-def test_the_bench_of_the_evaluation_makes_its_sets_and_figures() -> None:
+def test_the_evaluation_benchmark_makes_data_sets_and_figures() -> None:
     ended = subprocess.run(
         [sys.executable, "bench/evaluation.py", "--queries", "3", "--depth", "3"],
         capture_output=True,

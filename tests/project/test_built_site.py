@@ -1,4 +1,4 @@
-"""The built site: complete, strict, self-contained, and its search finds what is in it."""
+"""The built site is complete and self-contained, its build is strict, and its search works."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.docs
 
 @pytest.fixture(scope="module", autouse=True)
 def site() -> Path:
-    """The site as `make docs` left it."""
+    """The site that `make docs` built."""
     assert (pages.SITE / "index.html").exists(), "run `make docs`"
     return pages.SITE
 
@@ -40,7 +40,7 @@ def test_every_page_of_the_navigation_was_built(site: Path) -> None:
     assert missing == []
 
 
-def test_nothing_is_loaded_from_elsewhere_and_no_link_is_dead(site: Path) -> None:
+def test_no_page_has_dead_links_or_external_resources(site: Path) -> None:
     assert list(pages.flaws(site)) == []
 
 
@@ -48,7 +48,7 @@ def test_nothing_is_loaded_from_elsewhere_and_no_link_is_dead(site: Path) -> Non
     ("link", "complaint"),
     [("other.md#here", None), ("other.md#gone", "anchor"), ("gone.md", "page")],
 )
-def test_the_builder_is_strict(tmp_path: Path, link: str, complaint: str | None) -> None:
+def test_the_build_fails_on_dead_links(tmp_path: Path, link: str, complaint: str | None) -> None:
     settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:\n")[0]
     (tmp_path / "mkdocs.yml").write_text(settings, encoding="utf-8")
     folder = tmp_path / "build/pages"
@@ -70,7 +70,7 @@ def test_the_builder_is_strict(tmp_path: Path, link: str, complaint: str | None)
         assert f"{complaint} does not exist" in ended.stdout + ended.stderr
 
 
-# Searches as a reader does, and sends home what is then to be seen.
+# Searches in the page, and posts the results to the test server.
 READER = """
 <iframe id="page" src="index.html" width="1200" height="800"></iframe>
 <script>
@@ -99,7 +99,7 @@ document.getElementById("page").onload = async (event) => {
 
 
 class Pages(http.server.SimpleHTTPRequestHandler):
-    """The site, and the reader beside it."""
+    """Serves the site, the searching page, and receives its results."""
 
     seen: queue.Queue[dict[str, Any]]
     words: str
@@ -125,19 +125,19 @@ class Pages(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
         if os.environ.get("CI") == "true":
             pytest.fail("no chromium: install it to test the search")
         pytest.skip("no chromium, which tests the search: apt install chromium")
-    return found
+    return path
 
 
 @pytest.fixture(params=["max_waiting_tokens", "truncation", "昇腾"])
 def searched(
     request: pytest.FixtureRequest, site: Path, chromium: str, tmp_path: Path
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Words, and what a browser saw of a search for them."""
+    """A query, and its results in a browser."""
 
     class Searched(Pages):
         seen: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -149,7 +149,9 @@ def searched(
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/reader"
         flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
-        flags += ["--remote-debugging-port=0"]  # Or it would end when the page is there.
+        flags += [
+            "--remote-debugging-port=0"
+        ]  # Without it the browser exits when the page is loaded.
         browser = subprocess.Popen(
             [chromium, *flags, url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -161,9 +163,12 @@ def searched(
             server.shutdown()
 
 
-def test_the_search_finds_what_stands_on_a_page(searched: tuple[str, dict[str, Any]]) -> None:
+def test_the_search_finds_the_page_that_contains_the_words(
+    searched: tuple[str, dict[str, Any]],
+) -> None:
     words, seen = searched
 
     page = {"max_waiting_tokens": "configuration", "truncation": "api", "昇腾": "README.zh-CN"}
     assert any(f"/{page[words]}.html" in link for link in seen["found"]), seen["found"]
+    assert seen["loaded"]
     assert all(name.startswith("http://127.0.0.1:") for name in seen["loaded"]), seen["loaded"]

@@ -1,4 +1,4 @@
-"""configs/: every file loads, says how it is started, and shows what is true."""
+"""Every file of configs/ loads, names its command, and quotes right values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REFERENCE = ROOT / "configs" / "reference.toml"
 MODELS = [file for file in CONFIGS if file.name.startswith("qwen3-")]
 
 
-def test_the_reference_is_what_settings_py_says() -> None:
+def test_the_reference_is_generated_from_the_settings() -> None:
     made = subprocess.run(
         [sys.executable, str(ROOT / "tools" / "reference_config.py")],
         capture_output=True,
@@ -32,7 +32,7 @@ def test_the_reference_is_what_settings_py_says() -> None:
     assert REFERENCE.read_text() == made.stdout, "run `make configs`"
 
 
-def test_the_reference_holds_every_setting_and_changes_none() -> None:
+def test_the_reference_contains_every_setting_with_its_default() -> None:
     text = REFERENCE.read_text()
     shown = set(re.findall(r"^(?:# )?(\w+) =", text, re.MULTILINE))
     tables = set(re.findall(r"^\[(\w+)\]", text, re.MULTILINE))
@@ -61,7 +61,7 @@ def test_the_examples_in_the_reference_can_be_uncommented(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "file", [file for file in CONFIGS if file != REFERENCE], ids=lambda file: file.name
 )
-def test_each_says_the_command_that_takes_it(file: Path) -> None:
+def test_each_file_names_the_command_that_loads_it(file: Path) -> None:
     [command] = re.findall(r"^# .*\brankd (serve .*)$", file.read_text(), re.MULTILINE)
     assert f"--config configs/{file.name}" in command
 
@@ -73,7 +73,7 @@ def test_each_says_the_command_that_takes_it(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", MODELS, ids=lambda file: file.name)
-def test_the_name_says_which_model_runs_on_what(file: Path) -> None:
+def test_file_names_match_model_and_device(file: Path) -> None:
     size, device = re.fullmatch(r"qwen3-([\d.]+)b-(\w+)\.toml", file.name).groups()  # type: ignore[union-attr]
     settings = load({}, {}, file)
 
@@ -83,8 +83,8 @@ def test_the_name_says_which_model_runs_on_what(file: Path) -> None:
     assert device == "cpu" or "not run on hardware" in file.read_text()
 
 
-def test_behind_nginx_names_numbers_that_nginx_has() -> None:
-    said = (ROOT / "deploy" / "nginx" / "locations.conf").read_text()
+def test_behind_nginx_quotes_values_of_the_nginx_configuration() -> None:
+    nginx = (ROOT / "deploy" / "nginx" / "locations.conf").read_text()
     file = (ROOT / "configs" / "behind-nginx.toml").read_text()
 
     for name in ("max_body_bytes", "batch_file_bytes", "read_timeout_seconds"):
@@ -93,10 +93,10 @@ def test_behind_nginx_names_numbers_that_nginx_has() -> None:
         )
     quoted = re.findall(r"(\w+_(?:timeout|max_body_size)) (\w+)", file)
     assert len(quoted) >= 4
-    assert all(f"{directive} {value};" in said for directive, value in quoted)
+    assert all(f"{directive} {value};" in nginx for directive, value in quoted)
 
 
-def test_the_page_on_deployment_names_every_file() -> None:
+def test_the_deployment_page_lists_every_file() -> None:
     page = (ROOT / "docs" / "deployment.md").read_text()
 
     assert [file.name for file in CONFIGS if f"`{file.name}`" not in page] == []

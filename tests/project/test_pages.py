@@ -1,4 +1,4 @@
-"""What the pages of docs/ tell to type works, and what they show is what comes out."""
+"""The commands on the pages of docs/ work, and print what the pages show."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from rankd.prompts.tokenizer import Tokenizer
 from support.checkpoints import qwen_tokenizer
 from support.servers import Server, serving
 
-# Blocks that say `elsewhere` need containers or devices, or are `make serve` itself.
+# Blocks marked `elsewhere` need containers or devices, or are `make serve`.
 PAGES = ("quickstart", "prompt", "faq", "ascend", "index", "configuration")
 BLOCK = re.compile(r"```(bash|python)\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A command, or a program, and what the page says that it prints."""
+    """A command or program, and the output that the page shows."""
 
     page: str
     language: str
@@ -44,7 +44,7 @@ def blocks() -> list[Block]:
         Block(page, found[1], found[2], found[3] or "")
         for page in PAGES
         for found in BLOCK.finditer((ROOT / f"docs/{page}.md").read_text(encoding="utf-8"))
-        if "bench/prompt.py" not in found[2]  # It has a test of its own.
+        if "bench/prompt.py" not in found[2]  # Has its own test.
     ]
 
 
@@ -56,21 +56,21 @@ def server() -> Iterator[Server]:
 
 @cache
 def outcome(language: str, code: str, url: str) -> str:
-    """What it prints; two pages may show the same command."""
+    """The output of a block. Cached, because two pages may show the same command."""
     code = code.replace(HOST, url)
     if language == "python":
         return subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
         ).stdout
     code = re.sub(r"^rankd ", ".venv/bin/rankd ", code, flags=re.MULTILINE)
-    # Whether a server would start with these settings, without one.
+    # Check the settings without starting a server.
     return paste(re.sub(r"(rankd serve .*?)( --print-config)?\n", r"\1 --print-config\n", code))
 
 
 def differences(shown: str, printed: str) -> list[str]:
-    """Lines of what is shown that were not printed; `…` stands for anything.
+    """The shown lines that were not printed; `…` matches anything.
 
-    Numbers with a point need to agree to their third digit: the last ones are the processor's.
+    Decimal numbers need to agree in three digits: the others depend on the processor.
     """
     return [line for line in shown.splitlines() if line and not _is_in(line, printed)]
 
@@ -80,29 +80,29 @@ def _is_in(line: str, printed: str) -> bool:
         r"(\d+\.\d+)" if number else ".*?" if part == "…" else re.escape(part)
         for part, number in ((it[0], it[1]) for it in re.finditer(r"(\d+\.\d+)|…|[^…\d]+|\d", line))
     ]
-    said = [float(number) for number in re.findall(r"\d+\.\d+", line)]
+    numbers = [float(number) for number in re.findall(r"\d+\.\d+", line)]
     return any(
-        [float(number) for number in found.groups()] == pytest.approx(said, rel=5e-3, abs=5e-4)
+        [float(number) for number in found.groups()] == pytest.approx(numbers, rel=5e-3, abs=5e-4)
         for found in re.finditer("".join(parts), printed)
     )
 
 
 @pytest.mark.parametrize("block", blocks(), ids=str)
-def test_a_block_prints_what_stands_below_it(block: Block, server: Server) -> None:
+def test_a_block_prints_the_output_below_it(block: Block, server: Server) -> None:
     printed = outcome(block.language, block.code, server.url)
 
     missing = differences(block.shown, printed)
     assert not missing, f"{block.page}.md shows {missing}, but this was printed:\n{printed}"
 
 
-def test_the_comparison_notices_another_number_and_another_word() -> None:
+def test_differences_are_found_in_numbers_and_words() -> None:
     assert differences("score 0.…", "score 0.1234\n") == []
     assert differences("right 0.9878 ok", "right 0.9879 ok") == []
     assert differences("right 0.9878 ok", "right 0.9978 ok") == ["right 0.9878 ok"]
     assert differences("right 0.9878 ok", "right 0.9878 no") == ["right 0.9878 ok"]
 
 
-def test_the_table_of_wrong_prompts_is_what_the_script_prints() -> None:
+def test_the_table_of_wrong_prompts_is_printed_by_the_script() -> None:
     page = (ROOT / "docs/prompt.md").read_text(encoding="utf-8")
     shown = [line for line in page.splitlines() if re.match(r"\| .* of 70 ", line)]
 
@@ -119,17 +119,20 @@ def test_the_table_of_wrong_prompts_is_what_the_script_prints() -> None:
     assert differences("\n".join(shown), ended.stdout) == []
 
 
-def test_the_prompt_on_the_page_is_the_one_that_is_built() -> None:
+def test_the_prompt_on_the_page_is_the_built_one() -> None:
     page = (ROOT / "docs/prompt.md").read_text(encoding="utf-8")
-    asked = qwen3.prefix_text(Settings().instruction, "What is the capital of China?")
+    question = qwen3.prefix_text(Settings().instruction, "What is the capital of China?")
     built = (
-        qwen3.PREFIX + asked + qwen3.suffix_text("The capital of China is Beijing.") + qwen3.SUFFIX
+        qwen3.PREFIX
+        + question
+        + qwen3.suffix_text("The capital of China is Beijing.")
+        + qwen3.SUFFIX
     )
 
     assert f"```text\n{built}```" in page
 
 
-def test_the_ids_on_the_page_are_those_of_qwens_tokenizer(tmp_path: Path) -> None:
+def test_the_token_ids_on_the_page_are_those_of_qwens_tokenizer(tmp_path: Path) -> None:
     qwen_tokenizer(tmp_path)
     tokenizer = Tokenizer(json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8")))
     page = (ROOT / "docs/prompt.md").read_text(encoding="utf-8")
@@ -147,16 +150,17 @@ def test_the_ids_on_the_page_are_those_of_qwens_tokenizer(tmp_path: Path) -> Non
     assert tokenizer.encode_template("?\n") == [5267]
 
 
-# Flags of commands, which are no settings.
-OURS = {"--against-instruction", "--config", "--print-config", "--url"}
+# Flags of commands that are not settings.
+COMMAND_FLAGS = {"--against-instruction", "--config", "--print-config", "--url"}
 FLAG = re.compile(r"`(--[a-z][a-z-]+)[ =`]")
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_flag_that_a_page_names_exists(page: str) -> None:
+def test_every_flag_on_a_page_exists(page: str) -> None:
     text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
-    # Flags of others stand in the rows about them.
-    ours = re.sub(r"^\| (vLLM|SGLang|card) .*$", "", text, flags=re.MULTILINE)
-    known = OURS | set(FLAG.findall(configuration.page()))
+    # Rows about other servers contain their flags.
+    own = re.sub(r"^\| (vLLM|SGLang|card) .*$", "", text, flags=re.MULTILINE)
+    settings = set(FLAG.findall(configuration.page()))
 
-    assert set(FLAG.findall(ours)) - known == set()
+    assert settings
+    assert set(FLAG.findall(own)) - settings - COMMAND_FLAGS == set()

@@ -1,4 +1,4 @@
-"""What the README says works when pasted."""
+"""README's commands work as pasted, and show what they print."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 HOST = "http://127.0.0.1:8000"
 
 
-def blocks(language: str, holding: str) -> list[str]:
-    """The README's code blocks of a language that hold a string."""
+def blocks(language: str, text: str) -> list[str]:
+    """The README's code blocks of a language that contain a text."""
     found = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-    return [block for block in found if holding in block]
+    return [block for block in found if text in block]
 
 
 def paste(block: str) -> str:
-    """Run a block as a shell would, with this Python's rankd; returns what it printed."""
-    # In one go: this Python may itself lie in a .venv.
-    here = re.sub(
+    """Run a block in a shell with this Python's rankd; returns its standard output."""
+    # One substitution, because this Python may itself be in a .venv.
+    code = re.sub(
         r"\.venv/bin/(rankd|python)",
-        lambda found: sys.executable + " -m rankd" * (found[1] == "rankd"),
+        lambda match: sys.executable + " -m rankd" * (match[1] == "rankd"),
         block,
     )
     ended = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", here],
+        ["bash", "-euo", "pipefail", "-c", code],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -50,7 +50,7 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def test_the_curl_puts_beijing_first_on_the_right_side(server: Server) -> None:
+def test_the_curl_example_ranks_beijing_first(server: Server) -> None:
     [block] = blocks("bash", "/v1/rerank -d")
 
     answer = json.loads(paste(block.replace(HOST, server.url)))
@@ -61,7 +61,7 @@ def test_the_curl_puts_beijing_first_on_the_right_side(server: Server) -> None:
     assert second["relevance_score"] < 0.5
 
 
-def test_the_answer_it_shows_is_the_answer_it_gets(server: Server) -> None:
+def test_the_response_it_shows_is_the_server_s(server: Server) -> None:
     [shown] = blocks("json", '"results"')
     [block] = blocks("bash", "/v1/rerank -d")
 
@@ -70,12 +70,13 @@ def test_the_answer_it_shows_is_the_answer_it_gets(server: Server) -> None:
     assert f'"prompt_tokens":{answer["usage"]["prompt_tokens"]}' in shown
     scores = [float(score) for score in re.findall(r'"relevance_score":([\d.]+)', shown)]
     assert scores == pytest.approx([r["relevance_score"] for r in answer["results"]], rel=1e-3)
+    assert answer["results"]
     for result in answer["results"]:
         assert f'"index":{result["index"]},"relevance_score":' in shown
     assert all(f'"{key}":' in shown for key in answer)
 
 
-def test_the_curl_in_teis_dialect_gets_teis_answer(server: Server) -> None:
+def test_the_curl_example_of_tei_gets_a_response_of_tei(server: Server) -> None:
     [block] = blocks("bash", '/rerank -d \'{"query"')
     [shown] = blocks("json", '[{"index"')
 
@@ -86,7 +87,7 @@ def test_the_curl_in_teis_dialect_gets_teis_answer(server: Server) -> None:
     assert re.findall(r'"index":(\d)', shown) == ["1", "0"]
 
 
-def test_the_python_example_finds_the_right_document(server: Server) -> None:
+def test_the_python_example_ranks_the_right_document_first(server: Server) -> None:
     [block] = blocks("python", "from rankd.client import Client")
 
     printed = subprocess.run(
@@ -110,7 +111,7 @@ def test_the_offline_commands_work() -> None:
     assert "This set-up gives right scores." in paste(check)
 
 
-def test_the_evaluation_works_on_the_sets_it_makes(tmp_path: Path) -> None:
+def test_the_evaluation_example_works_on_its_data_sets(tmp_path: Path) -> None:
     [block] = blocks("bash", "rankd eval")
 
     printed = paste(block.replace("/tmp/rankd-sets", str(tmp_path)))
@@ -121,13 +122,17 @@ def test_the_evaluation_works_on_the_sets_it_makes(tmp_path: Path) -> None:
     assert (tmp_path / "out/report.md").exists()
 
 
-def test_every_make_target_it_names_exists() -> None:
+def test_every_make_target_in_it_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
 
-    for target in set(re.findall(r"make ([a-z-]+)", README)):
+    targets = set(re.findall(r"make ([a-z-]+)", README))
+    assert targets
+    for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_every_file_it_links_exists() -> None:
-    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+def test_every_linked_file_exists() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert links
+    for link in links:
         assert (ROOT / link).exists(), link

@@ -1,4 +1,4 @@
-"""README.zh-CN.md says what README.md says: the same sections, commands, links and names."""
+"""README.zh-CN.md has the same sections, commands, links and names as README.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
-# What each section is called there, in the order of README.md.
+# The Chinese heading of each section, in the order of README.md.
 HEADINGS = {
     "# rankd": "# rankd",
     "## Two commands": "## 两条命令",
@@ -33,9 +33,9 @@ class Section:
     """One section of a README.
 
     Attributes:
-        blocks: its code blocks, whole.
-        links: where its links lead.
-        names: what stands in it as code.
+        blocks: code blocks.
+        links: targets of links.
+        names: inline code.
     """
 
     blocks: list[str]
@@ -44,8 +44,8 @@ class Section:
 
 
 def sections(text: str) -> dict[str, Section]:
-    """Each section by its heading."""
-    # Headings are looked for where no code is, in which `#` begins a comment.
+    """Sections by heading."""
+    # Without code blocks, in which `#` begins a comment.
     bare = FENCE.sub(lambda block: " " * len(block[0]), text)
     starts = [found.start() for found in re.finditer(r"^#+ ", bare, re.MULTILINE)]
     found = {}
@@ -63,12 +63,18 @@ ENGLISH = sections((ROOT / "README.md").read_text(encoding="utf-8"))
 CHINESE = sections((ROOT / "README.zh-CN.md").read_text(encoding="utf-8"))
 
 
-def test_each_section_has_its_translation_in_the_same_place() -> None:
+def test_sections_blocks_links_and_names_are_found() -> None:
+    assert len(ENGLISH) > 5
+    for kind in ("blocks", "links", "names"):
+        assert any(getattr(section, kind) for section in ENGLISH.values()), kind
+
+
+def test_the_sections_are_translated_in_the_same_order() -> None:
     unknown = [heading for heading in ENGLISH if heading not in HEADINGS]
-    assert not unknown, f"new in README.md; translate them and add them to HEADINGS: {unknown}"
+    assert not unknown, f"new in README.md: translate these and add them to HEADINGS: {unknown}"
 
     expected = [HEADINGS[heading] for heading in ENGLISH]
-    assert list(CHINESE) == expected, "README.zh-CN.md has other sections than README.md"
+    assert list(CHINESE) == expected, "the sections of README.zh-CN.md differ from README.md"
 
 
 @pytest.mark.parametrize("heading", ENGLISH)

@@ -1,4 +1,4 @@
-"""One version everywhere; with RELEASE_TAG (make release-check), the tag's."""
+"""All files have the same version. With RELEASE_TAG (make release-check), it is the tag's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read(file: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Every place that says a version of its own."""
+    """The version in every file that contains it, by file."""
     chart = yaml.safe_load(read("deploy/helm/rankd/Chart.yaml"))
     base = yaml.safe_load(read("deploy/kubernetes/base/kustomization.yaml"))
     found = {
@@ -43,12 +43,19 @@ def versions() -> dict[str, str]:
     return found
 
 
+def test_images_and_kustomizations_have_versions() -> None:
+    places = versions()
+
+    assert {f"{device}.Dockerfile" for device in ("cpu", "cuda", "ascend")} <= set(places)
+    assert any(place.endswith(", images") for place in places)
+
+
 @pytest.mark.parametrize(("place", "version"), versions().items(), ids=list(versions()))
-def test_the_version_is_the_one_of_the_package(place: str, version: str) -> None:
+def test_the_version_equals_that_of_the_package(place: str, version: str) -> None:
     assert version == rankd.__version__, place
 
 
-def test_pyproject_takes_it_from_the_package() -> None:
+def test_pyproject_reads_the_version_from_the_package() -> None:
     project = tomllib.loads(read("pyproject.toml"))
 
     assert "version" not in project["project"]
@@ -61,14 +68,14 @@ def test_the_tag_is_the_version() -> None:
 
 
 @pytest.mark.skipif(TAG is None, reason="make release-check says which tag")
-def test_the_changelog_tells_of_it() -> None:
+def test_the_changelog_has_a_section_with_version_and_date() -> None:
     sections = re.split(r"^## ", read("CHANGELOG.md"), flags=re.MULTILINE)
-    [mine] = [one for one in sections if one.startswith(f"[{rankd.__version__}]")] or [""]
+    [section] = [text for text in sections if text.startswith(f"[{rankd.__version__}]")] or [""]
 
-    assert re.match(r"\[[^]]+\] - \d{4}-\d{2}-\d{2}\n", mine), (
-        "no section with this version and a day"
+    assert re.match(r"\[[^]]+\] - \d{4}-\d{2}-\d{2}\n", section), (
+        "no section with this version and a date"
     )
-    assert re.search(r"^- ", mine, re.MULTILINE)
+    assert re.search(r"^- ", section, re.MULTILINE)
 
 
 def workflow(name: str) -> str:
@@ -76,11 +83,12 @@ def workflow(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["ci", "release"])
-def test_workflows_run_make_and_ci_run_and_nothing_else(name: str) -> None:
+def test_workflows_run_only_make_and_ci_run(name: str) -> None:
     jobs = yaml.safe_load(workflow(name))["jobs"]
     commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
     makefile = read("Makefile")
 
+    assert commands
     for command in commands:
         if command.startswith("make "):
             target = command.split()[1]
@@ -90,16 +98,17 @@ def test_workflows_run_make_and_ci_run_and_nothing_else(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ci", "release"])
-def test_workflows_may_do_no_more_than_they_must(name: str) -> None:
+def test_workflows_have_minimal_permissions(name: str) -> None:
     given = yaml.safe_load(workflow(name))
     allowed = {job: one["permissions"] for job, one in given["jobs"].items()}
 
+    assert allowed
     assert given["permissions"] == {}
     assert {job for job, what in allowed.items() if what != {"contents": "read"}} <= {"publish"}
     assert allowed.get("publish", {"id-token": "write"}) == {"id-token": "write"}
 
 
-def test_all_pythons_of_pyproject_are_tested() -> None:
+def test_ci_tests_all_python_versions_of_pyproject() -> None:
     project = tomllib.loads(read("pyproject.toml"))["project"]
     low, high = map(int, re.findall(r"3\.(\d+)", project["requires-python"]))
     tested = yaml.safe_load(workflow("ci"))["jobs"]["test"]["strategy"]["matrix"]["python"]
@@ -107,21 +116,21 @@ def test_all_pythons_of_pyproject_are_tested() -> None:
     assert tested == [f"3.{minor}" for minor in range(low, high)]
 
 
-def test_what_is_published_was_tried_before() -> None:
+def test_the_wheel_is_tested_before_it_is_published() -> None:
     jobs = yaml.safe_load(workflow("release"))["jobs"]
-    tried = [step.get("run", "") for step in jobs["build"]["steps"]]
+    commands = [step.get("run", "") for step in jobs["build"]["steps"]]
 
     assert jobs["publish"]["needs"] == "build"
     assert (
-        tried.index("make test-wheel")
-        > tried.index('make release-check TAG="$GITHUB_REF_NAME"')
+        commands.index("make test-wheel")
+        > commands.index('make release-check TAG="$GITHUB_REF_NAME"')
         > 0
     )
 
 
-def test_the_image_for_cpus_has_what_its_settings_need() -> None:
-    """vLLM's images bring both along."""
-    said = (ROOT / "docker/cpu.Dockerfile").read_text()
-    [extras] = re.findall(r"'\.\[([\w,]+)\]'", said)
+def test_the_cpu_image_installs_the_extras_of_all_settings() -> None:
+    """vLLM's images contain both packages."""
+    dockerfile = (ROOT / "docker/cpu.Dockerfile").read_text()
+    [extras] = re.findall(r"'\.\[([\w,]+)\]'", dockerfile)
 
     assert {"native", "redis", "otel"} <= set(extras.split(","))

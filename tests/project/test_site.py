@@ -1,4 +1,4 @@
-"""The documentation site: every page is in it, and every link of it leads somewhere."""
+"""The documentation site contains every page, and its links are valid."""
 
 from __future__ import annotations
 
@@ -27,39 +27,40 @@ def test_every_page_of_docs_is_in_the_navigation_once() -> None:
 
     assert sorted(set(listed)) == sorted(listed)
     assert written - set(listed) == set(), "pages that mkdocs.yml does not list"
-    beside = {page for page in listed if page.startswith("repository/")}
-    assert set(listed) - beside - written == set(), "mkdocs.yml lists what docs/ does not have"
-    for page in beside:
+    repository = {page for page in listed if page.startswith("repository/")}
+    assert set(listed) - repository - written == set(), "mkdocs.yml lists pages missing in docs/"
+    assert repository
+    for page in repository:
         assert (ROOT / page.removeprefix("repository/")).exists(), page
 
 
-def test_the_page_of_settings_is_what_the_settings_say() -> None:
+def test_the_page_of_settings_is_generated_from_the_settings() -> None:
     written = configuration.PAGE.read_text(encoding="utf-8")
 
     assert written == configuration.page(), "run `python tools/configuration.py`"
 
 
-def test_the_flags_on_the_page_of_settings_are_the_servers() -> None:
+def test_the_server_accepts_the_flags_on_the_page_of_settings() -> None:
     listed = re.findall(r"^`(--[a-z-]+)` · .*`RANKD_", configuration.page(), re.MULTILINE)
-    given = {"api_keys": "a-key-of-a-test", "cors_origins": "https://example.com"}
+    values = {"api_keys": "a-key-of-a-test", "cors_origins": "https://example.com"}
     arguments = []
     for flag, (name, field) in zip(listed, Settings.model_fields.items(), strict=True):
         if field.annotation is bool:
             arguments.append(flag)
         else:
-            value = given.get(name) or ("{}" if field.default == {} else field.default or 1)
+            value = values.get(name) or ("{}" if field.default == {} else field.default or 1)
             arguments.append(f"{flag}={value}")
 
     ended = run("serve", "--print-config", *arguments)
 
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("# flag") == len(listed) - 1  # [vllm] says nothing of where from.
+    assert ended.stdout.count("# flag") == len(listed) - 1  # [vllm] is shown without its source.
     assert "# default" not in ended.stdout
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A small one, with docs that link out of their folder."""
+    """A small repository whose docs link outside docs/."""
     for name, text in {
         "docs/index.md": "# Home\n\n[`code`](../src/a.py), [folder](../configs), "
         "[r](../README.md#b)\n",
@@ -76,7 +77,7 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_pages_link_outside_docs_becomes_a_page(repository: Path) -> None:
+def test_files_linked_outside_docs_become_pages(repository: Path) -> None:
     into = repository / "build"
 
     pages.stage(repository, into)
@@ -87,13 +88,13 @@ def test_what_pages_link_outside_docs_becomes_a_page(repository: Path) -> None:
     assert "[r](repository/README.md#b)" in home
     assert "````python\nprint('a')\n````" in (into / "repository/src/a.py.md").read_text()
     assert "- `one.toml`" in (into / "repository/configs/index.md").read_text()
-    # And what those link.
+    # And the pages that those link to.
     readme = (into / "repository/README.md").read_text()
     assert "[docs](../deep/page.md) [model](models/README.md)" in readme
     assert (into / "repository/models/README.md").exists()
 
 
-def test_code_and_the_web_are_left_alone(repository: Path) -> None:
+def test_code_and_web_links_are_not_changed(repository: Path) -> None:
     into = repository / "build"
 
     pages.stage(repository, into)
@@ -105,14 +106,14 @@ def test_code_and_the_web_are_left_alone(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("link", ["gone.md", "../gone", "../../outside.md"])
-def test_a_link_that_leads_nowhere_is_named(repository: Path, link: str) -> None:
+def test_a_dead_link_is_an_error_that_names_it(repository: Path, link: str) -> None:
     (repository / "docs/bad.md").write_text(f"[x]({link})\n")
 
     with pytest.raises(pages.BadPage, match=re.escape(f"docs/bad.md links {link}")):
         pages.stage(repository, repository / "build")
 
 
-def test_flaws_of_built_pages_are_found(tmp_path: Path) -> None:
+def test_dead_links_and_external_resources_are_found(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text(
         '<h1 id="top">A</h1><a href="b.html#there">ok</a><a href="b.html#not">x</a>'
         '<a href="c.html">y</a><a href="https://example.com">z</a>'

@@ -1,14 +1,14 @@
-"""Ask a rankd server from Python: `Client`, and `AsyncClient` for asyncio.
+"""Python client of a rankd server: `Client`, and `AsyncClient` for asyncio.
 
     with Client("http://127.0.0.1:8000") as client:
         answer = client.rerank("capital of China?", ["Beijing is the capital.", "Lions roar."])
         print(answer.results[0].document, answer.results[0].relevance_score)
 
-Whatever is no answer is raised as a `RankdError`; errors.py draws the tree. What a further
-attempt may mend is tried again: the waits grow, follow `Retry-After` (up to 30 seconds) and
-never outlast the `timeout` of the call.
+Every failure is raised as a `RankdError`; errors.py lists the classes. Temporary failures are
+retried: the waits grow, follow `Retry-After` (up to 30 seconds) and never exceed the call's
+`timeout`.
 
-Of rankd this imports its version only: a program that asks never loads the server.
+This package imports nothing else of rankd but its version, so no program loads the server.
 """
 
 from __future__ import annotations

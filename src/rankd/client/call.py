@@ -1,4 +1,9 @@
-"""One call, its attempts and the waits between them; all of it but input and output."""
+"""One call: its attempts, the waits between them and its errors; without any I/O.
+
+The retries are our own because httpx retries connection errors only; these also follow
+`Retry-After`, and one timeout covers all attempts of a call
+(https://www.python-httpx.org/advanced/transports/#http-transport).
+"""
 
 from __future__ import annotations
 
@@ -30,20 +35,22 @@ from rankd.client.errors import (
 
 T = TypeVar("T")
 
-# Seconds before the second attempt; each further one waits twice as long, up to the longest.
+# Seconds before the second attempt. The wait doubles each time, up to the maximum.
 _FIRST_WAIT = 0.5
-_LONGEST_WAIT = 8.0
-_LONGEST_RETRY_AFTER = 30.0
+_MAX_WAIT = 8.0
+_MAX_RETRY_AFTER = 30.0
 
 
 @dataclass(slots=True)
 class Call(Generic[T]):
-    """One call from its first attempt to its last.
+    """One call, from its first attempt to its last.
 
     Attributes:
-        read: makes the result of the answer's JSON.
-        timeout: seconds since it began, for all attempts.
-        retries: further attempts it may have.
+        read: makes the result from the response's JSON.
+        timeout: seconds for all attempts and waits.
+        retries: maximum number of attempts after the first.
+        tried: number of retries so far.
+        began: `time.monotonic()` of the first attempt.
     """
 
     method: str
@@ -56,21 +63,21 @@ class Call(Generic[T]):
     began: float = field(default_factory=time.monotonic)
 
     def left(self) -> float:
-        """Seconds until it is of no use; never 0.
+        """Seconds until the timeout, above 0.
 
         Raises:
-            TimedOut: there are none.
+            TimedOut: the timeout is over.
         """
         left = self.began + self.timeout - time.monotonic()
         if left <= 0:
-            raise self._late()
+            raise self._timed_out()
         return left
 
     def pause(self, problem: RankdError) -> float:
-        """Seconds to wait before the next attempt.
+        """Seconds to wait before the next attempt, after an attempt failed.
 
         Raises:
-            RankdError: the problem itself, where no further attempt is due.
+            RankdError: the problem itself, if there is no next attempt.
         """
         if not problem.retried or self.tried >= self.retries:
             raise problem
@@ -82,36 +89,39 @@ class Call(Generic[T]):
 
     @contextmanager
     def translated_errors(self) -> Iterator[None]:
-        """Raises ours for httpx'."""
+        """Raise httpx' errors as ours."""
         try:
             yield
         except (httpx.TimeoutException, TimeoutError):
-            raise self._late() from None
+            raise self._timed_out() from None
         except httpx.ConnectError as problem:
             raise ConnectionFailed(f"cannot connect to {self.url}: {problem}") from problem
         except httpx.TransportError as problem:
             raise ConnectionLost(f"the connection to {self.url} broke: {problem}") from problem
         except httpx.DecodingError as problem:
-            raise BadAnswer(f"{self.url} sent what cannot be read: {problem}") from problem
+            raise BadAnswer(
+                f"{self.url} sent a body that cannot be decoded: {problem}"
+            ) from problem
 
-    def answer(self, reply: httpx.Response, body: bytes) -> T:
-        """What the server said.
+    def result(self, reply: httpx.Response, body: bytes) -> T:
+        """The result of a response.
 
         Raises:
-            RankdError: it said no, or nothing that rankd says.
+            RankdError: the status is not 200.
+            BadAnswer: the body is not what rankd sends.
         """
         if reply.status_code != 200:
-            raise _refusal(reply, body)
+            raise _error(reply, body)
         try:
             return self.read(json.loads(body))
         except (ValueError, TypeError, KeyError, AttributeError):
             raise BadAnswer(
-                f"{self.url} answered what rankd never does: {_excerpt(body)}",
+                f"{self.url} answered, but not as rankd does (check base_url): {_excerpt(body)}",
                 status=reply.status_code,
                 request_id=reply.headers.get("X-Request-Id"),
             ) from None
 
-    def _late(self) -> TimedOut:
+    def _timed_out(self) -> TimedOut:
         return TimedOut(f"no answer from {self.url} within {self.timeout:g} seconds")
 
 
@@ -124,36 +134,36 @@ _BY_STATUS: dict[int, type[RankdError]] = {
 }
 
 
-def _refusal(reply: httpx.Response, body: bytes) -> RankdError:
-    """The error that an answer is, whoever on the way wrote it."""
+def _error(reply: httpx.Response, body: bytes) -> RankdError:
+    """The error of a response, from rankd or from a proxy on the way."""
     status = reply.status_code
     by_range = BadRequest if 400 <= status < 500 else ServerFault if status >= 500 else BadAnswer
-    said = _envelope(body)
+    fields = _error_fields(body)
     return _BY_STATUS.get(status, by_range)(
-        said.get("message", f"HTTP {status} from {reply.url}: {_excerpt(body)}"),
+        fields.get("message", f"HTTP {status} from {reply.url}: {_excerpt(body)}"),
         status=status,
-        code=said.get("code"),
-        param=said.get("param"),
+        code=fields.get("code"),
+        param=fields.get("param"),
         request_id=reply.headers.get("X-Request-Id"),
         retry_after=_retry_after(reply.headers.get("Retry-After")),
     )
 
 
-def _envelope(body: bytes) -> dict[str, str]:
-    """The texts of OpenAI's error object; of other people's, what stands in its place."""
+def _error_fields(body: bytes) -> dict[str, str]:
+    """The strings of OpenAI's error object, or the message of another server's error."""
     try:
         answer = json.loads(body)
     except ValueError:
         return {}
     if not isinstance(answer, dict):
         return {}
-    said = answer.get("error") or answer.get("message") or answer.get("detail")
-    fields = said if isinstance(said, dict) else {"message": said}
+    error = answer.get("error") or answer.get("message") or answer.get("detail")
+    fields = error if isinstance(error, dict) else {"message": error}
     return {name: text for name, text in fields.items() if isinstance(text, str)}
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds, which the header says as such or as a date; None when it says neither."""
+    """The header in seconds; it holds seconds or a date. None if it is missing or malformed."""
     if value is None:
         return None
     try:
@@ -170,10 +180,10 @@ def _retry_after(value: str | None) -> float | None:
 
 
 def _wait(tried: int, retry_after: float | None) -> float:
-    """Seconds before the next attempt, never quite the same: many clients must not come at once."""
+    """Seconds before the next attempt; random, so that many clients do not retry at once."""
     if retry_after is not None:
-        return min(retry_after, _LONGEST_RETRY_AFTER) + random.uniform(0, 0.1)
-    return min(_FIRST_WAIT * 2.0 ** min(tried, 16), _LONGEST_WAIT) * random.uniform(0.5, 1)
+        return min(retry_after, _MAX_RETRY_AFTER) + random.uniform(0, 0.1)
+    return min(_FIRST_WAIT * 2.0 ** min(tried, 16), _MAX_WAIT) * random.uniform(0.5, 1)
 
 
 def _excerpt(body: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The two clients: the same calls, with and without asyncio."""
+"""`Client` and `AsyncClient`: the same calls, blocking and with asyncio."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ from rankd.client.payloads import (
 
 T = TypeVar("T")
 
-# The server keeps idle connections for 75 seconds; whoever closes first should be us.
+# The server closes idle connections after 75 seconds. The client closes them first, so that no
+# request is sent on a connection that is being closed.
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=30.0)
 
-# What `health` means by no.
+# Errors for which `health` returns False.
 _NOT_READY = (Unavailable, TimedOut, ConnectionFailed)
 
 
 class _Shared:
-    """Everything but input and output: what calls say, and how their answers read."""
+    """What both clients share: requests and responses, without I/O."""
 
     def __init__(
         self,
@@ -46,17 +47,20 @@ class _Shared:
         model: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Nothing is sent before the first call.
+        """Create a client. It connects on the first call.
 
         Args:
-            base_url: may hold a path; a final `/v1` is not needed.
+            base_url: may contain a path; a final `/v1` is ignored.
             api_key: sent as `Authorization: Bearer`.
             timeout: seconds for one call, retries included.
-            retries: further attempts where one may help.
-            model: the name to send; the served model when absent.
+            retries: maximum number of retries after a temporary failure.
+            model: model name to send; None uses the served model.
             headers: sent with every request.
+
+        Raises:
+            ValueError: `base_url` is not an http or https URL.
         """
-        self._base = _address(base_url)
+        self._base = _checked(base_url)
         self._timeout = timeout
         self._retries = retries
         self._model = model
@@ -80,13 +84,13 @@ class _Shared:
         options: ScoreOptions,
     ) -> Call[ScoreResponse]:
         payloads.refuse_unknown(options, ScoreOptions)
-        one = isinstance(documents, str | Mapping)
+        single = isinstance(documents, str | Mapping)
         raw = options.get("raw_scores")
         body = {
             **options,
             "queries": queries if isinstance(queries, str) else list(queries),
-            "documents": payloads.texts(cast(Iterable[Text], [documents] if one else documents)),
-            # This is vLLM's request, which has its own word for it.
+            "documents": payloads.texts(cast(Iterable[Text], [documents] if single else documents)),
+            # /v1/score has vLLM's request, which calls it `use_activation`.
             "raw_scores": None,
             "use_activation": None if raw is None else not raw,
         }
@@ -113,7 +117,7 @@ class _Shared:
 
 
 class Client(_Shared):
-    """A rankd server. Threads may share a client; its connections are kept and used again."""
+    """Blocking client of a rankd server. Thread-safe; connections are reused."""
 
     def _open(self, headers: Mapping[str, str]) -> None:
         self._http = httpx.Client(headers=headers, limits=_LIMITS)
@@ -125,7 +129,7 @@ class Client(_Shared):
         self.close()
 
     def close(self) -> None:
-        """Close the connections; nothing can be asked afterwards."""
+        """Close the connections. The client cannot be used afterwards."""
         self._http.close()
 
     def rerank(
@@ -134,9 +138,10 @@ class Client(_Shared):
         """Order documents by their relevance to a query, best first.
 
         Raises:
-            RankdError: there is no answer; errors.py draws the tree.
+            RankdError: the call failed; errors.py lists the classes.
+            TypeError: an option is unknown, or `documents` is a single document.
         """
-        return self._ask(self._rerank({"query": query, "documents": documents, **options}))
+        return self._call(self._rerank({"query": query, "documents": documents, **options}))
 
     def score(
         self,
@@ -144,21 +149,25 @@ class Client(_Shared):
         documents: Text | Iterable[Text],
         **options: Unpack[ScoreOptions],
     ) -> ScoreResponse:
-        """Score documents against one query, or against as many queries as documents.
+        """Score documents against one query, or each document against its own query.
 
         Raises:
             RankdError: as `rerank`.
+            TypeError: an option is unknown.
         """
-        return self._ask(self._score(queries, documents, options))
+        return self._call(self._score(queries, documents, options))
 
     def batch(
         self, requests: Iterable[RerankRequest], *, concurrency: int = 8
     ) -> list[RerankResponse | RankdError]:
-        """Rerank many, some at a time; in the order of the requests, each with its own error."""
+        """Rerank many requests, `concurrency` at a time.
+
+        Returns one response or error per request, in the order of the requests.
+        """
 
         def outcome(request: RerankRequest) -> RerankResponse | RankdError:
             try:
-                return self._ask(self._rerank(request))
+                return self._call(self._rerank(request))
             except RankdError as problem:
                 return problem
 
@@ -166,17 +175,17 @@ class Client(_Shared):
             return list(pool.map(outcome, requests))
 
     def models(self) -> tuple[Model, ...]:
-        """What is served."""
-        return self._ask(self._models())
+        """The served model."""
+        return self._call(self._models())
 
     def health(self) -> bool:
-        """Whether scores can be had now; asks once."""
+        """Whether the server can score now; without retries."""
         try:
-            return self._ask(self._health())
+            return self._call(self._health())
         except _NOT_READY:
             return False
 
-    def _ask(self, call: Call[T]) -> T:
+    def _call(self, call: Call[T]) -> T:
         while True:
             try:
                 return self._attempt(call)
@@ -192,14 +201,14 @@ class Client(_Shared):
             ) as reply,
         ):
             body = bytearray()
-            for piece in reply.iter_bytes():
-                call.left()  # httpx' timeout is for each piece; an answer may drip for ever.
-                body += piece
-            return call.answer(reply, bytes(body))
+            for chunk in reply.iter_bytes():
+                call.left()  # httpx' timeout is per read: a slow response would never time out.
+                body += chunk
+            return call.result(reply, bytes(body))
 
 
 class AsyncClient(_Shared):
-    """A rankd server, asked from asyncio; connections are kept and used again."""
+    """Asyncio client of a rankd server. Connections are reused."""
 
     def _open(self, headers: Mapping[str, str]) -> None:
         self._http = httpx.AsyncClient(headers=headers, limits=_LIMITS)
@@ -211,14 +220,14 @@ class AsyncClient(_Shared):
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections; nothing can be asked afterwards."""
+        """Close the connections. The client cannot be used afterwards."""
         await self._http.aclose()
 
     async def rerank(
         self, query: str, documents: Iterable[Text], **options: Unpack[RerankOptions]
     ) -> RerankResponse:
-        """As `Client.rerank`; cancelling it abandons the request here and on the server."""
-        return await self._ask(self._rerank({"query": query, "documents": documents, **options}))
+        """As `Client.rerank`. Cancelling it cancels the request on the server, too."""
+        return await self._call(self._rerank({"query": query, "documents": documents, **options}))
 
     async def score(
         self,
@@ -227,44 +236,44 @@ class AsyncClient(_Shared):
         **options: Unpack[ScoreOptions],
     ) -> ScoreResponse:
         """As `Client.score`."""
-        return await self._ask(self._score(queries, documents, options))
+        return await self._call(self._score(queries, documents, options))
 
     async def batch(
         self, requests: Iterable[RerankRequest], *, concurrency: int = 8
     ) -> list[RerankResponse | RankdError]:
-        """As `Client.batch`; requests are taken one by one, so they may be many."""
+        """As `Client.batch`. Requests are read from the iterable one by one."""
         waiting = enumerate(requests)
         outcomes: dict[int, RerankResponse | RankdError] = {}
 
         async def work() -> None:
-            for place, request in waiting:
+            for index, request in waiting:
                 try:
-                    answer = await self._ask(self._rerank(request))
+                    response = await self._call(self._rerank(request))
                 except RankdError as problem:
-                    outcomes[place] = problem
+                    outcomes[index] = problem
                 else:
-                    outcomes[place] = answer
+                    outcomes[index] = response
 
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(_at_least_one(concurrency)):
                     group.create_task(work())
         except ExceptionGroup as problems:
-            raise problems.exceptions[0] from None  # A mistake in a request, as Client raises it.
-        return [outcomes[place] for place in sorted(outcomes)]
+            raise problems.exceptions[0] from None  # A TypeError, as from Client.
+        return [outcomes[index] for index in sorted(outcomes)]
 
     async def models(self) -> tuple[Model, ...]:
         """As `Client.models`."""
-        return await self._ask(self._models())
+        return await self._call(self._models())
 
     async def health(self) -> bool:
         """As `Client.health`."""
         try:
-            return await self._ask(self._health())
+            return await self._call(self._health())
         except _NOT_READY:
             return False
 
-    async def _ask(self, call: Call[T]) -> T:
+    async def _call(self, call: Call[T]) -> T:
         while True:
             try:
                 return await self._attempt(call)
@@ -279,10 +288,10 @@ class AsyncClient(_Shared):
                 reply = await self._http.request(
                     call.method, call.url, content=call.content, timeout=left
                 )
-        return call.answer(reply, reply.content)
+        return call.result(reply, reply.content)
 
 
-def _address(base_url: str) -> str:
+def _checked(base_url: str) -> str:
     try:
         url = httpx.URL(base_url)
     except httpx.InvalidURL as problem:

@@ -1,15 +1,15 @@
-"""Whatever is no answer.
+"""The client's errors.
 
 RankdError
-├── BadRequest        4xx       the request must change; `param` names what
-│   └── Unauthorized  401, 403  ... by another `api_key`
-├── Overloaded        429       too much at once; tried again
-├── Unavailable       503       cannot score now; tried again
-├── ServerFault       5xx       a bug there
-├── TimedOut          504       or no answer within the caller's `timeout`
-├── BadAnswer                   not what rankd answers; is the address right?
-└── ConnectionFailed            nobody there, so nothing was sent; tried again
-    └── ConnectionLost          it broke after that; the server may have worked on it
+├── BadRequest        4xx       the request is wrong; `param` names the field
+│   └── Unauthorized  401, 403  `api_key` is missing or wrong
+├── Overloaded        429       too many requests; retried
+├── Unavailable       503       the server cannot score now; retried
+├── ServerFault       5xx       a bug in the server or a proxy
+├── TimedOut          504       or no response within the call's `timeout`
+├── BadAnswer                   not a response of rankd; is `base_url` right?
+└── ConnectionFailed            not connected, so nothing was sent; retried
+    └── ConnectionLost          lost while sending or receiving; the server may have scored
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import ClassVar
 
 
 class RankdError(Exception):
-    """A call without an answer.
+    """A call failed.
 
     Attributes:
-        status: of the HTTP answer; None when there was none.
-        code: the server's name for it, such as `model_not_found`.
-        param: the field of the request that it is about, such as `documents[3]`.
-        request_id: under which the server logged it.
-        retry_after: seconds the server asked to wait.
-        retried: whether clients try again by themselves before they raise it.
+        status: of the HTTP response; None without a response.
+        code: the server's error code, such as `model_not_found`.
+        param: the field of the request that is wrong, such as `documents[3]`.
+        request_id: the id of the request in the server's log.
+        retry_after: seconds to wait, as the server asked.
+        retried: whether the client retries before it raises this class.
     """
 
     retried: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""What is asked and what is answered: typed for the caller, JSON for the server."""
+"""Requests and responses: typed for the caller, JSON for the server."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from typing import Any, Literal, Required, TypedDict
 
 Text = str | Mapping[str, Any]
-"""A document: its text, or a mapping that holds it as `text` or in the `rank_fields`."""
+"""A document: its text, or a mapping with the text in `text` or in the `rank_fields`."""
 
 
 class ScoreOptions(TypedDict, total=False):
-    """What any call for scores may ask; None and absent take the server's default.
+    """Options of `rerank` and `score`. None, or absent: the server's default.
 
     Attributes:
-        model: the client's `model` when absent.
-        instruction: what relevance means here.
-        preset: the name of an instruction that the server holds.
-        max_tokens_per_doc: longer documents do not fit; `truncation` says what becomes of them.
-        raw_scores: logits, in nats, instead of scores in [0, 1].
-        priority: 0 to 999; lower is sooner.
-        user: who asks; the users of a key share the engine fairly.
-        cache: False computes every score, and leaves none behind.
-        timeout_ms: the server gives up after so many milliseconds.
-        timeout: this side gives up after so many seconds, retries included.
+        model: model name. Default: the client's `model`.
+        instruction: what makes a document relevant to a query.
+        preset: name of an instruction in the server's configuration.
+        max_tokens_per_doc: token limit of a document; see `truncation`.
+        raw_scores: True returns logits, in nats, instead of scores in [0, 1].
+        priority: 0 to 999; lower is scored sooner. Default: 0.
+        user: end user, for fair scheduling between users of one key.
+        cache: False neither reads nor writes the server's cache.
+        timeout_ms: the server's time limit, in milliseconds.
+        timeout: the client's time limit, in seconds, retries included.
     """
 
     model: str | None
@@ -40,20 +40,21 @@ class ScoreOptions(TypedDict, total=False):
 
 
 class RerankOptions(ScoreOptions, total=False):
-    """What `rerank` may ask besides.
+    """Further options of `rerank`.
 
     Attributes:
-        top_n: results to return, best first; all when absent.
-        return_documents: False leaves out the texts.
-        rank_fields: fields of mappings that are read, in this order.
-        truncation: what becomes of longer documents: "cut", "refuse" or "chunk".
-        truncation_side: "left" cuts them at their start.
-        max_chunks_per_doc: a longer document is read in up to so many; the best counts.
-        overlap_tokens: what neighbouring chunks share.
-        return_details: True tells what was read of each document, `Result.details`, and its
-            `normalized_score` where the server can.
-        partial: True answers with what is scored when the server's time is over.
-        score_threshold: documents whose `relevance_score` is below are left out.
+        top_n: number of results, best first. Default: all.
+        return_documents: False omits the texts from the results.
+        rank_fields: fields of mappings that are scored, in this order.
+        truncation: documents above the token limit: "cut" scores a part, "refuse" is an
+            error, "chunk" scores all parts and takes the best.
+        truncation_side: the end that "cut" removes, "left" or "right".
+        max_chunks_per_doc: maximum number of chunks of a document.
+        overlap_tokens: tokens that neighbouring chunks share.
+        return_details: True sets `Result.details`, and `normalized_score` if the server has a
+            calibration.
+        partial: True returns the documents scored so far when the server's time limit is over.
+        score_threshold: documents with a lower `relevance_score` are left out.
     """
 
     top_n: int | None
@@ -69,7 +70,7 @@ class RerankOptions(ScoreOptions, total=False):
 
 
 class RerankRequest(RerankOptions, total=False):
-    """One call of `rerank`, as `batch` takes them."""
+    """The arguments of one `rerank` call; `batch` takes many."""
 
     query: Required[str]
     documents: Required[Iterable[Text]]
@@ -77,11 +78,11 @@ class RerankRequest(RerankOptions, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of every pair, template included.
+    """Tokens of all pairs, prompt template included.
 
     Attributes:
-        cached_tokens: of the prompt tokens, those of pairs computed for an earlier request; 0
-            where the answer does not say.
+        cached_tokens: prompt tokens of pairs whose score was cached; 0 if the response does not
+            contain it.
     """
 
     prompt_tokens: int
@@ -91,10 +92,12 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The part of a document that has its score: `text[start:end]`.
+    """The part of a document that has the best score: `text[start:end]`.
 
     Attributes:
-        index: its place among the `of` chunks that were read, from 0.
+        index: from 0.
+        of: number of chunks that were scored.
+        start, end: in characters.
     """
 
     index: int
@@ -105,11 +108,12 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """What was read of a document.
+    """What was scored of a document.
 
     Attributes:
-        tokens: that the model read, template included.
-        truncated: whether a part of it was not read.
+        tokens: number of tokens, prompt template included.
+        truncated: whether a part of the document was not scored.
+        chunk: the part with the best score.
     """
 
     tokens: int
@@ -122,12 +126,12 @@ class Result:
     """One document's relevance.
 
     Attributes:
-        index: its place in the request, from 0.
-        relevance_score: in [0, 1], or a logit where `raw_scores` was asked for.
-        document: its text; None where `return_documents` was False.
-        details: None unless `return_details` was True.
-        normalized_score: how probable its relevance is, by the server's calibration; None
-            without one, or without `return_details`.
+        index: position in the request, from 0.
+        relevance_score: in [0, 1]; with `raw_scores` a logit, in nats.
+        document: the text; None if `return_documents` is False.
+        details: None unless `return_details` is True.
+        normalized_score: probability of relevance, by the server's calibration; None without a
+            calibration or without `return_details`.
     """
 
     index: int
@@ -139,12 +143,16 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class RerankResponse:
-    """Results, best first; `warnings` say which documents were cut.
+    """The response of `rerank`.
 
     Attributes:
-        not_scored: indices of the documents that a partial answer lacks.
-        below_threshold: documents left out for their score, by a threshold of the request
-            or of the server.
+        results: best first.
+        model: name of the model.
+        id: of the request, as in the server's log.
+        warnings: such as documents that were cut, and unknown fields.
+        not_scored: indices of documents that a partial response lacks.
+        below_threshold: number of documents left out by a score threshold, the request's or
+            the server's.
     """
 
     results: tuple[Result, ...]
@@ -158,7 +166,7 @@ class RerankResponse:
 
 @dataclass(frozen=True, slots=True)
 class ScoreResponse:
-    """Scores in the order of the documents."""
+    """The response of `score`; the scores are in the order of the documents."""
 
     scores: tuple[float, ...]
     model: str
@@ -169,7 +177,7 @@ class ScoreResponse:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A served model; `max_model_len` is in tokens of one pair."""
+    """A served model. `max_model_len`: maximum tokens of a pair, prompt template included."""
 
     id: str
     max_model_len: int
@@ -179,24 +187,32 @@ def encoded(body: Mapping[str, Any]) -> bytes:
     try:
         return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
-        # Half a surrogate pair, left by whoever cut an emoji in two; escaped, the server mends it.
+        # A lone surrogate, as from an emoji cut in two. Escaped, the server replaces it.
         return json.dumps(body, separators=(",", ":")).encode()
 
 
 def texts(documents: Iterable[Text], *, whole: bool = False) -> list[str | dict[str, Any]]:
-    """Documents as they are sent; of a mapping with a text nothing but it, unless `whole`."""
+    """Documents as they are sent: of a mapping only its `text` if it has one, unless `whole`.
+
+    Raises:
+        TypeError: `documents` is a single document.
+    """
     if isinstance(documents, str | Mapping):
-        raise TypeError("documents is one document; give a list of them")
-    return [one if isinstance(one, str) else _object(one, whole) for one in documents]
+        raise TypeError("documents is one document; give a list of documents")
+    return [
+        document if isinstance(document, str) else _object(document, whole)
+        for document in documents
+    ]
 
 
 def _object(document: Mapping[str, Any], whole: bool) -> dict[str, Any]:
     return dict(document) if whole or "text" not in document else {"text": document["text"]}
 
 
-def refuse_unknown(options: Mapping[str, Any], known: type) -> None:
+def refuse_unknown(options: Mapping[str, Any], declared: type) -> None:
+    """Raise TypeError for an option that the TypedDict `declared` lacks."""
     for name in options:
-        if name not in known.__annotations__:
+        if name not in declared.__annotations__:
             raise TypeError(f"unknown option {name!r}")
 
 
@@ -212,7 +228,7 @@ def rerank_response(answer: Any) -> RerankResponse:
             )
             for result in answer["results"]
         ),
-        **_about(answer),
+        **_metadata(answer),
         not_scored=tuple(map(int, answer.get("meta", {}).get("not_scored", ()))),
         below_threshold=int(answer.get("meta", {}).get("below_threshold", 0)),
     )
@@ -226,11 +242,13 @@ def _details(result: Any) -> Details | None:
 
 
 def score_response(answer: Any) -> ScoreResponse:
-    return ScoreResponse(tuple(float(one["score"]) for one in answer["data"]), **_about(answer))
+    return ScoreResponse(
+        tuple(float(item["score"]) for item in answer["data"]), **_metadata(answer)
+    )
 
 
-def _about(answer: Any) -> dict[str, Any]:
-    """What all answers with scores say."""
+def _metadata(answer: Any) -> dict[str, Any]:
+    """The fields that all responses with scores have."""
     usage = answer["usage"]
     return {
         "model": answer["model"],
@@ -245,7 +263,7 @@ def _about(answer: Any) -> dict[str, Any]:
 
 
 def model_list(answer: Any) -> tuple[Model, ...]:
-    return tuple(Model(one["id"], int(one["max_model_len"])) for one in answer["data"])
+    return tuple(Model(item["id"], int(item["max_model_len"])) for item in answer["data"])
 
 
 def ready(answer: Any) -> bool:

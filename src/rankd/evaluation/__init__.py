@@ -1,4 +1,4 @@
-"""How good is a set-up? `rankd eval` on judged rankings, `rankd calibrate` on judged pairs.
+"""Evaluation: `rankd eval` (judged rankings) and `rankd calibrate` (judged pairs).
 
-Both score with the local engine, or ask a running server. Nothing here is imported by one.
+Both score with a local engine or ask a running server. No server imports this package.
 """

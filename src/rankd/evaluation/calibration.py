@@ -1,44 +1,32 @@
-"""From judged scores to thresholds, reliability and Platt's two numbers. Only arithmetic."""
+"""How far scores can be read as probabilities: AUC, Brier score, calibration error, Platt scaling.
+
+The arithmetic is scikit-learn's, which is imported on first use.
+"""
 
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
+from rankd.evaluation.judgments import JudgedGroup
+from rankd.evaluation.thresholds import Threshold
 from rankd.types import sigmoid
 
-T = TypeVar("T")
-
-FOLDS = 5
-
-# The same file shall give the same folds.
-_SEED = 20_250_605
-
-# Digits that tell two scores apart on the wire.
-_DIGITS = 7
-
-_NEWTON_STEPS = 100
-
-
-class Threshold(NamedTuple):
-    """A score from which on a document is kept, and what that does to the judged pairs."""
-
-    value: float
-    precision: float
-    recall: float
-    f1: float
+# Of the fit's gradient. scikit-learn's 1e-4 leaves errors in the fourth digit.
+_TOLERANCE = 1e-9
+_MAX_ITERATIONS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Pairs whose probabilities lie in [low, high); the last bin holds 1, too.
+    """Pairs whose probabilities lie in [low, high); the last bin includes 1.
 
     Attributes:
-        mean: of their probabilities; None when it has no pairs.
-        relevant: share of them that is relevant.
+        pairs: how many.
+        mean: mean probability; None if the bin is empty.
+        relevant: share of relevant pairs; None if the bin is empty.
     """
 
     low: float
@@ -50,13 +38,13 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """How far probabilities can be taken at their word.
+    """How well probabilities match the judgments.
 
     Attributes:
-        brier: mean squared error; 0 is perfect, always saying 0.5 has 0.25.
-        ece: expected calibration error: how far each bin's mean probability is from its
-            share of relevant pairs, weighted by its pairs.
-        bins: of equal width.
+        brier: Brier score: mean squared error, 0 to 1. 0 is perfect; a constant 0.5 has 0.25.
+        ece: expected calibration error, 0 to 1: the distance between a bin's mean probability
+            and its share of relevant pairs, averaged over the pairs.
+        bins: of equal width, ascending.
     """
 
     brier: float
@@ -65,7 +53,7 @@ class Reliability:
 
 
 class PlattFit(NamedTuple):
-    """probability = sigmoid(slope * logit + intercept)."""
+    """Platt scaling: probability = sigmoid(slope * logit + intercept)."""
 
     slope: float
     intercept: float
@@ -74,221 +62,108 @@ class PlattFit(NamedTuple):
         return sigmoid(self.slope * logit + self.intercept)
 
 
-Choice = Callable[[Sequence[float], Sequence[bool]], Threshold | None]
+@dataclass(frozen=True)
+class CalibrationResult:
+    """The figures of one instruction.
 
+    Attributes:
+        logits: one per pair of `group`, in its order.
+        threshold: None if no threshold reaches the wanted precision.
+        held_out: effect of thresholds on queries that were not used to choose them; None if
+            there are too few queries.
+        auc: area under the ROC curve.
+        raw: reliability of the scores as they are.
+        platt: None unless requested.
+        scaled: reliability of Platt's probabilities on queries that were not used for the
+            fit; None unless requested, or if there are too few queries.
+        separated: every relevant document scores above every other.
+    """
 
-def wire_score(logit: float) -> float:
-    """The relevance score that clients see."""
-    return float(f"{sigmoid(logit):.{_DIGITS}g}")
+    group: JudgedGroup
+    logits: Sequence[float]
+    threshold: Threshold | None
+    held_out: Threshold | None
+    auc: float
+    raw: Reliability
+    platt: PlattFit | None
+    scaled: Reliability | None
+    separated: bool
 
+    @property
+    def platt_is_usable(self) -> bool:
+        """Whether there is a fit with a positive slope; a negative one reverses the order."""
+        return self.platt is not None and self.platt.slope > 0
 
-def best_f1(logits: Sequence[float], relevant: Sequence[bool]) -> Threshold:
-    """The threshold of the best F1; of equal ones the highest."""
-    return max(_thresholds(logits, relevant), key=lambda one: (one.f1, one.value))
-
-
-def keeping(precision: float) -> Choice:
-    """Chooses the lowest threshold, so the most recall, of at least this precision."""
-
-    def choose(logits: Sequence[float], relevant: Sequence[bool]) -> Threshold | None:
-        enough = [one for one in _thresholds(logits, relevant) if one.precision >= precision]
-        return min(enough, key=lambda one: one.value, default=None)
-
-    return choose
-
-
-def _thresholds(logits: Sequence[float], relevant: Sequence[bool]) -> list[Threshold]:
-    """One between every two scores that differ, and one below all; from high to low."""
-    rows = sorted(zip(map(wire_score, logits), logits, relevant, strict=True), reverse=True)
-    total = sum(relevant)
-    found = []
-    hits = 0
-    for kept, (score, logit, right) in enumerate(rows, 1):
-        hits += right
-        below = rows[kept][:2] if kept < len(rows) else (-math.inf, -math.inf)
-        if below[0] == score:
-            continue  # Nothing goes between equal scores.
-        value = _between(below[0], score, sigmoid((below[1] + logit) / 2))
-        # Of `kept` documents `hits` are right, out of `total` that should be kept.
-        found.append(Threshold(value, hits / kept, hits / total, 2 * hits / (kept + total)))
-    return found
-
-
-def _between(low: float, high: float, middle: float) -> float:
-    """The shortest number near the middle that is above `low` and at most `high`."""
-    if low == -math.inf:
-        return 0.0
-    for digits in range(2, 16):
-        if low < (value := round(middle, digits)) <= high:
-            return value
-    return high
-
-
-def rate(threshold: float, logits: Sequence[float], relevant: Sequence[bool]) -> Threshold:
-    """What a given threshold does."""
-    return _rate(threshold, [wire_score(logit) >= threshold for logit in logits], relevant)
-
-
-def _rate(value: float, kept: Sequence[bool], relevant: Sequence[bool]) -> Threshold:
-    hits = sum(k and r for k, r in zip(kept, relevant, strict=True))
-    precision = hits / sum(kept) if any(kept) else 1.0
-    return Threshold(value, precision, hits / sum(relevant), 2 * hits / (sum(kept) + sum(relevant)))
+    @property
+    def has_settings(self) -> bool:
+        """Whether there is a threshold or a fit to write."""
+        return self.threshold is not None or self.platt_is_usable
 
 
 def auc(logits: Sequence[float], relevant: Sequence[bool]) -> float:
-    """How often a relevant document scores above one that is not; ties count half."""
-    rows = sorted(zip(logits, relevant, strict=True))
-    wins = 0.0
-    below = start = 0
-    while start < len(rows):
-        end = start
-        while end < len(rows) and rows[end][0] == rows[start][0]:
-            end += 1
-        right = sum(r for _, r in rows[start:end])
-        wrong = end - start - right
-        wins += right * (below + wrong / 2)
-        below += wrong
-        start = end
-    return wins / (sum(relevant) * below)
+    """Area under the ROC curve: how often a relevant document outscores another; ties half."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(relevant, logits))
 
 
 def reliability(probabilities: Sequence[float], relevant: Sequence[bool], bins: int) -> Reliability:
-    """Brier score and calibration error, with bins of equal width."""
-    count = len(probabilities)
-    errors = ((p - r) ** 2 for p, r in zip(probabilities, relevant, strict=True))
-    sorted_in: list[list[tuple[float, bool]]] = [[] for _ in range(bins)]
-    for probability, right in zip(probabilities, relevant, strict=True):
-        sorted_in[min(int(probability * bins), bins - 1)].append((probability, right))
-    rows = tuple(_bin(place, bins, rows) for place, rows in enumerate(sorted_in))
-    ece = sum(
-        row.pairs / count * abs(row.mean - row.relevant)
+    """Brier score and calibration error, with `bins` bins of equal width."""
+    from sklearn.metrics import brier_score_loss
+
+    rows = _bins(probabilities, relevant, bins)
+    gaps = (
+        row.pairs * abs(row.mean - row.relevant)
         for row in rows
         if row.mean is not None and row.relevant is not None
     )
-    return Reliability(sum(errors) / count, ece, rows)
+    brier = float(brier_score_loss(relevant, probabilities))
+    return Reliability(brier, sum(gaps) / len(probabilities), rows)
 
 
-def _bin(place: int, bins: int, rows: Sequence[tuple[float, bool]]) -> Bin:
-    low, high, count = place / bins, (place + 1) / bins, len(rows)
-    if not count:
-        return Bin(low, high, 0, None, None)
-    mean = sum(probability for probability, _ in rows) / count
-    return Bin(low, high, count, mean, sum(right for _, right in rows) / count)
+def _bins(probabilities: Sequence[float], relevant: Sequence[bool], count: int) -> tuple[Bin, ...]:
+    """The bins. scikit-learn's `calibration_curve` gives neither counts nor empty bins."""
+    import numpy
+
+    def per_bin(weights: Sequence[float] | None) -> list[float]:
+        sums = numpy.histogram(probabilities, count, (0, 1), weights=weights)[0]
+        return [float(value) for value in sums]
+
+    judgments = [float(one) for one in relevant]
+    rows = zip(per_bin(None), per_bin(probabilities), per_bin(judgments), strict=True)
+    return tuple(
+        Bin(
+            index / count,
+            (index + 1) / count,
+            int(pairs),
+            total / pairs if pairs else None,
+            right / pairs if pairs else None,
+        )
+        for index, (pairs, total, right) in enumerate(rows)
+    )
 
 
 def fit_platt(logits: Sequence[float], relevant: Sequence[bool]) -> PlattFit:
-    """Platt's scaling, by Newton's method as Lin, Lin and Weng (2007) give it.
+    """Fit Platt scaling: logistic regression on the logit, without a penalty.
 
-    The targets are Platt's smoothed ones, (N+ + 1) / (N+ + 2) and 1 / (N- + 2), so that
-    the numbers stay finite when no score lies on the wrong side.
+    The targets are Platt's smoothed ones, (N+ + 1) / (N+ + 2) and 1 / (N- + 2): both numbers
+    stay finite if the classes are separable.
     """
+    import numpy
+    from sklearn.linear_model import LogisticRegression
+
     right = sum(relevant)
-    wrong = len(relevant) - right
-    high, low = (right + 1) / (right + 2), 1 / (wrong + 2)
-    targets = [high if one else low for one in relevant]
-    fit = PlattFit(0.0, math.log((right + 1) / (wrong + 1)))
-    loss = _loss(fit, logits, targets)
-    for _ in range(_NEWTON_STEPS):
-        step = _newton_step(fit, logits, targets)
-        size = 1.0
-        while size > 1e-10:
-            tried = PlattFit(fit.slope - size * step.slope, fit.intercept - size * step.intercept)
-            if (new := _loss(tried, logits, targets)) < loss:
-                break
-            size /= 2
-        else:
-            return fit
-        fit, loss = tried, new
-    return fit
-
-
-def _newton_step(fit: PlattFit, logits: Sequence[float], targets: Sequence[float]) -> PlattFit:
-    """Inverse Hessian times gradient; the ridge is for scores that are all the same."""
-    a = b = 0.0
-    aa, ab, bb = 1e-12, 0.0, 1e-12
-    for logit, target in zip(logits, targets, strict=True):
-        p = fit(logit)
-        error, weight = p - target, p * (1 - p)
-        a += error * logit
-        b += error
-        aa += weight * logit * logit
-        ab += weight * logit
-        bb += weight
-    scale = aa * bb - ab * ab
-    return PlattFit((bb * a - ab * b) / scale, (aa * b - ab * a) / scale)
-
-
-def _loss(fit: PlattFit, logits: Sequence[float], targets: Sequence[float]) -> float:
-    """Cross-entropy; log(1 + e^z) without overflow."""
-    total = 0.0
-    for logit, target in zip(logits, targets, strict=True):
-        z = fit.slope * logit + fit.intercept
-        total += max(z, 0.0) + math.log1p(math.exp(-abs(z))) - target * z
-    return total
+    targets = numpy.where(relevant, (right + 1) / (right + 2), 1 / (len(relevant) - right + 2))
+    # LogisticRegression takes no fractional targets. Each pair stands in both classes, weighted
+    # by its target and by the rest: the loss is the same.
+    features = numpy.array([*logits, *logits], dtype=float).reshape(-1, 1)
+    classes = numpy.repeat([1, 0], len(logits))
+    model = LogisticRegression(C=math.inf, tol=_TOLERANCE, max_iter=_MAX_ITERATIONS)
+    model.fit(features, classes, sample_weight=numpy.concatenate([targets, 1 - targets]))
+    return PlattFit(float(model.coef_[0, 0]), float(model.intercept_[0]))
 
 
 def is_separated(logits: Sequence[float], relevant: Sequence[bool]) -> bool:
     """Whether every relevant document scores above every other."""
     rows = list(zip(logits, relevant, strict=True))
     return min(s for s, right in rows if right) > max(s for s, right in rows if not right)
-
-
-def folds(queries: Sequence[str], relevant: Sequence[bool]) -> list[list[int]] | None:
-    """Places of pairs in `FOLDS` parts, the pairs of one query together.
-
-    None where they are too few: every part must leave both kinds to learn from.
-    """
-    names = list(dict.fromkeys(queries))
-    if len(names) < FOLDS:
-        return None
-    random.Random(_SEED).shuffle(names)
-    part_of = {name: place % FOLDS for place, name in enumerate(names)}
-    parts: list[list[int]] = [[] for _ in range(FOLDS)]
-    for place, query in enumerate(queries):
-        parts[part_of[query]].append(place)
-    for part in parts:
-        if len({relevant[place] for place in _others(part, len(queries))}) < 2:
-            return None
-    return parts
-
-
-def held_out_platt(
-    logits: Sequence[float], relevant: Sequence[bool], parts: Sequence[Sequence[int]]
-) -> list[float]:
-    """Each pair's probability by a scaling that was fitted without its part."""
-    found = [0.0] * len(logits)
-    for part in parts:
-        rest = _others(part, len(logits))
-        fit = fit_platt(_pick(logits, rest), _pick(relevant, rest))
-        for place in part:
-            found[place] = fit(logits[place])
-    return found
-
-
-def held_out_threshold(
-    choose: Choice,
-    logits: Sequence[float],
-    relevant: Sequence[bool],
-    parts: Sequence[Sequence[int]],
-) -> Threshold | None:
-    """What thresholds do to pairs they were chosen without; `value` is their mean."""
-    kept = [False] * len(logits)
-    values = []
-    for part in parts:
-        rest = _others(part, len(logits))
-        chosen = choose(_pick(logits, rest), _pick(relevant, rest))
-        if chosen is None:
-            return None
-        values.append(chosen.value)
-        for place in part:
-            kept[place] = wire_score(logits[place]) >= chosen.value
-    return _rate(sum(values) / len(values), kept, relevant)
-
-
-def _others(part: Sequence[int], count: int) -> list[int]:
-    inside = set(part)
-    return [place for place in range(count) if place not in inside]
-
-
-def _pick(values: Sequence[T], places: Sequence[int]) -> list[T]:
-    return [values[place] for place in places]

@@ -1,97 +1,61 @@
-"""`rankd eval`: a first stage, and what reranking makes of it."""
+"""`rankd eval`: score a first stage's candidates, and measure what reranking changes."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from tqdm import tqdm
 
 from rankd.config.settings import Settings
 from rankd.errors import BadSettings, SetupError
-from rankd.evaluation import beir, first_stage, measures
-from rankd.evaluation.first_stage import Candidates
+from rankd.evaluation import first_stage, measures
+from rankd.evaluation.dataset import Dataset, read_dataset
+from rankd.evaluation.extras import require
 from rankd.evaluation.journal import Journal, open_journal
 from rankd.evaluation.options import EvalOptions
-from rankd.evaluation.report import EvalReport, System, markdown, said, to_json
-from rankd.evaluation.scorers import QueryScores, Scorer, ScorerOptions, open_scorer
+from rankd.evaluation.report import EvalReport, System, to_json, to_markdown, to_text
+from rankd.evaluation.scorer import QueryScores, Scorer, ScorerOptions
+from rankd.evaluation.scorers import open_scorer
 from rankd.evaluation.statistics import difference, kendall_tau
 
 if TYPE_CHECKING:
     from ir_measures import Measure
 
 
-@dataclass(frozen=True)
-class Data:
-    """Judged queries and their candidates.
-
-    Attributes:
-        candidates: of every query at most `--depth`, best first; none where the first
-            stage found none.
-    """
-
-    queries: dict[str, str]
-    documents: dict[str, str]
-    qrels: beir.Qrels
-    candidates: Candidates
-
-    def digest(self) -> str:
-        """Changes with any query, any candidate, their texts and their order."""
-        hashed = hashlib.sha256()
-        for query, documents in self.candidates.items():
-            texts = [self.documents[document] for document in documents]
-            hashed.update(orjson.dumps([query, self.queries[query], documents, texts]))
-        return hashed.hexdigest()[:16]
-
-
 async def evaluate(settings: Settings, options: EvalOptions) -> int:
-    """Score, judge, report.
+    """Run the command; returns the exit code.
 
     Raises:
-        SetupError: what is missing or wrong, with file and line.
+        SetupError: an input or an option is missing or wrong; names the file and line.
     """
-    wanted = _measures(options)
+    require("rankd eval", ir_measures="ir-measures", scipy="scipy")
+    if options.bm25:
+        require("--bm25", bm25s="bm25s")
+    wanted = measures.parse(options.measures, options.depth)
     sides = _sides(settings, options)
-    data = await asyncio.to_thread(_read, options)
-    out = options.out or Path("rankd-eval") / options.folder.resolve().name
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise BadSettings(f"cannot make {out}: {problem.strerror}") from None
+    dataset = await asyncio.to_thread(read_dataset, options)
+    out = _output_folder(options)
     systems, scores = [], []
     for letter, side in zip("AB", sides, strict=False):
-        system, scored = await _system(letter, side, data, wanted, options, out)
+        system, scored = await _evaluate_side(letter, side, dataset, wanted, options, out)
         systems.append(system)
         scores.append(scored)
     if len(systems) == 2 and systems[0].about == systems[1].about:
         raise BadSettings("both sides are the same: nothing to compare")
-    report = _report(options, data, wanted, systems, scores)
-    _write(out, report, data, scores)
-    print(said(report))  # noqa: T201
+    report = _report(options, dataset, wanted, systems, scores)
+    _write(out, report, dataset, scores)
+    print(to_text(report))  # noqa: T201
     print(f"\nreports: {out / 'report.md'}, {out / 'report.json'}")  # noqa: T201
     return 0
 
 
-def _measures(options: EvalOptions) -> list[Measure]:
-    try:
-        if options.bm25:
-            import bm25s  # noqa: F401
-        import scipy  # noqa: F401
-
-        return measures.chosen(options.measures, options.depth)
-    except ModuleNotFoundError as problem:
-        raise BadSettings(f"rankd eval needs {problem.name}: pip install 'rankd[eval]'") from None
-
-
 def _sides(settings: Settings, options: EvalOptions) -> list[ScorerOptions]:
-    """What is evaluated, and what it is compared with when that was asked for."""
+    """What is evaluated, and what it is compared with, if anything."""
     given = settings.model_fields_set
     first = _side(
         settings,
@@ -101,7 +65,7 @@ def _sides(settings: Settings, options: EvalOptions) -> list[ScorerOptions]:
     )
     if not (options.against or options.against_instruction or options.against_url):
         return [first]
-    # Another model without another server is a local one.
+    # `--against MODEL` without `--against-url` is a local model, even beside `--url`.
     url = options.against_url or (None if options.against else options.url)
     model = options.against or first.model
     instruction = options.against_instruction or first.instruction
@@ -117,85 +81,60 @@ def _side(
     return ScorerOptions(settings.model_copy(update=changed), None, instruction)
 
 
-def _read(options: EvalOptions) -> Data:
-    folder = options.folder
-    if not folder.is_dir():
-        raise BadSettings(f"{folder} is no folder; DIR holds corpus.jsonl, queries.jsonl, qrels/")
-    qrels = beir.read_qrels(folder, options.split)
-    queries = beir.read_queries(folder, qrels)
-    if options.queries is not None:
-        queries = dict(list(queries.items())[: options.queries])
-        qrels = {query: qrels[query] for query in queries}
-    # One more, in case the query itself is among them.
-    depth = options.depth + options.ignore_identical_ids
-    if options.run is None:
-        documents = beir.read_corpus(folder)
-        found = first_stage.bm25(queries, documents, depth)
-    else:
-        found = first_stage.read_run(options.run)
-        if not any(query in found for query in queries):
-            raise BadSettings(f"{options.run} holds candidates for none of the judged queries")
-    candidates = {query: _candidates(query, found.get(query, []), options) for query in queries}
-    wanted = {document for some in candidates.values() for document in some}
-    if options.run is not None:
-        documents = beir.read_corpus(folder, wanted)
-    return Data(queries, {one: documents[one] for one in wanted}, qrels, candidates)
+def _output_folder(options: EvalOptions) -> Path:
+    folder = options.out or Path("rankd-eval") / options.folder.resolve().name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise BadSettings(f"cannot make {folder}: {problem.strerror}") from None
+    return folder
 
 
-def _candidates(query: str, found: Sequence[str], options: EvalOptions) -> list[str]:
-    kept = [one for one in found if not (options.ignore_identical_ids and one == query)]
-    return kept[: options.depth]
-
-
-async def _system(
+async def _evaluate_side(
     letter: str,
     side: ScorerOptions,
-    data: Data,
+    dataset: Dataset,
     wanted: Sequence[Measure],
     options: EvalOptions,
     out: Path,
 ) -> tuple[System, dict[str, QueryScores]]:
-    """Score all candidates with one side, and judge the order they get."""
+    """Score all candidates with one side, and measure the order that results."""
     async with open_scorer(side) as scorer:
-        about = {**scorer.about, "depth": options.depth, "candidates": data.digest()}
-        sizes = {query: len(documents) for query, documents in data.candidates.items()}
+        about = {**scorer.about, "depth": options.depth, "candidates": dataset.digest()}
+        sizes = {query: len(documents) for query, documents in dataset.candidates.items()}
         began = time.monotonic()
         with open_journal(out, about, scorer.probe, sizes) as journal:
-            await _score(scorer, data, journal, options.concurrency)
+            await _score(scorer, dataset, journal, options.concurrency)
     rankings = {
-        query: _ranked(documents, journal.known[query]) for query, documents in _asked(data)
+        query: _ranked(documents, journal.scores[query])
+        for query, documents in dataset.with_candidates()
     }
-    values = measures.judge(wanted, data.qrels, rankings)
+    values = measures.compute(wanted, dataset.qrels, rankings)
     seconds = time.monotonic() - began
-    warnings = [scored.warning for scored in journal.known.values() if scored.warning]
+    warnings = [scored.warning for scored in journal.scores.values() if scored.warning]
     system = System(letter, about, values, seconds, journal.reused, tuple(warnings))
-    return system, journal.known
-
-
-def _asked(data: Data) -> Iterator[tuple[str, list[str]]]:
-    """Queries that have candidates."""
-    return ((query, documents) for query, documents in data.candidates.items() if documents)
+    return system, journal.scores
 
 
 def _ranked(documents: Sequence[str], scored: QueryScores) -> list[str]:
     """Best first; equal logits keep the order of the first stage."""
-    order = sorted(range(len(documents)), key=lambda place: -scored.logits[place])
-    return [documents[place] for place in order]
+    order = sorted(range(len(documents)), key=lambda index: -scored.logits[index])
+    return [documents[index] for index in order]
 
 
-async def _score(scorer: Scorer, data: Data, journal: Journal, concurrency: int) -> None:
-    """What the journal lacks, some queries at a time."""
-    missing = [query for query, _ in _asked(data) if query not in journal.known]
+async def _score(scorer: Scorer, dataset: Dataset, journal: Journal, concurrency: int) -> None:
+    """Score the queries that the journal lacks, `concurrency` at a time."""
+    missing = [query for query, _ in dataset.with_candidates() if query not in journal.scores]
     waiting = iter(missing)
-    total = sum(len(documents) for documents in data.candidates.values())
-    left = sum(len(data.candidates[query]) for query in missing)
-    watched = sys.stderr.isatty()
-    with tqdm(total=total, initial=total - left, unit="pair", disable=not watched) as bar:
+    total = sum(len(documents) for documents in dataset.candidates.values())
+    left = sum(len(dataset.candidates[query]) for query in missing)
+    hidden = not sys.stderr.isatty()
+    with tqdm(total=total, initial=total - left, unit="pair", disable=hidden) as bar:
 
         async def work() -> None:
             for query in waiting:
-                documents = [data.documents[one] for one in data.candidates[query]]
-                journal.keep(query, await scorer.score(data.queries[query], documents))
+                documents = [dataset.documents[name] for name in dataset.candidates[query]]
+                journal.append(query, await scorer.score(dataset.queries[query], documents))
                 bar.update(len(documents))
 
         try:
@@ -203,76 +142,82 @@ async def _score(scorer: Scorer, data: Data, journal: Journal, concurrency: int)
                 for _ in range(concurrency):
                     group.create_task(work())
         except ExceptionGroup as problems:
-            raise _first(problems, journal) from None
+            raise _with_progress(problems.exceptions[0], journal) from None
 
 
-def _first(problems: ExceptionGroup[Exception], journal: Journal) -> Exception:
-    problem = problems.exceptions[0]
+def _with_progress(problem: Exception, journal: Journal) -> Exception:
+    """The error, and for a SetupError how many queries need not be scored again."""
     if isinstance(problem, SetupError):
-        kept = f"{len(journal.known):,} queries are kept: the same command goes on from there"
+        kept = f"{len(journal.scores):,} queries are kept: the same command goes on from there"
         return type(problem)(f"{problem}\n{kept}")
     return problem
 
 
 def _report(
     options: EvalOptions,
-    data: Data,
+    dataset: Dataset,
     wanted: Sequence[Measure],
     systems: list[System],
     scores: Sequence[Mapping[str, QueryScores]],
 ) -> EvalReport:
-    before = measures.judge(wanted, data.qrels, data.candidates)
+    before = measures.compute(wanted, dataset.qrels, dataset.candidates)
     stages = [before, *(system.values for system in systems)]
     pairs = [(before, system.values) for system in systems]
     if len(systems) == 2:
         pairs.append((systems[0].values, systems[1].values))
     changes = [
-        {name: difference(list(one[name].values()), list(other[name].values())) for name in before}
-        for one, other in pairs
+        {
+            name: difference(list(first[name].values()), list(second[name].values()))
+            for name in before
+        }
+        for first, second in pairs
     ]
     return EvalReport(
-        data=_about(options, data),
+        data=_summary(options, dataset),
         measures=list(before),
         first_stage=before,
         systems=systems,
         gains=changes[: len(systems)],
         change=changes[-1] if len(systems) == 2 else None,
-        taus=_taus(data, scores) if len(systems) == 2 else {},
+        taus=_taus(dataset, scores) if len(systems) == 2 else {},
         queries={
             query: [{name: stage[name][query] for name in before} for stage in stages]
-            for query in data.queries
+            for query in dataset.queries
         },
     )
 
 
-def _about(options: EvalOptions, data: Data) -> dict[str, Any]:
+def _summary(options: EvalOptions, dataset: Dataset) -> dict[str, Any]:
     bm25 = f"BM25, k1 {first_stage.BM25_K1}, b {first_stage.BM25_B}"
     return {
         "name": options.folder.resolve().name,
         "split": options.split,
-        "queries": len(data.queries),
-        "without_candidates": sum(not some for some in data.candidates.values()),
-        "pairs": sum(len(some) for some in data.candidates.values()),
+        "queries": len(dataset.queries),
+        "without_candidates": sum(not found for found in dataset.candidates.values()),
+        "pairs": sum(len(found) for found in dataset.candidates.values()),
         "depth": options.depth,
         "first_stage": bm25 if options.run is None else options.run.name,
     }
 
 
-def _taus(data: Data, scores: Sequence[Mapping[str, QueryScores]]) -> dict[str, float | None]:
-    one, other = scores
-    return {query: kendall_tau(one[query].logits, other[query].logits) for query, _ in _asked(data)}
+def _taus(dataset: Dataset, scores: Sequence[Mapping[str, QueryScores]]) -> dict[str, float | None]:
+    first, second = scores
+    return {
+        query: kendall_tau(first[query].logits, second[query].logits)
+        for query, _ in dataset.with_candidates()
+    }
 
 
 def _write(
-    out: Path, report: EvalReport, data: Data, scores: Sequence[Mapping[str, QueryScores]]
+    out: Path, report: EvalReport, dataset: Dataset, scores: Sequence[Mapping[str, QueryScores]]
 ) -> None:
-    """Both reports, and each system's order as a TREC run."""
+    """Write both reports, and each system's order as a TREC run."""
     (out / "report.json").write_bytes(to_json(report))
-    (out / "report.md").write_text(markdown(report), encoding="utf-8")
+    (out / "report.md").write_text(to_markdown(report), encoding="utf-8")
     for system, scored in zip(report.systems, scores, strict=True):
         tag = f"rankd-{system.letter}"
         with (out / f"reranked-{system.letter}.trec").open("w", encoding="utf-8") as run:
-            for query, documents in _asked(data):
+            for query, documents in dataset.with_candidates():
                 logits = dict(zip(documents, scored[query].logits, strict=True))
                 for rank, document in enumerate(_ranked(documents, scored[query]), 1):
                     run.write(f"{query} Q0 {document} {rank} {logits[document]!r} {tag}\n")

@@ -1,4 +1,4 @@
-"""What is reranked: the candidates of a first stage, out of a file or of BM25."""
+"""The first stage's candidates: read from a run file, or found with BM25."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 import orjson
 
 from rankd.errors import BadSettings
-from rankd.evaluation.jsonl import lines, opened, refuse
+from rankd.evaluation.jsonl import lines, open_text, refuse
 
 Candidates = dict[str, list[str]]
-"""Of each query, ids of documents, best first."""
+"""Document ids by query id, best first."""
 
-# Lucene's own choice; anyone can put another BM25 into a run file.
+# Lucene's defaults. For other parameters, give a run file.
 BM25_K1, BM25_B = 1.2, 0.75
 
 # Words, and Chinese characters one by one.
@@ -25,9 +25,13 @@ _WORD = re.compile(r"[\u3400-\u9fff]|[^\W_]+")
 
 
 def read_run(file: Path) -> Candidates:
-    """A TREC run or JSON, highest score first; equal scores keep the file's order."""
-    with opened(file) as stream:
-        # Not more than one line of what may be gigabytes.
+    """Read a TREC run or JSON: highest score first, equal scores in the file's order.
+
+    Raises:
+        BadSettings: the file is missing, malformed or empty; names the line.
+    """
+    with open_text(file) as stream:
+        # The file may be gigabytes: read one line to detect the format.
         start = next((line for line in stream if line.strip()), "").lstrip()
     scores = _from_json(file) if start.startswith("{") else _from_trec(file)
     if not scores:
@@ -40,20 +44,20 @@ def read_run(file: Path) -> Candidates:
 
 def _from_trec(file: Path) -> dict[str, dict[str, float]]:
     scores: dict[str, dict[str, float]] = {}
-    for place, line in lines(file):
+    for location, line in lines(file):
         columns = line.split()
         if len(columns) != 6:
-            refuse(place, f"a TREC run has six columns, and this line {len(columns)}")
+            refuse(location, f"a TREC run has six columns, and this line has {len(columns)}")
         query, _, document, _, score, _ = columns
-        found = scores.setdefault(query, {})
-        if document in found:
-            refuse(place, f"document {document!r} stands twice for query {query!r}")
-        found[document] = _number(place, score)
+        documents = scores.setdefault(query, {})
+        if document in documents:
+            refuse(location, f"duplicate document {document!r} for query {query!r}")
+        documents[document] = _number(location, score)
     return scores
 
 
 def _from_json(file: Path) -> dict[str, dict[str, float]]:
-    with opened(file) as stream:
+    with open_text(file) as stream:
         content = stream.read()
     try:
         value = orjson.loads(content)
@@ -61,27 +65,31 @@ def _from_json(file: Path) -> dict[str, dict[str, float]]:
         raise BadSettings(f"{file}:{problem.lineno} is not JSON: {problem.msg}") from None
     for query, documents in value.items():
         if not isinstance(documents, dict):
-            refuse(str(file), f"query {query!r} needs an object of documents and scores")
+            refuse(str(file), f"query {query!r} needs an object {{document: score}}")
         for document, score in documents.items():
             documents[document] = _number(f"{file}: query {query!r}, document {document!r}", score)
     return dict(value)
 
 
-def _number(place: str, value: Any) -> float:
+def _number(location: str, value: Any) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = math.nan
     if math.isnan(number):
-        refuse(place, f"the score must be a number, not {value!r}")
+        refuse(location, f"the score must be a number, not {value!r}")
     return number
 
 
 def bm25(queries: Mapping[str, str], documents: Mapping[str, str], depth: int) -> Candidates:
-    """The documents that share a word with each query, by Lucene's formula."""
+    """Find documents with BM25 (Lucene's formula).
+
+    Args:
+        depth: maximum number of documents per query; only those that share a word with it.
+    """
     import bm25s
 
-    logging.getLogger("bm25s").setLevel(logging.WARNING)  # It tells of every step, on stderr.
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # It logs every step to stderr.
     index = bm25s.BM25(k1=BM25_K1, b=BM25_B, method="lucene")
     index.index([_words(text) for text in documents.values()], show_progress=False)
     names = list(documents)
@@ -91,7 +99,7 @@ def bm25(queries: Mapping[str, str], documents: Mapping[str, str], depth: int) -
         show_progress=False,
     )
     return {
-        query: [names[place] for score, place in sorted(rows, key=_by_score) if score > 0]
+        query: [names[index] for score, index in sorted(rows, key=_by_score) if score > 0]
         for query, rows in zip(
             queries,
             (zip(s, f, strict=True) for s, f in zip(scores, found, strict=True)),

@@ -1,8 +1,8 @@
-"""Scores on disk as they come, so that what ends in the middle goes on where it was.
+"""Stores scores while they are computed, so that an interrupted `rankd eval` can continue.
 
-A file of JSON lines: first what decides the scores, then one line a query. What decides
-them is in the file's name, too, so that a changed model, instruction, depth or corpus
-begins a file of its own and nothing is ever mixed.
+A file of JSON Lines: first what decides the scores, then one line per query. The file's name
+holds a digest of the first line, so another model, instruction, depth or corpus gets another
+file.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from typing import Any, BinaryIO
 import orjson
 
 from rankd.errors import BadSettings
-from rankd.evaluation.scorers import QueryScores, is_same
+from rankd.evaluation.scorer import QueryScores, same_scorer
 
 
 class Journal:
     """The scores of one scorer on one set of candidates.
 
     Attributes:
-        known: what was there when it was opened, and what was kept since, by query.
-        reused: queries that were there when it was opened.
+        scores: by query; read from the file, and appended since.
+        reused: number of queries that were read from the file.
     """
 
-    def __init__(self, path: Path, stream: BinaryIO, known: dict[str, QueryScores]) -> None:
+    def __init__(self, path: Path, stream: BinaryIO, scores: dict[str, QueryScores]) -> None:
         self.path = path
-        self.known = known
-        self.reused = len(known)
+        self.scores = scores
+        self.reused = len(scores)
         self._stream = stream
 
-    def keep(self, query: str, scored: QueryScores) -> None:
-        """On disk when this returns."""
+    def append(self, query: str, scored: QueryScores) -> None:
+        """Write one query's scores; they are on disk on return."""
         row: dict[str, Any] = {"query": query, "logits": scored.logits}
         if scored.warning:
             row["warning"] = scored.warning
         self._write(row)
-        self.known[query] = scored
+        self.scores[query] = scored
 
     def _write(self, row: Mapping[str, Any]) -> None:
         self._stream.write(orjson.dumps(row) + b"\n")
@@ -53,15 +53,15 @@ class Journal:
 def open_journal(
     folder: Path, about: Mapping[str, Any], probe: list[float], sizes: Mapping[str, int]
 ) -> Iterator[Journal]:
-    """The journal of what `about` describes, continued or new.
+    """Open the journal of the scorer that `about` describes, or begin one.
 
     Args:
-        probe: how a server scores known pairs now; see `Scorer.probe`.
-        sizes: how many candidates each query has.
+        probe: the server's logits of known pairs now; see `Scorer.probe`.
+        sizes: number of candidates by query.
 
     Raises:
-        BadSettings: another process writes it, it is damaged, or the server behind its
-            URL does not score as it did.
+        BadSettings: another process writes the file, it is damaged, or the server scores the
+            known pairs differently than when the file was begun.
     """
     digest = hashlib.sha256(orjson.dumps(about, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
     path = folder / f"scores-{digest}.jsonl"
@@ -74,7 +74,7 @@ def open_journal(
         rows = _rows(path, stream)
         if rows:
             _refuse_another(path, rows[0], about, probe)
-        journal = Journal(path, stream, _scored(path, rows[1:], sizes))
+        journal = Journal(path, stream, _scores(path, rows[1:], sizes))
         if not rows:
             journal._write({"about": dict(about), "probe": probe})
         yield journal
@@ -88,13 +88,13 @@ def _lock(path: Path, stream: BinaryIO) -> None:
 
 
 def _rows(path: Path, stream: BinaryIO) -> list[dict[str, Any]]:
-    """All whole lines; half a line at the end, left by a process that died, is cut off."""
+    """All complete lines; a partial last line, left by a killed process, is removed."""
     stream.seek(0)
     content = stream.read()
-    whole = content.rfind(b"\n") + 1
-    stream.truncate(whole)
+    complete = content.rfind(b"\n") + 1
+    stream.truncate(complete)
     rows = []
-    for number, line in enumerate(content[:whole].splitlines(), 1):
+    for number, line in enumerate(content[:complete].splitlines(), 1):
         try:
             rows.append(dict(orjson.loads(line)))
         except (ValueError, TypeError):
@@ -102,29 +102,31 @@ def _rows(path: Path, stream: BinaryIO) -> list[dict[str, Any]]:
     return rows
 
 
-def _scored(
+def _scores(
     path: Path, rows: list[dict[str, Any]], sizes: Mapping[str, int]
 ) -> dict[str, QueryScores]:
-    known = {}
+    scores = {}
     for number, row in enumerate(rows, 2):
         query, logits = str(row.get("query")), row.get("logits")
         if not isinstance(logits, list) or len(logits) != sizes.get(query):
             raise _damaged(path, number)
-        known[query] = QueryScores(logits, row.get("warning"))
-    return known
+        scores[query] = QueryScores(logits, row.get("warning"))
+    return scores
 
 
 def _refuse_another(
-    path: Path, head: Mapping[str, Any], about: Mapping[str, Any], probe: list[float]
+    path: Path, header: Mapping[str, Any], about: Mapping[str, Any], probe: list[float]
 ) -> None:
-    if head.get("about") != about:
-        raise BadSettings(f"{path} holds the scores of something else; it was renamed or edited")
-    if not is_same(probe, head.get("probe", [])):
+    if header.get("about") != about:
         raise BadSettings(
-            f"{about.get('url')} does not score as it did when {path} was begun: another model "
-            "may be there now. Delete the file to score anew"
+            f"{path} holds the scores of another scorer or data set: it was renamed or edited"
+        )
+    if not same_scorer(probe, header.get("probe", [])):
+        raise BadSettings(
+            f"{about.get('url')} does not score as it did when {path} was begun: it may serve "
+            "another model now. Delete the file to score again"
         )
 
 
 def _damaged(path: Path, number: int) -> BadSettings:
-    return BadSettings(f"{path}:{number} is damaged; delete the file to score anew")
+    return BadSettings(f"{path}:{number} is damaged; delete the file to score again")

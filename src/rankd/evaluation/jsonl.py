@@ -1,4 +1,4 @@
-"""Files of JSON lines, with errors that name the line."""
+"""Reads JSON Lines; errors name the file and line."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ from rankd.errors import BadSettings
 
 
 @contextmanager
-def opened(file: Path | str) -> Iterator[TextIO]:
-    """A text file, or standard input for `-`; what is wrong with it is a sentence."""
+def open_text(file: Path | str) -> Iterator[TextIO]:
+    """Open a UTF-8 file, or standard input for `-`.
+
+    Raises:
+        BadSettings: it cannot be read, or is not UTF-8.
+    """
     try:
         if file == "-":
             yield io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig")
@@ -30,41 +34,46 @@ def opened(file: Path | str) -> Iterator[TextIO]:
 
 
 def lines(file: Path | str) -> Iterator[tuple[str, str]]:
-    """Every line that is not blank, and its place as people name it."""
-    with opened(file) as stream:
+    """Each line that is not blank, after its location `FILE:LINE`."""
+    with open_text(file) as stream:
         for number, line in enumerate(stream, 1):
             if line := line.strip():
                 yield f"{file}:{number}", line
 
 
 def objects(file: Path | str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every line as a JSON object, and its place."""
-    for place, line in lines(file):
+    """Each line as a JSON object, after its location.
+
+    Raises:
+        BadSettings: a line is not a JSON object.
+    """
+    for location, line in lines(file):
         try:
             value = orjson.loads(line.encode(errors="replace"))
         except orjson.JSONDecodeError as problem:
-            raise BadSettings(f"{place} is not JSON: {problem.msg}") from None
+            raise BadSettings(f"{location} is not JSON: {problem.msg}") from None
         if not isinstance(value, dict):
-            raise BadSettings(f"{place} must be a JSON object, not {short(value)}")
-        yield place, value
+            raise BadSettings(f"{location} must be a JSON object, not {excerpt(value)}")
+        yield location, value
 
 
-def text(place: str, row: dict[str, Any], name: str) -> str:
-    """A field that must be a text with something in it."""
+def text_field(location: str, row: dict[str, Any], name: str) -> str:
+    """A required string field that is not blank."""
     if name not in row:
-        refuse(place, f"has no {name!r}")
+        refuse(location, f"has no {name!r}")
     value = row[name]
     if not isinstance(value, str):
-        refuse(place, f"{name!r} must be a string, not {short(value)}")
+        refuse(location, f"{name!r} must be a string, not {excerpt(value)}")
     if not value.strip():
-        refuse(place, f"{name!r} must not be empty")
+        refuse(location, f"{name!r} must not be empty")
     return value
 
 
-def refuse(place: str, complaint: str) -> NoReturn:
-    raise BadSettings(f"{place}: {complaint}")
+def refuse(location: str, problem: str) -> NoReturn:
+    raise BadSettings(f"{location}: {problem}")
 
 
-def short(value: Any) -> str:
-    shown = orjson.dumps(value).decode()
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+def excerpt(value: Any) -> str:
+    """The value as JSON, at most 60 characters."""
+    text = orjson.dumps(value).decode()
+    return text if len(text) <= 60 else f"{text[:57]}..."

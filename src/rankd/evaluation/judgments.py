@@ -1,10 +1,11 @@
-"""Judged pairs in JSON lines: is this document relevant to this query?
+"""Reads judged pairs from JSON Lines, grouped by instruction.
 
 {"query", "document", "relevant": true, false or a grade, "instruction"? or "preset"?}
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,20 +14,20 @@ from typing import Any
 from rankd.config.settings import Settings
 from rankd.config.suggest import nearest
 from rankd.errors import BadSettings
-from rankd.evaluation.jsonl import objects, refuse, short, text
+from rankd.evaluation.jsonl import excerpt, objects, refuse, text_field
 
 DEFAULT = "default"
-"""How the server's own instruction is called among the presets."""
+"""The preset name of the server's own instruction."""
 
 _FIELDS = ("query", "document", "relevant", "instruction", "preset")
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedPair:
-    """One judged pair.
+    """A query and a document.
 
     Attributes:
-        relevant: its grade passes `--relevant-from`.
+        relevant: true, or a grade of at least `--relevant-from`.
     """
 
     query: str
@@ -36,12 +37,12 @@ class JudgedPair:
 
 @dataclass(frozen=True)
 class JudgedGroup:
-    """All pairs that were judged by one instruction.
+    """All pairs of one instruction.
 
     Attributes:
-        name: the preset's; of an instruction without a name, one that was made up.
-        instruction: its text; None is the server's own, whatever it says.
-        is_new: no preset has it.
+        name: the preset's name; a generated one if no preset has this instruction.
+        instruction: its text; None is the server's own.
+        is_new: no preset has this instruction.
     """
 
     name: str
@@ -55,93 +56,97 @@ class JudgedGroup:
 
 
 def read_pairs(
-    file: str, settings: Settings, *, own: str | None, least: float
+    file: str, settings: Settings, *, own: str | None, min_grade: float
 ) -> list[JudgedGroup]:
-    """The file's pairs by instruction, in the order of their first lines.
+    """Read the pairs, grouped by instruction in the order of their first lines.
 
     Args:
-        own: the text of the server's own instruction; None when nobody here knows it.
-        least: the grade that counts as relevant.
+        file: a path, or `-` for standard input.
+        own: the text of the server's own instruction; None if it is unknown.
+        min_grade: the lowest grade that counts as relevant.
 
     Raises:
-        BadSettings: names the line that is no judged pair, or the instruction whose pairs
-            are all of one kind.
+        BadSettings: a line is not a judged pair (names the line), or all pairs of an
+            instruction are of one class (names the instruction).
     """
     presets = settings.instructions
     groups: dict[str | None, list[JudgedPair]] = {}
-    for place, row in objects(file):
-        instruction = _instruction(place, row, presets)
+    for location, row in objects(file):
+        instruction = _instruction(location, row, presets)
         pair = JudgedPair(
-            text(place, row, "query"), _document(place, row), _relevant(place, row, least)
+            text_field(location, row, "query"),
+            _document(location, row),
+            _relevant(location, row, min_grade),
         )
         groups.setdefault(None if instruction == own else instruction, []).append(pair)
     if not groups:
         raise BadSettings(f"{'standard input' if file == '-' else file} holds no judged pairs")
-    found = _named(groups, presets)
-    for group in found:
-        _refuse_one_kind(file, group)
-    return found
+    named = _named(groups, presets)
+    for group in named:
+        _refuse_one_class(file, group)
+    return named
 
 
-def _instruction(place: str, row: dict[str, Any], presets: Mapping[str, str]) -> str | None:
+def _instruction(location: str, row: dict[str, Any], presets: Mapping[str, str]) -> str | None:
     for name in row:
-        # Other fields are the caller's own notes; a slip of the pen is not.
+        # Other fields may be notes; a misspelt one is an error.
         if name not in _FIELDS and (hint := nearest(name, _FIELDS)):
-            refuse(place, f"unknown field {name!r}{hint}")
+            refuse(location, f"unknown field {name!r}{hint}")
     if row.get("preset") is None:
-        return None if row.get("instruction") is None else text(place, row, "instruction")
+        return None if row.get("instruction") is None else text_field(location, row, "instruction")
     if row.get("instruction") is not None:
-        refuse(place, "has both an instruction and a preset")
-    preset = text(place, row, "preset")
+        refuse(location, "has both an instruction and a preset")
+    preset = text_field(location, row, "preset")
     if preset == DEFAULT:
         return None
     if preset not in presets:
-        known = nearest(preset, presets) or "; presets stand in [instructions] of --config"
-        refuse(place, f"unknown preset {preset!r}{known}")
+        hint = nearest(preset, presets) or "; define presets in [instructions] of --config"
+        refuse(location, f"unknown preset {preset!r}{hint}")
     return presets[preset]
 
 
-def _document(place: str, row: dict[str, Any]) -> str:
-    """A text, or an object with one, as `rankd rerank` takes them."""
+def _document(location: str, row: dict[str, Any]) -> str:
+    """A string, or an object with a `text`, as in `rankd rerank`."""
     match row.get("document"):
         case {"text": str(inside)}:
             return inside
-    return text(place, row, "document")
+    return text_field(location, row, "document")
 
 
-def _relevant(place: str, row: dict[str, Any], least: float) -> bool:
+def _relevant(location: str, row: dict[str, Any], min_grade: float) -> bool:
     value = row.get("relevant")
     if isinstance(value, bool):
         return value
     if isinstance(value, int | float) and math.isfinite(value):
-        return value >= least
-    told = f"must be true, false or a grade, not {short(value)}"
-    return refuse(place, f"'relevant' {told}" if "relevant" in row else "has no 'relevant'")
+        return value >= min_grade
+    if "relevant" not in row:
+        refuse(location, "has no 'relevant'")
+    return refuse(location, f"'relevant' must be true, false or a grade, not {excerpt(value)}")
 
 
 def _named(
     groups: Mapping[str | None, list[JudgedPair]], presets: Mapping[str, str]
 ) -> list[JudgedGroup]:
     names = {instruction: name for name, instruction in presets.items()}
-    free = (f"instruction-{number}" for number in range(1, len(groups) + len(presets) + 1))
-    unused = (name for name in free if name not in presets)
-    found = []
+    generated = (f"instruction-{number}" for number in itertools.count(1))
+    unused = (name for name in generated if name not in presets)
+    named = []
     for instruction, pairs in groups.items():
         if instruction is None:
-            found.append(JudgedGroup(DEFAULT, None, False, pairs))
+            named.append(JudgedGroup(DEFAULT, None, False, pairs))
         elif instruction in names:
-            found.append(JudgedGroup(names[instruction], instruction, False, pairs))
+            named.append(JudgedGroup(names[instruction], instruction, False, pairs))
         else:
-            found.append(JudgedGroup(next(unused), instruction, True, pairs))
-    return found
+            named.append(JudgedGroup(next(unused), instruction, True, pairs))
+    return named
 
 
-def _refuse_one_kind(file: str, group: JudgedGroup) -> None:
+def _refuse_one_class(file: str, group: JudgedGroup) -> None:
     if len(set(group.relevant)) < 2:
-        kind = "relevant" if group.relevant[0] else "not relevant"
+        judgment = "relevant" if group.relevant[0] else "not relevant"
         count = len(group.pairs)
         raise BadSettings(
             f"{file}: instruction {group.name!r} has {count} judged "
-            f"{'pair, and it is' if count == 1 else 'pairs, and all are'} {kind}; "
-            "a threshold lies between both kinds"
+            f"{'pair, and it is' if count == 1 else 'pairs, and all are'} {judgment}; "
+            "a threshold needs pairs of both kinds"
         )

@@ -1,4 +1,7 @@
-"""What `rankd eval` and `rankd calibrate` may be told; light, because every command reads it."""
+"""Command-line options of `rankd eval` and `rankd calibrate`.
+
+Imports little, because the parser loads it for every command.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ class _Options:
 
 @dataclass(frozen=True)
 class EvalOptions(_Options):
-    """What is evaluated, on what, and against what; help texts below say more."""
+    """Options of `rankd eval`; `add_eval` describes each."""
 
     folder: Path
     run: Path | None
@@ -41,7 +44,7 @@ class EvalOptions(_Options):
         _at_least_one("--depth", self.depth)
         _at_least_one("--queries", self.queries)
         _at_least_one("--concurrency", self.concurrency)
-        # An empty variable of a shell must not leave the comparison out without a word.
+        # An empty shell variable must not silently drop the comparison.
         _not_empty("--against", self.against)
         _not_empty("--against-instruction", self.against_instruction)
         _not_empty("--against-url", self.against_url)
@@ -51,7 +54,7 @@ class EvalOptions(_Options):
 
 @dataclass(frozen=True)
 class CalibrateOptions(_Options):
-    """What is calibrated, how, and where it is written; help texts below say more."""
+    """Options of `rankd calibrate`; `add_calibrate` describes each."""
 
     file: str
     precision: float | None
@@ -69,9 +72,9 @@ class CalibrateOptions(_Options):
             raise BadSettings(f"--precision must be above 0 and at most 1, not {self.precision}")
         if self.picture and self.picture.suffix.lower() not in (".png", ".svg"):
             raise BadSettings(f"--picture must end in .png or .svg, not {self.picture.name!r}")
-        # Before hours of scoring, not behind them.
+        # Checked before scoring, which may take hours.
         for file in filter(None, (self.picture, self.write, self.json)):
-            _in_a_folder(file)
+            _require_writable(file)
 
 
 def _at_least_one(flag: str, value: int | None) -> None:
@@ -84,7 +87,7 @@ def _not_empty(flag: str, value: str | None) -> None:
         raise BadSettings(f"{flag} must not be empty")
 
 
-def _in_a_folder(file: Path) -> None:
+def _require_writable(file: Path) -> None:
     if file.is_dir():
         raise BadSettings(f"cannot write {file}: it is a folder")
     if not file.parent.is_dir():
@@ -96,43 +99,59 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
     add("folder", type=Path, metavar="DIR", help="corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv")
     first = "the first stage's candidates: a TREC run, or JSON {query: {document: score}}"
     add("--run", type=Path, default=None, metavar="FILE", help=first)
-    add("--bm25", action="store_true", default=False, help="make the first stage here, with BM25")
-    add("--split", default="test", metavar="NAME", help="which qrels [test]")
-    add("--depth", type=int, default=100, metavar="INT", help="candidates of a query [100]")
-    few = "judge only so many queries, the first; all when absent"
+    add(
+        "--bm25",
+        action="store_true",
+        default=False,
+        help="find the first stage's candidates with BM25",
+    )
+    add("--split", default="test", metavar="NAME", help="name of the qrels file [test]")
+    add("--depth", type=int, default=100, metavar="INT", help="candidates per query [100]")
+    few = "evaluate only the first INT queries [all]"
     add("--queries", type=int, default=None, metavar="INT", help=few)
-    measures = "such as nDCG@10 MRR@10 MAP Recall@5 P@1; the first one is tested"
+    measures = "such as nDCG@10 MRR@10 MAP Recall@5 P@1; the first is tested for significance"
     add("--measures", nargs="+", default=None, metavar="NAME", help=measures)
-    same = "drop candidates that have their query's own id (ArguAna, Quora)"
+    same = "drop candidates whose id equals the query's (ArguAna, Quora)"
     add("--ignore-identical-ids", action="store_true", default=False, help=same)
     add("--against", default=None, metavar="MODEL", help="compare with another model")
-    add("--against-instruction", default=None, metavar="TEXT", help="... another instruction")
-    add("--against-url", default=None, metavar="URL", help="... another server")
-    out = "where scores and reports are kept; ./rankd-eval/NAME when absent"
+    add(
+        "--against-instruction",
+        default=None,
+        metavar="TEXT",
+        help="compare with another instruction",
+    )
+    add("--against-url", default=None, metavar="URL", help="compare with another server")
+    out = "folder for scores and reports [./rankd-eval/NAME]"
     add("--out", type=Path, default=None, metavar="FOLDER", help=out)
     _add_source(parser)
 
 
 def add_calibrate(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    lines = "one judged pair a line: an object with query, document, relevant; - is stdin"
+    lines = "judged pairs as JSON Lines with query, document, relevant; - is stdin"
     add("file", metavar="FILE", help=lines)
-    keep = "keep this precision, at the most recall; the best F1 when absent"
+    keep = "minimum precision; chooses the threshold with most recall [best F1]"
     add("--precision", type=float, default=None, metavar="SHARE", help=keep)
-    grade = "the least grade of `relevant` that counts [1]"
+    grade = "lowest grade that counts as relevant [1]"
     add("--relevant-from", type=float, default=1.0, metavar="GRADE", help=grade)
-    add("--platt", action="store_true", default=False, help="fit Platt scaling, too")
-    add("--bins", type=int, default=10, metavar="INT", help="bins of the reliability figures [10]")
-    picture = "draw the scores of both classes, as .png or .svg"
+    add("--platt", action="store_true", default=False, help="also fit Platt scaling")
+    add(
+        "--bins",
+        type=int,
+        default=10,
+        metavar="INT",
+        help="bins of ECE and the reliability diagram [10]",
+    )
+    picture = "draw score distributions and reliability, as .png or .svg"
     add("--picture", type=Path, default=None, metavar="FILE", help=picture)
-    write = "write the settings to this TOML file, for `rankd serve --config`; printed when absent"
+    write = "write the settings as TOML for `rankd serve --config` [print them]"
     add("--write", type=Path, default=None, metavar="FILE", help=write)
     add("--json", type=Path, default=None, metavar="FILE", help="write all figures as JSON")
     _add_source(parser)
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
-    url = "ask this server instead of a local engine; --model, --instruction, --api-key are sent"
+    url = "score with this server, not locally; sends --model, --instruction, --api-key"
     parser.add_argument("--url", default=None, metavar="URL", help=url)
     parser.add_argument(
         "--concurrency", type=int, default=4, metavar="INT", help="queries in flight [4]"

@@ -1,4 +1,4 @@
-"""What was found, for people and for programs."""
+"""The report of `rankd eval`: text for a terminal, Markdown, JSON."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from rankd.evaluation.measures import PerQuery, means
 from rankd.evaluation.statistics import CONFIDENCE, RESAMPLES, Difference
 
 Changes = Mapping[str, Difference]
-"""By the name of the measure."""
+"""The difference by measure name."""
 
 
 @dataclass(frozen=True)
 class System:
-    """One set-up, and how it did.
+    """One evaluated system: a local engine or a server.
 
     Attributes:
-        letter: A, or B, which A is compared with.
-        about: what decides its scores.
-        seconds: of scoring, what was kept from before left out.
-        reused: queries that an earlier run had scored.
-        warnings: one for each query that gave one.
+        letter: A, or B if it is the system that A is compared with.
+        about: everything that decides its scores.
+        values: by measure and query.
+        seconds: spent in this run.
+        reused: number of queries that an earlier run had scored.
+        warnings: the first warning of each query that had one.
     """
 
     letter: str
@@ -38,14 +39,16 @@ class System:
 
 @dataclass(frozen=True)
 class EvalReport:
-    """Everything that was found.
+    """All results.
 
     Attributes:
-        data: name, queries, candidates and first stage.
-        gains: of each system, what it changed of the first stage.
-        change: from A to B; None where there is no B.
-        taus: Kendall's tau of A and B, by query.
-        queries: of each query its values: first stage, A, B.
+        data: name, split, number of queries and pairs, depth, first stage.
+        measures: names, in the order of the tables; the first one is tested.
+        first_stage: values of the first stage's own order.
+        gains: for each system, the change from the first stage.
+        change: from A to B; None without B.
+        taus: Kendall's tau of A and B by query; empty without B.
+        queries: values by query: of the first stage, A, and B if there is one.
     """
 
     data: Mapping[str, Any]
@@ -60,12 +63,12 @@ class EvalReport:
     @property
     def tau(self) -> float | None:
         """Mean over the queries that have one."""
-        found = [tau for tau in self.taus.values() if tau is not None]
-        return sum(found) / len(found) if found else None
+        defined = [tau for tau in self.taus.values() if tau is not None]
+        return sum(defined) / len(defined) if defined else None
 
 
 def to_json(report: EvalReport) -> bytes:
-    """All of it, query by query."""
+    """All results, with the values of each query."""
     names = ["first_stage", *(system.letter for system in report.systems)]
     content: dict[str, Any] = {
         "rankd": __version__,
@@ -107,8 +110,7 @@ def to_json(report: EvalReport) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_INDENT_2)
 
 
-def said(report: EvalReport) -> str:
-    """For a terminal."""
+def to_text(report: EvalReport) -> str:
     rows = _table(report)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     body = [
@@ -121,8 +123,7 @@ def said(report: EvalReport) -> str:
     return "\n".join([*_heading(report), "", *body, "", *_findings(report)])
 
 
-def markdown(report: EvalReport) -> str:
-    """For people who read it later."""
+def to_markdown(report: EvalReport) -> str:
     head, *body = _table(report)
     lines = [
         f"# {report.data['name']}: {report.data['first_stage']}, reranked",
@@ -157,8 +158,10 @@ def _heading(report: EvalReport) -> list[str]:
         lines.append(f"without candidates, counted as 0: {data['without_candidates']:,} queries")
     for system in report.systems:
         about = system.about
-        place = about.get("url") or f"{about['engine']} on {about['device']}, {about['dtype']}"
-        lines.append(f"{system.letter}: {about['model'] or 'unnamed'} ({place}), {_effort(system)}")
+        origin = about.get("url") or f"{about['engine']} on {about['device']}, {about['dtype']}"
+        lines.append(
+            f"{system.letter}: {about['model'] or 'unnamed'} ({origin}), {_effort(system)}"
+        )
         if system.warnings:
             lines.append(
                 f"{system.letter}: queries with warnings: {len(system.warnings):,}, "
@@ -179,30 +182,30 @@ def _effort(system: System) -> str:
 
 
 def _table(report: EvalReport) -> list[list[str]]:
-    """A row for each measure; the changes of the last column have their interval and p."""
+    """One row per measure: means, and the change from A to B, or from the first stage to A."""
     letters = [system.letter for system in report.systems]
-    last = ["B − A"] if report.change is not None else [f"{letters[0]} − first stage"]
-    rows = [["measure", "first stage", *letters, *last, f"{CONFIDENCE:.0%} interval", "p"]]
+    column = "B − A" if report.change is not None else f"{letters[0]} − first stage"
+    rows = [["measure", "first stage", *letters, column, f"{CONFIDENCE:.0%} interval", "p"]]
     changes = report.change if report.change is not None else report.gains[0]
     first = means(report.first_stage)
-    each = [means(system.values) for system in report.systems]
+    system_means = [means(system.values) for system in report.systems]
     for name in report.measures:
-        one = changes[name]
+        change = changes[name]
         rows.append(
             [
                 name,
                 f"{first[name]:.3f}",
-                *(f"{values[name]:.3f}" for values in each),
-                f"{one.mean:+.3f}",
-                f"{one.low:+.3f} to {one.high:+.3f}",
-                _p(one.p),
+                *(f"{values[name]:.3f}" for values in system_means),
+                f"{change.mean:+.3f}",
+                f"{change.low:+.3f} to {change.high:+.3f}",
+                _p(change.p),
             ]
         )
     return rows
 
 
 def _findings(report: EvalReport) -> list[str]:
-    """What the tests say of the first measure, in words."""
+    """The tests of the first measure, in words."""
     name = report.measures[0]
     lines = [
         f"{system.letter} against the first stage: {_finding(name, gains[name])}"
@@ -215,14 +218,14 @@ def _findings(report: EvalReport) -> list[str]:
     return lines
 
 
-def _finding(name: str, one: Difference) -> str:
-    if one.p > 1 - CONFIDENCE:
+def _finding(name: str, change: Difference) -> str:
+    if change.p > 1 - CONFIDENCE:
         result = "chance alone may explain it"
     else:
-        result = "better" if one.mean > 0 else "worse"
+        result = "better" if change.mean > 0 else "worse"
     return (
-        f"{name} {one.mean:+.3f} (p {_p(one.p)}): {result}; "
-        f"{one.better} queries better, {one.same} the same, {one.worse} worse"
+        f"{name} {change.mean:+.3f} (p {_p(change.p)}): {result}; "
+        f"{change.better} queries better, {change.same} the same, {change.worse} worse"
     )
 
 

@@ -1,4 +1,4 @@
-"""Is a difference more than chance, and do two rankings agree?"""
+"""Significance of a difference between two systems, and agreement of two rankings."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Resamples of both tests: p is never told as less than about 1 in so many.
+# Of the test and of the interval; p is at least about 1 in so many.
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 
-# The same data shall give the same p.
+# Fixed, so that the same data gives the same p.
 _SEED = 20_250_605
 
-# Rows of resamples that are in memory at a time.
+# Resamples in memory at a time.
 _BATCH = 500
 
-# Differences below are rounding.
-_NOTHING = 1e-9
+# Smaller differences are rounding errors.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What changed from one system to another over the same queries.
+    """The change from a first system to a second over the same queries.
 
     Attributes:
-        mean: of the queries' differences; above 0 the second is better.
+        mean: mean difference per query; positive if the second system is better.
         low, high: bootstrap interval of the mean, at `CONFIDENCE`.
-        p: of a paired randomisation test, two-sided: the share of random swaps of the two
-            systems within queries whose mean difference is as large.
-        better, same, worse: queries.
+        p: of a two-sided paired randomisation test: the share of random swaps of the two
+            systems within queries whose mean difference is at least as large.
+        better, same, worse: number of queries.
     """
 
     mean: float
@@ -42,12 +42,12 @@ class Difference:
 
 
 def difference(first: Sequence[float], second: Sequence[float]) -> Difference:
-    """Compare two systems, query by query."""
+    """Compare two systems by their values per query, in the same order of queries."""
     import numpy
     from scipy import stats
 
     deltas = numpy.asarray(second, dtype=float) - numpy.asarray(first, dtype=float)
-    deltas[abs(deltas) < _NOTHING] = 0.0
+    deltas[abs(deltas) < _ROUNDING] = 0.0
     better, worse = int((deltas > 0).sum()), int((deltas < 0).sum())
     low = high = float(deltas.mean())
     p = 1.0
@@ -78,9 +78,9 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Difference:
 
 
 def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Tau-b of two lists of scores of the same documents: 1 is the same order, -1 the reverse.
+    """Kendall's tau-b of two score lists of the same documents: 1 same order, -1 reversed.
 
-    None where a list has no order: fewer than two documents, or all scores equal.
+    None if a list has no order: fewer than two documents, or all scores equal.
     """
     from scipy import stats
 
