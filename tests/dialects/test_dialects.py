@@ -74,7 +74,7 @@ def test_spellings_that_differ_are_refused_and_named(
 ) -> None:
     answer = post(client, "/rerank", {"query": "q", "documents": ["d"], **spelled}, 400)
 
-    assert "say different things; send one" in answer["message"]
+    assert "have different values; send one" in answer["message"]
     for name in spelled:
         assert name in answer["message"]
 

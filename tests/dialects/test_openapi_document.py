@@ -41,7 +41,7 @@ KEYWORDS = {
 }
 
 # How a description says what an optional field means that is not sent.
-ABSENT = re.compile("absent|Another name of|Accepted")
+ABSENT = re.compile("absent|Default:|Another name of|Accepted")
 
 
 @pytest.fixture(scope="module")

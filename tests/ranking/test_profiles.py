@@ -180,7 +180,7 @@ def test_dashscopes_sdk_puts_it_among_the_parameters(client: TestClient) -> None
     assert numbers(reply.json()) == whole[:1]
     assert "x-rankd-warnings" not in reply.headers
     assert both.status_code == 400
-    assert both.json()["message"].startswith("preset and parameters.preset say different things")
+    assert both.json()["message"].startswith("preset and parameters.preset have different values")
 
 
 @every_way
@@ -241,7 +241,8 @@ def test_the_name_of_a_preset_as_an_instruction_is_remarked_upon(client: TestCli
     reply = ask(client, "/v1/rerank", BODY, task="first")
 
     assert reply.json()["meta"]["warnings"] == [
-        "the instruction 'first' was read as a text; the preset of that name is \"preset\": 'first'"
+        "the instruction 'first' was read as a text; to use the preset of that name, "
+        "send \"preset\": 'first'"
     ]
 
 

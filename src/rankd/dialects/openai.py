@@ -252,6 +252,7 @@ class OpenAI(Dialect):
     about = "rankd's own manner: the superset of Cohere, Jina and vLLM."
     Request = OpenAIRerankRequest
     response = OpenAIRerankResponse
+    detection_rank = 70
     matchers = (BodyMatcher.on(documents="any"),)
 
     def render(self, reply: Reply) -> dict[str, Any]:

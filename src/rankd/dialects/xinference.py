@@ -66,9 +66,13 @@ class XinferenceResponse(BaseModel):
     meta: XinferenceMeta
 
 
+router = APIRouter(tags=["xinference"])
+
+
 class Xinference(Dialect):
     name = "xinference"
     about = "Xinference's rerank."
+    get_router = router
     Request = XinferenceRequest
     response = XinferenceResponse
 
@@ -84,9 +88,6 @@ class Xinference(Dialect):
                 "warnings": list(reply.warnings) or None,
             },
         }
-
-
-router = APIRouter(tags=["xinference"])
 
 
 class Auth(BaseModel):
