@@ -1,9 +1,9 @@
-"""Every client of docs/clients.md, as its makers publish it, against a live server.
+"""Every client of docs/clients.md, as the published package, against a live server.
 
-`make test-clients` sets up the environments. Each driver and each block of the page runs in its
-client's own, as a process; no code of a client is patched or subclassed (two have no place for a
-URL, and get theirs by an attribute). What they found out stands in a table at the end, and in
-`.venv-clients/report.md`.
+`make test-clients` sets up the environments. Each driver and each block of the page runs as a
+process in its client's environment. No client code is patched or subclassed; two clients without a
+URL argument get the URL by an attribute. The results are printed as a table at the end, and
+written to `.venv-clients/report.md`.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ ADDRESS = "http://127.0.0.1:8000"
 ENVIRONMENTS = ROOT / os.environ.get("CLIENTS_VENV", ".venv-clients")
 
 KEY = "sesame"
-# Two at once: half of each is the client's own start, which takes no model.
-AT_ONCE = 2
-SECONDS = 240
+# Two clients at a time: half of a client's time is its import, which does not load the server.
+CONCURRENCY = 2
+TIMEOUT_SECONDS = 240
 
-# Which driver runs in which environment; some run in several, for several versions.
+# The drivers of each environment; some drivers run in several, to test several versions.
 PLAN = {
     "cohere5": [
         "litellm_proxy",
@@ -75,7 +75,7 @@ PLAN = {
     "node": ["cohere_ai", "ai_sdk", "voyage_node", "langchain_cohere_node"],
 }
 
-# What keeps clients from talking to anyone but rankd, and what a user's shell may have set.
+# Stops clients' telemetry and downloads, and resets variables that the user's shell may have set.
 QUIET = {
     "AGNO_TELEMETRY": "false",
     "ANONYMIZED_TELEMETRY": "false",
@@ -109,7 +109,7 @@ class Driver:
 
 @dataclass(frozen=True)
 class Block:
-    """A block of the page in one environment, with what stands before and after it."""
+    """A code block of the page in one environment, with its setup and its tail."""
 
     name: str
     env: str
@@ -123,8 +123,8 @@ class Block:
         return _interpreter(self.env, f"page_{self.name}", code)
 
     @property
-    def promised(self) -> list[str]:
-        """What the comments behind its prints say that it prints."""
+    def expected_output(self) -> list[str]:
+        """The output that the comments after the block's print calls name."""
         return re.findall(r"^(?:print|console\.log)\(.*(?:#|; //) (.+)$", self.code, re.MULTILINE)
 
 
@@ -133,7 +133,7 @@ Job = Driver | Block
 
 @dataclass(frozen=True)
 class Servers:
-    """One without a key and one with."""
+    """The addresses of two servers, one without an API key and one with."""
 
     url: str
     keyed: str
@@ -144,7 +144,7 @@ class Servers:
 
 
 def _source(driver: Driver) -> str | None:
-    """A script that must lie beside its packages: Node looks for them nowhere else."""
+    """The source of a Node driver, which must be copied next to `node_modules`; else None."""
     return (DRIVERS / f"{driver.name}.mjs").read_text() if driver.env == "node" else None
 
 
@@ -159,19 +159,19 @@ def _interpreter(env: str, name: str, source: str | None) -> list[str]:
 
 
 def _blocks() -> list[Block]:
-    """The page's blocks of code, by the words behind the name of their language."""
-    found = [
+    """The page's code blocks, by the words after the name of their language."""
+    fenced = [
         (language, dict(word.partition("=")[::2] for word in words.split()), code)
         for language, words, code in re.findall(
             r"^```(\w+)(.*)\n((?:.*\n)*?)```$", PAGE, re.MULTILINE
         )
         if language in ("python", "js")
     ]
-    setup = {language: code for language, words, code in found if "setup" in words}
-    tails = {words["tail"]: code for _, words, code in found if "tail" in words}
+    setup = {language: code for language, words, code in fenced if "setup" in words}
+    tails = {words["tail"]: code for _, words, code in fenced if "tail" in words}
     return [
         Block(words["name"], env, setup[language] + code + tails.get(words.get("with", ""), ""))
-        for language, words, code in found
+        for language, words, code in fenced
         if not {"setup", "tail"} & words.keys()
         for env in words["env"].split(",")
     ]
@@ -182,7 +182,7 @@ BLOCKS = _blocks()
 
 
 class Report:
-    """What the drivers found out, for the end of the run."""
+    """The drivers' results, printed at the end of the run."""
 
     def __init__(self) -> None:
         self.lines: list[dict[str, Any]] = []
@@ -226,25 +226,25 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 def runs(
     request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[Job, Future[subprocess.CompletedProcess[str]]]]:
-    """Every job that was selected, under way; a test waits for its own."""
+    """Starts every selected job; each test waits for its own."""
     for module in DRIVERS.glob("harness.mjs"):
         if (ENVIRONMENTS / "node").is_dir():
             (ENVIRONMENTS / "node" / module.name).write_text(module.read_text())
     home = str(tmp_path_factory.mktemp("home"))
     callspecs = [getattr(item, "callspec", None) for item in request.session.items]
     jobs = [spec.params["job"] for spec in callspecs if spec and "job" in spec.params]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
         yield {job: pool.submit(_run, job, servers, home) for job in jobs}
         pool.shutdown(cancel_futures=True)
 
 
 def _run(job: Job, servers: Servers, home: str) -> subprocess.CompletedProcess[str]:
-    assert (ENVIRONMENTS / job.env).is_dir(), "`make test-clients` sets it up"
+    assert (ENVIRONMENTS / job.env).is_dir(), "not set up; run `make test-clients`"
     return subprocess.run(
         job.command(servers),
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=TIMEOUT_SECONDS,
         cwd=home,
         env=os.environ | QUIET | {"HOME": home},
         check=False,
@@ -255,38 +255,40 @@ Runs = dict[Job, "Future[subprocess.CompletedProcess[str]]"]
 
 
 @pytest.mark.parametrize("job", DRIVEN, ids=str)
-def test_a_client_finds_all_it_reads(job: Driver, runs: Runs, report: Report) -> None:
-    ended = runs[job].result()
+def test_a_client_reads_its_answers(job: Driver, runs: Runs, report: Report) -> None:
+    process = runs[job].result()
 
-    lines = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith('{"client"')]
+    lines = [
+        json.loads(line) for line in process.stdout.splitlines() if line.startswith('{"client"')
+    ]
     report.lines += lines
     failed = [line for line in lines if not line["pass"]]
     assert not failed, "\n".join(
         f"{line['client']} {line['version']}, {line['case']}: {line['detail']}" for line in failed
     )
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    assert lines, ended.stderr[-3000:]
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert lines, process.stderr[-3000:]
 
 
 @pytest.mark.parametrize("job", BLOCKS, ids=str)
-def test_the_page_prints_what_it_says(job: Block, runs: Runs) -> None:
-    ended = runs[job].result()
+def test_a_block_prints_what_its_comments_say(job: Block, runs: Runs) -> None:
+    process = runs[job].result()
 
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    assert job.promised
-    printed = ended.stdout.splitlines()
-    assert printed[-len(job.promised) :] == job.promised, ended.stderr[-3000:]
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert job.expected_output
+    printed = process.stdout.splitlines()
+    assert printed[-len(job.expected_output) :] == job.expected_output, process.stderr[-3000:]
 
 
-def test_every_block_names_its_environment_and_the_servers_address() -> None:
-    unnamed = [block.name for block in BLOCKS if ADDRESS not in block.code]
-    strangers = [block.env for block in BLOCKS if block.env not in PLAN]
+def test_every_block_has_a_known_environment_and_the_servers_address() -> None:
+    without_address = [block.name for block in BLOCKS if ADDRESS not in block.code]
+    unknown_environments = [block.env for block in BLOCKS if block.env not in PLAN]
 
-    assert (unnamed, strangers) == ([], [])
+    assert (without_address, unknown_environments) == ([], [])
     assert len({str(block) for block in BLOCKS}) == len(BLOCKS) > 40
 
 
-def test_every_driver_runs_somewhere() -> None:
+def test_every_driver_runs_in_an_environment() -> None:
     drivers = {file.stem for file in DRIVERS.iterdir() if file.suffix in (".py", ".mjs")}
 
     assert drivers - {"harness", "litellm_providers"} == {job.name for job in DRIVEN}

@@ -1,4 +1,4 @@
-"""The programs of examples/ do what their page says, with its commands, against a live server."""
+"""Runs the commands of examples/README.md against a live server and checks what they print."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_clients import ADDRESS, ENVIRONMENTS, QUIET, ROOT, SECONDS
+from test_clients import ADDRESS, ENVIRONMENTS, QUIET, ROOT, TIMEOUT_SECONDS
 
 from support.servers import serving
 
@@ -22,7 +22,7 @@ PAGE = (EXAMPLES / "README.md").read_text(encoding="utf-8")
 COMMANDS = dict(re.findall(r"^```bash run=(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 PRINTED = re.findall(r"^```text\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
-# Where the packages are that the page installs into environments of their own.
+# The test environment that has the packages of each environment that the page creates.
 OWN = {"langchain": "cohere5", "llamaindex": "cohere6", "openai": "cohere6"}
 
 REQUESTS = "examples/data/requests.jsonl"
@@ -38,34 +38,34 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def paste(url: str, tmp_path: Path) -> Paste:
-    """Runs commands of the page as a shell would; returns what they printed."""
+    """Runs commands of the page in a shell; returns their output."""
 
-    def program(found: re.Match[str]) -> str:
-        own, name = found.groups()
+    def program(match: re.Match[str]) -> str:
+        own, name = match.groups()
         if own:
             return str(ENVIRONMENTS / OWN[own] / "bin" / name)
         return sys.executable + " -m rankd" * (name == "rankd")
 
-    def paste(commands: str, where: Path = ROOT) -> str:
-        here = re.sub(r"^\.venv(?:-(\w+))?/bin/(\w+)", program, commands, flags=re.MULTILINE)
-        here = here.replace(" /tmp/", f" {tmp_path}/").replace(ADDRESS, url)
-        ended = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", here],
+    def paste(commands: str, folder: Path = ROOT) -> str:
+        script = re.sub(r"^\.venv(?:-(\w+))?/bin/(\w+)", program, commands, flags=re.MULTILINE)
+        script = script.replace(" /tmp/", f" {tmp_path}/").replace(ADDRESS, url)
+        process = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
             capture_output=True,
             text=True,
-            cwd=where,
-            timeout=SECONDS,
+            cwd=folder,
+            timeout=TIMEOUT_SECONDS,
             env=os.environ | QUIET | {"RERANK_URL": url, "PYTHONPATH": _path()},
             check=False,
         )
-        assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-3000:]
-        return ended.stdout
+        assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-3000:]
+        return process.stdout
 
     return paste
 
 
 def _path() -> str:
-    # rankd's own Python may be told by it where rankd is.
+    # It may be how this Python finds rankd.
     return os.environ.get("PYTHONPATH", "")
 
 
@@ -82,7 +82,7 @@ def test_the_page_has_commands_for_every_program() -> None:
         assert f"examples/{name}.py" in COMMANDS[name]
 
 
-def test_the_packages_it_names_are_those_that_are_tested() -> None:
+def test_the_packages_that_the_page_installs_are_those_that_are_tested() -> None:
     installed = {
         own: packages.split()
         for own, packages in re.findall(r"^\.venv-(\w+)/bin/pip install (.+)$", PAGE, re.MULTILINE)
@@ -95,18 +95,18 @@ def test_the_packages_it_names_are_those_that_are_tested() -> None:
         assert set(packages) <= set(pinned)
 
 
-def test_judged_pairs_and_requests_are_of_the_handbook() -> None:
+def test_judged_pairs_and_requests_use_passages_of_the_handbook() -> None:
     handbook = {row["text"] for row in rows(EXAMPLES / "data" / "corpus.jsonl")}
     judged = rows(EXAMPLES / "data" / "judged.jsonl")
     requests = rows(EXAMPLES / "data" / "requests.jsonl")
 
     assert {pair["document"] for pair in judged} <= handbook
-    assert {document for one in requests for document in one["documents"]} <= handbook
+    assert {document for request in requests for document in request["documents"]} <= handbook
     assert f"and {len(judged)}\njudged pairs" in PAGE
 
 
 @pytest.mark.clients
-def test_langchain_gets_the_passage_that_answers_in_front_of_bm25_s(paste: Paste) -> None:
+def test_langchain_ranks_the_passage_that_answers_first(paste: Paste) -> None:
     printed = paste(COMMANDS["rag_langchain"])
 
     assert printed.startswith(PRINTED[0])
@@ -116,7 +116,7 @@ def test_langchain_gets_the_passage_that_answers_in_front_of_bm25_s(paste: Paste
 
 
 @pytest.mark.clients
-def test_llama_index_gets_a_chinese_answer_to_a_chinese_question(paste: Paste) -> None:
+def test_llama_index_ranks_a_chinese_passage_first_for_a_chinese_question(paste: Paste) -> None:
     printed = paste(COMMANDS["rag_llamaindex"])
 
     assert "rankd\n  0.965 zh-brake\n" in printed
@@ -125,18 +125,18 @@ def test_llama_index_gets_a_chinese_answer_to_a_chinese_question(paste: Paste) -
 
 
 @pytest.mark.clients
-def test_a_file_is_ranked_the_same_by_the_client_and_by_a_job(paste: Paste, tmp_path: Path) -> None:
+def test_the_client_and_a_batch_job_rank_a_file_the_same(paste: Paste, tmp_path: Path) -> None:
     paste(COMMANDS["bulk_client"] + COMMANDS["bulk_openai"])
 
     by_client, by_job = rows(tmp_path / "by-client.jsonl"), rows(tmp_path / "by-job.jsonl")
     assert by_client == by_job
-    assert [one["id"] for one in by_client] == [f"q{number}" for number in range(1, 11)]
-    assert by_client[0]["ranked"][0]["index"] == 1  # BM25's second.
+    assert [line["id"] for line in by_client] == [f"q{number}" for number in range(1, 11)]
+    assert by_client[0]["ranked"][0]["index"] == 1  # Second in BM25's order.
 
 
 @pytest.mark.clients
 @pytest.mark.parametrize("name", ["bulk_client", "bulk_openai"])
-def test_a_request_that_is_refused_is_a_line_and_harms_no_other(
+def test_a_refused_request_is_one_line_and_leaves_the_others_alone(
     name: str, paste: Paste, tmp_path: Path
 ) -> None:
     requests = (EXAMPLES / "data" / "requests.jsonl").read_text(encoding="utf-8")
@@ -146,40 +146,40 @@ def test_a_request_that_is_refused_is_a_line_and_harms_no_other(
     paste(COMMANDS[name].replace(REQUESTS, "/tmp/requests.jsonl"))
 
     [target] = tmp_path.glob("by-*.jsonl")
-    answers = {one["id"]: one for one in rows(target)}
+    answers = {line["id"]: line for line in rows(target)}
     assert "query must not be empty" in answers.pop("bad")["error"]
     assert len(answers) == 10
-    assert all(one["ranked"] for one in answers.values())
+    assert all(line["ranked"] for line in answers.values())
 
 
 @pytest.mark.clients
-def test_a_stream_tells_of_every_passage_and_then_of_the_best(paste: Paste) -> None:
-    *told, last = paste(COMMANDS["stream"]).splitlines()
+def test_a_stream_prints_every_passage_and_then_the_best(paste: Paste) -> None:
+    *scored, last = paste(COMMANDS["stream"]).splitlines()
 
-    assert len(told) == len(rows(EXAMPLES / "data" / "corpus.jsonl"))
+    assert len(scored) == len(rows(EXAMPLES / "data" / "corpus.jsonl"))
     assert last.startswith("best: zh-brake, ")
-    assert "0.965 zh-brake" in told
+    assert "0.965 zh-brake" in scored
 
 
 @pytest.mark.clients
-def test_a_measured_threshold_leaves_out_what_does_not_answer(paste: Paste) -> None:
+def test_a_calibrated_threshold_leaves_out_irrelevant_passages(paste: Paste) -> None:
     printed = paste(COMMANDS["threshold"])
 
     assert PRINTED[1] in printed
 
 
 @pytest.mark.clients
-def test_typescript_gets_an_answer_or_an_error_for_each_search(
+def test_typescript_prints_an_answer_or_an_error_for_each_search(
     paste: Paste, url: str, tmp_path: Path
 ) -> None:
-    # What npm leaves behind belongs in no working tree.
+    # Copied, so that npm leaves no files in the working tree.
     for package in "clients/typescript", "examples/typescript":
         leftovers = shutil.ignore_patterns("node_modules", "dist")
         shutil.copytree(ROOT / package, tmp_path / package, ignore=leftovers)
     program = tmp_path / "examples" / "typescript" / "search.ts"
     program.write_text(program.read_text(encoding="utf-8").replace(ADDRESS, url), encoding="utf-8")
 
-    english, chinese, empty = paste(COMMANDS["typescript"], where=tmp_path).splitlines()[-3:]
+    english, chinese, empty = paste(COMMANDS["typescript"], folder=tmp_path).splitlines()[-3:]
 
     assert english.endswith("Charging the battery takes four hours from empty.")
     assert "刹车有异响" in chinese

@@ -1,4 +1,4 @@
-"""`POST /v1/rerank`, through the front door."""
+"""`POST /v1/rerank` in rankd's own API: fields of the answer, options, error messages."""
 
 from __future__ import annotations
 
@@ -54,17 +54,20 @@ def test_top_n_is_the_number_of_results(client: TestClient, top_n: int | None, c
     assert len(rerank(client, top_n=top_n)["results"]) == count
 
 
-@pytest.mark.parametrize("wanted", [False, "false"])
-def test_documents_are_absent_when_not_wanted(client: TestClient, wanted: Any) -> None:
-    for result in rerank(client, return_documents=wanted)["results"]:
+@pytest.mark.parametrize("flag", [False, "false"])
+def test_documents_are_absent_if_not_requested(client: TestClient, flag: Any) -> None:
+    results = rerank(client, return_documents=flag)["results"]
+
+    assert len(results) == len(DOCUMENTS)
+    for result in results:
         assert set(result) == {"index", "relevance_score"}
 
 
-@pytest.mark.parametrize("wanted", [True, "true", None])
-def test_documents_are_objects_when_wanted(client: TestClient, wanted: Any) -> None:
-    assert rerank(client, return_documents=wanted)["results"][0]["document"] == {
-        "text": DOCUMENTS[1]
-    }
+@pytest.mark.parametrize("flag", [True, "true", None])
+def test_documents_are_objects_if_requested(client: TestClient, flag: Any) -> None:
+    results = rerank(client, return_documents=flag)["results"]
+
+    assert results[0]["document"] == {"text": DOCUMENTS[1]}
 
 
 @pytest.mark.parametrize("flag", [{"use_activation": False}, {"raw_scores": True}])
@@ -93,7 +96,7 @@ def test_documents_may_be_objects_with_text(client: TestClient) -> None:
     assert objects["results"] == plain
 
 
-def test_a_cut_document_is_named_with_its_sizes(client: TestClient) -> None:
+def test_a_warning_names_each_cut_document_with_its_token_counts(client: TestClient) -> None:
     answer = rerank(client, max_tokens_per_doc=2)
 
     assert len(answer["meta"]["warnings"]) == 3
@@ -101,7 +104,7 @@ def test_a_cut_document_is_named_with_its_sizes(client: TestClient) -> None:
     assert answer["meta"]["warnings"][0].endswith(" to 2 tokens")
 
 
-def test_unknown_fields_are_named(client: TestClient) -> None:
+def test_warnings_name_unknown_fields(client: TestClient) -> None:
     assert rerank(client, flavour="x", colour=1)["meta"]["warnings"] == [
         "unknown field 'colour' was ignored",
         "unknown field 'flavour' was ignored",
@@ -117,8 +120,10 @@ def test_scores_are_floats_of_at_most_18_characters(client: TestClient) -> None:
 
     text = client.post("/v1/rerank", json=body).text
 
-    for piece in text.split('"relevance_score":')[1:]:
-        literal = piece.split(",")[0].split("}")[0]
+    fragments = text.split('"relevance_score":')[1:]
+    assert len(fragments) == len(DOCUMENTS)
+    for fragment in fragments:
+        literal = fragment.split(",")[0].split("}")[0]
         assert len(literal) <= 18
         assert "." in literal
 
@@ -131,7 +136,7 @@ def test_json_needs_no_content_type(client: TestClient) -> None:
     assert reply.status_code == 200
 
 
-def test_half_a_surrogate_pair_is_survived(client: TestClient) -> None:
+def test_lone_surrogates_are_replaced(client: TestClient) -> None:
     body = b'{"query": "cut emoji \\ud83d", "documents": ["\\ud83d half", "whole \\ud83d\\ude42"]}'
 
     reply = client.post("/v1/rerank", content=body)
@@ -142,13 +147,11 @@ def test_half_a_surrogate_pair_is_survived(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("model", ["builtin", "", None, "default/not-specified", "rerank-v3.5"])
-def test_any_model_is_answered_and_named_as_it_was_sent(
-    client: TestClient, model: str | None
-) -> None:
+def test_any_model_name_is_accepted_and_returned(client: TestClient, model: str | None) -> None:
     assert rerank(client, model=model)["model"] == (model or "builtin")
 
 
-WRONG = [
+INVALID = [
     ({"documents": ["d"]}, 400, "query", "query is missing"),
     ({"query": "q"}, 400, "documents", "documents is missing"),
     ({"query": "", "documents": ["d"]}, 400, "query", "query must not be empty"),
@@ -193,8 +196,8 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("body", "status", "param", "message"), WRONG)
-def test_wrong_requests_get_a_sentence(
+@pytest.mark.parametrize(("body", "status", "param", "message"), INVALID)
+def test_an_invalid_request_gets_a_message_that_names_the_field(
     client: TestClient, body: dict[str, Any], status: int, param: str, message: str
 ) -> None:
     reply = client.post("/v1/rerank", json=body)
@@ -206,18 +209,18 @@ def test_wrong_requests_get_a_sentence(
     assert set(answer["error"]) == {"message", "type", "param", "code"}
 
 
-def test_a_list_of_millions_is_refused_before_it_is_judged(client: TestClient) -> None:
-    wrong = client.post(
+def test_too_many_documents_are_refused_before_their_types_are_checked(client: TestClient) -> None:
+    many = client.post(
         "/v1/rerank", content=b'{"query":"q","documents":[' + b"1," * 49_000 + b"1]}"
     )
-    one = client.post("/v1/rerank", json={"query": "q", "documents": [1] * 20})
+    few = client.post("/v1/rerank", json={"query": "q", "documents": [1] * 20})
 
-    assert wrong.status_code == 413
-    assert wrong.json()["error"]["message"] == "49,001 documents in one request; the limit is 20"
-    assert one.json()["error"]["param"] == "documents[0]"
+    assert many.status_code == 413
+    assert many.json()["error"]["message"] == "49,001 documents in one request; the limit is 20"
+    assert few.json()["error"]["param"] == "documents[0]"
 
 
-def test_a_timeout_beyond_any_clock_is_a_400(client: TestClient) -> None:
+def test_a_timeout_above_the_limit_is_a_400(client: TestClient) -> None:
     for digits in (12, 400):
         body = b'{"query":"q","documents":["d"],"timeout_ms":' + b"9" * digits + b"}"
         assert client.post("/v1/rerank", content=body).status_code == 400
@@ -235,7 +238,7 @@ def test_a_timeout_beyond_any_clock_is_a_400(client: TestClient) -> None:
         (b'{"a":' * 50_00 + b"1", "the body is not valid JSON: "),
     ],
 )
-def test_a_body_that_is_no_json_object_gets_a_sentence(
+def test_a_body_that_is_not_a_json_object_gets_a_message(
     client: TestClient, body: bytes, message: str
 ) -> None:
     reply = client.post("/v1/rerank", content=body)
@@ -244,14 +247,14 @@ def test_a_body_that_is_no_json_object_gets_a_sentence(
     assert reply.json()["error"]["message"].startswith(message)
 
 
-def test_a_body_beyond_the_limit_is_a_413_with_the_numbers(client: TestClient) -> None:
+def test_a_body_over_the_limit_is_a_413_that_names_the_limit(client: TestClient) -> None:
     reply = client.post("/v1/rerank", json={"query": "q", "documents": ["d" * 100_000]})
 
     assert reply.status_code == 413
     assert "the limit is 100,000" in reply.json()["error"]["message"]
 
 
-def test_a_query_beyond_the_model_is_a_400_with_the_numbers(client: TestClient) -> None:
+def test_a_query_too_long_for_the_model_is_a_400_that_names_the_limit(client: TestClient) -> None:
     reply = client.post("/v1/rerank", json={"query": "why " * 9_000, "documents": ["d"]})
 
     assert reply.status_code == 400
@@ -259,7 +262,7 @@ def test_a_query_beyond_the_model_is_a_400_with_the_numbers(client: TestClient) 
     assert "the limit is 8,192" in reply.json()["error"]["message"]
 
 
-def test_a_deadline_that_passes_is_a_504(client: TestClient) -> None:
+def test_a_passed_deadline_is_a_504(client: TestClient) -> None:
     documents = [f"{number} is too long for a moment " * 120 for number in range(20)]
     body = {"query": "q", "documents": documents, "timeout_ms": 1}
 

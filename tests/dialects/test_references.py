@@ -1,606 +1,49 @@
-"""Vendors' own API references: the request that each documents, and every field it lists.
+"""Vendors' API references: each documented request gets an answer with every documented field.
 
-A request is the reference's example with another host and other texts. It goes to the
-vendor's own path, where the union answers it, and to the same path under the prefix that
-forces the vendor's shape. Where the union must serve several vendors on one path, it
-owes the reference less: see `union`.
+A request is the reference's example with another host and other texts. It is sent to the vendor's
+path without a prefix, and to the same path under the vendor's prefix. Without the prefix, one path
+may serve several vendors; `Reference.unprefixed` has the shape where it differs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
 from fastapi.testclient import TestClient
+from references import OBJECTS, QUERY, REFERENCES, TEXTS, Maybe, Reference
 
-QUERY = "Who repairs bicycles in Utrecht?"
-TEXTS = [
-    "Ferries to Texel leave from Den Helder.",
-    "Anna repairs bicycles in her shop in Utrecht.",
-    "Bicycles are cheap in spring.",
-]
-OBJECTS = [{"id": str(place), "text": text} for place, text in enumerate(TEXTS)]
-
-
-@dataclass(frozen=True)
-class Maybe:
-    """A field that the reference lists and does not always send."""
-
-    shape: Any
-
-
-@dataclass(frozen=True)
-class Reference:
-    """One example of one vendor's reference.
-
-    Attributes:
-        path: the vendor's own.
-        prefix: what forces the vendor's shape.
-        shape: what the reference lists: types, `[items]`, `{field: shape}`, or a value.
-        union: the shape at the path itself, where it cannot be the vendor's; None where
-            only the prefix can tell this body from others.
-        kept: results in the order of the request; most vendors sort them.
-    """
-
-    name: str
-    path: str
-    prefix: str
-    body: dict[str, Any]
-    shape: Any
-    union: Any = "same"
-    headers: dict[str, str] = field(default_factory=dict)
-    kept: bool = False
-    logits: bool = False
-
-
-TOKENS = {"prompt_tokens": int, "total_tokens": int}
-RANKED = {"index": int, "relevance_score": float}
-RANKED_OBJECT = {**RANKED, "document": {"text": str}}
 BEARER = {"Authorization": "Bearer not-a-real-key"}
-
-# Cohere: docs.cohere.com/reference/rerank and /v1/reference/rerank, cohere-openapi.yaml.
-COHERE_META = {"api_version": {"version": str}, "billed_units": {"search_units": int}}
-COHERE = [
-    Reference(
-        "cohere-v2",
-        "/v2/rerank",
-        "/cohere",
-        {"model": "rerank-v4.0-pro", "query": QUERY, "documents": TEXTS, "top_n": 3},
-        {"id": str, "results": [RANKED], "meta": COHERE_META},
-        headers={"X-Client-Name": "reference"},
-    ),
-    Reference(
-        "cohere-v2-options",
-        "/v2/rerank",
-        "/cohere",
-        {
-            "model": "rerank-v4.0-fast",
-            "query": QUERY,
-            "documents": TEXTS,
-            "max_tokens_per_doc": 4096,
-            "priority": 0,
-        },
-        {"id": str, "results": [RANKED], "meta": COHERE_META},
-    ),
-    # "The text field is required and all other fields will be preserved in the response."
-    Reference(
-        "cohere-v1",
-        "/v1/rerank",
-        "/cohere",
-        {
-            "model": "rerank-v3.5",
-            "query": QUERY,
-            "documents": OBJECTS,
-            "top_n": 3,
-            "return_documents": True,
-            "max_chunks_per_doc": 10,
-        },
-        {
-            "id": str,
-            "results": [{**RANKED, "document": {"text": str, "id": str}}],
-            "meta": COHERE_META,
-        },
-    ),
-    Reference(
-        "cohere-v1-strings",
-        "/v1/rerank",
-        "/cohere",
-        {"model": "rerank-v3.5", "query": QUERY, "documents": TEXTS, "return_documents": True},
-        {"id": str, "results": [RANKED_OBJECT], "meta": COHERE_META},
-    ),
-]
-
-# Jina: api.jina.ai's reranker OpenAPI.
-JINA_SHAPE = {"model": str, "usage": {"total_tokens": int}, "results": [RANKED_OBJECT]}
-JINA = [
-    Reference(
-        "jina",
-        "/v1/rerank",
-        "/jina",
-        {
-            "model": "jina-reranker-v3",
-            "query": QUERY,
-            "top_n": 3,
-            "documents": TEXTS,
-            "return_documents": True,
-        },
-        JINA_SHAPE,
-    ),
-    Reference(
-        "jina-objects",
-        "/v1/rerank",
-        "/jina",
-        {
-            "model": "jina-reranker-m0",
-            "query": {"text": QUERY},
-            "documents": [{"text": text} for text in TEXTS],
-            "return_documents": True,
-        },
-        JINA_SHAPE,
-    ),
-]
-
-# Voyage: docs.voyageai.com/reference/reranker-api.
-VOYAGE = [
-    Reference(
-        "voyage",
-        "/v1/rerank",
-        "/voyage",
-        {
-            "query": QUERY,
-            "documents": TEXTS,
-            "model": "rerank-2.5",
-            "top_k": 3,
-            "return_documents": True,
-            "truncation": True,
-        },
-        {
-            "object": "list",
-            "data": [{**RANKED, "document": str}],
-            "model": str,
-            "usage": {"total_tokens": int},
-        },
-    ),
-    Reference(
-        "voyage-nulls",
-        "/v1/rerank",
-        "/voyage",
-        {"query": QUERY, "documents": TEXTS, "model": "rerank-2.5", "top_k": None},
-        {"object": "list", "data": [RANKED], "model": str, "usage": {"total_tokens": int}},
-        union=None,
-    ),
-]
-
-# NVIDIA NIM: docs.nvidia.com/nim/nemo-retriever/text-reranking.
-NIM_BODY = {
-    "model": "nvidia/llama-nemotron-rerank-1b-v2",
-    "query": {"text": QUERY},
-    "passages": [{"text": text} for text in TEXTS],
-    "truncate": "END",
-}
-NIM_SHAPE = {"rankings": [{"index": int, "logit": float}], "usage": TOKENS}
-NIM = [
-    Reference("nim", "/v1/ranking", "/nim", NIM_BODY, NIM_SHAPE, logits=True),
-    Reference(
-        "nim-hosted",
-        "/v1/retrieval/nvidia/llama-nemotron-rerank-1b-v2/reranking",
-        "/nim",
-        NIM_BODY,
-        NIM_SHAPE,
-        logits=True,
-    ),
-]
-
-# Mixedbread: mixedbread.com/api-reference/endpoints/reranking, its SDK's types.
-MIXEDBREAD_SHAPE = {
-    "usage": {**TOKENS, "completion_tokens": Maybe(int)},
-    "model": str,
-    "object": "list",
-    "top_k": int,
-    "return_input": bool,
-}
-MIXEDBREAD = [
-    Reference(
-        "mixedbread",
-        "/v1/reranking",
-        "/mixedbread",
-        {
-            "model": "mixedbread-ai/mxbai-rerank-large-v2",
-            "query": QUERY,
-            "input": TEXTS,
-            "top_k": 3,
-            "return_input": True,
-        },
-        {
-            **MIXEDBREAD_SHAPE,
-            "data": [{"index": int, "score": float, "input": str, "object": "rank_result"}],
-        },
-    ),
-    Reference(
-        "mixedbread-objects",
-        "/v1/reranking",
-        "/mixedbread",
-        {
-            "model": "mixedbread-ai/mxbai-rerank-large-v2",
-            "query": QUERY,
-            "input": OBJECTS,
-            "rank_fields": ["text"],
-            "return_input": True,
-        },
-        {
-            **MIXEDBREAD_SHAPE,
-            "data": [
-                {
-                    "index": int,
-                    "score": float,
-                    "input": {"id": str, "text": str},
-                    "object": "rank_result",
-                }
-            ],
-        },
-    ),
-    # The SDK's own default: the model may be left out, too.
-    Reference(
-        "mixedbread-short",
-        "/v1/reranking",
-        "/mixedbread",
-        {"query": QUERY, "input": TEXTS},
-        {**MIXEDBREAD_SHAPE, "data": [{"index": int, "score": float}]},
-    ),
-]
-
-# DashScope: help.aliyun.com/zh/model-studio/text-rerank-api, docs.qwencloud.com.
-DASHSCOPE = [
-    Reference(
-        "dashscope",
-        "/api/v1/services/rerank/text-rerank/text-rerank",
-        "/dashscope",
-        {
-            "model": "qwen3-rerank",
-            "input": {"query": QUERY, "documents": TEXTS},
-            "parameters": {
-                "return_documents": True,
-                "top_n": 3,
-                "instruct": "Given a web search query, retrieve passages that answer it.",
-            },
-        },
-        {
-            "output": {"results": [RANKED_OBJECT]},
-            "usage": {"total_tokens": int},
-            "request_id": str,
-        },
-    ),
-    Reference(
-        "dashscope-compatible",
-        "/compatible-api/v1/reranks",
-        "/dashscope",
-        {
-            "model": "qwen3-rerank",
-            "documents": TEXTS,
-            "query": QUERY,
-            "top_n": 3,
-            "instruct": "Given a web search query, retrieve passages that answer it.",
-        },
-        {
-            "id": str,
-            "object": "list",
-            "model": str,
-            "results": [{**RANKED, "document": Maybe({"text": str})}],
-            "usage": {"total_tokens": int},
-        },
-    ),
-]
-
-# Hugging Face TEI: docs/openapi.json of text-embeddings-inference.
-TEI = [
-    Reference(
-        "tei",
-        "/rerank",
-        "/tei",
-        {
-            "query": QUERY,
-            "raw_scores": False,
-            "return_text": False,
-            "texts": TEXTS,
-            "truncate": False,
-            "truncation_direction": "right",
-        },
-        [{"index": int, "score": float}],
-    ),
-    Reference(
-        "tei-text",
-        "/rerank",
-        "/tei",
-        {"query": QUERY, "texts": TEXTS, "return_text": True, "truncation_direction": "Left"},
-        [{"index": int, "text": str, "score": float}],
-    ),
-]
-
-# Infinity: its pymodels.py.
-INFINITY_BODY = {
-    "query": QUERY,
-    "documents": TEXTS,
-    "return_documents": True,
-    "raw_scores": False,
-    "model": "default/not-specified",
-    "top_n": 3,
-}
-INFINITY_SHAPE = {
-    "object": "rerank",
-    "model": str,
-    "usage": TOKENS,
-    "id": str,
-    "created": int,
-}
-INFINITY = [
-    Reference(
-        "infinity",
-        "/rerank",
-        "/infinity",
-        INFINITY_BODY,
-        {**INFINITY_SHAPE, "results": [{**RANKED, "document": str}]},
-        # vLLM's clients want an object for the same bytes.
-        union={**INFINITY_SHAPE, "results": [RANKED_OBJECT]},
-    ),
-    Reference(
-        "infinity-short",
-        "/rerank",
-        "/infinity",
-        {**INFINITY_BODY, "return_documents": False},
-        {**INFINITY_SHAPE, "results": [RANKED]},
-    ),
-]
-
-# Xinference: its types.py and restful_api.py.
-XINFERENCE = [
-    Reference(
-        "xinference",
-        "/v1/rerank",
-        "/xinference",
-        {
-            "model": "bge-reranker-v2-m3",
-            "query": QUERY,
-            "documents": TEXTS,
-            "top_n": 3,
-            "return_documents": True,
-            "return_len": True,
-        },
-        {
-            "id": str,
-            "results": [RANKED_OBJECT],
-            "meta": {"tokens": {"input_tokens": int, "output_tokens": int}},
-        },
-    ),
-]
-
-# SiliconFlow: docs.siliconflow.com/en/api-reference/rerank/create-rerank.
-SILICONFLOW_SHAPE = {
-    "id": str,
-    "results": [RANKED_OBJECT],
-    "tokens": {"input_tokens": int, "output_tokens": int},
-}
-SILICONFLOW = [
-    Reference(
-        "siliconflow",
-        "/v1/rerank",
-        "/siliconflow",
-        {
-            "model": "BAAI/bge-reranker-v2-m3",
-            "query": QUERY,
-            "documents": TEXTS,
-            "top_n": 3,
-            "return_documents": True,
-            "max_chunks_per_doc": 1024,
-            "overlap_tokens": 80,
-        },
-        SILICONFLOW_SHAPE,
-        # Its newer answers count tokens in `meta`, as the union does.
-        union={"id": str, "results": [RANKED_OBJECT], "meta": {"tokens": dict}},
-    ),
-    Reference(
-        "siliconflow-instruction",
-        "/v1/rerank",
-        "/siliconflow",
-        {
-            "model": "Qwen/Qwen3-Reranker-8B",
-            "query": QUERY,
-            "documents": TEXTS,
-            "instruction": "Please rerank the documents based on the query.",
-            "return_documents": True,
-        },
-        SILICONFLOW_SHAPE,
-        union={"id": str, "results": [RANKED_OBJECT], "meta": {"tokens": dict}},
-    ),
-]
-
-# Pinecone: pinecone-api, inference_2026-07.oas.yaml.
-PINECONE = [
-    Reference(
-        "pinecone",
-        "/rerank",
-        "/pinecone",
-        {
-            "model": "bge-reranker-v2-m3",
-            "query": QUERY,
-            "top_n": 3,
-            "return_documents": True,
-            "rank_fields": ["text"],
-            "documents": OBJECTS,
-            "parameters": {"truncate": "END"},
-        },
-        {
-            "model": str,
-            "data": [{"index": int, "score": float, "document": {"id": str, "text": str}}],
-            "usage": {"rerank_units": int},
-        },
-        union=None,
-        headers={"Api-Key": "not-a-real-key", "X-Pinecone-Api-Version": "2026-07"},
-    ),
-]
-
-# SGLang: docs.sglang.io, rerank models; serving_rerank.py.
-SGLANG = [
-    Reference(
-        "sglang",
-        "/v1/rerank",
-        "/sglang",
-        {"model": "Qwen/Qwen3-Reranker-8B", "query": QUERY, "documents": TEXTS, "top_n": 3},
-        [{"score": float, "document": str, "index": int, "meta_info": dict}],
-        union=None,
-    ),
-]
-
-# llama.cpp: tools/server/README.md, "Reranking".
-LLAMACPP_SHAPE = {"model": str, "object": "list", "usage": TOKENS, "results": [RANKED]}
-LLAMACPP = [
-    Reference(
-        f"llamacpp{path.replace('/', '-')}",
-        path,
-        "/llamacpp",
-        {"model": "some-model", "query": QUERY, "top_n": 3, "documents": TEXTS},
-        LLAMACPP_SHAPE,
-        union={**LLAMACPP_SHAPE, "object": str},
-    )
-    for path in ("/rerank", "/reranking", "/v1/rerank", "/v1/reranking")
-]
-
-# vLLM: docs.vllm.ai, "Score API" and "Re-rank API".
-VLLM_RERANK = {"id": str, "model": str, "usage": TOKENS, "results": [RANKED_OBJECT]}
-VLLM_SCORE = {
-    "id": str,
-    "object": "list",
-    "created": int,
-    "model": str,
-    "data": [{"index": int, "object": "score", "score": float}],
-    "usage": TOKENS,
-}
-VLLM = [
-    *(
-        Reference(
-            f"vllm{path.replace('/', '-')}",
-            path,
-            "/vllm",
-            {"model": "BAAI/bge-reranker-base", "query": QUERY, "documents": TEXTS},
-            VLLM_RERANK,
-        )
-        for path in ("/rerank", "/v1/rerank", "/v2/rerank")
-    ),
-    Reference(
-        "vllm-content",
-        "/v1/rerank",
-        "/vllm",
-        {
-            "model": "BAAI/bge-reranker-base",
-            "query": QUERY,
-            "documents": [{"content": [{"type": "text", "text": text}]} for text in TEXTS],
-        },
-        VLLM_RERANK,
-    ),
-    *(
-        Reference(
-            f"vllm{path.replace('/', '-')}",
-            path,
-            "/vllm",
-            {
-                "model": "BAAI/bge-reranker-v2-m3",
-                "encoding_format": "float",
-                "text_1": QUERY,
-                "text_2": TEXTS,
-            },
-            VLLM_SCORE,
-            kept=True,
-        )
-        for path in ("/score", "/v1/score")
-    ),
-    Reference(
-        "vllm-score-queries",
-        "/score",
-        "/vllm",
-        {"model": "BAAI/bge-reranker-v2-m3", "queries": [QUERY] * 3, "documents": TEXTS},
-        VLLM_SCORE,
-        kept=True,
-    ),
-]
-
-# Weaviate's container: weaviate/reranker-transformers, smoke_tests.py.
-WEAVIATE = [
-    Reference(
-        "weaviate",
-        "/rerank",
-        "/weaviate",
-        {"query": QUERY, "property": TEXTS[0], "documents": TEXTS},
-        {"query": QUERY, "scores": [{"document": str, "score": float}], "property": None},
-        union={"query": QUERY, "scores": [{"document": str, "score": float}]},
-        kept=True,
-    ),
-]
-
-# Elasticsearch: "Perform reranking inference", elastic.co/docs/api.
-ELASTIC = [
-    Reference(
-        "elastic",
-        "/_inference/rerank/my-endpoint",
-        "/elastic",
-        {"input": TEXTS, "query": QUERY},
-        {"rerank": [RANKED]},
-        union=None,
-    ),
-    Reference(
-        "elastic-text",
-        "/_inference/rerank/my-endpoint?timeout=30s",
-        "/elastic",
-        {"input": TEXTS, "query": QUERY, "return_documents": True, "top_n": 3},
-        {"rerank": [{**RANKED, "text": str}]},
-        union=None,
-        headers={"Authorization": "ApiKey bm90LWEtcmVhbC1rZXk="},
-    ),
-]
-
-REFERENCES = [
-    *COHERE,
-    *JINA,
-    *VOYAGE,
-    *NIM,
-    *MIXEDBREAD,
-    *DASHSCOPE,
-    *TEI,
-    *INFINITY,
-    *XINFERENCE,
-    *SILICONFLOW,
-    *PINECONE,
-    *SGLANG,
-    *LLAMACPP,
-    *VLLM,
-    *WEAVIATE,
-    *ELASTIC,
-]
 
 
 @pytest.mark.parametrize(
     "reference",
-    [reference for reference in REFERENCES if reference.union is not None],
+    [reference for reference in REFERENCES if reference.unprefixed is not None],
     ids=lambda reference: reference.name,
 )
 def test_a_reference_is_answered_at_its_own_path(client: TestClient, reference: Reference) -> None:
-    answer = ask(client, reference, reference.path)
+    answer = post(client, reference, reference.path)
 
-    holds(answer, reference.shape if reference.union == "same" else reference.union)
-    ranks(client, answer, reference)
+    assert_shape(
+        answer, reference.shape if reference.unprefixed == "same" else reference.unprefixed
+    )
+    assert_scores(client, answer, reference)
 
 
 @pytest.mark.parametrize("reference", REFERENCES, ids=lambda reference: reference.name)
 def test_a_reference_is_answered_under_its_prefix(client: TestClient, reference: Reference) -> None:
-    answer = ask(client, reference, reference.prefix + reference.path)
+    answer = post(client, reference, reference.prefix + reference.path)
 
-    holds(answer, reference.shape)
-    ranks(client, answer, reference)
+    assert_shape(answer, reference.shape)
+    assert_scores(client, answer, reference)
 
 
 @pytest.mark.parametrize("reference", REFERENCES, ids=lambda reference: reference.name)
-def test_a_model_that_nobody_serves_is_echoed(client: TestClient, reference: Reference) -> None:
-    answer = ask(client, reference, reference.prefix + reference.path)
+def test_the_answer_repeats_the_requests_model_name(
+    client: TestClient, reference: Reference
+) -> None:
+    answer = post(client, reference, reference.prefix + reference.path)
 
     if isinstance(answer, dict) and "model" in answer and "model" in reference.body:
         assert answer["model"] == reference.body["model"]
@@ -618,30 +61,34 @@ def test_a_model_that_nobody_serves_is_echoed(client: TestClient, reference: Ref
         ("/tei/rerank", {"texts": TEXTS, "return_text": False}, "text"),
     ],
 )
-def test_documents_come_back_as_asked(
+def test_results_have_documents_only_if_requested(
     client: TestClient, path: str, body: dict[str, Any], key: str
 ) -> None:
     reply = client.post(path, json={"model": "m", "query": QUERY, **body})
 
-    wanted = any(value is True for value in body.values())
+    requested = any(value is True for value in body.values())
     assert reply.status_code == 200, reply.text
-    assert all((key in item) == wanted for item in items_of(reply.json()))
+    items = items_of(reply.json())
+    assert len(items) == len(TEXTS)
+    assert all((key in item) == requested for item in items)
 
 
-def test_objects_come_back_whole(client: TestClient) -> None:
-    """Cohere, Pinecone and Mixedbread promise the other fields of a document, too."""
-    wants = {"model": "m", "query": QUERY, "rank_fields": ["text"]}
-    cohere = {**wants, "documents": OBJECTS, "return_documents": True}
-    echoes = [
+def test_object_documents_are_returned_with_all_fields(client: TestClient) -> None:
+    """Cohere, Pinecone and Mixedbread document that other fields are preserved."""
+    shared = {"model": "m", "query": QUERY, "rank_fields": ["text"]}
+    cohere = {**shared, "documents": OBJECTS, "return_documents": True}
+    cases = [
         ("/cohere/v1/rerank", cohere, "document"),
         ("/pinecone/rerank", cohere, "document"),
-        ("/mixedbread/v1/reranking", {**wants, "input": OBJECTS, "return_input": True}, "input"),
+        ("/mixedbread/v1/reranking", {**shared, "input": OBJECTS, "return_input": True}, "input"),
     ]
 
-    for path, body, key in echoes:
+    for path, body, key in cases:
         reply = client.post(path, json=body)
         assert reply.status_code == 200, reply.text
-        for item in items_of(reply.json()):
+        items = items_of(reply.json())
+        assert len(items) == len(OBJECTS)
+        for item in items:
             assert item[key] == OBJECTS[item["index"]], path
 
 
@@ -653,18 +100,20 @@ def test_objects_come_back_whole(client: TestClient) -> None:
         ("/elastic/_inference/rerank/my-endpoint", {"query": QUERY, "input": TEXTS[1]}),
     ],
 )
-def test_one_document_may_stand_alone(client: TestClient, path: str, body: dict[str, Any]) -> None:
+def test_a_single_string_is_one_document(
+    client: TestClient, path: str, body: dict[str, Any]
+) -> None:
     reply = client.post(path, json=body)
 
     assert reply.status_code == 200, reply.text
     assert [item["index"] for item in items_of(reply.json())] == [0]
 
 
-def test_llamacpp_answers_teis_words_with_a_bare_list(client: TestClient) -> None:
+def test_llamacpp_answers_teis_body_with_an_array(client: TestClient) -> None:
     reply = client.post("/llamacpp/rerank", json={"query": QUERY, "texts": TEXTS, "top_n": 2})
 
     assert reply.status_code == 200, reply.text
-    holds(reply.json(), [{"index": int, "score": float}])
+    assert_shape(reply.json(), [{"index": int, "score": float}])
     assert len(reply.json()) == 2
 
 
@@ -683,7 +132,7 @@ def test_llamacpp_answers_teis_words_with_a_bare_list(client: TestClient) -> Non
         (3, "/voyage/v1/rerank", {"documents": TEXTS, "top_k": 30}),
     ],
 )
-def test_as_many_as_wanted(
+def test_the_limit_caps_the_number_of_results(
     client: TestClient, number: int, path: str, body: dict[str, Any]
 ) -> None:
     reply = client.post(path, json={"model": "m", "query": QUERY, **body})
@@ -697,14 +146,12 @@ def test_weaviates_container_scores_a_property_without_documents(client: TestCli
 
     answer = client.post("/weaviate/rerank", json=body).json()
 
-    holds(answer, {"query": QUERY, "property": TEXTS[1], "score": float})
-    assert answer["score"] == pytest.approx(truth(client)[1])
+    assert_shape(answer, {"query": QUERY, "property": TEXTS[1], "score": float})
+    assert answer["score"] == pytest.approx(expected_scores(client)[1])
 
 
 @pytest.mark.parametrize("prefix", ["", "/weaviate"])
-def test_weaviates_container_is_live_and_ready_without_content(
-    client: TestClient, prefix: str
-) -> None:
+def test_weaviates_probes_answer_204_without_content(client: TestClient, prefix: str) -> None:
     for name in ("live", "ready"):
         reply = client.get(f"{prefix}/.well-known/{name}")
         assert reply.status_code == 204
@@ -716,7 +163,7 @@ def test_weaviates_container_is_live_and_ready_without_content(
 def test_teis_info_lists_what_its_reference_requires(client: TestClient, prefix: str) -> None:
     answer = client.get(f"{prefix}/info").json()
 
-    holds(
+    assert_shape(
         answer,
         {
             "model_id": str,
@@ -739,7 +186,7 @@ def test_teis_probes_answer(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 200
 
 
-def test_tei_counts_in_headers(client: TestClient) -> None:
+def test_teis_headers_have_counts_and_times(client: TestClient) -> None:
     headers = client.post("/tei/rerank", json={"query": QUERY, "texts": TEXTS}).headers
 
     assert int(headers["x-compute-tokens"]) > 0
@@ -750,7 +197,7 @@ def test_tei_counts_in_headers(client: TestClient) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/models", "/models", "/nim/v1/models", "/vllm/v1/models"])
 def test_models_are_listed_as_nim_and_vllm_list_them(client: TestClient, path: str) -> None:
-    holds(client.get(path).json(), {"object": "list", "data": [{"id": str}]})
+    assert_shape(client.get(path).json(), {"object": "list", "data": [{"id": str}]})
 
 
 @pytest.mark.parametrize("path", ["/nim/v1/health/ready", "/nim/v1/health/live"])
@@ -758,7 +205,7 @@ def test_nims_probes_answer(client: TestClient, path: str) -> None:
     reply = client.get(path)
 
     assert reply.status_code == 200
-    holds(
+    assert_shape(
         reply.json(),
         {"object": "health.response", "message": str, "status": path.rsplit("/", 1)[1]},
     )
@@ -773,8 +220,8 @@ def test_xinference_describes_its_model(client: TestClient, prefix: str) -> None
     assert isinstance(auth["auth"], bool)
 
 
-# What each vendor's errors hold. Where a reference and a client disagree on a status,
-# the client wins: 400 and never 422.
+# The shape of each vendor's errors, by (path, body without a query, shape). Where a reference
+# says 422, rankd answers 400, because several clients can only read a list in a 422.
 OPENAI_ERROR = {"error": {"message": str, "type": str}}
 ERRORS: dict[str, tuple[str, dict[str, Any], Any]] = {
     "cohere": ("/cohere/v2/rerank", {"documents": TEXTS}, {"id": str, "message": str}),
@@ -834,60 +281,62 @@ ERRORS: dict[str, tuple[str, dict[str, Any], Any]] = {
 
 
 @pytest.mark.parametrize("vendor", ERRORS)
-def test_a_refusal_has_the_vendors_envelope(client: TestClient, vendor: str) -> None:
+def test_an_error_has_the_vendors_format(client: TestClient, vendor: str) -> None:
     path, body, shape = ERRORS[vendor]
 
     reply = client.post(path, json={"model": "m", **body})
 
     assert reply.status_code == 400
-    holds(reply.json(), shape)
+    assert_shape(reply.json(), shape)
     assert "query" in reply.text
 
 
-def ask(client: TestClient, reference: Reference, path: str) -> Any:
+def post(client: TestClient, reference: Reference, path: str) -> Any:
     reply = client.post(path, json=reference.body, headers={**BEARER, **reference.headers})
     assert reply.status_code == 200, reply.text
     return reply.json()
 
 
-def holds(value: Any, shape: Any, where: str = "answer") -> None:
-    """Whether a JSON value has everything that a shape lists, each of the right type."""
+def assert_shape(value: Any, shape: Any, where: str = "answer") -> None:
+    """Asserts that a JSON value has every field that the shape lists, with the right type."""
     match shape:
         case Maybe():
             if value is not None:
-                holds(value, shape.shape, where)
+                assert_shape(value, shape.shape, where)
         case dict():
             assert isinstance(value, dict), f"{where} is {value!r}, not an object"
             for name, inner in shape.items():
                 if name in value or not isinstance(inner, Maybe):
                     assert name in value, f"{where} has no {name}: {sorted(value)}"
-                    holds(value[name], inner, f"{where}.{name}")
+                    assert_shape(value[name], inner, f"{where}.{name}")
         case [inner]:
             assert isinstance(value, list), f"{where} is {value!r}, not an array"
             assert value, f"{where} is empty"
-            for place, item in enumerate(value):
-                holds(item, inner, f"{where}[{place}]")
+            for index, item in enumerate(value):
+                assert_shape(item, inner, f"{where}[{index}]")
         case type():
             assert type(value) is shape, f"{where} is {value!r}, not {shape.__name__}"
         case _:
             assert value == shape, f"{where} is {value!r}, not {shape!r}"
 
 
-def ranks(client: TestClient, answer: Any, reference: Reference) -> None:
-    """Whether an answer says of each text what our own words say of it."""
-    expected = truth(client, logits=reference.logits, instruction=instruction(reference.body))
+def assert_scores(client: TestClient, answer: Any, reference: Reference) -> None:
+    """Asserts that each text has the score that `/v1/rerank` gives it, in the right order."""
+    expected = expected_scores(
+        client, logits=reference.logits, instruction=instruction(reference.body)
+    )
     items = items_of(answer)
-    found = {item.get("index", place): score_of(item) for place, item in enumerate(items)}
+    scores = {item.get("index", position): score_of(item) for position, item in enumerate(items)}
 
-    assert found == pytest.approx(expected)
-    if reference.kept:
-        assert list(found) == [0, 1, 2]
+    assert scores == pytest.approx(expected)
+    if reference.request_order:
+        assert list(scores) == [0, 1, 2]
     else:
-        assert list(found.values()) == sorted(found.values(), reverse=True)
+        assert list(scores.values()) == sorted(scores.values(), reverse=True)
 
 
 def items_of(answer: Any) -> list[dict[str, Any]]:
-    """The ranking in an answer, wherever the vendor keeps it."""
+    """The results in an answer, in whichever field the vendor has them."""
     if isinstance(answer, dict):
         answer = answer.get("output", answer)
         names = ("results", "data", "rankings", "rerank", "scores")
@@ -905,10 +354,10 @@ def instruction(body: Mapping[str, Any]) -> str | None:
     return options.get("instruction") or options.get("instruct")
 
 
-def truth(
+def expected_scores(
     client: TestClient, *, logits: bool = False, instruction: str | None = None
 ) -> dict[int, float]:
-    """What our own manner says of the three texts, by index."""
+    """The scores of the three texts from `/v1/rerank`, by index."""
     body = {"query": QUERY, "documents": TEXTS, "raw_scores": logits, "instruction": instruction}
     results = client.post("/v1/rerank", json=body).json()["results"]
     return {result["index"]: result["relevance_score"] for result in results}

@@ -1,4 +1,4 @@
-"""`POST /v1/score` in vLLM's four spellings."""
+"""`POST /v1/score` with vLLM's four pairs of field names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-SPELLINGS = [
+FIELD_PAIRS = [
     ("queries", "documents"),
     ("queries", "items"),
     ("data_1", "data_2"),
@@ -25,8 +25,10 @@ def scores(client: TestClient, **body: Any) -> list[float]:
     return [score["score"] for score in answer["data"]]
 
 
-@pytest.mark.parametrize(("left", "right"), SPELLINGS)
-def test_every_spelling_says_the_same(client: TestClient, left: str, right: str) -> None:
+@pytest.mark.parametrize(("left", "right"), FIELD_PAIRS)
+def test_every_pair_of_names_gives_the_same_scores(
+    client: TestClient, left: str, right: str
+) -> None:
     first = scores(client, text_1="red fox", text_2=["a red fox", "a blue whale"])
 
     assert scores(client, **{left: "red fox", right: ["a red fox", "a blue whale"]}) == first
@@ -47,7 +49,7 @@ def test_one_against_one_one_against_many_and_many_against_many(client: TestClie
     assert pairs[2] == scores(client, text_1="whale", text_2="a red fox")[0]
 
 
-def test_raw_logits_are_given_when_asked_for(client: TestClient) -> None:
+def test_use_activation_false_returns_logits(client: TestClient) -> None:
     [logit] = scores(client, text_1="fox", text_2="a whale", use_activation=False)
 
     assert logit < 0
@@ -56,8 +58,8 @@ def test_raw_logits_are_given_when_asked_for(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("body", "param", "message"),
     [
-        ({}, None, "send two sides to compare: queries and documents, queries and items, "),
-        ({"text_1": "q"}, None, "send two sides to compare: "),
+        ({}, None, "send queries and documents as one of these pairs: queries and documents, "),
+        ({"text_1": "q"}, None, "send queries and documents as one of these pairs: "),
         ({"text_1": "q", "text_2": []}, "text_2", "text_2 must not be empty"),
         ({"text_1": "", "text_2": "d"}, "text_1", "text_1 must not be empty"),
         ({"text_1": ["a", "b"], "text_2": ["c"] * 3}, "text_1", "text_1 has 2 texts and text_2 3"),
@@ -66,7 +68,7 @@ def test_raw_logits_are_given_when_asked_for(client: TestClient) -> None:
         ({"text_1": "q", "text_2": "d", "items": "e", "queries": "f"}, "text_2", "queries with"),
     ],
 )
-def test_wrong_requests_get_a_sentence(
+def test_an_invalid_request_gets_a_message_that_names_the_field(
     client: TestClient, body: dict[str, Any], param: str | None, message: str
 ) -> None:
     reply = client.post("/v1/score", json=body)
@@ -76,7 +78,7 @@ def test_wrong_requests_get_a_sentence(
     assert reply.json()["error"]["param"] == param
 
 
-def test_unknown_fields_and_cuts_are_named(client: TestClient) -> None:
+def test_warnings_name_unknown_fields_and_cut_documents(client: TestClient) -> None:
     body = {"text_1": ["a", "b"], "text_2": ["x", "one two three"], "spam": 1}
 
     reply = client.post("/v1/score", json={**body, "max_tokens_per_doc": 2})
@@ -86,8 +88,8 @@ def test_unknown_fields_and_cuts_are_named(client: TestClient) -> None:
     assert warnings[1].startswith("document 1 was cut from ")
 
 
-@pytest.mark.parametrize(("left", "right"), SPELLINGS)
-def test_complaints_of_the_prompt_name_the_fields_that_were_sent(
+@pytest.mark.parametrize(("left", "right"), FIELD_PAIRS)
+def test_errors_about_the_prompt_name_the_fields_that_were_sent(
     client: TestClient, left: str, right: str
 ) -> None:
     long = client.post("/v1/score", json={left: "why " * 9_000, right: "d"})

@@ -1,4 +1,4 @@
-/** One call, its attempts and the waits between them. */
+/** One call: its attempts and the waits between them. */
 
 import {
   BadAnswer,
@@ -13,7 +13,7 @@ import {
   Unavailable,
 } from "./errors.js";
 
-// Milliseconds before the second attempt; each further one waits twice as long, up to the longest.
+// Milliseconds before the first retry; the wait doubles for each further one, up to LONGEST_WAIT.
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 8_000;
 const LONGEST_RETRY_AFTER = 30_000;
@@ -23,20 +23,20 @@ export interface Call<T> {
   url: string;
   headers: Record<string, string>;
   body?: string;
-  /** Makes the result of the answer's JSON; throws a TypeError when it is something else. */
+  /** Converts the answer's JSON to the result; throws a TypeError if it has another shape. */
   read: (answer: unknown) => T;
   /** Milliseconds for all attempts. */
   timeout: number;
-  /** Further attempts it may have. */
+  /** Maximum retries after the first attempt. */
   retries: number;
-  /** Any of these abandons it. */
+  /** Each of these signals aborts the call. */
   signals: readonly (AbortSignal | undefined)[];
 }
 
 /**
- * Ask until there is an answer, no further attempt may help, or the time is up.
+ * Sends a request and retries it until it is answered, cannot be retried, or times out.
  *
- * @throws RankdError, or the reason of a signal that was aborted.
+ * @throws RankdError, or the reason of an aborted signal.
  */
 export async function ask<T>(call: Call<T>): Promise<T> {
   const end = performance.now() + call.timeout;
@@ -92,7 +92,7 @@ async function attempt<T>(call: Call<T>, signal: AbortSignal): Promise<T> {
   }
 }
 
-/** One signal for all, and for the time. Not AbortSignal.any: signals that live long keep it. */
+/** Combines the signals and the timeout. AbortSignal.any would leak: long-lived signals keep it. */
 function joined(
   signals: readonly (AbortSignal | undefined)[],
   timeout: number,
@@ -131,7 +131,7 @@ function sleep(milliseconds: number, signal: AbortSignal): Promise<void> {
   });
 }
 
-/** Milliseconds before the next attempt, never quite the same: many clients must not come at once. */
+/** Milliseconds before the next attempt, with random jitter so that clients do not retry together. */
 function pause(tried: number, retryAfter: number | undefined): number {
   if (retryAfter !== undefined) {
     return Math.min(retryAfter * 1000, LONGEST_RETRY_AFTER) + 100 * Math.random();
@@ -139,7 +139,7 @@ function pause(tried: number, retryAfter: number | undefined): number {
   return Math.min(FIRST_WAIT * 2 ** tried, LONGEST_WAIT) * (0.5 + Math.random() / 2);
 }
 
-// How Node, Deno and Bun say that no connection came about. Browsers do not say why: no retry there.
+// Error codes of Node, Deno and Bun for a failed connect. Browsers give no reason: no retry there.
 const UNREACHED = new Set([
   "ECONNREFUSED",
   "ConnectionRefused",
@@ -167,7 +167,7 @@ const BY_STATUS: Record<number, typeof RankdError> = {
   504: TimedOut,
 };
 
-/** The error that an answer is, whoever on the way wrote it. */
+/** The error for an answer with a status other than 200, from the server or a proxy. */
 function refusal(url: string, reply: Response, text: string): RankdError {
   const { status } = reply;
   const byRange = status >= 500 ? ServerFault : status >= 400 ? BadRequest : BadAnswer;
@@ -184,7 +184,7 @@ function refusal(url: string, reply: Response, text: string): RankdError {
   );
 }
 
-/** The texts of OpenAI's error object; of other people's, what stands in its place. */
+/** The string fields of OpenAI's error object, or the message of another format. */
 function envelope(text: string): Record<string, string | undefined> {
   let answer: any;
   try {
@@ -199,7 +199,7 @@ function envelope(text: string): Record<string, string | undefined> {
   );
 }
 
-/** Seconds, which the header says as such or as a date; undefined when it says neither. */
+/** Seconds, from a header with a number or a date; undefined if it has neither. */
 function retryAfter(value: string | null): number | undefined {
   if (value === null || value.trim() === "") {
     return undefined;

@@ -1,4 +1,4 @@
-/** The client. */
+/** The client class and its options. */
 
 import { ask } from "./call.js";
 import { ConnectionFailed, RankdError, TimedOut, Unavailable } from "./errors.js";
@@ -20,28 +20,28 @@ import {
 } from "./wire.js";
 
 export interface RankdOptions {
-  /** May hold a path; a final `/v1` is not needed. `http://127.0.0.1:8000` when absent. */
+  /** May have a path; a final `/v1` is optional. Default: `http://127.0.0.1:8000`. */
   baseUrl?: string | undefined;
   /** Sent as `Authorization: Bearer`. */
   apiKey?: string | undefined;
-  /** Milliseconds for one call, retries included; 60,000 when absent. */
+  /** Milliseconds for one call, retries included. Default: 60,000. */
   timeout?: number | undefined;
-  /** Further attempts where one may help; 2 when absent. */
+  /** Maximum retries of one call. Default: 2. */
   retries?: number | undefined;
-  /** The name to send; the served model when absent. */
+  /** The model's name in requests. Default: the served model. */
   model?: string | undefined;
   /** Sent with every request. */
   headers?: Record<string, string> | undefined;
 }
 
 export interface BatchOptions {
-  /** Requests at a time; 8 when absent. */
+  /** Maximum requests in flight. Default: 8. */
   concurrency?: number | undefined;
-  /** Aborting it abandons the whole batch. */
+  /** Aborts the whole batch. */
   signal?: AbortSignal | undefined;
 }
 
-/** A rankd server. Every method throws a `RankdError` when there is no answer. */
+/** A client for one rankd server. Every method throws a `RankdError` if there is no answer. */
 export class Rankd {
   readonly #base: string;
   readonly #headers: Record<string, string>;
@@ -60,7 +60,7 @@ export class Rankd {
     };
   }
 
-  /** Order documents by their relevance to a query, best first. */
+  /** Ranks documents by their relevance to a query, best first. */
   async rerank(
     query: string,
     documents: Iterable<Text>,
@@ -69,7 +69,7 @@ export class Rankd {
     return this.#rerank({ ...options, query, documents });
   }
 
-  /** Score documents against one query, or against as many queries as documents. */
+  /** Scores documents against one query, or each document against its own query. */
   async score(
     queries: string | Iterable<string>,
     documents: Text | Iterable<Text>,
@@ -79,7 +79,7 @@ export class Rankd {
     return this.#post("/v1/score", body, scoreResponse, options);
   }
 
-  /** Rerank many, some at a time; in the order of the requests, each with its own error. */
+  /** Sends several rerank requests; returns an answer or an error for each, in their order. */
   async batch(
     requests: Iterable<RerankRequest>,
     { concurrency = 8, signal }: BatchOptions = {},
@@ -98,17 +98,17 @@ export class Rankd {
     try {
       await Promise.all(Array.from({ length: Math.floor(concurrency) }, work));
     } finally {
-      waiting.return(); // One failed for good: the others finish what they have and stop.
+      waiting.return(); // After a throw the other workers finish their current request and stop.
     }
     return outcomes;
   }
 
-  /** What is served. */
+  /** The served models. */
   async models(options: CallOptions = {}): Promise<Model[]> {
     return this.#get("/v1/models", modelList, options, this.#retries);
   }
 
-  /** Whether scores can be had now; asks once. */
+  /** Whether the server can score now; sends one request without retries. */
   async health(options: CallOptions = {}): Promise<boolean> {
     try {
       return await this.#get("/readyz", ready, options, 0);

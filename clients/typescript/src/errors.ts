@@ -1,34 +1,34 @@
 /**
- * Whatever is no answer.
+ * The errors of the client.
  *
  *     RankdError
- *     ├── BadRequest        4xx       the request must change; `param` names what
- *     │   └── Unauthorized  401, 403  ... by another `apiKey`
- *     ├── Overloaded        429       too much at once; tried again
- *     ├── Unavailable       503       cannot score now; tried again
- *     ├── ServerFault       5xx       a bug there
- *     ├── TimedOut          504       or no answer within the caller's `timeout`
- *     ├── BadAnswer                   not what rankd answers; is the address right?
- *     └── ConnectionFailed            nobody there, so nothing was sent; tried again
- *         └── ConnectionLost          it broke after that; the server may have worked on it
+ *     ├── BadRequest        4xx       the request must change; `param` names the field
+ *     │   └── Unauthorized  401, 403  the `apiKey` is missing or wrong
+ *     ├── Overloaded        429       the server is busy; retried
+ *     ├── Unavailable       503       the server cannot score now; retried
+ *     ├── ServerFault       5xx       an error in the server
+ *     ├── TimedOut          504       or no answer within `timeout`
+ *     ├── BadAnswer                   not an answer of rankd; check `baseUrl`
+ *     └── ConnectionFailed            no connection, so nothing was sent; retried
+ *         └── ConnectionLost          the connection broke later; the server may have seen it
  */
 
 export interface ErrorDetails {
-  /** Of the HTTP answer; absent when there was none. */
+  /** HTTP status; absent if there was no answer. */
   status?: number | undefined;
-  /** The server's name for it, such as `model_not_found`. */
+  /** The server's error code, such as `model_not_found`. */
   code?: string | undefined;
-  /** The field of the request that it is about, such as `documents[3]`. */
+  /** The request's field at fault, such as `documents[3]`. */
   param?: string | undefined;
-  /** Under which the server logged it. */
+  /** The request's id in the server's log. */
   requestId?: string | undefined;
-  /** Seconds the server asked to wait. */
+  /** Seconds to wait, from the header `Retry-After`. */
   retryAfter?: number | undefined;
-  /** What it was caused by. */
+  /** The underlying error. */
   cause?: unknown;
 }
 
-/** A call without an answer. */
+/** Thrown if a call has no answer; the base of all errors here. */
 export class RankdError extends Error {
   readonly status: number | undefined;
   readonly code: string | undefined;
@@ -46,7 +46,7 @@ export class RankdError extends Error {
     this.retryAfter = details.retryAfter;
   }
 
-  /** Whether the client tries again by itself before it throws this. */
+  /** Whether the client retries the call before it throws this. */
   get retried(): boolean {
     return false;
   }

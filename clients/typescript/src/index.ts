@@ -1,4 +1,4 @@
-/** Ask a rankd server: see the class `Rankd`. */
+/** A client for rankd; see the class `Rankd`. */
 
 export { Rankd, type BatchOptions, type RankdOptions } from "./client.js";
 export {

@@ -1,92 +1,92 @@
-/** What is asked and what is answered: camelCase for the caller, snake_case for the server. */
+/** Requests and answers: camelCase for the caller, snake_case for the server. */
 
-/** A document: its text, or an object that holds it as `text` or in the `rankFields`. */
+/** A document: a text, or an object with the text in `text` or in the `rankFields`. */
 export type Text = string | { readonly [field: string]: unknown };
 
-/** What any call may ask of the client. */
+/** Options of every call. */
 export interface CallOptions {
   /** Milliseconds for the call, retries included. */
   timeout?: number | undefined;
-  /** Aborting it abandons the call, here and on the server; the call throws the signal's reason. */
+  /** Aborts the call, here and on the server; the call throws the signal's reason. */
   signal?: AbortSignal | undefined;
 }
 
-/** What any call for scores may ask; absent takes the server's default. */
+/** Options of `rerank` and `score`; an absent one takes the server's default. */
 export interface ScoreOptions extends CallOptions {
-  /** The client's `model` when absent. */
+  /** Default: the client's `model`. */
   model?: string | undefined;
-  /** What relevance means here. */
+  /** The instruction: what counts as relevant. */
   instruction?: string | undefined;
-  /** The name of an instruction that the server holds. */
+  /** The name of an instruction that is configured on the server. */
   preset?: string | undefined;
-  /** Longer documents do not fit; `truncation` says what becomes of them. */
+  /** Maximum tokens per document; `truncation` decides about longer ones. */
   maxTokensPerDoc?: number | undefined;
-  /** Logits, in nats, instead of scores in [0, 1]. */
+  /** Return logits, in nats, instead of scores in [0, 1]. */
   rawScores?: boolean | undefined;
-  /** 0 to 999; lower is sooner. */
+  /** 0 to 999; lower runs earlier. */
   priority?: number | undefined;
-  /** Who asks; the users of a key share the engine fairly. */
+  /** End user, for fair scheduling between the users of one key. */
   user?: string | undefined;
-  /** False computes every score, and leaves none behind. */
+  /** False: compute every score, and store none in the cache. */
   cache?: boolean | undefined;
-  /** The server gives up after so many milliseconds. */
+  /** Milliseconds after which the server stops and answers 504. */
   timeoutMs?: number | undefined;
 }
 
-/** What `rerank` may ask besides. */
+/** Further options of `rerank`. */
 export interface RerankOptions extends ScoreOptions {
-  /** Results to return, best first; all when absent. */
+  /** Maximum number of results. Default: all. */
   topN?: number | undefined;
-  /** False leaves out the texts. */
+  /** False: leave out the texts. */
   returnDocuments?: boolean | undefined;
-  /** Fields of objects that are read, in this order. */
+  /** Fields of object documents to rank by, in this order. */
   rankFields?: readonly string[] | undefined;
-  /** What becomes of longer documents; chunks are read all, and the best counts. */
+  /** For longer documents: cut them, refuse the request, or read all in chunks; the best counts. */
   truncation?: "cut" | "refuse" | "chunk" | undefined;
-  /** "left" cuts them at their start. */
+  /** The end that is cut off; "left" is the start of the text. */
   truncationSide?: "left" | "right" | undefined;
-  /** A longer document is read in up to so many chunks; the best counts. */
+  /** Maximum chunks of a longer document; the best counts. */
   maxChunksPerDoc?: number | undefined;
-  /** Tokens that neighbouring chunks share. */
+  /** Tokens shared by neighbouring chunks. */
   overlapTokens?: number | undefined;
-  /** Answers with what is scored when the server's time is over. */
+  /** After `timeoutMs`, return the documents that are scored so far instead of an error. */
   partial?: boolean | undefined;
-  /** Documents whose `relevanceScore` is below are left out. */
+  /** Leave out documents with a lower `relevanceScore`. */
   scoreThreshold?: number | undefined;
-  /** Tells what was read of each document, and its `normalizedScore` where the server can. */
+  /** Add `details` to each result, and `normalizedScore` if the server has a calibration. */
   returnDetails?: boolean | undefined;
 }
 
-/** One call of `rerank`, as `batch` takes them. */
+/** One request of `batch`. */
 export interface RerankRequest extends RerankOptions {
   query: string;
   documents: Iterable<Text>;
 }
 
-/** Tokens of every pair, template included. */
+/** Tokens of all pairs, template included. */
 export interface Usage {
   readonly promptTokens: number;
   readonly totalTokens: number;
-  /** Of the prompt tokens, those of pairs computed for an earlier request. */
+  /** Prompt tokens of pairs whose score came from the cache. */
   readonly cachedTokens: number;
 }
 
-/** What was read of a document. */
+/** How a document was read. */
 export interface Details {
-  /** Tokens that the model read, template included. */
+  /** Tokens the model read, template included. */
   readonly tokens: number;
-  /** Whether a part of the document was not read. */
+  /** Whether part of the document was not read. */
   readonly truncated: boolean;
-  /** The part that has the score. */
+  /** The chunk that has the score. */
   readonly chunk: Chunk;
 }
 
 /**
- * A part of a document, in Unicode code points: `[...text].slice(start, end).join("")`. JavaScript
- * counts most emoji twice, so `text.slice(start, end)` is another part where there are any.
+ * A part of a document, in Unicode code points: `[...text].slice(start, end).join("")`. Not
+ * `text.slice(start, end)`: JavaScript counts UTF-16 units, two for most emoji.
  */
 export interface Chunk {
-  /** Its place among the `of` chunks that were read, from 0. */
+  /** Index among the `of` chunks that were read, from 0. */
   readonly index: number;
   readonly of: number;
   readonly start: number;
@@ -95,15 +95,15 @@ export interface Chunk {
 
 /** One document's relevance. */
 export interface Result {
-  /** The document's place in the request, from 0. */
+  /** The document's index in the request, from 0. */
   readonly index: number;
-  /** In [0, 1], or a logit where `rawScores` was asked for. */
+  /** In [0, 1], or a logit with `rawScores`. */
   readonly relevanceScore: number;
-  /** Its text; undefined where `returnDocuments` was false. */
+  /** The text; undefined if `returnDocuments` was false. */
   readonly document: string | undefined;
   /**
-   * How probable its relevance is, by the server's calibration; undefined without one, or without
-   * `returnDetails`.
+   * Probability that the document is relevant, by the server's calibration; undefined without one,
+   * or without `returnDetails`.
    */
   readonly normalizedScore: number | undefined;
   /** Undefined unless `returnDetails` was true. */
@@ -114,16 +114,16 @@ interface About {
   readonly model: string;
   readonly id: string;
   readonly usage: Usage;
-  /** Which documents were cut, and what the server did not understand. */
+  /** Documents that were cut, unknown fields and other warnings. */
   readonly warnings: readonly string[];
 }
 
 export interface RerankResponse extends About {
   /** Best first. */
   readonly results: readonly Result[];
-  /** Places of the documents that a partial answer lacks. */
+  /** Indexes of documents missing from a partial answer. */
   readonly notScored: readonly number[];
-  /** Documents left out for their score, by a threshold of the request or of the server. */
+  /** Number of documents left out by a threshold of the request or of the server. */
   readonly belowThreshold: number;
 }
 
@@ -135,7 +135,7 @@ export interface ScoreResponse extends About {
 /** A served model. */
 export interface Model {
   readonly id: string;
-  /** Tokens of one pair. */
+  /** Maximum tokens of one pair. */
   readonly maxModelLen: number;
 }
 
@@ -169,12 +169,12 @@ export function scoreBody(
     ...shared(options, model),
     queries: typeof queries === "string" ? queries : [...queries],
     documents: texts(one ? [documents] : documents),
-    // This is vLLM's request, which has its own word for raw scores.
+    // `/v1/score` is vLLM's request, which calls raw scores `use_activation: false`.
     use_activation: options.rawScores === undefined ? undefined : !options.rawScores,
   };
 }
 
-/** JSON leaves out what is undefined. */
+/** Fields of both requests; JSON.stringify leaves out undefined values. */
 function shared(options: ScoreOptions, model: string | undefined): object {
   return {
     model: options.model ?? model,
@@ -188,7 +188,7 @@ function shared(options: ScoreOptions, model: string | undefined): object {
   };
 }
 
-/** Documents as they are sent; of an object with a text nothing but it, unless `whole`. */
+/** Documents as sent; an object with `text` keeps only its text, unless `whole`. */
 function texts(documents: Iterable<Text>, whole = false): Text[] {
   if (typeof documents === "string") {
     throw new TypeError("documents is one document; give an array of them");
@@ -202,7 +202,7 @@ function isIterable(value: object): value is Iterable<Text> {
   return Symbol.iterator in value;
 }
 
-/** The readers throw a TypeError where the answer is not what rankd says. */
+/** The functions below throw a TypeError if the answer has another shape. */
 export function rerankResponse(answer: any): RerankResponse {
   const results = answer.results.map((result: any) => ({
     index: number(result.index),

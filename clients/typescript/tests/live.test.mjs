@@ -1,4 +1,4 @@
-/** Against a running rankd, whose address is in RANKD_URL; without one these are skipped. */
+/** Against a running rankd at RANKD_URL; skipped if that is not set. */
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
@@ -49,7 +49,7 @@ test("documents below a threshold are left out and counted", live, async () => {
   assert.equal(answer.belowThreshold, 1);
 });
 
-test("usage says what was known already", live, async () => {
+test("usage counts cached tokens", live, async () => {
   await rankd.rerank(QUERY, DOCUMENTS);
   const { usage } = await rankd.rerank(QUERY, DOCUMENTS);
 
@@ -109,7 +109,7 @@ test("a long document is read in chunks", live, async () => {
   assert.ok(!best.warnings.some((warning) => warning.includes("unknown field")));
 });
 
-test("where the best chunk stands is told in code points", live, async () => {
+test("the position of the best chunk is in code points", live, async () => {
   const long = "🙂 and so on ".repeat(3000) + DOCUMENTS[1];
   const options = { truncation: "chunk", maxTokensPerDoc: 200, returnDetails: true };
 
@@ -147,7 +147,7 @@ test("score takes pairs and a single document", live, async () => {
   assert.deepEqual(logit.warnings, []);
 });
 
-test("a batch keeps the order and gives each its own failure", live, async () => {
+test("a batch keeps the order and returns each request's own error", live, async () => {
   const requests = Array.from({ length: 20 }, (_, number) => ({
     query: number === 7 ? " " : `question ${number}`,
     documents: [`document ${number}`],
@@ -175,7 +175,7 @@ test("models and health", live, async () => {
   assert.equal(await new Rankd({ baseUrl: `${url}/v1/` }).health(), true);
 });
 
-test("an error says what the server said", live, async () => {
+test("an error has the server's message and fields", live, async () => {
   await assert.rejects(rankd.rerank(QUERY, DOCUMENTS, { priority: 1000 }), (problem) => {
     assert.ok(problem instanceof BadRequest);
     assert.equal(problem.name, "BadRequest");
@@ -189,7 +189,7 @@ test("an error says what the server said", live, async () => {
   await assert.rejects(rankd.rerank(QUERY, []), /documents must not be empty/);
 });
 
-test("half a surrogate pair is sent and mended", live, async () => {
+test("a lone surrogate is replaced", live, async () => {
   const answer = await rankd.rerank(QUERY, ["half an emoji: \ud83d"]);
 
   assert.equal(answer.results[0].document, "half an emoji: \ufffd");
@@ -215,6 +215,6 @@ test("the example of the README works when pasted", live, async () => {
   );
 
   assert.equal(ended.stderr, "");
-  // Which one depends on the model; rankd's fake engine has no opinion.
+  // The order depends on the model: rankd's fake engine has no right one.
   assert.match(ended.stdout, /^(Commits can be undone|A blue whale).* \d\.\d+\n$/);
 });

@@ -1,4 +1,4 @@
-/** Against servers that misbehave. */
+/** Retries, timeouts and errors, against servers with faults. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -31,8 +31,8 @@ async function closedPort() {
   return (await playing([{}], async () => {})).url;
 }
 
-// Node's fetch frees a connection a moment after its answer was read, so two serve one caller.
-test("connections are used again", async () => {
+// Node's fetch frees a connection shortly after the answer is read, so one caller may use two.
+test("connections are reused", async () => {
   const { connections, heard } = await playing([{}], async (stage) => {
     const rankd = new Rankd({ baseUrl: stage.url });
     await rankd.batch(Array(50).fill({ query: "q", documents: ["d"] }), { concurrency: 1 });
@@ -42,7 +42,7 @@ test("connections are used again", async () => {
   assert.ok(connections <= 2, `${connections}`);
 });
 
-test("a batch asks no more at a time than it may", async () => {
+test("a batch keeps to its concurrency", async () => {
   let most = 0;
 
   const { heard } = await playing([{ delay: 10 }], async (stage) => {
@@ -56,7 +56,7 @@ test("a batch asks no more at a time than it may", async () => {
 });
 
 for (const status of [429, 503]) {
-  test(`a ${status} is asked again, later each time`, async () => {
+  test(`a ${status} is retried after growing waits`, async () => {
     const { heard } = await playing([{ status }, { status }, {}], async (stage) => {
       assert.equal((await rerank(stage)).results[0].document, "d");
     });
@@ -67,7 +67,7 @@ for (const status of [429, 503]) {
   });
 }
 
-test("retries end", async () => {
+test("retries stop at the limit", async () => {
   const busy = { status: 429, body: "<html>", headers: { ...now, "X-Request-Id": "r-7" } };
 
   const { heard } = await playing([busy], async (stage) => {
@@ -103,7 +103,7 @@ test("Retry-After as a date is waited for", async () => {
   assert.ok(heard[1].at - heard[0].at >= 900); // Dates have whole seconds.
 });
 
-test("a Retry-After that says nothing is not waited for", async () => {
+test("an invalid Retry-After is ignored", async () => {
   for (const said of ["soon", "", "Infinity", "Wed, 21 Oct 2015 07:28:00 GMT", "-5"]) {
     const { heard } = await playing([{ status: 503, headers: { "Retry-After": said } }, {}], (stage) =>
       rerank(stage),
@@ -112,7 +112,7 @@ test("a Retry-After that says nothing is not waited for", async () => {
   }
 });
 
-test("a wait that outlasts the timeout is not begun", async () => {
+test("a wait longer than the timeout is not started", async () => {
   const began = performance.now();
 
   const { heard } = await playing(
@@ -153,7 +153,7 @@ for (const [body, message] of [
   ["null", /^HTTP 400 from/],
   ["", /an empty body$/],
 ]) {
-  test(`${body || "nothing"} with a 400 is read as well as may be`, async () => {
+  test(`${body || "nothing"} with a 400 becomes a BadRequest`, async () => {
     await playing([{ status: 400, body }], async (stage) => {
       await assert.rejects(rerank(stage), (problem) => {
         assert.match(problem.message, message);
@@ -165,7 +165,7 @@ for (const [body, message] of [
 }
 
 for (const body of ["", "<html>Welcome</html>", "[]", "null", '{"results":[{"index":"x"}]}']) {
-  test(`${body || "nothing"} is a bad answer and not asked for again`, async () => {
+  test(`${body || "nothing"} is a BadAnswer and not retried`, async () => {
     const { heard } = await playing([{ body }], async (stage) => {
       await assert.rejects(rerank(stage), exactly(BadAnswer));
     });
@@ -174,7 +174,7 @@ for (const body of ["", "<html>Welcome</html>", "[]", "null", '{"results":[{"ind
   });
 }
 
-test("a dropped connection is not tried again", async () => {
+test("a dropped connection is not retried", async () => {
   const { heard } = await playing([{ drops: true }], async (stage) => {
     await assert.rejects(rerank(stage), exactly(ConnectionLost));
   });
@@ -182,7 +182,7 @@ test("a dropped connection is not tried again", async () => {
   assert.equal(heard.length, 1);
 });
 
-test("a closed port is tried again", async () => {
+test("a closed port is retried", async () => {
   const began = performance.now();
   const stage = { url: await closedPort() };
 
@@ -192,7 +192,7 @@ test("a closed port is tried again", async () => {
   assert.equal(await new Rankd({ baseUrl: stage.url }).health(), false);
 });
 
-test("a slow answer ends with the timeout", async () => {
+test("a slow answer times out", async () => {
   const began = performance.now();
 
   await playing([{ delay: 2000 }], async (stage) => {
@@ -204,7 +204,7 @@ test("a slow answer ends with the timeout", async () => {
   });
 });
 
-test("a dripping answer ends with the timeout", async () => {
+test("an answer that arrives byte by byte times out", async () => {
   await playing([{ drips: true }], async (stage) => {
     const began = performance.now();
     await assert.rejects(rerank(stage, {}, { timeout: 300 }), exactly(TimedOut));
@@ -250,7 +250,7 @@ test("an aborted wait ends at once", async () => {
   assert.equal(heard.length, 1);
 });
 
-test("what was aborted before is never sent", async () => {
+test("a call with an aborted signal is not sent", async () => {
   const { heard } = await playing([{}], async (stage) => {
     await assert.rejects(rerank(stage, {}, { signal: AbortSignal.abort() }), { name: "AbortError" });
   });
@@ -258,7 +258,7 @@ test("what was aborted before is never sent", async () => {
   assert.equal(heard.length, 0);
 });
 
-test("aborting a batch abandons all of it", async () => {
+test("aborting a batch aborts all its requests", async () => {
   const { heard } = await playing([{ delay: 500 }], async (stage) => {
     const requests = Array(100).fill({ query: "q", documents: ["d"] });
     const batch = new Rankd({ baseUrl: stage.url }).batch(requests, {
@@ -271,7 +271,7 @@ test("aborting a batch abandons all of it", async () => {
   assert.equal(heard.length, 4);
 });
 
-test("a signal that outlives its calls is not kept busy", async () => {
+test("a call removes its listeners from the signal", async () => {
   const { signal } = new AbortController();
   let listeners = 0;
   const { addEventListener, removeEventListener } = signal;
@@ -284,7 +284,7 @@ test("a signal that outlives its calls is not kept busy", async () => {
   });
 });
 
-test("the key and the headers are sent, and nothing that was not asked", async () => {
+test("the key and the headers are sent, and no further field", async () => {
   const { heard } = await playing([{}], (stage) =>
     rerank(stage, { apiKey: " secret\n", headers: { "X-Request-Id": "mine" } }),
   );
@@ -295,7 +295,7 @@ test("the key and the headers are sent, and nothing that was not asked", async (
   assert.deepEqual(JSON.parse(heard[0].body), { query: "q", documents: ["d"] });
 });
 
-test("mistakes of the caller are TypeErrors", async () => {
+test("invalid arguments are TypeErrors", async () => {
   const rankd = new Rankd();
 
   await assert.rejects(rankd.rerank("q", "one document"), TypeError);

@@ -1,4 +1,4 @@
-/** A server that answers from a script, and what it saw: `most` is its requests at one time. */
+/** A server that answers from a script and records its requests. `most`: most at one time. */
 
 import { createServer } from "node:http";
 
@@ -13,7 +13,7 @@ export const GOOD = JSON.stringify({
 });
 
 /**
- * Run a scene against a server. The last line of the script is repeated.
+ * Runs a scene against a server. The last line of the script is repeated.
  *
  * A line is `{ status, body, headers, delay, drops, drips }`, all optional.
  */

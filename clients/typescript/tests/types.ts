@@ -1,4 +1,4 @@
-/** What the declarations allow and refuse; compiled, never run. */
+/** Checks the type declarations; compiled, never run. */
 
 import { Rankd, RankdError, type RerankRequest } from "rankd";
 

@@ -1,6 +1,6 @@
-"""Cohere's Rerank API, versions 1 and 2, under `/cohere`.
+"""Cohere's Rerank API, versions 1 and 2, under the prefix `/cohere`.
 
-At the root the same bodies are answered by `openai.py`, whose answer is a superset.
+Without the prefix `openai.py` answers the same bodies; its answer is a superset of Cohere's.
 Source: cohere-ai/cohere-developer-experience, cohere-openapi.yaml.
 """
 
@@ -39,14 +39,14 @@ class V1Request(DocumentsBody):
         }
     )
 
-    top_n: Count | None = Field(None, ge=0, description="Results to return; all when absent.")
+    top_n: Count | None = Field(None, ge=0, description="Maximum number of results. Default: all.")
     rank_fields: list[str] | None = Field(
-        None, description="Fields of object documents that are read; `text` when absent."
+        None, description="Fields of object documents to rank by. Default: `text`."
     )
     max_chunks_per_doc: Count | None = Field(
         None,
         ge=1,
-        description="Chunks in which a long document is read, the best counts; 10 when absent.",
+        description="Maximum chunks per long document; the best chunk counts. Default: 10.",
     )
 
     def fields(self) -> Sequence[str]:
@@ -71,14 +71,14 @@ class V2Request(DocumentsBody):
     )
 
     query: Query = Field(description="The search query.")
-    documents: Documents = Field(description="Texts; structured data as YAML strings.")
+    documents: Documents = Field(description="Texts to rank; structured data as YAML strings.")
     return_documents: bool | None = Field(
         None,
-        description="Whether results repeat their documents; false when absent. Version 2 has no "
-        "such field, but clients send it.",
+        description="Include each document in its result; not in Cohere's version 2, but clients "
+        "send it. Default: false.",
     )
     max_tokens_per_doc: Count | None = Field(
-        None, ge=1, description="Longer documents are cut at their end; 4096 when absent."
+        None, ge=1, description="Maximum tokens per document; the end is cut off. Default: 4096."
     )
 
     def truncation_policy(self) -> TruncationPolicy:
@@ -92,7 +92,7 @@ class CohereResponse(BaseModel):
 
 
 class CohereFailure(Failure):
-    """Cohere's `id` and `message`, and where other SDKs look for a reason."""
+    """Cohere's `id` and `message`, plus the error fields that other SDKs read."""
 
     id: str
     message: str

@@ -1,4 +1,4 @@
-"""DashScope's hosted qwen3-rerank: the native path, and the compatible one.
+"""DashScope's text rerank API (hosted qwen3-rerank): the native and the compatible path.
 
 Source: help.aliyun.com, text rerank API; dashscope 2.0, rerank/text_rerank.py.
 """
@@ -22,24 +22,24 @@ from rankd.errors import RankError
 class Input(BaseModel):
     model_config = ConfigDict(extra="allow")
 
-    query: Query = Field(description="The question.")
-    documents: Documents = Field(description="What to judge.")
+    query: Query = Field(description="The search query.")
+    documents: Documents = Field(description="Documents to rank.")
 
 
 class Parameters(BaseModel):
     model_config = ConfigDict(extra="allow")
 
-    top_n: Count | None = Field(None, ge=0, description="Results to return; all when absent.")
+    top_n: Count | None = Field(None, ge=0, description="Maximum number of results. Default: all.")
     return_documents: bool | None = Field(
-        None, description="Whether results repeat their documents; false when absent."
+        None, description="Include each document in its result. Default: false."
     )
     instruct: str | None = Field(None, description="Another name of `instruction`.")
-    # Its SDK puts here whatever a caller adds.
-    preset: str | None = Field(None, description="As `preset` of the body; that when absent.")
+    # DashScope's SDK sends additional keyword arguments as parameters.
+    preset: str | None = Field(None, description="Another name of `preset` in the body.")
     score_threshold: Number | None = Field(
         None,
         allow_inf_nan=False,
-        description="As `score_threshold` of the body; that when absent.",
+        description="Another name of `score_threshold` in the body.",
     )
 
 
@@ -60,9 +60,9 @@ class NativeRequest(RequestBody):
 
     sent_names: ClassVar = {"query": "input.query", "documents": "input.documents"}
 
-    input: Input = Field(description="The question and what to judge.")
+    input: Input = Field(description="The query and its documents.")
     parameters: Parameters | None = Field(
-        None, description="How to answer; the defaults when absent."
+        None, description="Ranking options. Default: each option's own default."
     )
 
     def query_text(self) -> str:
@@ -81,15 +81,15 @@ class NativeRequest(RequestBody):
         return echo(self.input.documents[index], text)
 
     def preset_name(self) -> str | None:
-        inside = self.parameters.preset if self.parameters else None
-        return agreed_text(**{"preset": self.preset, "parameters.preset": inside})
+        nested = self.parameters.preset if self.parameters else None
+        return agreed_text(**{"preset": self.preset, "parameters.preset": nested})
 
     def threshold(self) -> float | None:
-        inside = self.parameters.score_threshold if self.parameters else None
-        sent: float | None = agreed(
-            **{"score_threshold": self.score_threshold, "parameters.score_threshold": inside}
+        nested = self.parameters.score_threshold if self.parameters else None
+        threshold: float | None = agreed(
+            **{"score_threshold": self.score_threshold, "parameters.score_threshold": nested}
         )
-        return sent
+        return threshold
 
     def instructions(self) -> dict[str, str | None]:
         return {
@@ -99,7 +99,7 @@ class NativeRequest(RequestBody):
 
 
 class TotalTokens(BaseModel):
-    total_tokens: int = Field(description="Tokens of every pair, template included.")
+    total_tokens: int = Field(description="Tokens of all pairs, template included.")
 
 
 class Output(BaseModel):
@@ -113,7 +113,7 @@ class NativeResponse(BaseModel):
 
 
 class NativeFailure(Failure):
-    """DashScope's code, message and request_id, and where other SDKs look for a reason."""
+    """DashScope's `code`, `message` and `request_id`, plus the error fields of other SDKs."""
 
     code: str
     message: str
@@ -122,6 +122,7 @@ class NativeFailure(Failure):
     error: ErrorObject
 
 
+# DashScope's error codes by HTTP status; `InternalError` for every other status.
 _CODES = {
     400: "InvalidParameter",
     401: "InvalidApiKey",
@@ -137,7 +138,7 @@ _CODES = {
 
 class Native(Dialect):
     name = "dashscope"
-    about = "DashScope's text rerank."
+    about = "DashScope's text rerank API."
     Request = NativeRequest
     response = NativeResponse
     failure = NativeFailure
@@ -191,7 +192,7 @@ class CompatibleResponse(BaseModel):
 
 class Compatible(Dialect):
     name = "dashscope"
-    about = "DashScope's rerank, the compatible path."
+    about = "DashScope's text rerank API, compatible path."
     Request = CompatibleRequest
     response = CompatibleResponse
     paths = ("/compatible-api/v1/reranks",)

@@ -1,7 +1,8 @@
 """Elastic's inference API for reranking, `/_inference/rerank/{id}`.
 
-What Elasticsearch itself sends to a reranker is Cohere's or Jina's body, which
-`openai.py` answers. Source: elastic.co, inference API.
+Elasticsearch's own requests to a reranker have Cohere's or Jina's body, which `openai.py`
+answers.
+Source: elastic.co, inference API.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from rankd.types import ScoredDocument
 class TaskSettings(BaseModel):
     model_config = ConfigDict(extra="allow")
 
-    top_n: Count | None = Field(None, ge=0, description="Results to return; all when absent.")
+    top_n: Count | None = Field(None, ge=0, description="Maximum number of results. Default: all.")
     return_documents: bool | None = Field(
-        None, description="Whether results repeat their texts; false when absent."
+        None, description="Include each text in its result. Default: false."
     )
 
 
@@ -38,14 +39,15 @@ class ElasticRequest(RequestBody):
 
     sent_names: ClassVar = {"documents": "input"}
 
-    query: Query = Field(description="The question.")
-    input: DocumentList = Field(description="What to judge; a single string is one text.")
-    top_n: Count | None = Field(None, ge=0, description="Results to return; all when absent.")
+    query: Query = Field(description="The search query.")
+    input: DocumentList = Field(description="Texts to rank; a single string is one text.")
+    top_n: Count | None = Field(None, ge=0, description="Maximum number of results. Default: all.")
     return_documents: bool | None = Field(
-        None, description="Whether results repeat their texts; false when absent."
+        None, description="Include each text in its result. Default: false."
     )
     task_settings: TaskSettings | None = Field(
-        None, description="`top_n` and `return_documents`, where those beside it are absent."
+        None,
+        description="`top_n` and `return_documents`, if absent from the body. Default: empty.",
     )
 
     def query_text(self) -> str:
@@ -68,7 +70,7 @@ class ElasticRequest(RequestBody):
 class ElasticResult(BaseModel):
     index: int
     relevance_score: float
-    text: str | None = Field(None, description="Absent when not wanted.")
+    text: str | None = Field(None, description="Absent unless requested.")
 
 
 class ElasticResponse(BaseModel):

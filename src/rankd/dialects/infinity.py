@@ -1,4 +1,4 @@
-"""Infinity's rerank, under `/infinity`: documents come back as strings.
+"""Infinity's rerank API, under the prefix `/infinity`: results hold documents as strings.
 
 Source: michaelfeil/infinity 0.0.77, fastapi_schemas/pymodels.py.
 """
@@ -27,7 +27,7 @@ class InfinityRequest(DocumentsBody):
     )
 
     raw_scores: bool | None = Field(
-        None, description="true: raw logits, in nats; false when absent."
+        None, description="true: return raw logits, in nats. Default: false."
     )
 
     def wants_logits(self) -> bool:
@@ -37,7 +37,7 @@ class InfinityRequest(DocumentsBody):
 class InfinityResult(BaseModel):
     relevance_score: float
     index: int
-    document: str | None = Field(None, description="Absent when not wanted.")
+    document: str | None = Field(None, description="Absent unless requested.")
 
 
 class InfinityResponse(BaseModel):
@@ -51,7 +51,7 @@ class InfinityResponse(BaseModel):
 
 class Infinity(Dialect):
     name = "infinity"
-    about = "Infinity's rerank."
+    about = "Infinity's rerank API."
     Request = InfinityRequest
     response = InfinityResponse
 
@@ -67,8 +67,8 @@ class Infinity(Dialect):
 
 
 def string_results(reply: Reply) -> list[dict[str, Any]]:
-    """Best first; `document` is a string or absent."""
-    found = []
+    """Results, best first; `document` is a string, or absent if not requested."""
+    items = []
     for scored_document in reply.best:
         result: dict[str, Any] = {
             "relevance_score": reply.number(scored_document),
@@ -76,8 +76,8 @@ def string_results(reply: Reply) -> list[dict[str, Any]]:
         }
         if reply.request.wants_documents():
             result["document"] = reply.text(scored_document)
-        found.append(result)
-    return found
+        items.append(result)
+    return items
 
 
 dialect = Infinity()

@@ -1,4 +1,4 @@
-"""Jina's reranker API, under `/jina`; at the root `openai.py` answers its clients.
+"""Jina's reranker API, under the prefix `/jina`; without it `openai.py` answers the same bodies.
 
 Source: api.jina.ai's OpenAPI description.
 """
@@ -30,12 +30,12 @@ class JinaRequest(EchoingDocumentsBody):
     )
 
     max_doc_length: Count | None = Field(
-        None, ge=1, description="Tokens of a document that are read; all that fit when absent."
+        None, ge=1, description="Maximum tokens per document. Default: all that fit."
     )
     truncation: Truncating | None = Field(
         None,
-        description="true or `cut`: documents that do not fit are cut, false or `refuse`: refused, "
-        "`chunk`: read in chunks; the server's --truncation (true) when absent.",
+        description="If a document does not fit: `cut` it (true), `refuse` (false) or `chunk` it. "
+        "Default: the server's --truncation (true).",
     )
 
     def truncation_policy(self) -> TruncationPolicy:

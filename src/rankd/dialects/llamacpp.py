@@ -1,4 +1,4 @@
-"""llama.cpp's rerank, under `/llamacpp`: Jina's body, or TEI's when it has `texts`.
+"""llama.cpp's rerank API, under the prefix `/llamacpp`: Jina's body, or TEI's if it has `texts`.
 
 Source: ggml-org/llama.cpp, tools/server.
 """
@@ -28,7 +28,7 @@ class LlamaCppRequest(DocumentsBody):
         }
     )
 
-    return_documents: bool | None = Field(None, description="Accepted; has no effect.")
+    return_documents: bool | None = Field(None, description="Accepted without effect.")
 
     def wants_documents(self) -> bool:
         return False
@@ -60,7 +60,7 @@ class LlamaCppFailure(Failure):
 
 class LlamaCpp(Dialect):
     name = "llamacpp"
-    about = "llama.cpp's rerank."
+    about = "llama.cpp's rerank API."
     Request = LlamaCppRequest
     response = LlamaCppResponse
     failure = LlamaCppFailure

@@ -1,4 +1,4 @@
-"""Mixedbread's reranking: documents are called `input`.
+"""Mixedbread's reranking API: the documents are in `input`.
 
 Source: mixedbread-ai/mixedbread-python, types of 0.54.
 """
@@ -33,19 +33,19 @@ class MixedbreadRequest(RequestBody):
 
     sent_names: ClassVar = {"documents": "input"}
 
-    query: Query = Field(description="The question.")
-    input: Documents = Field(description="What to judge: strings or objects.")
+    query: Query = Field(description="The search query.")
+    input: Documents = Field(description="Documents to rank: strings or objects.")
     rank_fields: list[str] | None = Field(
         None,
-        description="Fields of object documents that are read, in this order; `text`, or else all, "
-        "when absent.",
+        description="Fields of object documents to rank by, in this order. Default: `text`, or all "
+        "fields of a document without it.",
     )
     top_k: Count | None = Field(
-        None, ge=-1, description="Results to return; all when absent, -1, 0 or above their number."
+        None, ge=-1, description="Maximum number of results; -1 and 0 return all. Default: all."
     )
     top_n: Count | None = Field(None, ge=0, description="Another name of `top_k`.")
     return_input: bool | None = Field(
-        None, description="Whether results repeat their documents; false when absent."
+        None, description="Include each document in its result. Default: false."
     )
 
     def query_text(self) -> str:
@@ -58,8 +58,8 @@ class MixedbreadRequest(RequestBody):
         return self.rank_fields or ()
 
     def result_limit(self) -> int | None:
-        wanted: int | None = agreed(top_k=self.top_k, top_n=self.top_n)
-        return None if wanted == -1 else wanted
+        limit: int | None = agreed(top_k=self.top_k, top_n=self.top_n)
+        return None if limit == -1 else limit
 
     def wants_documents(self) -> bool:
         return bool(self.return_input)
@@ -68,7 +68,7 @@ class MixedbreadRequest(RequestBody):
 class MixedbreadResult(BaseModel):
     index: int
     score: float
-    input: Any = Field(None, description="The document as sent; absent when not wanted.")
+    input: Any = Field(None, description="The document as sent; absent unless requested.")
     object: str
 
 
@@ -77,13 +77,13 @@ class MixedbreadResponse(BaseModel):
     model: str
     data: list[MixedbreadResult] = Field(description="Most relevant first.")
     object: str
-    top_k: int = Field(description="Results returned.")
+    top_k: int = Field(description="Number of results.")
     return_input: bool
 
 
 class Mixedbread(Dialect):
     name = "mixedbread"
-    about = "Mixedbread's reranking."
+    about = "Mixedbread's reranking API."
     Request = MixedbreadRequest
     response = MixedbreadResponse
     detection_rank = 40

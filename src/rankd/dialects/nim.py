@@ -1,4 +1,4 @@
-"""NVIDIA NIM's ranking: `query.text`, `passages[].text`, and raw logits.
+"""NVIDIA NIM's ranking API: `query.text`, `passages[].text`, and raw logits as scores.
 
 Source: docs.nvidia.com, NeMo Retriever reranking NIM; langchain-nvidia-ai-endpoints 1.5.
 """
@@ -35,14 +35,14 @@ class NimRequest(RequestBody):
 
     sent_names: ClassVar = {"documents": "passages"}
 
-    query: Query = Field(description="The question, as `{text}` or a string.")
-    passages: Documents = Field(description="What to judge, as `{text}` or strings.")
+    query: Query = Field(description="The search query, as `{text}` or a string.")
+    passages: Documents = Field(description="Passages to rank, as `{text}` or strings.")
     truncate: Literal["NONE", "END", "START"] | None = Field(
         None,
-        description="What happens to passages that do not fit: NONE refuses the request, END and "
-        "START cut the passage there; the server's --truncation (END) when absent.",
+        description="For passages that do not fit: END or START cuts that end, NONE refuses (400). "
+        "Default: the server's --truncation (END).",
     )
-    top_k: Count | None = Field(None, ge=0, description="Rankings to return; all when absent.")
+    top_k: Count | None = Field(None, ge=0, description="Maximum number of rankings. Default: all.")
     top_n: Count | None = Field(None, ge=0, description="Another name of `top_k`.")
 
     def query_text(self) -> str:
@@ -52,8 +52,8 @@ class NimRequest(RequestBody):
         return texts_of(self.passages, "passages")
 
     def result_limit(self) -> int | None:
-        wanted: int | None = agreed(top_k=self.top_k, top_n=self.top_n)
-        return wanted
+        limit: int | None = agreed(top_k=self.top_k, top_n=self.top_n)
+        return limit
 
     def wants_logits(self) -> bool:
         return True
@@ -66,8 +66,8 @@ class NimRequest(RequestBody):
                 return TruncationPolicy(truncation="cut", side="left")
             case "END":
                 return TruncationPolicy(truncation="cut", side="right")
-        # NIM's own default is NONE. But its clients that say nothing would fail a whole
-        # search for one long passage; what becomes of it here is said in a header.
+        # NIM's default is NONE: one long passage would fail the whole request. Here the server's
+        # --truncation applies, and the header `x-rankd-warnings` names the passages that were cut.
         return TruncationPolicy()
 
 
@@ -91,7 +91,7 @@ router = APIRouter(tags=["nim"])
 
 class Nim(Dialect):
     name = "nim"
-    about = "NVIDIA NIM's ranking."
+    about = "NVIDIA NIM's ranking API."
     get_router = router
     Request = NimRequest
     response = NimResponse
@@ -120,13 +120,13 @@ class NimHealth(BaseModel):
 
 @router.get("/v1/health/live")
 async def live() -> NimHealth:
-    """The process answers."""
+    """Liveness probe: the process answers."""
     return NimHealth(message="Service is live.", status="live")
 
 
 @router.get("/v1/health/ready")
 async def ready(service: ServiceDep) -> NimHealth:
-    """Scores can be had; else 503."""
+    """Readiness probe: 200 if documents can be scored, else 503."""
     await service.check()
     return NimHealth(message="Service is ready.", status="ready")
 

@@ -1,8 +1,8 @@
-"""Our own manner, `POST /v1/rerank`: what Cohere, Jina and vLLM clients send, and more.
+"""rankd's own API, `POST /v1/rerank`: accepts what Cohere, Jina and vLLM clients send, and more.
 
-The answer is the superset that all of them can read: vLLM's fields, Cohere's
-`meta`, Jina's `usage`. Absent is absent, never null, and `results[]` holds nothing
-that a strict reader (Elasticsearch) would refuse.
+The answer is a superset that all of them can read: vLLM's fields, Cohere's `meta`, Jina's `usage`.
+Fields without a value are left out, never null, and `results[]` has no field that a strict parser
+(Elasticsearch's) would refuse.
 """
 
 from __future__ import annotations
@@ -36,61 +36,61 @@ class OpenAIRerankRequest(EchoingDocumentsBody):
 
     rank_fields: list[str] | None = Field(
         None,
-        description="Fields of object documents that are read, in this order; `text`, or else all, "
-        "when absent.",
+        description="Fields of object documents to rank by, in this order. Default: `text`, or all "
+        "fields of a document without it.",
     )
     truncation: Truncating | None = Field(
         None,
-        description="What becomes of a document that does not fit: `cut` (or true), `refuse` (or "
-        "false: a 400 that names it), or `chunk`: all of it is read, in chunks, of which the best "
-        "counts; the server's --truncation (cut) when absent.",
+        description="If a document does not fit: `cut` (true), `refuse` (false; 400) or `chunk` "
+        "(best counts). Default: the server's --truncation (cut).",
     )
     truncation_side: Literal["right", "left"] | None = Field(
         None,
-        description="Which end of it is left out: right is that of the text; the server's "
-        "--truncation-side (right) when absent.",
+        description="The end of a long document to cut off; right is the end of the text. Default: "
+        "the server's --truncation-side (right).",
     )
     max_tokens_per_doc: Count | None = Field(
         None,
         ge=0,
-        description="Tokens of a document that fit, and of a chunk; when 0 or absent what the "
-        "model allows, and of `chunk` the server's --chunk-tokens (512).",
+        description="Maximum tokens per document, or per chunk; 0 is the default. Default: the "
+        "model's limit, or with `chunk` the server's --chunk-tokens (512).",
     )
     max_chunks_per_doc: Count | None = Field(
         None,
         ge=1,
-        description="A document that does not fit is read in up to so many chunks, of which the "
-        "best counts; when absent it is cut, or with `chunk` read in as many as it takes.",
+        description="Maximum chunks per long document; the best chunk counts. Default: the "
+        "document is cut, or with `chunk` read in as many as needed.",
     )
     overlap_tokens: Count | None = Field(
         None,
         ge=0,
-        description="Tokens that two neighbouring chunks share; when absent 0, or of chunks whose "
-        "length the server decides its --chunk-overlap (64).",
+        description="Tokens shared by neighbouring chunks. Default: 0, or the server's "
+        "--chunk-overlap (64) if the server sets the chunk length.",
     )
     return_details: bool | None = Field(
         None,
-        description="true: results say how many tokens were read of their document, whether it "
-        "was cut, where its best chunk stands, and, with a calibration, the `normalized_score`; "
-        "false when absent.",
+        description="Add `tokens`, `truncated`, `chunk` and, if calibrated, `normalized_score` to "
+        "each result. Default: false.",
     )
     use_activation: bool | None = Field(
-        None, description="false: raw logits, in nats; true when absent."
+        None, description="false: return raw logits, in nats. Default: true."
     )
     raw_scores: bool | None = Field(
-        None, description="true: raw logits, in nats; false when absent."
+        None, description="true: return raw logits, in nats. Default: false."
     )
     chat_template_kwargs: dict[str, Any] | None = Field(
-        None, description="Of it only `instruction` is read; none when absent."
+        None, description="Only its `instruction` is read. Default: empty."
     )
     kwargs_: str | dict[str, Any] | None = Field(
         None,
         validation_alias=AliasChoices("kwargs"),
-        description="Xinference's, as JSON text; of it only `instruction` is read; {} when absent.",
+        description="Xinference's options, as JSON; only `instruction` is read. Default: empty.",
     )
-    # Sent by clients that mean no harm: the benchmark of vLLM, Xinference's client.
-    truncate_prompt_tokens: int | None = Field(None, description="Accepted; has no effect.")
-    return_len: bool | None = Field(None, description="Accepted; token counts always come.")
+    # Sent by vLLM's benchmark and Xinference's client.
+    truncate_prompt_tokens: int | None = Field(None, description="Accepted without effect.")
+    return_len: bool | None = Field(
+        None, description="Accepted without effect: answers always have token counts."
+    )
 
     def fields(self) -> Sequence[str]:
         return self.rank_fields or ()
@@ -100,7 +100,7 @@ class OpenAIRerankRequest(EchoingDocumentsBody):
         if self.truncation in ("cut", "refuse") and chunks is not None and chunks > 1:
             raise InvalidRequest(
                 f"truncation {self.truncation!r} makes no chunks and max_chunks_per_doc is "
-                f"{chunks:,}; send one, or truncation 'chunk'",
+                f"{chunks:,}; send only one of the two, or truncation 'chunk'",
                 param="max_chunks_per_doc",
             )
         return TruncationPolicy(
@@ -131,10 +131,14 @@ class OpenAIRerankRequest(EchoingDocumentsBody):
 
 
 def instruction_in(name: str, container: str | dict[str, Any] | None) -> dict[str, str | None]:
-    """The instruction in one of the objects where frameworks hide it, by its path.
+    """The instruction inside an object field, keyed by its path, such as `kwargs.instruction`.
+
+    Args:
+        name: the field's name in the body.
+        container: the field's value: an object, its JSON text, or None.
 
     Raises:
-        InvalidRequest: the container is no JSON object, or its instruction is no string.
+        InvalidRequest: the value is not a JSON object, or its instruction is not a string.
     """
     path = f"{name}.instruction"
     if isinstance(container, str):
@@ -145,14 +149,15 @@ def instruction_in(name: str, container: str | dict[str, Any] | None) -> dict[st
     return {path: instruction}
 
 
-# Characters of an object that came as text; nobody hides more than an instruction in it.
-_LONGEST_OBJECT = 100_000
+# Maximum characters of an object sent as JSON text; only an instruction is read from it.
+_MAX_OBJECT_CHARACTERS = 100_000
 
 
 def _object(text: str, name: str) -> dict[str, Any] | None:
-    if len(text) > _LONGEST_OBJECT:
+    if len(text) > _MAX_OBJECT_CHARACTERS:
         raise InvalidRequest(
-            f"{name} has {len(text):,} characters; the limit is {_LONGEST_OBJECT:,}", param=name
+            f"{name} has {len(text):,} characters; the limit is {_MAX_OBJECT_CHARACTERS:,}",
+            param=name,
         )
     try:
         value = json.loads(text) if text.strip() else None
@@ -171,68 +176,65 @@ class Tokens(BaseModel):
 class Meta(BaseModel):
     api_version: dict[str, str]
     billed_units: dict[str, int] = Field(
-        description="`search_units`, as Cohere counts: a query with up to 100 documents; one of "
-        "more than 500 tokens, the query included, counts as several."
+        description="`search_units` as Cohere counts: one per query with up to 100 documents; a "
+        "document of more than 500 tokens, query included, counts as several."
     )
     tokens: Tokens
     warnings: list[str] | None = Field(
-        None, description="Unknown fields, documents that were cut; absent when there are none."
+        None, description="Unknown fields and documents that were cut; absent if there are none."
     )
 
 
 class OpenAIMeta(Meta):
-    cached_documents: int = Field(description="Documents whose score was computed before.")
+    cached_documents: int = Field(description="Documents whose score came from the cache.")
     not_scored: list[int] | None = Field(
         None,
-        description="Of a partial answer, the documents that were not scored in time, by index; "
-        "absent when there are none.",
+        description="Indexes of documents missing from a partial answer; absent if there are none.",
     )
-
     preset: str | None = Field(
         None,
-        description="The name of the instruction that was used; absent when it was the server's "
-        "own, or the request's.",
+        description="Name of the preset that was used; absent if there was none.",
     )
     score_threshold: float | None = Field(
-        None, description="What documents had to reach; absent when there was no threshold."
+        None, description="Minimum score that was applied; absent if there was none."
     )
     below_threshold: int | None = Field(
-        None, description="Documents that did not and are left out; likewise."
+        None, description="Documents left out for a lower score; absent without a threshold."
     )
 
 
 class OpenAIUsage(UsageObject):
     cached_tokens: int = Field(
-        description="Of the prompt's tokens, those of pairs that were scored before."
+        description="Prompt tokens of pairs whose score came from the cache."
     )
 
 
 class ChunkObject(BaseModel):
-    index: int = Field(description="Its place among the document's chunks, from 0.")
-    of: int = Field(description="How many of them were read; 1 when it was not split.")
+    index: int = Field(description="Index among the document's chunks, from 0.")
+    of: int = Field(description="Chunks that were read; 1 if the document was not split.")
     start: int = Field(
-        description="The first of its characters in the document's text, from 0; Unicode code "
-        "points, as Python counts."
+        description="Offset of its first character in the document's text, from 0, in Unicode "
+        "code points."
     )
-    end: int = Field(description="The one behind its last.")
+    end: int = Field(description="Offset after its last character.")
 
 
 class OpenAIResult(ResultObject):
     tokens: int | None = Field(
         None,
-        description="Tokens that the model read for this document, template included; only with "
+        description="Tokens the model read for this document, template included; only with "
         "return_details.",
     )
     truncated: bool | None = Field(
-        None, description="Whether a part of it was not read; only with return_details."
+        None, description="Whether part of the document was not read; only with return_details."
     )
     chunk: ChunkObject | None = Field(
-        None, description="The part that has this score; only with return_details."
+        None, description="The chunk that has this score; only with return_details."
     )
     normalized_score: float | None = Field(
         None,
-        description="How probable it is that the document is relevant, by the calibration of its "
-        "instruction; absent without one, or without return_details.",
+        description="Calibrated probability of relevance; absent without calibration or "
+        "return_details.",
     )
 
 
@@ -240,16 +242,16 @@ class OpenAIRerankResponse(BaseModel):
     id: str
     object: str
     created: int
-    model: str = Field(description="As the request named it, or the served name.")
+    model: str = Field(description="The name in the request, or else the served name.")
     results: list[OpenAIResult] = Field(description="Most relevant first.")
     meta: OpenAIMeta
     usage: OpenAIUsage
-    tokens: Tokens = Field(description="As in `meta`, where SiliconFlow's clients look.")
+    tokens: Tokens = Field(description="Same as `meta.tokens`; SiliconFlow's clients read it here.")
 
 
 class OpenAI(Dialect):
     name = "openai"
-    about = "rankd's own manner: the superset of Cohere, Jina and vLLM."
+    about = "rankd's own API: a superset of Cohere's, Jina's and vLLM's."
     Request = OpenAIRerankRequest
     response = OpenAIRerankResponse
     detection_rank = 70
@@ -266,7 +268,7 @@ class OpenAI(Dialect):
                 **meta(reply, "1" if reply.path.endswith("/v1/rerank") else "2"),
                 "cached_documents": sum(scored_document.cached for scored_document in reply.scored),
                 **({"not_scored": reply.not_scored} if reply.not_scored else {}),
-                **_judged(reply),
+                **_profile_fields(reply),
             },
             "usage": {
                 **usage(reply),
@@ -276,34 +278,34 @@ class OpenAI(Dialect):
         }
 
 
-def _judged(reply: Reply) -> dict[str, Any]:
-    """By which preset, and what a threshold took away."""
-    said: dict[str, Any] = {}
+def _profile_fields(reply: Reply) -> dict[str, Any]:
+    """The preset, the threshold, and the number of documents below it, as far as each applies."""
+    fields: dict[str, Any] = {}
     if reply.profile.preset not in (DEFAULT, CUSTOM):
-        said["preset"] = reply.profile.preset
+        fields["preset"] = reply.profile.preset
     if reply.threshold is not None:
-        said |= {"score_threshold": reply.threshold, "below_threshold": reply.left_out}
-    return said
+        fields |= {"score_threshold": reply.threshold, "below_threshold": reply.left_out}
+    return fields
 
 
 def _results(reply: Reply) -> list[dict[str, Any]]:
-    found = results(reply)
+    items = results(reply)
     if reply.request.details():
-        for result, scored_document in zip(found, reply.best, strict=True):
-            result |= document_details(scored_document, reply.profile)
-    return found
+        for item, scored_document in zip(items, reply.best, strict=True):
+            item |= document_details(scored_document, reply.profile)
+    return items
 
 
 def meta(reply: Reply, version: str) -> dict[str, Any]:
-    """Cohere's place for counts and warnings."""
-    said: dict[str, Any] = {
+    """Cohere's `meta`: API version, billed units, token counts and warnings."""
+    fields: dict[str, Any] = {
         "api_version": {"version": version},
         "billed_units": {"search_units": reply.search_units},
         "tokens": {"input_tokens": reply.tokens, "output_tokens": 0},
     }
     if reply.warnings:
-        said["warnings"] = list(reply.warnings)
-    return said
+        fields["warnings"] = list(reply.warnings)
+    return fields
 
 
 dialect = OpenAI()

@@ -1,6 +1,6 @@
-"""Pinecone's rerank, under `/pinecone`: documents are objects, and come back as they were.
+"""Pinecone's rerank API, under the prefix `/pinecone`: documents are objects, returned as sent.
 
-Only under its prefix: at the root its body cannot be told from Cohere's.
+Without the prefix its body looks the same as Cohere's.
 Source: pinecone-io/pinecone-api, inference.
 """
 
@@ -35,10 +35,12 @@ class PineconeRequest(EchoingDocumentsBody):
     )
 
     rank_fields: list[str] | None = Field(
-        None, description="Fields of the documents that are read; `text` when absent."
+        None, description="Fields of the documents to rank by. Default: `text`."
     )
     parameters: dict[str, Any] | None = Field(
-        None, description="`truncate`: END (when absent) cuts long documents, NONE refuses them."
+        None,
+        description="`truncate`: END cuts long documents, NONE refuses them (400). Default: the "
+        "server's --truncation (END).",
     )
 
     def fields(self) -> Sequence[str]:
@@ -49,8 +51,8 @@ class PineconeRequest(EchoingDocumentsBody):
         return document if isinstance(document, dict) else {"text": text}
 
     def has_field(self, *fields: str) -> bool:
-        inside = (self.parameters or {}).get("truncate") is not None and "truncate" in fields
-        return inside or super().has_field(*fields)
+        nested = (self.parameters or {}).get("truncate") is not None and "truncate" in fields
+        return nested or super().has_field(*fields)
 
     def truncation_policy(self) -> TruncationPolicy:
         match (self.parameters or {}).get("truncate"):
@@ -68,11 +70,11 @@ class PineconeRequest(EchoingDocumentsBody):
 class PineconeResult(BaseModel):
     index: int
     score: float
-    document: dict[str, Any] | None = Field(None, description="As sent; absent when not wanted.")
+    document: dict[str, Any] | None = Field(None, description="As sent; absent unless requested.")
 
 
 class PineconeUsage(BaseModel):
-    rerank_units: int = Field(description="A query with up to 100 documents is one.")
+    rerank_units: int = Field(description="One unit per 100 documents, rounded up.")
 
 
 class PineconeResponse(BaseModel):
@@ -93,6 +95,7 @@ class PineconeFailure(Failure):
     detail: str
 
 
+# Pinecone's error codes by HTTP status; `UNKNOWN` for every other status.
 _CODES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -105,14 +108,13 @@ _CODES = {
     504: "DEADLINE_EXCEEDED",
 }
 
-
-# Documents of one unit, however long: it bills by requests of up to so many.
-_DOCUMENTS = 100
+# Pinecone bills one unit for up to 100 documents, whatever their length.
+_DOCUMENTS_PER_UNIT = 100
 
 
 class Pinecone(Dialect):
     name = "pinecone"
-    about = "Pinecone's rerank."
+    about = "Pinecone's rerank API."
     Request = PineconeRequest
     response = PineconeResponse
     failure = PineconeFailure
@@ -121,7 +123,7 @@ class Pinecone(Dialect):
         return {
             "model": reply.model,
             "data": [self._result(reply, scored_document) for scored_document in reply.best],
-            "usage": {"rerank_units": -(-len(reply.scored) // _DOCUMENTS)},
+            "usage": {"rerank_units": -(-len(reply.scored) // _DOCUMENTS_PER_UNIT)},
         }
 
     def _result(self, reply: Reply, scored_document: ScoredDocument) -> dict[str, Any]:

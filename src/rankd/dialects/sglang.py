@@ -1,6 +1,6 @@
-"""SGLang's rerank, under `/sglang`: a bare array.
+"""SGLang's rerank API, under the prefix `/sglang`: the answer is a bare array.
 
-Only under its prefix: at the root its body cannot be told from Cohere's.
+Without the prefix its body looks the same as Cohere's.
 Source: sgl-project/sglang, srt/entrypoints/openai/serving_rerank.py.
 """
 
@@ -36,7 +36,7 @@ class MetaInfo(BaseModel):
 
 class SGLangResult(BaseModel):
     score: float
-    document: str | None = Field(None, description="Absent when not wanted.")
+    document: str | None = Field(None, description="Absent unless requested.")
     index: int
     meta_info: MetaInfo
 
@@ -53,7 +53,7 @@ class SGLangFailure(Failure):
 
 class SGLang(Dialect):
     name = "sglang"
-    about = "SGLang's rerank: a bare array."
+    about = "SGLang's rerank API: the answer is a bare array."
     Request = SGLangRequest
     response = list[SGLangResult]
     failure = SGLangFailure

@@ -1,5 +1,6 @@
-"""SiliconFlow's rerank, under `/siliconflow`; at the root `openai.py` answers its clients.
+"""SiliconFlow's rerank API, under the prefix `/siliconflow`.
 
+Without the prefix `openai.py` answers the same bodies.
 Source: api-docs.siliconflow.cn, create-rerank.
 """
 
@@ -34,12 +35,12 @@ class SiliconFlowRequest(DocumentsBody):
     )
 
     max_chunks_per_doc: Count | None = Field(
-        None, ge=1, description="Chunks in which a long document is read; 1024 when absent."
+        None, ge=1, description="Maximum chunks per long document. Default: 1024."
     )
     overlap_tokens: Count | None = Field(
         None,
         ge=0,
-        description="Tokens that two neighbouring chunks share; 0 when absent.",
+        description="Tokens shared by neighbouring chunks. Default: 0.",
     )
 
     def truncation_policy(self) -> TruncationPolicy:
@@ -54,7 +55,7 @@ class SiliconFlowResponse(BaseModel):
 
 
 class SiliconFlowFailure(Failure):
-    """SiliconFlow's code, message and data, and where other SDKs look for a reason."""
+    """SiliconFlow's `code`, `message` and `data`, plus the error fields that other SDKs read."""
 
     code: int
     message: str
@@ -63,7 +64,7 @@ class SiliconFlowFailure(Failure):
     error: ErrorObject
 
 
-# Its codes for what a caller can mend, by status; 50000 and more are its own troubles.
+# SiliconFlow's error codes by HTTP status; 50000 and above are errors of the server.
 _CODES = {
     400: 20015,
     401: 20001,
@@ -79,7 +80,7 @@ _CODES = {
 
 class SiliconFlow(Dialect):
     name = "siliconflow"
-    about = "SiliconFlow's rerank."
+    about = "SiliconFlow's rerank API."
     Request = SiliconFlowRequest
     response = SiliconFlowResponse
     failure = SiliconFlowFailure

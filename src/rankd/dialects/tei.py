@@ -1,7 +1,6 @@
-"""Hugging Face text-embeddings-inference: `texts` in, a bare array out.
+"""Hugging Face text-embeddings-inference (TEI): the body has `texts`, the answer is an array.
 
-Source: huggingface/text-embeddings-inference, router/src/http/types.rs and
-docs/openapi.json.
+Source: huggingface/text-embeddings-inference, router/src/http/types.rs and docs/openapi.json.
 """
 
 from __future__ import annotations
@@ -37,25 +36,25 @@ class TeiRequest(RequestBody):
 
     sent_names: ClassVar = {"documents": "texts"}
 
-    query: Query = Field(description="The question.")
-    texts_: Documents = Field(alias="texts", description="What to judge.")
+    query: Query = Field(description="The search query.")
+    texts_: Documents = Field(alias="texts", description="Texts to rank.")
     raw_scores: bool | None = Field(
-        None, description="true: raw logits, in nats; false when absent."
+        None, description="true: return raw logits, in nats. Default: false."
     )
     return_text: bool | None = Field(
-        None, description="Whether results repeat their texts; false when absent."
+        None, description="Include each text in its result. Default: false."
     )
     truncate: bool | None = Field(
         None,
-        description="false: texts that do not fit are refused; the server's --truncation (true) "
-        "when absent.",
+        description="true: cut texts that do not fit; false: refuse them (400). Default: the "
+        "server's --truncation (true).",
     )
     truncation_direction: Literal["Right", "Left", "right", "left"] | None = Field(
         None,
-        description="Where a long text is cut: Right is its end; the server's --truncation-side "
-        "(Right) when absent.",
+        description="The end of a long text to cut off; Right is the end of the text. Default: the "
+        "server's --truncation-side (Right).",
     )
-    top_n: Count | None = Field(None, ge=0, description="Results to return; all when absent.")
+    top_n: Count | None = Field(None, ge=0, description="Maximum number of results. Default: all.")
 
     def query_text(self) -> str:
         return self.query
@@ -82,11 +81,11 @@ class TeiRequest(RequestBody):
 
 class TeiRank(BaseModel):
     index: int
-    text: str | None = Field(None, description="Absent when not wanted.")
+    text: str | None = Field(None, description="Absent unless requested.")
     score: float
 
 
-# TEI's words for what went wrong, by our status.
+# TEI's `error_type` by HTTP status; `Backend` for every other status.
 _TYPES = {
     400: "Validation",
     401: "Validation",
@@ -104,7 +103,7 @@ router = APIRouter(tags=["tei"])
 
 class Tei(Dialect):
     name = "tei"
-    about = "Hugging Face text-embeddings-inference."
+    about = "Hugging Face text-embeddings-inference (TEI)."
     get_router = router
     Request = TeiRequest
     response = list[TeiRank]
@@ -124,9 +123,9 @@ class Tei(Dialect):
         return rank
 
     def headers(self, reply: Reply) -> Mapping[str, str]:
-        """Milliseconds, characters and tokens, where TEI puts them.
+        """TEI's headers: times in milliseconds, characters and tokens.
 
-        Of an engine that keeps no queue of ours, waiting is part of the inference time.
+        With an engine that has its own queue, waiting counts as inference time.
         """
         ranking = reply.ranking
         encoding, scoring, queueing = (
@@ -164,10 +163,10 @@ class TeiInfo(BaseModel):
     model_dtype: str
     model_type: ModelType
     max_concurrent_requests: int
-    max_input_length: int = Field(description="Tokens of one pair, template included.")
+    max_input_length: int = Field(description="Maximum tokens per pair, template included.")
     max_batch_tokens: int
     max_batch_requests: int | None
-    max_client_batch_size: int = Field(description="Texts in one request.")
+    max_client_batch_size: int = Field(description="Maximum texts per request.")
     auto_truncate: bool
     tokenization_workers: int
     version: str
@@ -175,13 +174,13 @@ class TeiInfo(BaseModel):
     docker_label: str | None
 
 
-# TEI wants numbers where rankd has no limit of that kind.
+# For TEI's required limits that rankd does not have.
 _UNLIMITED = 2**31 - 1
 
 
 @router.get("/info")
 async def info(service: ServiceDep) -> TeiInfo:
-    """The served model, as TEI's clients ask for it."""
+    """The served model and its limits, as TEI describes them."""
     engine = service.ranker.engine.info
     return TeiInfo(
         model_id=service.name,
@@ -203,7 +202,7 @@ async def info(service: ServiceDep) -> TeiInfo:
 
 @router.get("/ping")
 async def ping(service: ServiceDep) -> None:
-    """Scores can be had; else 503."""
+    """Readiness probe: 200 if documents can be scored, else 503."""
     await service.check()
 
 

@@ -1,4 +1,7 @@
-"""The two shapes that tutorials for Qwen3-Reranker publish, under `/simple` and `/plain`."""
+"""The request and answer formats of two Qwen3-Reranker tutorials, under `/simple` and `/plain`.
+
+`/simple` also has `/simple/batch_rerank`: several queries in one request.
+"""
 
 from __future__ import annotations
 
@@ -47,13 +50,13 @@ _EXAMPLE: dict[str, Any] = {
 class SimpleRequest(RequestBody):
     model_config = example({**_EXAMPLE, "top_k": 1})
 
-    query: Query = Field(description="The question.")
-    documents: Documents = Field(description="What to judge.")
+    query: Query = Field(description="The search query.")
+    documents: Documents = Field(description="Documents to rank.")
     top_k: Count | None = Field(
-        None, ge=0, description="Documents in `ranked_documents`; all when absent."
+        None, ge=0, description="Maximum documents in `ranked_documents`. Default: all."
     )
     partial: bool | None = Field(
-        None, description="Accepted, without effect: scores have no index, so none can be missing."
+        None, description="Accepted without effect: scores have no index, so all are returned."
     )
 
     def accepts_partial(self) -> bool:
@@ -72,12 +75,12 @@ class SimpleRequest(RequestBody):
 class SimpleResponse(BaseModel):
     scores: list[float] = Field(description="In the order of the request.")
     ranked_documents: list[str] = Field(description="Most relevant first.")
-    ranked_scores: list[float] = Field(description="Of the ranked documents.")
+    ranked_scores: list[float] = Field(description="Scores of `ranked_documents`.")
 
 
 class Simple(Dialect):
     name = "simple"
-    about = "Scores in the order of the request, and the documents in the order of relevance."
+    about = "Scores in request order, and documents in order of relevance."
     Request = SimpleRequest
     response = SimpleResponse
 
@@ -116,7 +119,7 @@ class PlainRequest(EchoingDocumentsBody):
 class PlainResult(BaseModel):
     index: int
     relevance_score: float
-    document: str | None = Field(None, description="Absent when not wanted.")
+    document: str | None = Field(None, description="Absent unless requested.")
 
 
 class PlainResponse(BaseModel):
@@ -125,7 +128,7 @@ class PlainResponse(BaseModel):
 
 class Plain(Dialect):
     name = "plain"
-    about = "Results with their documents as strings."
+    about = "Results whose documents are strings."
     Request = PlainRequest
     response = PlainResponse
 
@@ -147,11 +150,11 @@ class SimpleBatchRequest(RequestBody):
     sent_names: ClassVar = {"query": "queries"}
 
     queries: list[Any] = Field(
-        description="The questions.",
+        description="The search queries.",
         json_schema_extra={"items": SAYING, "minItems": 1, "x-limit": "max_documents"},
     )
     documents: list[Any] = Field(
-        description="For each question its documents, or one array for all questions.",
+        description="One array of documents per query, or one array of texts for all queries.",
         json_schema_extra={
             "items": {"anyOf": [LIST, *TEXT["anyOf"]]},
             "minItems": 1,
@@ -159,38 +162,40 @@ class SimpleBatchRequest(RequestBody):
         },
     )
     top_k: Count | None = Field(
-        None, ge=0, description="Ranked documents of each question; all when absent."
+        None, ge=0, description="Maximum ranked documents per query. Default: all."
     )
     partial: bool | None = Field(
-        None, description="Accepted, without effect: scores have no index, so none can be missing."
+        None, description="Accepted without effect: scores have no index, so all are returned."
     )
 
     def accepts_partial(self) -> bool:
         return False
 
     def rank_requests(self, deadline: float | None = None) -> list[RankRequest]:
-        """One for each question; together they are taken or refused."""
-        queries = [_query(query, place) for place, query in enumerate(self.queries)]
+        """One request per query. The server admits or refuses all of them together."""
+        queries = [_read_query(query, index) for index, query in enumerate(self.queries)]
         if not queries:
             raise InvalidRequest("queries must not be empty", param="queries")
         return [
             self.rank_request_for(query, documents, deadline)
-            for query, documents in zip(queries, self._lists(len(queries)), strict=True)
+            for query, documents in zip(queries, self._document_lists(len(queries)), strict=True)
         ]
 
-    def _lists(self, count: int) -> list[tuple[str, ...]]:
-        if not any(isinstance(one, list) for one in self.documents):
+    def _document_lists(self, count: int) -> list[tuple[str, ...]]:
+        """The texts for each of `count` queries."""
+        if not any(isinstance(item, list) for item in self.documents):
             return [texts_of(self.documents, "documents")] * count
         if len(self.documents) != count:
             raise InvalidRequest(
-                f"{count} queries and {len(self.documents)} arrays of documents; send as many",
+                f"{count} queries and {len(self.documents)} arrays of documents; "
+                "send one array per query, or one array for all",
                 param="documents",
             )
-        return [_list(one, place) for place, one in enumerate(self.documents)]
+        return [_read_documents(item, index) for index, item in enumerate(self.documents)]
 
 
-def _query(value: Any, place: int) -> str:
-    path = f"queries[{place}]"
+def _read_query(value: Any, index: int) -> str:
+    path = f"queries[{index}]"
     refuse_many_fields(value, path)
     try:
         return query_of(value)
@@ -198,8 +203,8 @@ def _query(value: Any, place: int) -> str:
         raise InvalidRequest(f"{path} {problem}", param=path) from None
 
 
-def _list(value: Any, place: int) -> tuple[str, ...]:
-    path = f"documents[{place}]"
+def _read_documents(value: Any, index: int) -> tuple[str, ...]:
+    path = f"documents[{index}]"
     if not isinstance(value, list) or not value:
         raise InvalidRequest(f"{path} must be an array that is not empty", param=path)
     return texts_of(value, path)
@@ -210,7 +215,7 @@ class SimpleBatchResponse(BaseModel):
 
 
 async def batch_rerank(http: Request) -> Response:
-    """Several questions in one request; taken together, or refused together."""
+    """Rerank several queries in one request; all are admitted together, or refused together."""
     service = service_of(http)
     request = json_io.validate(SimpleBatchRequest, await handler.read_body(http))
     service.accept_model(request.model)
@@ -218,25 +223,25 @@ async def batch_rerank(http: Request) -> Response:
     ranking = await handler.rank(http, request, rank_requests, dialect=simple)
     groups = ranking.groups
     profile = handler.profile_of(http, request)
-    through = [above_threshold(scored_documents, request, profile) for scored_documents in groups]
-    left_out = sum(map(len, groups)) - sum(map(len, through))
+    kept = [above_threshold(scored_documents, request, profile) for scored_documents in groups]
+    left_out = sum(map(len, groups)) - sum(map(len, kept))
     metrics.BELOW_THRESHOLD.inc(left_out)
     warnings = unknown_fields(request, simple.name) + profile_warnings(profile, service)
-    for place, scored_documents in enumerate(groups):
-        said = truncation_warnings(scored_documents)
-        said += threshold_warnings(scored_documents, request, profile)
-        warnings += [f"query {place}: {one}" for one in said]
+    for index, scored_documents in enumerate(groups):
+        query_warnings = truncation_warnings(scored_documents)
+        query_warnings += threshold_warnings(scored_documents, request, profile)
+        warnings += [f"query {index}: {warning}" for warning in query_warnings]
     with current().stage("render"):
         return json_io.JsonResponse(
             {
                 "results": [
                     _ranked(
                         scored_documents,
-                        best_first(rest)[: request.top_k or None],
+                        best_first(above)[: request.top_k or None],
                         rank_request.documents,
                     )
-                    for rank_request, scored_documents, rest in zip(
-                        rank_requests, groups, through, strict=True
+                    for rank_request, scored_documents, above in zip(
+                        rank_requests, groups, kept, strict=True
                     )
                 ]
             },

@@ -1,8 +1,8 @@
-"""vLLM's scoring API: `/score` in all four spellings, `/rerank`, `/tokenize`, `/invocations`.
+"""vLLM's scoring API: `/score` with its four pairs of field names, `/rerank`, `/tokenize`.
 
-A score request puts one side against the other: 1:1, 1:N and N:N; scores come back in
-the order of the request. Its rerank body is what `openai.py` answers at the root; exactly
-vLLM's answer is under `/vllm`.
+A score request pairs queries with documents 1:1, 1:N or N:N; scores keep the request's order.
+vLLM's rerank body is answered by `openai.py` without a prefix, and exactly as vLLM answers it
+under the prefix `/vllm`.
 Source: vLLM 0.32, `entrypoints/pooling/scoring/protocol.py`.
 """
 
@@ -39,8 +39,8 @@ from rankd.ranking.service import ModelService, service_of
 from rankd.telemetry.timings import current
 from rankd.types import RankRequest, ScoredDocument, TruncationPolicy
 
-# (queries, documents) as the four spellings name them.
-_SPELLINGS = (
+# The four pairs of field names for (queries, documents).
+_FIELD_PAIRS = (
     ("queries", "documents"),
     ("queries", "items"),
     ("data_1", "data_2"),
@@ -49,20 +49,20 @@ _SPELLINGS = (
 
 
 class _Scoring(RequestBody):
-    """What vLLM's two requests have in common."""
+    """Fields that vLLM's rerank and score requests share."""
 
     max_tokens_per_doc: Count | None = Field(
-        None, ge=0, description="Tokens of a document that are read; all that fit when 0 or absent."
+        None,
+        ge=0,
+        description="Maximum tokens per document; 0 is the default. Default: all that fit.",
     )
     use_activation: bool | None = Field(
-        None, description="false: raw logits, in nats; true when absent."
+        None, description="false: return raw logits, in nats. Default: true."
     )
     chat_template_kwargs: dict[str, Any] | None = Field(
-        None, description="Of it only `instruction` is read; none when absent."
+        None, description="Only its `instruction` is read. Default: empty."
     )
-    truncate_prompt_tokens: int | None = Field(
-        None, description="Accepted; documents are cut to fit in any case."
-    )
+    truncate_prompt_tokens: int | None = Field(None, description="Accepted without effect.")
 
     def truncation_policy(self) -> TruncationPolicy:
         return TruncationPolicy(self.max_tokens_per_doc or None)
@@ -71,8 +71,8 @@ class _Scoring(RequestBody):
         return self.use_activation is False
 
     def instructions(self) -> dict[str, str | None]:
-        hidden = instruction_in("chat_template_kwargs", self.chat_template_kwargs)
-        return {**super().instructions(), **hidden}
+        nested = instruction_in("chat_template_kwargs", self.chat_template_kwargs)
+        return {**super().instructions(), **nested}
 
 
 class VllmRerankRequest(_Scoring, DocumentsBody):
@@ -88,9 +88,9 @@ class VllmRerankRequest(_Scoring, DocumentsBody):
     )
 
     return_documents: bool | None = Field(
-        None, description="Accepted; vLLM always repeats the documents."
+        None, description="Accepted without effect: vLLM always returns the documents."
     )
-    request_id: str | None = Field(None, description="Accepted; has no effect.")
+    request_id: str | None = Field(None, description="Accepted without effect.")
 
     def wants_documents(self) -> bool:
         return True
@@ -127,6 +127,7 @@ class VllmFailure(Failure):
     detail: str
 
 
+# vLLM's error `type` by HTTP status, where it differs from OpenAI's.
 _TYPES = {400: "BadRequestError", 404: "NotFoundError", 500: "InternalServerError"}
 
 
@@ -202,10 +203,10 @@ class VllmScoreRequest(_Scoring):
     )
 
     queries: Side | None = Field(
-        None, description="One query, or as many as documents; absent in another spelling."
+        None, description="One query, or one per document; absent if another pair of names is used."
     )
     documents: Side | None = Field(
-        None, description="One document or many; absent in another spelling."
+        None, description="One or several documents; absent if another pair of names is used."
     )
     items: Side | None = Field(None, description="Another name of `documents`.")
     data_1: Side | None = Field(None, description="Another name of `queries`.")
@@ -213,12 +214,12 @@ class VllmScoreRequest(_Scoring):
     text_1: Side | None = Field(None, description="Another name of `queries`.")
     text_2: Side | None = Field(None, description="Another name of `documents`.")
     partial: bool | None = Field(
-        None, description="Accepted, without effect: clients count through the scores."
+        None, description="Accepted without effect: every score is returned."
     )
     score_threshold: Number | None = Field(
         None,
         allow_inf_nan=False,
-        description="Accepted, without effect: clients count through the scores.",
+        description="Accepted without effect: every score is returned.",
     )
 
     def accepts_partial(self) -> bool:
@@ -228,12 +229,12 @@ class VllmScoreRequest(_Scoring):
         return False
 
     def sent_names_of_body(self) -> Mapping[str, str]:
-        queries, documents = self._spelling()
+        queries, documents = self._field_pair()
         return {"query": queries, "documents": documents}
 
     def rank_requests(self, deadline: float | None = None) -> list[RankRequest]:
-        """One ask for each run of documents that share a query."""
-        queries, documents = self._sides()
+        """One request for each run of documents that have the same query."""
+        queries, documents = self._texts()
         if len(queries) == 1:
             queries *= len(documents)
         pairs = zip(queries, documents, strict=True)
@@ -242,37 +243,38 @@ class VllmScoreRequest(_Scoring):
             for query, run in groupby(pairs, key=itemgetter(0))
         ]
 
-    def _sides(self) -> tuple[list[str], list[str]]:
-        left, right = self._spelling()
-        queries = _texts(getattr(self, left), left, query_of)
-        documents = _texts(getattr(self, right), right, text_of)
+    def _texts(self) -> tuple[list[str], list[str]]:
+        left, right = self._field_pair()
+        queries = _read_texts(getattr(self, left), left, query_of)
+        documents = _read_texts(getattr(self, right), right, text_of)
         if len(queries) not in (1, len(documents)):
             raise InvalidRequest(
                 f"{left} has {len(queries)} texts and {right} {len(documents)}; "
-                "send one query, or as many as documents",
+                "send one query, or one per document",
                 param=left,
             )
         return queries, documents
 
-    def _spelling(self) -> tuple[str, str]:
-        given = [
+    def _field_pair(self) -> tuple[str, str]:
+        """The names under which the body has its queries and its documents."""
+        sent = [
             (left, right)
-            for left, right in _SPELLINGS
+            for left, right in _FIELD_PAIRS
             if getattr(self, left) is not None and getattr(self, right) is not None
         ]
-        if len(given) == 1:
-            return given[0]
-        if given:
-            both = " and ".join(" with ".join(pair) for pair in given)
-            raise InvalidRequest(f"{both}: send one pair", param=given[1][1])
-        pairs = ", ".join(f"{left} and {right}" for left, right in _SPELLINGS)
-        raise InvalidRequest(f"send two sides to compare: {pairs}")
+        if len(sent) == 1:
+            return sent[0]
+        if sent:
+            pairs = " and ".join(" with ".join(pair) for pair in sent)
+            raise InvalidRequest(f"{pairs}: send only one pair", param=sent[1][1])
+        pairs = ", ".join(f"{left} and {right}" for left, right in _FIELD_PAIRS)
+        raise InvalidRequest(f"send queries and documents as one of these pairs: {pairs}")
 
 
 class VllmScore(BaseModel):
     index: int
     object: str
-    score: float = Field(description="In [0, 1], or a logit when asked for.")
+    score: float = Field(description="In [0, 1], or a logit if raw logits were requested.")
 
 
 class VllmScoreResponse(BaseModel):
@@ -283,17 +285,17 @@ class VllmScoreResponse(BaseModel):
     data: list[VllmScore] = Field(description="In the order of the request.")
     usage: UsageObject
     meta: dict[str, list[str]] | None = Field(
-        None, description="`warnings`, when there are any; else absent."
+        None, description="`warnings`; absent if there are none."
     )
 
 
 def is_score(body: Mapping[str, Any]) -> bool:
-    """Whether a body holds two sides, rather than a query and documents."""
-    return any(name in body for pair in _SPELLINGS for name in pair if name != "documents")
+    """Whether a body is a score request rather than a rerank request."""
+    return any(name in body for pair in _FIELD_PAIRS for name in pair if name != "documents")
 
 
 async def score(http: Request) -> Response:
-    """Score texts against each other, in the order of the request."""
+    """Score queries against documents, in the order of the request."""
     service = service_of(http)
     return await score_body(http, service, await handler.read_body(http))
 
@@ -308,6 +310,7 @@ async def invocations(http: Request) -> Response:
 
 
 async def score_body(http: Request, service: ModelService, body: Mapping[str, Any]) -> Response:
+    """As `score`, for a body that is parsed already."""
     request = json_io.validate(VllmScoreRequest, body)
     service.accept_model(request.model)
     rank_requests = request.rank_requests(deadline_of(http, request.timeout_ms))
@@ -336,12 +339,12 @@ class TokenizeRequest(BaseModel):
     )
 
     model: str | None = Field(None, description=MODEL_DESCRIPTION)
-    prompt: str = Field(description="The text; control tokens in it are text here, too.")
+    prompt: str = Field(description="The text; control tokens in it are read as text.")
     add_special_tokens: bool | None = Field(
-        None, description="Accepted; this model's tokenizer adds none."
+        None, description="Accepted without effect: the model's tokenizer adds none."
     )
     return_token_strs: bool | None = Field(
-        None, description="Whether to spell the tokens; false when absent."
+        None, description="Return each token as a string as well. Default: false."
     )
 
 
@@ -353,7 +356,7 @@ class TokenizeResponse(BaseModel):
 
 
 async def tokenize(http: Request) -> Response:
-    """The token ids of a text, as documents are read: without the template."""
+    """Token ids of a text, encoded like a document and without the template."""
     service = service_of(http)
     request = json_io.validate(TokenizeRequest, await handler.read_body(http))
     service.accept_model(request.model)
@@ -399,24 +402,24 @@ def _answer(
 
 
 def _renumbered(scored_documents: Iterable[ScoredDocument]) -> list[ScoredDocument]:
-    """Verdicts of several asks count from 0 in each; the answer counts through."""
+    """Documents of several requests, each indexed from 0, with consecutive indexes."""
     return [
         replace(scored_document, index=index)
         for index, scored_document in enumerate(scored_documents)
     ]
 
 
-def _texts(value: Any, name: str, read: Callable[[Any], str]) -> list[str]:
-    """One text or many, as a list."""
+def _read_texts(value: Any, name: str, read: Callable[[Any], str]) -> list[str]:
+    """The texts of a field that holds one text or an array of them."""
     values = value if isinstance(value, list) else [value]
     if not values:
         raise InvalidRequest(f"{name} must not be empty", param=name)
     texts = []
-    for place, one in enumerate(values):
-        path = f"{name}[{place}]" if isinstance(value, list) else name
-        refuse_many_fields(one, path)
+    for index, item in enumerate(values):
+        path = f"{name}[{index}]" if isinstance(value, list) else name
+        refuse_many_fields(item, path)
         try:
-            texts.append(read(one))
+            texts.append(read(item))
         except ValueError as problem:
             raise InvalidRequest(f"{path} {problem}", param=path) from None
     return texts

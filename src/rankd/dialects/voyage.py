@@ -1,6 +1,6 @@
-"""Voyage's rerank: `top_k`, `truncation`, and `data[]` with documents as strings.
+"""Voyage's rerank API: `top_k`, `truncation`, and `data[]` with documents as strings.
 
-A body with neither field looks like Cohere's; `/voyage/v1` as base URL decides it.
+A body without `top_k` and `truncation` looks like Cohere's and needs the prefix `/voyage`.
 Source: docs.voyageai.com, reranker API; voyageai 0.5.
 """
 
@@ -31,27 +31,27 @@ class VoyageRequest(DocumentsBody):
     )
 
     top_k: Count | None = Field(
-        None, ge=0, description="Results to return; all when absent, 0 or above their number."
+        None, ge=0, description="Maximum number of results; 0 returns all. Default: all."
     )
     top_n: Count | None = Field(None, ge=0, description="Another name of `top_k`.")
     return_documents: bool | None = Field(
         None,
-        description="Whether results repeat their documents; false when absent, but true in a "
-        "body that has neither `top_k` nor `truncation`.",
+        description="Include each document in its result. Default: false; true if the body has "
+        "neither `top_k` nor `truncation`.",
     )
     truncation: Truncating | None = Field(
         None,
-        description="true or `cut`: documents that do not fit are cut, false or `refuse`: refused, "
-        "`chunk`: read in chunks; the server's --truncation (true) when absent.",
+        description="If a document does not fit: `cut` it (true), `refuse` (false) or `chunk` it. "
+        "Default: the server's --truncation (true).",
     )
 
     def result_limit(self) -> int | None:
-        wanted: int | None = agreed(top_k=self.top_k, top_n=self.top_n)
-        return wanted
+        limit: int | None = agreed(top_k=self.top_k, top_n=self.top_n)
+        return limit
 
     def wants_documents(self) -> bool:
         if self.return_documents is None:
-            # Continue sends Cohere's body to Voyage's path, and insists on documents.
+            # Continue sends Cohere's body to Voyage's path and requires documents in the answer.
             return not self.model_fields_set & {"top_k", "truncation"}
         return self.return_documents
 
@@ -62,11 +62,11 @@ class VoyageRequest(DocumentsBody):
 class VoyageResult(BaseModel):
     relevance_score: float
     index: int
-    document: str | None = Field(None, description="Absent when not wanted.")
+    document: str | None = Field(None, description="Absent unless requested.")
 
 
 class VoyageUsage(BaseModel):
-    total_tokens: int = Field(description="Tokens of every pair, template included.")
+    total_tokens: int = Field(description="Tokens of all pairs, template included.")
 
 
 class VoyageResponse(BaseModel):
@@ -78,7 +78,7 @@ class VoyageResponse(BaseModel):
 
 class Voyage(Dialect):
     name = "voyage"
-    about = "Voyage's rerank."
+    about = "Voyage's rerank API."
     Request = VoyageRequest
     response = VoyageResponse
     failure = StringFailure

@@ -1,4 +1,4 @@
-"""Weaviate's reranker container (`reranker-transformers`): scores in the order of the request.
+"""Weaviate's reranker container (`reranker-transformers`): scores in request order.
 
 Source: weaviate/reranker-transformers, app.py; weaviate, modules/reranker-transformers.
 """
@@ -28,19 +28,20 @@ class WeaviateRequest(RequestBody):
         }
     )
 
-    query: Query = Field(description="The question.")
-    documents: Documents | None = Field(None, description="What to judge; `property` when absent.")
+    query: Query = Field(description="The search query.")
+    documents: Documents | None = Field(
+        None, description="Documents to score. Default: the one text in `property`."
+    )
     property: str | None = Field(
-        None, description="The one text to judge when `documents` are absent."
+        None, description="The one text to score if `documents` is absent."
     )
     partial: bool | None = Field(
-        None, description="Accepted, without effect: scores have no index, so none can be missing."
+        None, description="Accepted without effect: scores have no index, so all are returned."
     )
-
     score_threshold: Number | None = Field(
         None,
         allow_inf_nan=False,
-        description="Accepted, without effect: every document has its place in the answer.",
+        description="Accepted without effect: every document is returned.",
     )
 
     def accepts_partial(self) -> bool:
@@ -68,10 +69,10 @@ class WeaviateScore(BaseModel):
 class WeaviateResponse(BaseModel):
     query: str
     scores: list[WeaviateScore] | None = Field(
-        description="In the order of the request; null when `property` was judged."
+        description="In the order of the request; null if `property` was scored."
     )
     property: str | None
-    score: float | None = Field(description="Of `property`; null when documents were judged.")
+    score: float | None = Field(description="Score of `property`; null if documents were scored.")
 
 
 router = APIRouter(tags=["weaviate"])
@@ -93,7 +94,7 @@ class Weaviate(Dialect):
     def render(self, reply: Reply) -> dict[str, Any]:
         request = reply.request
         assert isinstance(request, WeaviateRequest)
-        # The container sends the nulls, too.
+        # The container sends null fields as well.
         answer: dict[str, Any] = {
             "query": request.query,
             "scores": None,
@@ -116,18 +117,18 @@ class Weaviate(Dialect):
 
 @router.get("/.well-known/live", status_code=204, response_class=Response)
 async def live() -> None:
-    """The process answers."""
+    """Liveness probe: the process answers."""
 
 
 @router.get("/.well-known/ready", status_code=204, response_class=Response)
 async def ready(service: ServiceDep) -> None:
-    """Scores can be had; else 503. Weaviate does not start without it."""
+    """Readiness probe: 204 if documents can be scored, else 503. Weaviate waits for it at start."""
     await service.check()
 
 
 @router.get("/meta")
 async def meta(service: ServiceDep) -> dict[str, Any]:
-    """What Weaviate notes of the model."""
+    """The served model, for Weaviate's module metadata."""
     info = service.ranker.engine.info
     return {"model": service.name, "revision": info.revision, "max_tokens": info.max_tokens}
 

@@ -1,4 +1,4 @@
-"""Xinference's rerank, under `/xinference`, and what its client asks before it ranks.
+"""Xinference's rerank API, under the prefix `/xinference`, and its `/v1/cluster/auth`.
 
 Source: xorbitsai/inference, xinference/api/restful_api.py; xinference-client 4.1.
 """
@@ -30,17 +30,18 @@ class XinferenceRequest(DocumentsBody):
         }
     )
 
-    return_len: bool | None = Field(None, description="Accepted; token counts always come.")
+    return_len: bool | None = Field(
+        None, description="Accepted without effect: answers always have token counts."
+    )
     max_chunks_per_doc: Count | None = Field(
         None,
         ge=1,
-        description="Chunks in which a long document is read; the server's --truncation (a cut) "
-        "when absent.",
+        description="Maximum chunks per long document. Default: the server's --truncation (cut).",
     )
     kwargs_: str | dict[str, Any] | None = Field(
         None,
         validation_alias=AliasChoices("kwargs"),
-        description="An object as JSON text; of it only `instruction` is read; none when absent.",
+        description="A JSON object, or its text; only `instruction` is read. Default: empty.",
     )
 
     def truncation_policy(self) -> TruncationPolicy:
@@ -71,7 +72,7 @@ router = APIRouter(tags=["xinference"])
 
 class Xinference(Dialect):
     name = "xinference"
-    about = "Xinference's rerank."
+    about = "Xinference's rerank API."
     get_router = router
     Request = XinferenceRequest
     response = XinferenceResponse
@@ -80,7 +81,7 @@ class Xinference(Dialect):
         return {
             "id": reply.id,
             "results": results(reply),
-            # Xinference sends the nulls, too.
+            # Xinference sends null fields as well.
             "meta": {
                 "api_version": None,
                 "billed_units": None,
@@ -91,12 +92,14 @@ class Xinference(Dialect):
 
 
 class Auth(BaseModel):
-    auth: bool = Field(description="Whether a key is needed; without it the client sends none.")
+    auth: bool = Field(
+        description="Whether the server requires an API key. If false, clients send none."
+    )
 
 
 @router.get("/v1/cluster/auth")
 async def cluster_auth(service: ServiceDep) -> Auth:
-    """Whether a key is needed; asked without one."""
+    """Whether the server requires an API key. Clients call this without one."""
     return Auth(auth=service.needs_key)
 
 

@@ -1,4 +1,4 @@
-"""Agno's rerankers. They swallow every error, so what counts is that the order changes."""
+"""Agno's rerankers. They catch every error and keep the order, so the cases check the order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness import DOCUMENTS, QUERY, Server, case, eq, main, ranked
 try:
     from agno.knowledge.reranker.infinity import InfinityReranker
 except ImportError:
-    # Its newest release and infinity-client want different versions of httpx.
+    # The newest Agno and infinity-client need different versions of httpx.
     InfinityReranker = None
 
 CLIENT, PACKAGE = "agno CohereReranker", "agno"
@@ -25,8 +25,8 @@ def rank(reranker: Any, query: str = QUERY) -> list[Document]:
 
 def check(documents: list[Document], count: int = len(DOCUMENTS)) -> None:
     ranked(
-        [DOCUMENTS.index(one.content) for one in documents],
-        [one.reranking_score for one in documents],
+        [DOCUMENTS.index(document.content) for document in documents],
+        [document.reranking_score for document in documents],
         count,
     )
 
@@ -50,7 +50,7 @@ def top_n(server: Server) -> None:
 @case(CLIENT, PACKAGE, "Cohere v1")
 def bad_request(server: Server) -> None:
     with server.watched() as wire:
-        eq([one.content for one in rank(by_cohere(wire.url), "")], DOCUMENTS)
+        eq([document.content for document in rank(by_cohere(wire.url), "")], DOCUMENTS)
     eq(len(wire.requests), 1, "requests")
 
 
@@ -78,7 +78,10 @@ if InfinityReranker:
     @case("agno InfinityReranker", PACKAGE, "Infinity")
     def bad_request_with_infinity(server: Server) -> None:
         with server.watched() as wire:
-            eq([one.content for one in rank(InfinityReranker(url=wire.url), "")], DOCUMENTS)
+            eq(
+                [document.content for document in rank(InfinityReranker(url=wire.url), "")],
+                DOCUMENTS,
+            )
         eq(len(wire.requests), 1, "requests")
 
 

@@ -9,8 +9,8 @@ const model = (url, apiKey = "any") =>
 
 function check(answer, count) {
   ranked(
-    answer.ranking.map((one) => one.originalIndex),
-    answer.ranking.map((one) => one.score),
+    answer.ranking.map((result) => result.originalIndex),
+    answer.ranking.map((result) => result.score),
     count,
   );
 }

@@ -1,4 +1,4 @@
-// Cohere's own SDK for Node: both generations of its API.
+// Cohere's SDK for Node: versions 1 and 2 of its API.
 import { CohereClient, CohereClientV2, CohereError } from "cohere-ai";
 
 import { BEIJING, DOCUMENTS, MODEL, QUERY, SENTENCE, eq, main, ok, ranked, refused, server, watched } from "./harness.mjs";
@@ -10,8 +10,8 @@ const v1 = (environment, token = "any") => new CohereClient({ token, environment
 
 function check(answer, count) {
   ranked(
-    answer.results.map((one) => one.index),
-    answer.results.map((one) => one.relevanceScore),
+    answer.results.map((result) => result.index),
+    answer.results.map((result) => result.relevanceScore),
     count,
   );
 }
@@ -80,7 +80,7 @@ await main("cohere-ai CohereClient", "Cohere v1", NAME, {
   async without_documents() {
     const answer = await v1(server.url).rerank({ ...request, returnDocuments: false });
     check(answer);
-    ok(answer.results.every((one) => one.document === undefined), "documents came back");
+    ok(answer.results.every((result) => result.document === undefined), "documents came back");
   },
   async bad_request() {
     await refused(CohereError, SENTENCE, () => v1(server.url).rerank({ ...request, query: "" }));

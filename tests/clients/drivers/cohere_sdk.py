@@ -1,4 +1,4 @@
-"""Cohere's own SDK: both generations of its API, in turn and at once."""
+"""Cohere's SDK: versions 1 and 2 of its API, sequential and concurrent requests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def v1(server: Server) -> cohere.Client:
 
 def check(answer: Any, count: int = len(DOCUMENTS)) -> None:
     results = answer.results
-    ranked([one.index for one in results], [one.relevance_score for one in results], count)
+    ranked(
+        [result.index for result in results], [result.relevance_score for result in results], count
+    )
 
 
 @case("cohere.ClientV2", "cohere", V2)
@@ -83,9 +85,9 @@ def top_n_above_the_count(server: Server) -> None:
 @case("cohere.ClientV2", "cohere", V2)
 def scores_do_not_change_with_top_n(server: Server) -> None:
     every = v2(server).rerank(model=MODEL, query=QUERY, documents=DOCUMENTS).results
-    one = v2(server).rerank(model=MODEL, query=QUERY, documents=DOCUMENTS, top_n=1).results
+    result = v2(server).rerank(model=MODEL, query=QUERY, documents=DOCUMENTS, top_n=1).results
 
-    eq(one[0].relevance_score, every[0].relevance_score)
+    eq(result[0].relevance_score, every[0].relevance_score)
 
 
 @case("cohere.ClientV2", "cohere", V2)
@@ -94,7 +96,7 @@ def text_of_any_language(server: Server) -> None:
 
     answer = v2(server).rerank(model=MODEL, query="中国的首都是哪里?", documents=documents)
 
-    eq(sorted(one.index for one in answer.results), [0, 1, 2])
+    eq(sorted(result.index for result in answer.results), [0, 1, 2])
 
 
 @case("cohere.ClientV2", "cohere", V2)
@@ -120,7 +122,7 @@ if SEVEN:
 
     @case("cohere.ClientV2", "cohere", V2)
     def as_many_as_cohere_takes(server: Server) -> None:
-        """A thousand documents, which Haystack and Weaviate send at once; no more."""
+        """The limit of 1,000 documents, as many as Haystack and Weaviate send in one request."""
         documents = [f"Page {number} is about bread." for number in range(999)] + [BEIJING]
 
         best = v2(server).rerank(model=MODEL, query=QUERY, documents=documents).results
@@ -213,7 +215,7 @@ def without_documents(server: Server) -> None:
     )
 
     check(answer)
-    eq([one.document for one in answer.results], [None, None, None])
+    eq([result.document for result in answer.results], [None, None, None])
 
 
 @case("cohere.Client", "cohere", V1)

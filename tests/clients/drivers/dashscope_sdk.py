@@ -21,7 +21,9 @@ def call(url: str, key: str = "any", **more: Any) -> Any:
 def check(answer: Any, count: int = len(DOCUMENTS)) -> None:
     eq(answer.status_code, 200, "status")
     results = answer.output.results
-    ranked([one.index for one in results], [one.relevance_score for one in results], count)
+    ranked(
+        [result.index for result in results], [result.relevance_score for result in results], count
+    )
     assert answer.request_id
     assert answer.usage.total_tokens > 0
 
@@ -51,7 +53,7 @@ def without_documents(server: Server) -> None:
     answer = call(server.url, top_n=50, return_documents=False)
 
     check(answer)
-    eq([one["document"] for one in answer.output.results], [None, None, None])
+    eq([result["document"] for result in answer.output.results], [None, None, None])
 
 
 @case(CLIENT, PACKAGE, DIALECT)

@@ -21,7 +21,7 @@ def invoke(url: str, key: str = "any", **more: Any) -> Any:
 def check(answer: Any, count: int = len(DOCUMENTS)) -> None:
     eq(len(answer.docs), count, "documents")
     eq((answer.docs[0].index, answer.docs[0].text), (BEST, BEIJING))
-    # It stretches the scores to fill 0 to 1.
+    # Dify rescales the scores to the range 0 to 1.
     eq((answer.docs[0].score, answer.docs[-1].score), (1.0, 0.0))
 
 
@@ -56,7 +56,7 @@ def its_own_validation(server: Server) -> None:
 
 @case(CLIENT, PACKAGE, DIALECT)
 def bad_request(server: Server) -> None:
-    """It shows the status and the URL, never the body."""
+    """Dify shows the status and the URL, not the body."""
     with server.watched() as wire, refused(InvokeServerUnavailableError, "400"):
         invoke(wire.url + "/v1", query="")
     eq(len(wire.requests), 1, "requests")

@@ -1,4 +1,4 @@
-// What every driver shares: the cases of a client, and one JSON line for each.
+// Shared by all Node drivers: runs a client's cases and prints one JSON line per case.
 import { readFileSync } from "node:fs";
 import net from "node:net";
 
@@ -6,11 +6,11 @@ export const QUERY = "What is the capital of China?";
 export const GRAVITY = "Gravity is a force that attracts two bodies towards each other.";
 export const BEIJING = "The capital of China is Beijing.";
 export const BREAD = "Bread is made of flour.";
-// The answer is neither first nor last, so that neither the order of the request nor its
-// reverse can pass for a ranking.
+// The relevant document is neither first nor last, so neither the order of the request nor its
+// reverse passes for a ranking.
 export const DOCUMENTS = [GRAVITY, BEIJING, BREAD];
 export const BEST = 1;
-// What the server says of an empty query.
+// The server's message about an empty query.
 export const SENTENCE = "query must not be empty";
 export const MODEL = "Qwen/Qwen3-Reranker-0.6B";
 
@@ -26,7 +26,7 @@ export function ok(truth, what) {
   if (!truth) throw new Error(what);
 }
 
-/** The best document first, scores that fall, and as many results as asked for. */
+/** Asserts `count` results with the best document first and descending scores. */
 export function ranked(indexes, scores, count = DOCUMENTS.length) {
   eq(indexes.length, count, "results");
   eq(indexes[0], BEST, "first index");
@@ -35,10 +35,10 @@ export function ranked(indexes, scores, count = DOCUMENTS.length) {
   ok(scores[0] > 0.5 && scores.slice(1).every((score) => score >= 0 && score < 0.5), `${scores}`);
 }
 
-/** The client's own exception, with what the server said in it.
+/** Asserts that the client throws `kind`, with `word` in its message; returns the error.
  *
- * A kind that can tell its instances by itself is asked: a package that is installed twice has
- * two classes of one name.
+ * Uses `kind.isInstance` if there is one: a package that is installed twice has two classes of
+ * the same name.
  */
 export async function refused(kind, word, run) {
   let error;
@@ -49,12 +49,12 @@ export async function refused(kind, word, run) {
   }
   ok(error, `no ${kind.name}`);
   ok(kind.isInstance ? kind.isInstance(error) : error instanceof kind, `${error.constructor.name}: ${error.message}`);
-  const told = `${error.message} ${JSON.stringify(error.body ?? error.responseBody ?? "")}`;
-  ok(told.includes(word), `${word} is not in ${told.slice(0, 400)}`);
+  const message = `${error.message} ${JSON.stringify(error.body ?? error.responseBody ?? "")}`;
+  ok(message.includes(word), `${word} is not in ${message.slice(0, 400)}`);
   return error;
 }
 
-/** The server behind a wire that passes every byte and notes the requests. */
+/** Runs `run` with the address of a TCP proxy to `target`; returns the recorded requests. */
 export async function watched(target, run) {
   const { hostname, port } = new URL(target);
   const requests = [];
@@ -83,7 +83,7 @@ function version(name) {
   return JSON.parse(readFileSync(file, "utf8")).version;
 }
 
-/** Run the cases of one client: functions by their name. */
+/** Runs one client's cases, given as functions by case name. */
 export async function main(client, dialect, name, cases) {
   for (const [title, run] of Object.entries(cases)) {
     const began = Date.now();

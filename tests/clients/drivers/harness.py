@@ -1,6 +1,6 @@
-"""What every driver shares: the cases of a client, and one JSON line for each.
+"""Shared by all drivers: registers a client's cases, runs them, prints one JSON line per case.
 
-Runs in the client's own environment, so it knows nothing but the standard library.
+Runs in the client's environment, so it imports only the standard library.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ QUERY = "What is the capital of China?"
 GRAVITY = "Gravity is a force that attracts two bodies towards each other."
 BEIJING = "The capital of China is Beijing."
 BREAD = "Bread is made of flour."
-# The answer is neither first nor last, so that neither the order of the request nor its
-# reverse can pass for a ranking.
+# The relevant document is neither first nor last, so neither the order of the request nor its
+# reverse passes for a ranking.
 DOCUMENTS = [GRAVITY, BEIJING, BREAD]
 BEST = 1
-# What the server says of an empty query.
+# The server's message about an empty query.
 SENTENCE = "query must not be empty"
-# A request that was tried again has waited at least this long, in seconds.
+# A client that retries waits at least this long, in seconds.
 PATIENCE = 20
 
 MODEL = "Qwen/Qwen3-Reranker-0.6B"
@@ -38,7 +38,7 @@ MODEL = "Qwen/Qwen3-Reranker-0.6B"
 
 @dataclass
 class Wire:
-    """The requests that passed, as `METHOD /path`."""
+    """A proxy's address, and the requests it passed on, as `METHOD /path`."""
 
     url: str
     requests: list[str] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Wire:
 
 @dataclass(frozen=True)
 class Server:
-    """Where rankd listens: without a key, and with one."""
+    """The addresses of two rankd servers: one without a key, and one that requires `key`."""
 
     url: str
     keyed: str
@@ -59,7 +59,7 @@ class Server:
 
     @contextmanager
     def watched(self, keyed: bool = False) -> Iterator[Wire]:
-        """The server behind a wire that passes every byte and notes the requests."""
+        """A TCP proxy in front of the server that records the requests."""
         host, _, port = (self.keyed if keyed else self.url).removeprefix("http://").partition(":")
         with socket.create_server(("127.0.0.1", 0)) as listener:
             wire = Wire(f"http://127.0.0.1:{listener.getsockname()[1]}")
@@ -77,16 +77,16 @@ def _accept(listener: socket.socket, target: tuple[str, int], wire: Wire) -> Non
         except OSError:
             return
         upstream = socket.create_connection(target)
-        for source, sink, noted in (client, upstream, wire), (upstream, client, None):
-            threading.Thread(target=_pass, args=(source, sink, noted), daemon=True).start()
+        for source, sink, recorder in (client, upstream, wire), (upstream, client, None):
+            threading.Thread(target=_pass, args=(source, sink, recorder), daemon=True).start()
 
 
 def _pass(source: socket.socket, sink: socket.socket, wire: Wire | None) -> None:
     try:
         while chunk := source.recv(65536):
             if wire:
-                found = re.findall(rb"^([A-Z]+ \S+) HTTP/1\.1\r$", chunk, re.MULTILINE)
-                wire.requests += [line.decode() for line in found]
+                lines = re.findall(rb"^([A-Z]+ \S+) HTTP/1\.1\r$", chunk, re.MULTILINE)
+                wire.requests += [line.decode() for line in lines]
             sink.sendall(chunk)
         sink.shutdown(socket.SHUT_WR)
     except OSError:
@@ -105,12 +105,12 @@ CASES: list[Case] = []
 
 
 def case(client: str, package: str, dialect: str) -> Callable[[Callable[..., Any]], Any]:
-    """Let a function be a case: it passes when it returns.
+    """Registers a function as a case; it passes if it returns.
 
     Args:
-        client: what a user calls it.
-        package: the distribution whose version counts.
-        dialect: the wire format that it speaks.
+        client: the client's name for users.
+        package: the distribution whose version is reported.
+        dialect: the vendor's API that it uses.
     """
 
     def keep(run: Callable[..., Any]) -> Callable[..., Any]:
@@ -121,19 +121,19 @@ def case(client: str, package: str, dialect: str) -> Callable[[Callable[..., Any
 
 
 def each(client: str, package: str, dialect: str, **arguments: Any) -> None:
-    """Add cases that differ in an argument only; `arguments` are functions by case name."""
+    """Registers several cases of one client: `arguments` are functions by case name."""
     for name, run in arguments.items():
         run.__name__ = name
         CASES.append(Case(client, package, dialect, run))
 
 
 def eq(got: Any, want: Any, what: str = "") -> None:
-    """Equal, or an error that shows both."""
+    """Asserts that both are equal; the error shows both."""
     assert got == want, f"{what or 'got'} {got!r}, wanted {want!r}"
 
 
 def ranked(indexes: list[int], scores: list[float], count: int = len(DOCUMENTS)) -> None:
-    """The best document first, scores that fall, and as many results as asked for."""
+    """Asserts `count` results with the best document first and descending scores."""
     eq(len(indexes), count, "results")
     eq(len(scores), count, "scores")
     eq(indexes[0], BEST, "first index")
@@ -146,7 +146,7 @@ def ranked(indexes: list[int], scores: list[float], count: int = len(DOCUMENTS))
 
 
 def ranked_texts(texts: list[str], count: int = len(DOCUMENTS)) -> None:
-    """The same for clients that hand back documents."""
+    """As `ranked`, for clients that return documents without scores."""
     eq(len(texts), count, "documents")
     eq(texts[0], BEIJING, "first document")
     assert set(texts) <= set(DOCUMENTS), texts
@@ -156,9 +156,9 @@ def ranked_texts(texts: list[str], count: int = len(DOCUMENTS)) -> None:
 def refused(
     kind: type[BaseException] | tuple[type[BaseException], ...], *words: str
 ) -> Iterator[list[BaseException]]:
-    """The client's own exception, with what the server said in it, and no waiting around.
+    """Asserts that the client raises `kind`, with `words` in its message, and without retries.
 
-    Yields a list that holds the exception afterwards.
+    Yields a list that contains the exception after the block.
     """
     caught: list[BaseException] = []
     began = time.monotonic()
@@ -168,37 +168,37 @@ def refused(
         caught.append(error)
     took = time.monotonic() - began
     assert caught, f"no {kind}"
-    told = f"{caught[0]} {getattr(caught[0], 'body', '')}"
+    message = f"{caught[0]} {getattr(caught[0], 'body', '')}"
     for word in words:
-        assert word in told, f"{word!r} is not in {type(caught[0]).__name__}: {told[:400]}"
+        assert word in message, f"{word!r} is not in {type(caught[0]).__name__}: {message[:400]}"
     assert took < PATIENCE, f"took {took:.1f} s"
 
 
 def main() -> None:
     """Run the cases: `driver.py URL KEYED_URL KEY`."""
     server = Server(*sys.argv[1:4])
-    for one in CASES:
+    for entry in CASES:
         detail = ""
         began = time.monotonic()
         try:
-            done = one.run(server)
+            done = entry.run(server)
             if inspect.isawaitable(done):
                 asyncio.run(_await(done))
         except Exception as error:
-            # A driver reports every failure; whatever a client raises is one.
-            where = traceback.extract_tb(error.__traceback__)
-            here = [frame.lineno for frame in where if "drivers" in frame.filename]
-            detail = f"{type(error).__name__}: {error} (line {here[-1] if here else '?'})"
+            # Every exception of a client is a failed case.
+            frames = traceback.extract_tb(error.__traceback__)
+            lines = [frame.lineno for frame in frames if "drivers" in frame.filename]
+            detail = f"{type(error).__name__}: {error} (line {lines[-1] if lines else '?'})"
         line = {
-            "client": one.client,
-            "version": version(one.package),
-            "dialect": one.dialect,
-            "case": one.run.__name__,
+            "client": entry.client,
+            "version": version(entry.package),
+            "dialect": entry.dialect,
+            "case": entry.run.__name__,
             "pass": not detail,
             "detail": detail[:2000],
             "seconds": round(time.monotonic() - began, 2),
         }
-        # Some clients print; a line of its own keeps ours readable.
+        # Some clients print without a final newline, so the line starts with one.
         sys.stdout.write("\n" + json.dumps(line) + "\n")
         sys.stdout.flush()
 

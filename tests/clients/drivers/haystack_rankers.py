@@ -37,7 +37,7 @@ def cohere_ranker(url: str, key: str = "any", **more: Any) -> Any:
 
 
 def jina_ranker(url: str, key: str = "any", **more: Any) -> Any:
-    # The whole URL, not a base.
+    # `base_url` is the whole URL.
     return JinaRanker(
         model=MODEL, base_url=f"{url}/v1/rerank", api_key=Secret.from_token(key), **more
     )
@@ -59,10 +59,10 @@ def run(ranker: Any, query: str = QUERY) -> list[Document]:
 
 
 def check(documents: list[Document], count: int = len(DOCUMENTS)) -> None:
-    ranked_texts([one.content for one in documents], count)
+    ranked_texts([document.content for document in documents], count)
     ranked(
-        [DOCUMENTS.index(one.content) for one in documents],
-        [one.score for one in documents],
+        [DOCUMENTS.index(document.content) for document in documents],
+        [document.score for document in documents],
         count,
     )
 
@@ -92,8 +92,8 @@ def cases(make: Make, error: type[BaseException], path: str) -> dict[str, Callab
             run(make(wire.url, "wrong"))
         eq(len(wire.requests), 1, "requests")
 
-    found = [ranks, top_k, top_k_above_the_count, bad_request, right_key, wrong_key]
-    return {one.__name__: one for one in found}
+    functions = [ranks, top_k, top_k_above_the_count, bad_request, right_key, wrong_key]
+    return {run.__name__: run for run in functions}
 
 
 each(

@@ -28,7 +28,9 @@ CLIENT, PACKAGE, DIALECT = "infinity_client", "infinity-client", "Infinity"
 
 def check(answer: Any, count: int = len(DOCUMENTS)) -> None:
     results = answer.results
-    ranked([one.index for one in results], [one.relevance_score for one in results], count)
+    ranked(
+        [result.index for result in results], [result.relevance_score for result in results], count
+    )
     assert answer.usage.total_tokens >= answer.usage.prompt_tokens > 0
 
 
@@ -61,7 +63,7 @@ def raw_scores(server: Server) -> None:
         client=Client(base_url=f"{server.url}/infinity"), body=body(raw_scores=True)
     )
 
-    scores = [one.relevance_score for one in answer.results]
+    scores = [result.relevance_score for result in answer.results]
     assert scores[0] > 1, scores
     assert scores[-1] < 0, scores
 

@@ -1,4 +1,4 @@
-// LangChain's Cohere package for Node, which n8n's Cohere node uses, too.
+// LangChain's Cohere package for Node, also used by n8n's Cohere node.
 import { CohereRerank } from "@langchain/cohere";
 import { CohereClient } from "cohere-ai";
 
@@ -10,8 +10,8 @@ const documents = DOCUMENTS.map((pageContent) => ({ pageContent, metadata: {} })
 
 function check(found, count) {
   ranked(
-    found.map((one) => DOCUMENTS.indexOf(one.pageContent)),
-    found.map((one) => one.metadata.relevanceScore),
+    found.map((document) => DOCUMENTS.indexOf(document.pageContent)),
+    found.map((document) => document.metadata.relevanceScore),
     count,
   );
 }

@@ -26,14 +26,14 @@ def compress(compressor: Any, query: str = QUERY) -> list[Document]:
 
 def check(documents: list[Document], count: int = len(DOCUMENTS)) -> None:
     ranked(
-        [DOCUMENTS.index(one.page_content) for one in documents],
-        [one.metadata["relevance_score"] for one in documents],
+        [DOCUMENTS.index(document.page_content) for document in documents],
+        [document.metadata["relevance_score"] for document in documents],
         count,
     )
 
 
 def jina(url: str, key: str = "any", **more: Any) -> JinaRerank:
-    # A constant of the module is the only place where it keeps its URL.
+    # Its URL is a module constant.
     jina_rerank.JINA_API_URL = f"{url}/v1/rerank"
     return JinaRerank(model=MODEL, jina_api_key=key, **more)
 
@@ -81,7 +81,7 @@ def top_n_with_infinity(server: Server) -> None:
 @case("langchain InfinityRerank", PACKAGE, "Infinity")
 def right_key_with_infinity(server: Server) -> None:
     client = AuthenticatedClient(base_url=server.keyed, token=server.key)
-    # It insists on the class without a key; the header is what counts.
+    # It accepts only the class without a key, so the key is sent as a header.
     client = Client(base_url=server.keyed, headers={"Authorization": f"Bearer {client.token}"})
 
     check(compress(InfinityRerank(client=client, model=MODEL)))
@@ -89,7 +89,7 @@ def right_key_with_infinity(server: Server) -> None:
 
 @case("langchain InfinityRerank", PACKAGE, "Infinity")
 def bad_request_with_infinity(server: Server) -> None:
-    """It looks at no status: what it gets is None."""
+    """The client ignores the status; the parsed answer is None."""
     with refused(TypeError):
         compress(InfinityRerank(client=Client(base_url=server.url), model=MODEL), "")
 
@@ -118,7 +118,7 @@ def right_key_with_dashscope(server: Server) -> None:
 
 @case("langchain DashScopeRerank", PACKAGE, "DashScope")
 def bad_request_with_dashscope(server: Server) -> None:
-    """It looks at no status: the output is None."""
+    """The client ignores the status; the output is None."""
     with refused(AttributeError):
         compress(by_dashscope(server.url), " ")
 

@@ -1,4 +1,4 @@
-"""LangChain's partner packages, whichever of them this environment holds."""
+"""LangChain's partner packages, as far as they are installed in this environment."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def compress(compressor: Any, query: str = QUERY) -> list[Document]:
 
 def check(documents: list[Document], count: int = len(DOCUMENTS)) -> None:
     ranked(
-        [DOCUMENTS.index(one.page_content) for one in documents],
-        [one.metadata["relevance_score"] for one in documents],
+        [DOCUMENTS.index(document.page_content) for document in documents],
+        [document.metadata["relevance_score"] for document in documents],
         count,
     )
 
@@ -98,8 +98,8 @@ if find_spec("langchain_nvidia_ai_endpoints"):
         )
 
     def check_logits(documents: list[Document], count: int = len(DOCUMENTS)) -> None:
-        """Logits, not probabilities: the sign says what 0.5 says elsewhere."""
-        scores = [one.metadata["relevance_score"] for one in documents]
+        """As `check`, for logits: 0 corresponds to a probability of 0.5."""
+        scores = [document.metadata["relevance_score"] for document in documents]
         eq(documents[0].page_content, DOCUMENTS[1])
         eq(len(documents), count)
         eq(scores, sorted(scores, reverse=True))

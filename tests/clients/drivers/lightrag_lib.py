@@ -18,7 +18,11 @@ BINDINGS: dict[str, tuple[str, str, Callable[..., Any]]] = {
 
 
 def check(found: list[dict[str, Any]], count: int = len(DOCUMENTS)) -> None:
-    ranked([one["index"] for one in found], [one["relevance_score"] for one in found], count)
+    ranked(
+        [result["index"] for result in found],
+        [result["relevance_score"] for result in found],
+        count,
+    )
 
 
 def cases(path: str, rerank: Callable[..., Any]) -> dict[str, Callable[[Server], Any]]:
@@ -52,15 +56,15 @@ def cases(path: str, rerank: Callable[..., Any]) -> dict[str, Callable[[Server],
         )
 
     async def bad_request(server: Server) -> None:
-        """It tries three times whatever the status, which is its business."""
+        """LightRAG sends a request three times after any error status."""
         with server.watched() as wire, refused(RetryError) as caught:
             await rerank("", DOCUMENTS, api_key="any", model=MODEL, base_url=wire.url + path)
         cause = caught[0].last_attempt.exception()
         eq(cause.status, 400)
         eq(len(wire.requests), 3, "requests")
 
-    found = [ranks, top_n, top_n_above_the_count, right_key, bad_request]
-    return {one.__name__: one for one in found}
+    functions = [ranks, top_n, top_n_above_the_count, right_key, bad_request]
+    return {run.__name__: run for run in functions}
 
 
 for name, (dialect, path, rerank) in BINDINGS.items():

@@ -1,4 +1,4 @@
-"""The providers of LiteLLM whose base URL it lets you choose."""
+"""The providers of LiteLLM that have a configurable base URL."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ MODEL = "qwen3-reranker"
 
 @dataclass(frozen=True)
 class Provider:
-    """How one provider is spelled.
+    """How a request to one provider is addressed.
 
     Attributes:
-        base: what follows the origin in `api_base`.
-        path: where the request arrives.
-        documents: whether the answer can hold the documents.
+        base: the path of `api_base`.
+        path: the path of the request that the server gets.
+        documents: whether answers can include the documents.
     """
 
     name: str

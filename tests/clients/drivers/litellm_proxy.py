@@ -39,7 +39,7 @@ KEYED, UNKEYED = "with the right key", "with a wrong key"
 
 
 def config(server: Server) -> dict[str, Any]:
-    """Routes to every provider, and two to the server that wants a key."""
+    """Routes to every provider, and two to the server that requires a key."""
 
     def route(name: str, model: str, base: str, key: str) -> dict[str, Any]:
         parameters = {"model": model, "api_base": base, "api_key": key}
@@ -47,26 +47,29 @@ def config(server: Server) -> dict[str, Any]:
 
     return {
         "model_list": [
-            *(route(one.name, one.model, server.url + one.base, "any") for one in PROVIDERS),
+            *(
+                route(provider.name, provider.model, server.url + provider.base, "any")
+                for provider in PROVIDERS
+            ),
             route(KEYED, "cohere/qwen3-reranker", server.keyed, server.key),
             route(UNKEYED, "cohere/qwen3-reranker", server.keyed, "wrong"),
         ],
         "general_settings": {"master_key": KEY},
-        # Its router tries again by default, which is its own business.
+        # LiteLLM's router retries by default.
         "router_settings": {"num_retries": 0},
     }
 
 
 @contextmanager
 def proxy(server: Server) -> Iterator[str]:
-    """A proxy on a free port, as a process of its own."""
+    """Runs the proxy as a process on a free port; yields its URL."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "proxy.yaml"
         # JSON is YAML.
         file.write_text(json.dumps(config(server)))
-        # What its console script does.
+        # As LiteLLM's console script does.
         program = [sys.executable, "-c", "import litellm; litellm.run_server()"]
         arguments = ["--config", str(file), "--host", "127.0.0.1", "--port", str(port)]
         with (Path(folder) / "log").open("w+") as log:
@@ -100,12 +103,12 @@ def client(url: str) -> cohere.ClientV2:
 
 
 def check(answer: Any, count: int, logits: bool = False) -> None:
-    scores = [one.relevance_score for one in answer.results]
+    scores = [result.relevance_score for result in answer.results]
     if logits:
         eq(answer.results[0].index, 1)
         eq((len(scores), scores), (count, sorted(scores, reverse=True)))
     else:
-        ranked([one.index for one in answer.results], scores, count)
+        ranked([result.index for result in answer.results], scores, count)
 
 
 def cases(name: str, logits: bool) -> dict[str, Callable[[Server], Any]]:
@@ -124,12 +127,12 @@ def cases(name: str, logits: bool) -> dict[str, Callable[[Server], Any]]:
 URL: list[str] = []
 CLIENT, PACKAGE = "litellm proxy", "litellm"
 
-for one in PROVIDERS:
+for provider in PROVIDERS:
     each(
-        f"{CLIENT}, {one.name}/",
+        f"{CLIENT}, {provider.name}/",
         PACKAGE,
-        one.dialect,
-        **cases(one.name, one.dialect == "NVIDIA"),
+        provider.dialect,
+        **cases(provider.name, provider.dialect == "NVIDIA"),
     )
 
 
@@ -145,7 +148,7 @@ def ranks_through_v1(server: Server) -> None:
 
 @case(f"{CLIENT}, cohere/", PACKAGE, "Cohere v2")
 def bad_request(server: Server) -> None:
-    """Version 1.83 makes a 500 of it, which Cohere's SDK tries twice more; the sentence stays."""
+    """Version 1.83 answers 500, which Cohere's SDK retries twice; the message is kept."""
     with refused(ApiError, SENTENCE):
         client(URL[0]).rerank(model="cohere", query=" ", documents=DOCUMENTS)
 

@@ -1,4 +1,4 @@
-"""LiteLLM in front of every provider whose base URL it lets you choose."""
+"""LiteLLM with every provider that has a configurable base URL."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from harness import (
 )
 from litellm_providers import PROVIDERS, Provider
 
-# litellm up to 1.83 calls every 4xx a failed connection; the sentence gets through.
+# litellm up to 1.83 raises APIConnectionError for every 4xx, with the server's message.
 OLD = version("litellm").startswith("1.83")
 
 
@@ -33,16 +33,16 @@ def text(document: Any) -> str:
 
 def check(answer: Any, provider: Provider, count: int = len(DOCUMENTS)) -> None:
     results = answer.results
-    scores = [one["relevance_score"] for one in results]
+    scores = [result["relevance_score"] for result in results]
     if provider.dialect == "NVIDIA":
-        # Logits, not probabilities: the sign says what 0.5 says elsewhere.
+        # Logits: 0 corresponds to a probability of 0.5.
         eq(results[0]["index"], 1)
         eq(scores, sorted(scores, reverse=True))
         eq(len(scores), count)
         assert scores[0] > 0, scores
         assert all(score < 0 for score in scores[1:]), scores
     else:
-        ranked([one["index"] for one in results], scores, count)
+        ranked([result["index"] for result in results], scores, count)
 
 
 def arguments(provider: Provider, url: str, **more: Any) -> dict[str, Any]:
@@ -98,10 +98,18 @@ def cases(provider: Provider) -> dict[str, Callable[[Server], Any]]:
         with refused(kind, "invalid api token"):
             litellm.rerank(**arguments(provider, server.keyed, api_key="wrong"))
 
-    found = [ranks, top_n, top_n_above_the_count, ranks_async, bad_request, right_key, wrong_key]
+    functions = [
+        ranks,
+        top_n,
+        top_n_above_the_count,
+        ranks_async,
+        bad_request,
+        right_key,
+        wrong_key,
+    ]
     if provider.documents:
-        found += [with_documents, without_documents]
-    return {one.__name__: one for one in found}
+        functions += [with_documents, without_documents]
+    return {run.__name__: run for run in functions}
 
 
 COHERE = PROVIDERS[0]
@@ -109,7 +117,7 @@ COHERE = PROVIDERS[0]
 
 @case("litellm cohere/", "litellm", "Cohere v1")
 def every_field(server: Server) -> None:
-    """`max_chunks_per_doc` makes it speak version 1."""
+    """With `max_chunks_per_doc`, LiteLLM uses Cohere's version 1."""
     more = {"rank_fields": ["text"], "max_chunks_per_doc": 10, "top_n": 2}
     documents = [{"text": document} for document in DOCUMENTS]
     with server.watched() as wire:
@@ -125,13 +133,13 @@ def max_tokens_per_doc(server: Server) -> None:
 
 @case("litellm hosted_vllm/", "litellm", "vLLM")
 def base_that_ends_in_v1(server: Server) -> None:
-    vllm = next(one for one in PROVIDERS if one.name == "hosted_vllm")
+    vllm = next(provider for provider in PROVIDERS if provider.name == "hosted_vllm")
 
     check(litellm.rerank(**arguments(vllm, f"{server.url}/v1")), vllm)
 
 
-for one in PROVIDERS:
-    each(f"litellm {one.name}/", "litellm", one.dialect, **cases(one))
+for provider in PROVIDERS:
+    each(f"litellm {provider.name}/", "litellm", provider.dialect, **cases(provider))
 
 
 if __name__ == "__main__":

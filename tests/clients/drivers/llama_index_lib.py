@@ -46,12 +46,14 @@ def run(postprocessor: Any, query: str = QUERY) -> list[NodeWithScore]:
 
 
 def check(nodes: list[NodeWithScore], count: int = COUNT) -> None:
-    ranked([DOCUMENTS.index(one.node.text) for one in nodes], [one.score for one in nodes], count)
+    ranked(
+        [DOCUMENTS.index(node.node.text) for node in nodes], [node.score for node in nodes], count
+    )
 
 
 def check_logits(nodes: list[NodeWithScore], count: int = COUNT) -> None:
-    """Logits, not probabilities: the sign says what 0.5 says elsewhere."""
-    scores = [one.score for one in nodes]
+    """As `check`, for logits: 0 corresponds to a probability of 0.5."""
+    scores = [node.score for node in nodes]
     eq(nodes[0].node.text, BEIJING)
     eq(len(nodes), count)
     eq(scores, sorted(scores, reverse=True))
@@ -67,12 +69,12 @@ def by_jina(url: str, key: str = "any", top_n: int = COUNT) -> Any:
 
 
 def by_tei(url: str, key: str = "any", top_n: int = COUNT) -> Any:
-    # The whole header, not only the key.
+    # `auth_token` is the whole header value.
     return TextEmbeddingInference(base_url=url, auth_token=f"Bearer {key}", top_n=top_n)
 
 
 def by_xinference(url: str, key: str = "", top_n: int = COUNT) -> Any:
-    # It has no field for a key; a password in the URL is one.
+    # It has no field for a key, so the key is the password in the URL.
     url = url.replace("://", f"://key:{key}@") if key else url
     return XinferenceRerank(model=MODEL, base_url=url, top_n=top_n)
 
@@ -83,7 +85,7 @@ def by_siliconflow(url: str, key: str = "any", top_n: int = COUNT) -> Any:
 
 def by_voyage(url: str, key: str = "any", top_n: int = COUNT) -> Any:
     ranker = VoyageAIRerank(model=MODEL, api_key=key, top_n=top_n)
-    # It has no field for a URL; the SDK inside has.
+    # It has no field for a URL, so its client is replaced.
     ranker._client = voyageai.Client(api_key=key, base_url=f"{url}/voyage/v1")
     return ranker
 
@@ -94,7 +96,7 @@ def by_dashscope(url: str, key: str = "any", top_n: int = COUNT) -> Any:
 
 
 def by_mixedbread(url: str, key: str = "any", top_n: int = COUNT) -> Any:
-    # It has no field for a URL; the SDK inside reads this variable.
+    # It has no field for a URL; the Mixedbread SDK reads this variable.
     os.environ["MIXEDBREAD_BASE_URL"] = url
     return MixedbreadAIRerank(model=MODEL, api_key=key, top_n=top_n)
 
@@ -124,22 +126,22 @@ def cases(
     def bad_request(server: Server) -> None:
         with server.watched() as wire, refused(error, sentence):
             run(make(wire.url), " ")
-        eq(len([one for one in wire.requests if one.startswith("POST")]), 1, "requests")
+        eq(len([line for line in wire.requests if line.startswith("POST")]), 1, "requests")
 
     def right_key(server: Server) -> None:
         judge(run(make(server.keyed, server.key)))
 
-    found = [ranks, top_n, top_n_above_the_count, bad_request, right_key]
-    return {one.__name__: one for one in found}
+    functions = [ranks, top_n, top_n_above_the_count, bad_request, right_key]
+    return {run.__name__: run for run in functions}
 
 
-def add(name: str, package: str, dialect: str, **found: Any) -> None:
-    each(f"llama-index {name}", f"llama-index-postprocessor-{package}-rerank", dialect, **found)
+def add(name: str, package: str, dialect: str, **functions: Any) -> None:
+    each(f"llama-index {name}", f"llama-index-postprocessor-{package}-rerank", dialect, **functions)
 
 
 add("CohereRerank", "cohere", "Cohere v2", **cases(by_cohere, "/v2/rerank", cohere.BadRequestError))
 add("JinaRerank", "jinaai", "Jina", **cases(by_jina, "/v1/rerank", RuntimeError))
-# It takes the answer for a list whatever the status.
+# It ignores the status and expects an array.
 add(
     "TextEmbeddingInference",
     "tei",
@@ -159,7 +161,7 @@ add(
     "Voyage",
     **cases(by_voyage, "/voyage/v1/rerank", voyageai.error.InvalidRequestError),
 )
-# It looks at no status: the output is None.
+# It ignores the status; the output is None.
 add(
     "DashScopeRerank",
     "dashscope",
@@ -177,7 +179,7 @@ add(
     "Mixedbread",
     **cases(by_mixedbread, "/v1/reranking", mixedbread.BadRequestError),
 )
-# It shows the status and the URL, never the body.
+# It shows the status and the URL, not the body.
 add(
     "NVIDIARerank",
     "nvidia",

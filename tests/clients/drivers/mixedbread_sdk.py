@@ -24,7 +24,9 @@ CLIENT, PACKAGE, DIALECT = "mixedbread.Mixedbread", "mixedbread", "Mixedbread"
 
 
 def check(answer: Any, count: int = len(DOCUMENTS)) -> None:
-    ranked([one.index for one in answer.data], [one.score for one in answer.data], count)
+    ranked(
+        [result.index for result in answer.data], [result.score for result in answer.data], count
+    )
     eq(answer.model, MODEL)
     assert answer.usage.total_tokens > 0
 
@@ -57,7 +59,7 @@ def without_input(server: Server) -> None:
     answer = client.rerank(model=MODEL, query=QUERY, input=DOCUMENTS, top_k=50, return_input=False)
 
     check(answer)
-    eq([one.input for one in answer.data], [None, None, None])
+    eq([result.input for result in answer.data], [None, None, None])
 
 
 @case(CLIENT, PACKAGE, DIALECT)

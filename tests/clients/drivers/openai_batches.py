@@ -1,4 +1,4 @@
-"""OpenAI's own SDK runs batch jobs: it uploads, waits, reads, lists, cancels and deletes."""
+"""OpenAI's SDK with batch jobs: upload, wait, read, list, cancel, delete."""
 
 from __future__ import annotations
 
@@ -65,7 +65,10 @@ def uploads_waits_and_reads(server: Server) -> None:
     for row in rows:
         eq(row["response"]["status_code"], 200)
         results = row["response"]["body"]["results"]
-        ranked([one["index"] for one in results], [one["relevance_score"] for one in results])
+        ranked(
+            [result["index"] for result in results],
+            [result["relevance_score"] for result in results],
+        )
 
 
 @case(CLIENT, PACKAGE, DIALECT)

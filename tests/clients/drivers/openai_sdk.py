@@ -1,4 +1,4 @@
-"""OpenAI's own SDK: it lists the models, and posts to any path."""
+"""OpenAI's SDK: lists models, and posts to `/rerank`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ def body(**more: Any) -> dict[str, Any]:
 
 def check(answer: Any, count: int = len(DOCUMENTS)) -> None:
     results = answer["results"]
-    ranked([one["index"] for one in results], [one["relevance_score"] for one in results], count)
+    ranked(
+        [result["index"] for result in results],
+        [result["relevance_score"] for result in results],
+        count,
+    )
 
 
 @case(CLIENT, PACKAGE, DIALECT)

@@ -1,4 +1,4 @@
-"""AnswerDotAI's rerankers with every API it can point at a URL."""
+"""AnswerDotAI's rerankers with every provider that accepts a URL."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rerankers import Reranker
 
 from harness import DOCUMENTS, MODEL, QUERY, Server, each, eq, main, ranked, refused
 
-# It names the provider, and takes the whole URL.
+# By provider: the dialect and the path; the client takes the whole URL.
 PROVIDERS = {
     "cohere": ("Cohere v1", "/v1/rerank"),
     "jina": ("Jina", "/v1/rerank"),
@@ -26,7 +26,9 @@ def ranker(provider: str, url: str, key: str = "any") -> Any:
 
 
 def check(answer: Any) -> None:
-    ranked([one.doc_id for one in answer.results], [one.score for one in answer.results])
+    ranked(
+        [result.doc_id for result in answer.results], [result.score for result in answer.results]
+    )
 
 
 def cases(provider: str, path: str) -> dict[str, Callable[[Server], Any]]:
@@ -39,7 +41,7 @@ def cases(provider: str, path: str) -> dict[str, Callable[[Server], Any]]:
         check(await ranker(provider, server.url + path).rank_async(QUERY, DOCUMENTS))
 
     def bad_request(server: Server) -> None:
-        """It looks at no status, so all it can say is what it did not find."""
+        """The client ignores the status, so it raises for a missing field."""
         with server.watched() as wire, refused((KeyError, TypeError)):
             ranker(provider, wire.url + path).rank("", DOCUMENTS)
         eq(len(wire.requests), 1, "requests")
@@ -47,7 +49,7 @@ def cases(provider: str, path: str) -> dict[str, Callable[[Server], Any]]:
     def right_key(server: Server) -> None:
         check(ranker(provider, server.keyed + path, server.key).rank(QUERY, DOCUMENTS))
 
-    return {one.__name__: one for one in [ranks, ranks_async, bad_request, right_key]}
+    return {run.__name__: run for run in [ranks, ranks_async, bad_request, right_key]}
 
 
 for name, (dialect, path) in PROVIDERS.items():

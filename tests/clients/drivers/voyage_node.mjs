@@ -9,8 +9,8 @@ const client = (url, apiKey = "any") =>
 
 function check(answer, count) {
   ranked(
-    answer.data.map((one) => one.index),
-    answer.data.map((one) => one.relevanceScore),
+    answer.data.map((result) => result.index),
+    answer.data.map((result) => result.relevanceScore),
     count,
   );
   ok(answer.usage.totalTokens > 0, "no tokens");
@@ -40,7 +40,7 @@ await main("voyageai (npm) VoyageAIClient", "Voyage", "voyageai", {
       returnDocuments: false,
     });
     check(answer);
-    ok(answer.data.every((one) => one.document === undefined), "documents came back");
+    ok(answer.data.every((result) => result.document === undefined), "documents came back");
   },
   async bad_request() {
     const requests = await watched(server.url, async (url) => {

@@ -29,8 +29,8 @@ def sync(server: Server) -> voyageai.Client:
 
 def check(answer: voyageai.object.RerankingObject, count: int = len(DOCUMENTS)) -> None:
     ranked(
-        [one.index for one in answer.results],
-        [one.relevance_score for one in answer.results],
+        [result.index for result in answer.results],
+        [result.relevance_score for result in answer.results],
         count,
     )
     eq(answer.results[0].document, BEIJING)
@@ -54,7 +54,7 @@ def top_k_above_the_count(server: Server) -> None:
 
 @case("voyageai.Client", "voyageai", DIALECT)
 def without_the_prefix(server: Server) -> None:
-    """It always sends `truncation`, so /v1 knows it by its body."""
+    """The SDK always sends `truncation`, so `/v1/rerank` recognises its body."""
     client = voyageai.Client(api_key="any", base_url=server.url + "/v1")
 
     check(client.rerank(QUERY, DOCUMENTS, model="rerank-2.5"))

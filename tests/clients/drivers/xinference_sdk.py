@@ -1,4 +1,4 @@
-"""Xinference's client, which Dify and MaxKB use, too."""
+"""Xinference's client, also used by Dify and MaxKB."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ def model(url: str, key: str | None = None, uid: str = MODEL) -> Any:
 
 def check(answer: Any, count: int = len(DOCUMENTS)) -> None:
     results = answer["results"]
-    ranked([one["index"] for one in results], [one["relevance_score"] for one in results], count)
+    ranked(
+        [result["index"] for result in results],
+        [result["relevance_score"] for result in results],
+        count,
+    )
 
 
 @case(CLIENT, PACKAGE, DIALECT)
