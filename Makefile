@@ -34,7 +34,7 @@ setup-clients: $(CLIENTS)
 # The real vLLM, on the CPU, in an environment of its own: some minutes to set up, some to run.
 test-vllm: $(VLLM_VENV)/.dev
 	$(VLLM_VENV)/bin/python -m pytest -m vllm -W default \
-		tests/engines/test_contract.py tests/vllm_real $(ARGS)
+		tests/engines/test_contract.py tests/ranking/test_scheduler_on_engines.py tests/vllm_real $(ARGS)
 
 # Every client of docs/clients.md, as its makers publish it, against a live server; in environments
 # of their own because they want different versions of each other. `make -j2` sets up two at once.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The image keeps CANN's variables in root's .bashrc, which a container's command never reads.
-set -eo pipefail # Not -u: the files below read variables that may be unset.
+# Sets CANN's variables. The image has them in root's .bashrc, which containers do not read.
+set -eo pipefail # Without -u, because the files below read unset variables.
 
 for file in /usr/local/Ascend/ascend-toolkit/set_env.sh /usr/local/Ascend/nnal/atb/set_env.sh; do
     if [[ ! -f "$file" ]]; then

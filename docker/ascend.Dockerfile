@@ -1,4 +1,4 @@
-# rankd in vllm-ascend's own image, for Ascend NPUs. Configuration-tested, not run on hardware.
+# rankd in the image of vllm-ascend, for Ascend NPUs. Configuration-tested, not run on hardware.
 #   docker build -f docker/ascend.Dockerfile -t rankd:ascend .
 # Atlas A3: --build-arg IMAGE=quay.io/ascend/vllm-ascend:v0.23.0-a3, 310P: …-310p, A5: …-a5.
 
@@ -14,13 +14,13 @@ FROM ${IMAGE}
 COPY --from=build /wheels /wheels
 COPY docker/ascend-constraints.txt /wheels/constraints.txt
 COPY --chmod=755 docker/ascend-entrypoint.sh /usr/local/bin/rankd-entrypoint
-# The wheel without dependencies, then only what the image lacks, and nothing that would
-# move torch, transformers or fastapi away from what torch-npu was built against.
+# The wheel without its dependencies, then only the packages that the image lacks: torch,
+# transformers and fastapi must stay at the versions that torch-npu was built against.
 RUN python3 -m pip install --no-cache-dir --no-deps /wheels/*.whl \
     && python3 -m pip install --no-cache-dir -c /wheels/constraints.txt \
         'cachetools>=5.3,<9' 'httptools>=0.6.3' 'limits>=4.3,<6' 'orjson>=3.10,<4' 'python-multipart>=0.0.18,<1' \
         'redis>=5.2,<9' 'shtab>=1.10,<2' 'tiktoken>=0.9,<1' 'tqdm>=4.66,<5' 'uvloop>=0.21' \
-    && python3 -c "import huggingface_hub, rankd.redis_cache, rankd.server, tqdm, uvloop" \
+    && python3 -c "import huggingface_hub, rankd.ranking.redis_cache, rankd.server.run, tqdm, uvloop" \
     && rankd --version
 ENV RANKD_HOST=0.0.0.0 RANKD_ENGINE=vllm
 LABEL org.opencontainers.image.title="rankd" \
@@ -30,6 +30,6 @@ LABEL org.opencontainers.image.title="rankd" \
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=900s --retries=3 \
     CMD ["rankd", "probe"]
-# The devices belong to root on most hosts, so the image's own user stays.
+# Root, the image's own user, because the devices belong to root on most hosts.
 ENTRYPOINT ["rankd-entrypoint"]
 CMD ["serve"]

@@ -1,4 +1,4 @@
-# rankd with its own engine, for CPUs.
+# rankd with the native engine, for CPUs.
 #   docker build -f docker/cpu.Dockerfile -t rankd:cpu .
 #   docker run --rm -p 8000:8000 rankd:cpu
 
@@ -7,7 +7,7 @@ WORKDIR /build
 COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY src src
 RUN python -m venv /opt/rankd
-# torch from PyTorch's own index, because PyPI's brings gigabytes of CUDA libraries.
+# torch comes from PyTorch's index: PyPI's build brings gigabytes of CUDA libraries.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN /opt/rankd/bin/pip install --no-cache-dir --index-url "$TORCH_INDEX" "$(grep '^torch==' constraints.txt)" \
     && /opt/rankd/bin/pip install --no-cache-dir -c constraints.txt '.[native,redis,otel]' \
@@ -16,7 +16,7 @@ RUN /opt/rankd/bin/pip install --no-cache-dir --index-url "$TORCH_INDEX" "$(grep
 FROM python:3.12-slim-bookworm
 RUN useradd --create-home --uid 1000 rankd
 COPY --from=build /opt/rankd /opt/rankd
-# Models from the hub are kept here: mount a volume to keep them longer than the container.
+# Downloaded models: mount a volume here to keep them.
 RUN install -d -o rankd -g rankd /home/rankd/.cache/huggingface
 USER 1000
 WORKDIR /home/rankd

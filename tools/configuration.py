@@ -1,6 +1,6 @@
-"""docs/configuration.md, from the settings themselves: `python tools/configuration.py` writes it.
+"""Writes docs/configuration.md from the settings: `python tools/configuration.py`.
 
-A test fails while the page and the settings differ.
+A test fails if the page and the settings differ.
 """
 
 from __future__ import annotations
@@ -18,39 +18,47 @@ from rankd.config.sources import CONFIG_VARIABLE, ENV_PREFIX
 PAGE = Path(__file__).resolve().parent.parent / "docs/configuration.md"
 
 HEAD = f"""\
-<!-- Written by tools/configuration.py from src/rankd/config/settings.py; change that. -->
+<!-- Written by tools/configuration.py from src/rankd/config/settings.py: edit those. -->
 
 # Settings
 
-Every setting has three spellings, a flag, a variable and a key of a TOML file. The flag beats the
-variable, the variable the file, and a later file an earlier one; the tables of several files are
-added up. Files are named by `--config FILE`, which may be given more than once, or by
-`{CONFIG_VARIABLE}`, with colons between them. A name that nobody knows ends the start, with the
-nearest name; so does a value that cannot be.
+Every setting is a flag, an environment variable and a key of a TOML file. Flags override
+variables, variables override files, and a later file overrides an earlier one. The tables of
+several files are merged, and `vllm_args` is merged from every source. Name files with
+`--config FILE`, which may be repeated, or with `{CONFIG_VARIABLE}`, separated by colons. An unknown
+name or an invalid value ends the start with exit status 2; the error names the nearest setting, or
+what to do instead of a removed one.
+
+`rankd serve --help` lists the fifteen settings that people need most, `--help-all` all of them.
 
 ```bash
 rankd serve --config configs/builtin-cpu.toml --max-tokens 4096 --print-config
 ```
 
-`--print-config` prints what holds, as such a file, and where each value comes from, without
-secrets, and ends. `rankd check`, `rerank`, `eval`, `calibrate` and `probe` take the same settings.
-[configs/](../configs) has commented files to start from. Variables that Kubernetes makes for a
-Service named "rankd" (`RANKD_SERVICE_HOST`, `RANKD_PORT=tcp://…`) are no settings and do no harm.
+`--print-config` prints all settings as a TOML file, with the source of each value and without
+secrets, and exits. `rankd check`, `rerank`, `eval`, `calibrate` and `probe` accept the same
+settings. [configs/](../configs) has commented files to start from. Variables that Kubernetes sets
+for a Service named "rankd" (`RANKD_SERVICE_HOST`, `RANKD_PORT=tcp://…`) are ignored.
 
-A heading below is the key in the file. A switch is `true` or `false` there and as a variable.
-Tables, and the list of keys in its variable, are JSON where they are no part of a file.
+Each heading below is the key in the file. Switches are `true` or `false` in files and variables.
+Tables, and the list `api_keys`, are JSON in flags and variables.
+
+Limits that are not settings: 16 times `max_body_bytes` for all request bodies together; 900
+connections, or `max_waiting_requests` + 100 if that is more; 512 tokens per instruction; chunks of
+512 tokens that share 64, unless the request says otherwise; cached scores are kept for one hour;
+50,000 lines per batch job, 32 of all jobs at a time, and 50 times `batch_file_bytes` for all files.
 """
 
-# Each begins at a setting and goes on to the next; a new setting belongs where it stands.
+# Headings, by the first setting of each section, in the order of the fields.
 SECTIONS = {
     "model": "The model",
     "engine": "The engine",
     "host": "Address, limits, keys",
     "truncation": "Long documents and instructions",
-    "cache_mb": "Scores that are kept",
-    "self_check": "The check at start",
+    "cache_mb": "Score cache",
+    "self_check": "Self-check and web page",
     "batch_dir": "Batch jobs",
-    "timeout_ms": "Time, the end, the log",
+    "timeout_ms": "Timeout, shutdown, logs",
 }
 
 UNITS = {
@@ -64,14 +72,13 @@ UNITS = {
     "_tokens_per_minute": "tokens a minute",
     "_requests": "requests",
     "_documents": "documents",
-    "_overlap": "tokens",
 }
 
 LIMITS = {"ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "below {}"}
 
 
 def page() -> str:
-    """The whole page, as it should be."""
+    """The text of the page."""
     parts = [HEAD]
     for name, field in Settings.model_fields.items():
         if name in SECTIONS:
@@ -81,18 +88,19 @@ def page() -> str:
 
 
 def flag(name: str) -> str:
-    """The flag of a setting, as `rankd serve` takes it."""
+    """The flag of a setting in `rankd serve`."""
     return "--api-key" if name == "api_keys" else f"--{name.replace('_', '-')}"
 
 
 def _entry(name: str, field: FieldInfo) -> Iterator[str]:
-    places = [f"`{flag(name)}`", f"`{ENV_PREFIX}{name.upper()}`"]
+    spellings = [f"`{flag(name)}`", f"`{ENV_PREFIX}{name.upper()}`"]
     if field.annotation is bool:
-        places.insert(1, f"`--no-{flag(name)[2:]}`")
+        spellings.insert(1, f"`--no-{flag(name)[2:]}`")
     if get_origin(field.annotation) is dict:
-        places.append("`[vllm]` in the file" if name == "vllm_args" else f"`[{name}]` in the file")
+        table = "vllm" if name == "vllm_args" else name
+        spellings.append(f"`[{table}]` in the file")
     yield f"### {name}\n"
-    yield " · ".join([*places, f"default {_default(name, field.default)}", _values(name, field)])
+    yield " · ".join([*spellings, f"default {_default(name, field.default)}", _values(name, field)])
     yield f"\n{field.description}\n"
 
 
@@ -109,10 +117,10 @@ def _values(name: str, field: FieldInfo) -> str:
     if get_origin(kind) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(kind))
     limits = [
-        form.format(f"{getattr(one, key):,}")
-        for one in field.metadata
+        form.format(f"{getattr(constraint, key):,}")
+        for constraint in field.metadata
         for key, form in LIMITS.items()
-        if getattr(one, key, None) is not None
+        if getattr(constraint, key, None) is not None
     ]
     if kind in (int, float):
         unit = next((unit for end, unit in UNITS.items() if name.endswith(end)), "")
@@ -123,7 +131,7 @@ def _values(name: str, field: FieldInfo) -> str:
     if get_origin(kind) is dict:
         return "table"
     if get_origin(kind) is tuple:
-        return "list: repeat the flag" if name == "api_keys" else "list, by commas"
+        return "list: repeat the flag" if name == "api_keys" else "list, comma-separated"
     return "path" if Path in get_args(kind) else "text"
 
 

@@ -1,9 +1,8 @@
-"""The documentation site: `make docs` copies the pages, builds them and looks at what came out.
+"""Builds the documentation site (`make docs`): copies the pages, builds them, checks the result.
 
-The pages of docs/ are written to be read in the repository, where a link may lead to any file.
-A site has only its own pages, so whatever they link outside docs/ becomes a page too, under
-`repository/`: Markdown as it is, other files as code, a folder as its README or a list. Nothing
-here needs an address at which the repository can be seen.
+In the repository, a page of docs/ may link to any file. A site has only its own pages, so every
+linked file outside docs/ becomes a page under `repository/`: Markdown unchanged, other files as
+code, a folder as its README or as a list. The site needs no public address of the repository.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ ROOT = Path(__file__).resolve().parent.parent
 STAGED = ROOT / "build/pages"  # docs_dir of mkdocs.yml
 SITE = ROOT / "site"
 
-# Fenced code and code in a line, in which nothing is a link; then a link's or a picture's target.
+# Fenced code; then inline code, which contains no links, or the target of a link or an image.
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,})[ \t]*(\w*)[^\n]*\n.*?^\1\2[ \t]*$", re.M | re.S)
 _CODE_OR_LINK = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)|\]\(([^()\s]+)\)", re.S)
 _LANGUAGES = {".toml": "toml", ".py": "python", ".sh": "bash", ".ts": "ts", ".json": "json"}
 
 
 class BadPage(Exception):
-    """A page that cannot be part of the site; says which and why."""
+    """A page that cannot be part of the site; the message says which and why."""
 
 
 def place(file: Path, root: Path = ROOT) -> str:
-    """Where a file of the repository lies among the site's pages."""
+    """The path of a repository file in the site."""
     inside = file.relative_to(root).as_posix()
     if inside.startswith("docs/"):
         return inside.removeprefix("docs/")
@@ -44,16 +43,16 @@ def place(file: Path, root: Path = ROOT) -> str:
 
 
 def stage(root: Path = ROOT, into: Path = STAGED) -> None:
-    """Copy docs/ and all that it links to, with links that hold among the copies.
+    """Copy docs/ and all files that it links to, with links rewritten for the copies.
 
     Raises:
-        BadPage: a link leads nowhere, or out of the repository.
+        BadPage: a link has no target, or leads out of the repository.
     """
     shutil.rmtree(into, ignore_errors=True)
-    waiting = sorted(file for file in (root / "docs").rglob("*") if file.is_file())
+    pending = sorted(file for file in (root / "docs").rglob("*") if file.is_file())
     done: set[Path] = set()
-    while waiting:
-        file = waiting.pop()
+    while pending:
+        file = pending.pop()
         if file in done:
             continue
         done.add(file)
@@ -62,7 +61,7 @@ def stage(root: Path = ROOT, into: Path = STAGED) -> None:
         if file.suffix == ".md":
             text, linked = _relinked(file, root)
             copy.write_text(text, encoding="utf-8")
-            waiting += linked
+            pending += linked
         elif file.is_relative_to(root / "docs") or file.suffix in (".png", ".svg"):
             shutil.copyfile(file, copy.parent / file.name)
         else:
@@ -70,26 +69,27 @@ def stage(root: Path = ROOT, into: Path = STAGED) -> None:
 
 
 def _relinked(page: Path, root: Path) -> tuple[str, list[Path]]:
-    """A page with its links as they are among the copies, and the files that it links."""
+    """The text of a page with links rewritten for the copies, and the files that it links to."""
     linked: list[Path] = []
 
-    def replaced(found: re.Match[str]) -> str:
-        target = found[2]
+    def replaced(match: re.Match[str]) -> str:
+        target = match[2]
         if target is None or urlsplit(target).scheme or target.startswith("#"):
-            return found[0]
+            return match[0]
         path, hash_, anchor = target.partition("#")
         file = _linked_file(page, unquote(path), root)
         linked.append(file)
-        there = place(file, root)
+        target_path = place(file, root)
         if file.suffix in (".png", ".svg"):
-            there = there.removesuffix(".md")
-        return f"]({posixpath.relpath(there, posixpath.dirname(place(page, root)))}{hash_}{anchor})"
+            target_path = target_path.removesuffix(".md")
+        relative = posixpath.relpath(target_path, posixpath.dirname(place(page, root)))
+        return f"]({relative}{hash_}{anchor})"
 
     text = page.read_text(encoding="utf-8")
     parts, end = [], 0
     for fence in _FENCE.finditer(text):
         parts.append(_CODE_OR_LINK.sub(replaced, text[end : fence.start()]))
-        # What stands behind the language is for our tests, and would unmake the block.
+        # Words after the language are for our tests; the site builder does not know them.
         first, rest = fence[0].split("\n", 1)
         parts.append(f"{fence[1]}{fence[2]}{fence[3]}\n{rest}" if fence[3] else f"{first}\n{rest}")
         end = fence.end()
@@ -100,13 +100,13 @@ def _relinked(page: Path, root: Path) -> tuple[str, list[Path]]:
 def _linked_file(page: Path, path: str, root: Path) -> Path:
     file = (page.parent / path).resolve()
     if not file.is_relative_to(root) or not file.exists():
-        raise BadPage(f"{page.relative_to(root)} links {path}, which is not there")
+        raise BadPage(f"{page.relative_to(root)} links {path}, which does not exist")
     readme = file / "README.md"
     return readme if readme.exists() else file
 
 
 def _page_of(file: Path, root: Path) -> str:
-    """A page that shows a file as code, or what a folder holds."""
+    """A page that shows a file as code, or the names in a folder."""
     inside = file.relative_to(root).as_posix()
     head = f"---\nsearch:\n  exclude: true\n---\n\n# {inside}\n\n"
     if file.is_dir():
@@ -117,7 +117,7 @@ def _page_of(file: Path, root: Path) -> str:
 
 
 class _Page(HTMLParser):
-    """The names, links and parts of one page."""
+    """Collects the anchors, links and loaded resources of one page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,13 +135,13 @@ class _Page(HTMLParser):
 
 
 def flaws(site: Path) -> Iterator[str]:
-    """What is wrong with the built pages: dead links and anchors, parts loaded from elsewhere."""
+    """Errors of the built pages: dead links and anchors, resources loaded from other hosts."""
     pages = {}
     for file in sorted(site.rglob("*.html")):
         pages[file] = _Page()
         pages[file].feed(file.read_text(encoding="utf-8"))
     for file, page in pages.items():
-        if file.name == "404.html":  # Its links are meant from the site's root.
+        if file.name == "404.html":  # Its links are relative to the root.
             continue
         here = file.relative_to(site)
         for part in page.parts:
@@ -155,13 +155,13 @@ def flaws(site: Path) -> Iterator[str]:
             there = there / "index.html" if there.is_dir() else there
             anchor = unquote(split.fragment)
             if not there.exists():
-                yield f"{here} links {link}, which is not there"
+                yield f"{here} links {link}, which does not exist"
             elif anchor and there in pages and anchor not in pages[there].names:
                 yield f"{here} links {link}, but there is no such heading"
 
 
 def main() -> int:
-    """Make the site; returns the exit status."""
+    """Build the site; returns the exit status."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     try:
         stage()
@@ -172,10 +172,10 @@ def main() -> int:
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
     if subprocess.run(command, cwd=ROOT, check=False).returncode:
         return 1
-    found = list(flaws(SITE))
-    print(*found, sep="\n", end="\n" * bool(found), file=sys.stderr)
+    errors = list(flaws(SITE))
+    print(*errors, sep="\n", end="\n" * bool(errors), file=sys.stderr)
     print(f"{len(list(SITE.rglob('*.html')))} pages in {SITE.relative_to(ROOT)}/")
-    return bool(found)
+    return bool(errors)
 
 
 if __name__ == "__main__":

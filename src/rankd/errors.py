@@ -15,7 +15,8 @@
     ├── ClientGone          499   nobody is listening any more
     ├── InternalError       500   a bug of ours
     ├── EngineDown          503   this server cannot score any more
-    │   └── EngineAway      503   ... but soon again
+    │   └── EngineRestarting 503  ... but soon again
+    │       └── EngineDied  503   ... and had this batch when it died
     ├── ShuttingDown        503   it ends; another may answer
     ├── StorageDown         503   the disk is full, or does not take what it should keep
     └── DeadlineExceeded    504   not ready in the time the caller gave
@@ -156,9 +157,13 @@ class EngineDown(RankError):
 
 
 class EngineRestarting(EngineDown):
-    """It does not answer now, but is watched over and will: to be tried again."""
+    """The engine is away but is being started again: worth trying again."""
 
     retry_after = 1
+
+
+class EngineDied(EngineRestarting):
+    """The engine died while it had this batch, which may have caused it."""
 
 
 class ShuttingDown(RankError):

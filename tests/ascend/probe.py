@@ -1,6 +1,7 @@
-"""What vllm-ascend makes of rankd's arguments, on a machine without an NPU (`make probe-ascend`).
+"""Check vllm-ascend's configuration for rankd's arguments, without an NPU (`make probe-ascend`).
 
-Its own sources decide, with torch_npu mocked: configuration-tested, not run on hardware.
+vLLM and vllm-ascend build their configuration from the arguments, with torch_npu mocked. This
+tests the configuration only; nothing is computed.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from rankd.config.settings import Settings
-from rankd.engines.vllm.args import accepted, engine_args
+from rankd.engines.vllm.args import engine_args, supported_args
 from rankd.engines.vllm.compatibility import refuse_known_bad
 from rankd.engines.vllm.profiles import profile_for
 from rankd.engines.vllm.versions import installed
 from rankd.models.checkpoint import Checkpoint
 
-# Qwen3-Reranker-0.6B's shape.
+# Qwen3-Reranker-0.6B's config.json.
 CONFIG: dict[str, Any] = {
     "architectures": ["Qwen3ForCausalLM"],
     "model_type": "qwen3",
@@ -58,8 +59,8 @@ EXPECTED = {
 }
 
 
-def made_of(folder: Path) -> dict[str, object]:
-    """vLLM's configuration, from the arguments that `rankd serve --engine vllm` would give."""
+def built_config(folder: Path) -> dict[str, object]:
+    """vLLM's configuration for the arguments of `rankd serve --engine vllm`; keys as `EXPECTED`."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
     from vllm.usage.usage_lib import UsageContext
@@ -68,12 +69,13 @@ def made_of(folder: Path) -> dict[str, object]:
     profile = profile_for("auto", release)
     args = engine_args(checkpoint, Settings(), profile, release)
     refuse_known_bad(checkpoint, profile, release, args)
-    given = accepted(args, {field.name for field in dataclasses.fields(AsyncEngineArgs)}, asked=())
-    made = AsyncEngineArgs(**given).create_engine_config(UsageContext.OPENAI_API_SERVER)
-    model, cache, scheduler = made.model_config, made.cache_config, made.scheduler_config
+    fields = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
+    supported = supported_args(args, fields, operator_args=())
+    config = AsyncEngineArgs(**supported).create_engine_config(UsageContext.OPENAI_API_SERVER)
+    model, cache, scheduler = config.model_config, config.cache_config, config.scheduler_config
     return {
         "platform": type(current_platform).__name__,
-        "worker": made.parallel_config.worker_cls,
+        "worker": config.parallel_config.worker_cls,
         "architecture": model.architectures[0],
         "convert": model.convert_type,
         "labels": model.hf_config.num_labels,
@@ -87,16 +89,16 @@ def made_of(folder: Path) -> dict[str, object]:
         "pairs in a step": scheduler.max_num_seqs,
         "async scheduling": scheduler.async_scheduling,
         "policy": scheduler.policy,
-        "graphs": made.compilation_config.cudagraph_mode.name,
+        "graphs": config.compilation_config.cudagraph_mode.name,
     }
 
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(CONFIG))
-        made = made_of(Path(folder))
-    wrong = [name for name, value in EXPECTED.items() if made[name] != value]
-    for name, value in made.items():
+        built = built_config(Path(folder))
+    wrong = [name for name, value in EXPECTED.items() if built[name] != value]
+    for name, value in built.items():
         sys.stdout.write(f"{name:<18}{value}{'   WRONG' if name in wrong else ''}\n")
     return 1 if wrong else 0
 

@@ -1,8 +1,8 @@
-"""Stand-ins for what only a machine with CANN has; Python imports this at every start.
+"""Mock the modules that need Ascend's driver; Python imports this file at every start.
 
 vllm-ascend cannot be imported without torch_npu, which needs the driver's libraries. Its
-configuration code only passes these objects around, so mocks are enough for the probe.
-As `sitecustomize` it reaches the process in which vLLM inspects the model, too.
+configuration code only passes these objects on, so mocks are enough for the probe. Being
+`sitecustomize`, this file also runs in the process in which vLLM inspects the model.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from types import ModuleType
 from unittest.mock import MagicMock
 
-_ABSENT = ("torch_npu", "acl")
+_MOCKED = ("torch_npu", "acl")
 
 
-class _Mocks(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class _MockImporter(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if name.split(".")[0] not in _ABSENT:
+        if name.split(".")[0] not in _MOCKED:
             return None
         return importlib.machinery.ModuleSpec(name, self, is_package=True)
 
@@ -30,16 +30,16 @@ class _Mocks(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return mock
 
     def exec_module(self, module: ModuleType) -> None:
-        """A mock is whole as it is."""
+        """A mock needs no execution."""
 
 
-sys.meta_path.insert(0, _Mocks())
+sys.meta_path.insert(0, _MockImporter())
 
 import torch  # noqa: E402
 import torch.distributed  # noqa: E402
 import torch_npu.npu  # type: ignore[import-not-found]  # noqa: E402
 
-# What importing torch_npu would do to torch.
+# Importing torch_npu registers the device in torch.
 torch.utils.rename_privateuse1_backend("npu")  # type: ignore[attr-defined]
 torch.npu = torch_npu.npu  # type: ignore[attr-defined]
 torch.distributed.is_hccl_available = lambda: True  # type: ignore[attr-defined]

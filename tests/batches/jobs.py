@@ -13,7 +13,7 @@ import httpx
 from fastapi import FastAPI
 
 from rankd.config.settings import Settings
-from rankd.engines.base import Engine
+from rankd.ranking.scheduler import Scheduler
 from rankd.server.app import open_app
 from rankd.types import Prompt
 
@@ -113,10 +113,10 @@ class Gate:
         calls: the priority of each call that came.
     """
 
-    def __init__(self, engine: Engine, free: int = 0) -> None:
-        self.info = engine.info
+    def __init__(self, scheduler: Scheduler, free: int = 0) -> None:
+        self.engine = scheduler.engine
         self.calls: list[int] = []
-        self._engine = engine
+        self._scheduler = scheduler
         self._free = asyncio.Semaphore(free)
 
     def let_on(self, count: int = 100_000) -> None:
@@ -124,19 +124,19 @@ class Gate:
             self._free.release()
 
     async def score(
-        self, prompts: Sequence[Prompt], *, priority: int = 0, deadline: float | None = None
+        self, prompts: Sequence[Prompt], *, priority: int = 0, **options: Any
     ) -> list[float]:
         self.calls.append(priority)
         await self._free.acquire()
-        return await self._engine.score(prompts, priority=priority, deadline=deadline)
+        return await self._scheduler.score(prompts, priority=priority, **options)
 
     async def check(self) -> None:
-        await self._engine.check()
+        await self._scheduler.check()
 
 
 def gated(client: Client, free: int = 0) -> Gate:
-    """Put a gate before the engine of an app."""
+    """Put a gate before the scheduler of an app."""
     ranker = client.app.state.service.ranker
-    gate = Gate(ranker.engine, free)
-    ranker.engine = gate
+    gate = Gate(ranker.scheduler, free)
+    ranker.scheduler = gate
     return gate

@@ -118,9 +118,10 @@ async def test_a_job_may_go_to_any_path_that_ranks(
     ids=lambda value: value if isinstance(value, str) else "",
 )
 async def test_a_file_with_a_wrong_line_is_not_run(
-    rows: list[Any], code: str, where: int | None, tmp_path: Path
+    rows: list[Any], code: str, where: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with opened(tmp_path, batch_lines=3) as client:
+    monkeypatch.setattr("rankd.batches.service.JOB_LINES", 3)
+    async with opened(tmp_path) as client:
         done = await client.ended((await client.begin(rows))["id"])
 
     assert done["status"] == "failed"
@@ -162,9 +163,12 @@ async def test_half_a_surrogate_pair_in_a_line_is_survived(tmp_path: Path) -> No
     assert row["response"]["status_code"] == 200
 
 
-async def test_lines_run_behind_every_request_and_outside_the_limits(tmp_path: Path) -> None:
+async def test_lines_run_behind_every_request_and_outside_the_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     limits = {"max_waiting_requests": 1, "key_requests_per_minute": 1, "key_concurrency": 1}
-    async with opened(tmp_path, batch_concurrency=8, timeout_ms=200, **limits) as client:
+    monkeypatch.setattr("rankd.batches.service.CONCURRENCY", 8)
+    async with opened(tmp_path, timeout_ms=200, **limits) as client:
         gate = gated(client)
         job = await client.begin([line(f"r{number}", priority=0) for number in range(30)])
         await holds(lambda: len(gate.calls) == 8)
@@ -233,8 +237,11 @@ async def test_a_bug_in_one_line_is_its_own(
     assert "secret" not in caplog.text
 
 
-async def test_a_cancelled_job_keeps_what_is_done_and_names_the_rest(tmp_path: Path) -> None:
-    async with opened(tmp_path, batch_concurrency=4) as client:
+async def test_a_cancelled_job_keeps_what_is_done_and_names_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rankd.batches.service.CONCURRENCY", 4)
+    async with opened(tmp_path) as client:
         gate = gated(client, free=6)
         job = await client.begin([line(f"r{number}") for number in range(20)])
         await client.until(job["id"], lambda job: job["request_counts"]["completed"] == 6)
@@ -282,8 +289,11 @@ async def test_a_job_that_waits_for_its_turn_is_cancelled_at_once(tmp_path: Path
     assert len(gate.calls) == 1
 
 
-async def test_what_is_not_answered_in_the_window_expires(tmp_path: Path) -> None:
-    async with opened(tmp_path, batch_concurrency=2) as client:
+async def test_what_is_not_answered_in_the_window_expires(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rankd.batches.service.CONCURRENCY", 2)
+    async with opened(tmp_path) as client:
         gated(client, free=3)
         rows = [line(f"r{number}") for number in range(9)]
         job = await client.begin(rows, completion_window="3s")
@@ -299,8 +309,11 @@ async def test_what_is_not_answered_in_the_window_expires(tmp_path: Path) -> Non
     assert len({row["custom_id"] for row in good + bad}) == 9
 
 
-async def test_a_server_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None:
-    async with opened(tmp_path, cache_mb=0, batch_concurrency=4) as client:
+async def test_a_server_goes_on_where_the_last_one_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rankd.batches.service.CONCURRENCY", 4)
+    async with opened(tmp_path, cache_mb=0) as client:
         gate = gated(client, free=25)
         job = await client.begin([line(f"r{number}") for number in range(60)])
         await client.until(job["id"], lambda job: job["request_counts"]["completed"] == 25)
@@ -458,9 +471,12 @@ async def test_a_server_that_stops_drops_its_lines_at_once(tmp_path: Path) -> No
     assert refused.status_code == 503
 
 
-async def test_callers_run_side_by_side_and_see_only_their_own(tmp_path: Path) -> None:
+async def test_callers_run_side_by_side_and_see_only_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keys = json.dumps(["alpha-key", "beta-key"])
-    async with opened(tmp_path, api_keys=keys, batch_concurrency=2, cache_mb=0) as client:
+    monkeypatch.setattr("rankd.batches.service.CONCURRENCY", 2)
+    async with opened(tmp_path, api_keys=keys, cache_mb=0) as client:
         gate = gated(client, free=4)
         alpha, beta = (type(client)(client.app, key) for key in ("alpha-key", "beta-key"))
         first = await alpha.begin([line(f"a{number}") for number in range(50)])

@@ -135,8 +135,11 @@ async def test_a_file_may_be_larger_than_any_request_but_not_than_its_limit(
     assert len(left) == 1
 
 
-async def test_all_files_together_have_a_limit_while_they_arrive_too(tmp_path: Path) -> None:
-    async with opened(tmp_path, batch_stored_bytes=5_000_000) as client:
+async def test_all_files_together_have_a_limit_while_they_arrive_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rankd.batches.service.STORED_FILES", 1)
+    async with opened(tmp_path, batch_file_bytes=5_000_000) as client:
         replies = await asyncio.gather(*(client.upload(b"x" * 2_000_000) for _ in range(4)))
         statuses = sorted(reply.status_code for reply in replies)
         [refused, *_] = [reply for reply in replies if reply.status_code == 413]
@@ -150,7 +153,9 @@ async def test_all_files_together_have_a_limit_while_they_arrive_too(tmp_path: P
     assert again.status_code == 200
 
 
-async def test_uploads_that_land_while_another_arrives_count(tmp_path: Path) -> None:
+async def test_uploads_that_land_while_another_arrives_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun, landed = asyncio.Event(), asyncio.Event()
 
     async def slow() -> AsyncIterator[bytes]:
@@ -159,7 +164,8 @@ async def test_uploads_that_land_while_another_arrives_count(tmp_path: Path) -> 
         await landed.wait()
         yield b"x" * 2_500_000 + b"\r\n--xx--"
 
-    async with opened(tmp_path, batch_stored_bytes=5_000_000) as client:
+    monkeypatch.setattr("rankd.batches.service.STORED_FILES", 1)
+    async with opened(tmp_path, batch_file_bytes=5_000_000) as client:
         first = asyncio.ensure_future(client.http.post("/v1/files", content=slow(), headers=FORM))
         await begun.wait()
         second = await client.upload(b"x" * 3_000_000)

@@ -65,9 +65,10 @@ async def counts(http: httpx.AsyncClient) -> dict[str, int]:
 
 @pytest.mark.parametrize("key", ["key-of-acme", "key-of-other"])
 async def test_a_line_gets_what_its_key_would_get_also_after_a_restart(
-    key: str, keys: Path, tmp_path: Path
+    key: str, keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings: dict[str, Any] = {**SETTINGS, "api_keys_file": keys, "batch_concurrency": 2}
+    settings: dict[str, Any] = {**SETTINGS, "api_keys_file": keys}
+    monkeypatch.setattr("rankd.batches.service.CONCURRENCY", 2)
     async with opened(tmp_path / "jobs", **settings) as app:
         client = Client(app.app, key)
         gated(app, free=1)

@@ -44,11 +44,11 @@ from trouble import Trouble, metric
 pytestmark = pytest.mark.chaos
 
 # Pairs live shortly in the cache, so that the same one is computed, found and shared by turns.
-_TTL_SECONDS = 2
+_CONSTANTS = {"rankd.ranking.cache.TTL_SECONDS": 2}
 
 _ARGUMENTS = (
     *("--engine", "native", "--no-access-log"),
-    *("--cache-ttl-seconds", str(_TTL_SECONDS), "--batch-tokens", "2048"),
+    *("--batch-tokens", "2048"),
     *("--max-documents", str(MAX_DOCUMENTS), "--max-body-bytes", str(MAX_BODY_BYTES)),
     *("--max-waiting-tokens", "100000", "--key-requests-per-minute", str(KEY_REQUESTS_PER_MINUTE)),
     *("--read-timeout-seconds", str(READ_SECONDS), "--engine-restarts", "1000"),
@@ -115,7 +115,7 @@ def test_nothing_is_wrong_lost_or_hanging_while_everything_goes_wrong(
     seed: str = pytestconfig.getoption("--chaos-seed")
     shared = ("--cache-redis", redis.url, "--limits-redis", redis.url) if redis else ()
     with ExitStack() as stack:
-        server = stack.enter_context(serving(*_ARGUMENTS, *shared))
+        server = stack.enter_context(serving(*_ARGUMENTS, *shared, constants=_CONSTANTS))
         play = _play(server, redis, seconds, seed, report)
         asyncio.run(asyncio.wait_for(play, seconds + _PATIENCE))
         status, said = server.stop(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Pipes that break, streams that are closed, locales that spell nothing, statuses, documents."""
+"""Broken pipes, closed streams, ASCII locales, exit statuses, and docs/cli.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FAKE = " --engine fake"
 
 
 def shell(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a line of bash, in which $RANKD is the program."""
+    """Run a line of bash, with the program in $RANKD."""
     return subprocess.run(
         ["bash", "-c", script],
         capture_output=True,
@@ -33,17 +33,17 @@ def shell(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "writer", ["check" + FAKE, "serve --help", "version", "completion bash", "serve --print-config"]
 )
-def test_a_reader_that_leaves_early_is_no_error(writer: str) -> None:
+def test_a_reader_that_closes_the_pipe_causes_no_error(writer: str) -> None:
     ended = shell(f'$RANKD {writer} | head -c 1; echo "${{PIPESTATUS[0]}}"')
 
-    # The fake engine's scores are wrong, and a broken pipe hides that no more than `head` does.
+    # `check` with the fake engine ends with 1, also if its reader has left.
     assert ended.stdout[1:] in ("0\n", "1\n")
     assert ended.stderr == ""
 
 
-def test_many_lines_to_a_reader_that_leaves_are_no_error() -> None:
+def test_a_pipe_closed_in_the_middle_of_much_output_causes_no_error() -> None:
     ended = shell(
-        # Some times what a pipe holds.
+        # Several times the capacity of a pipe.
         "seq 5000 | $RANKD rerank --engine fake --query q - | head -1 >/dev/null; "
         'echo "${PIPESTATUS[1]}"'
     )
@@ -64,7 +64,7 @@ def test_many_lines_to_a_reader_that_leaves_are_no_error() -> None:
         ("echo a fox | $RANKD rerank --query fox - >&-", 0, ""),
     ],
 )
-def test_a_closed_stream_is_calm(script: str, status: int, message: str) -> None:
+def test_a_closed_stream_causes_no_traceback(script: str, status: int, message: str) -> None:
     ended = shell(script)
 
     assert ended.returncode == status, ended.stderr
@@ -76,24 +76,24 @@ def test_a_closed_stream_is_calm(script: str, status: int, message: str) -> None
 @pytest.mark.parametrize(
     "locale", [{"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}]
 )
-def test_a_locale_that_spells_no_chinese_is_calm(locale: dict[str, str]) -> None:
+def test_an_ascii_locale_causes_no_traceback(locale: dict[str, str]) -> None:
     checked = shell("$RANKD check", **locale)
     ranked = shell("echo 北京 | $RANKD rerank --engine fake --query 中国 -", **locale)
 
     assert checked.returncode == 0, checked.stderr
     assert "This set-up gives right scores." in checked.stdout
     assert ranked.returncode == 0, ranked.stderr
-    assert '"text":"北京"' in ranked.stdout  # Data are UTF-8 whatever the locale.
+    assert '"text":"北京"' in ranked.stdout  # Data are UTF-8 in every locale.
 
 
-def test_every_error_of_a_start_has_a_status_of_the_table() -> None:
+def test_every_setup_error_has_a_documented_exit_status() -> None:
     errors = (SetupError, BadSettings, BadModel, PortTaken, SelfCheckFailed)
 
     assert [error.exit_code for error in errors] == [1, 2, 3, 4, 5]
     assert {error.exit_code for error in errors} < set(EXIT_CODES)
 
 
-def test_statuses_are_as_documented() -> None:
+def test_exit_statuses_are_as_documented() -> None:
     # 4, 5, 6 and 130: test_server.py and test_waiting.py.
     assert run("version").returncode == 0
     assert run("check", "--engine", "fake").returncode == 1

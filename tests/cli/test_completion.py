@@ -1,4 +1,4 @@
-"""`rankd completion`, tried in the shells themselves."""
+"""`rankd completion`, run in real shells."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def need(shell: str) -> str:
 
 
 def offered(shell: str, script: Path, line: str) -> set[str]:
-    """What a shell offers when TAB is pressed at the end of a line."""
+    """The words that a shell offers when TAB is pressed at the end of a line."""
     program = {"bash": _BASH, "fish": _FISH}[shell]
     arguments = {"bash": ["--norc"], "fish": ["--no-config"]}[shell]
     ended = subprocess.run(
@@ -75,6 +75,7 @@ complete -C "$LINE"
         ("rankd ", {"serve", "check", "rerank", "hash-key", "completion"}),
         ("rankd ser", {"serve"}),
         ("rankd serve --max-doc", {"--max-documents"}),
+        ("rankd serve --batch-d", {"--batch-dir", "--batch-days"}),
         ("rankd serve --engine ", {"auto", "native", "vllm", "fake"}),
         ("rankd serve --engine v", {"vllm"}),
         ("rankd serve --config configs/built", {"configs/builtin-cpu.toml"}),
@@ -88,13 +89,13 @@ def test_a_shell_completes_commands_flags_choices_and_files(
     found = offered(shell, scripts / shell, line)
 
     assert expected <= found
-    # What does not begin as it was typed is not offered.
+    # Only words that begin with the typed text are offered.
     typed = line.split(" ")[-1]
     assert all(word.startswith(typed) for word in found if word)
 
 
-def test_zsh_loads_the_script_and_completes_rankd_by_it(scripts: Path) -> None:
-    """Its functions complete only inside its line editor, so TAB itself is not pressed."""
+def test_zsh_loads_the_script_and_uses_it_for_rankd(scripts: Path) -> None:
+    """Completion needs its line editor, so TAB is not pressed."""
     program = f"""
     autoload -Uz compinit && compinit -u -D
     eval "$(<{scripts}/zsh)"
@@ -113,7 +114,7 @@ def test_zsh_loads_the_script_and_completes_rankd_by_it(scripts: Path) -> None:
     assert "(auto native vllm fake)" in script
 
 
-def test_another_shell_is_one_line() -> None:
+def test_an_unknown_shell_is_an_error_of_one_line() -> None:
     ended = run("completion", "csh")
 
     assert ended.returncode == 2

@@ -1,4 +1,4 @@
-"""`rankd probe`, the health check of a container: over HTTP, HTTPS, and with nobody there."""
+"""`rankd probe`, the health check of a container: over HTTP and HTTPS, and without a server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def port_of(server: Server) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate that names somebody else."""
+    """A certificate for another host name."""
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl")
     folder = tmp_path_factory.mktemp("tls")
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_ready_server_is_found_by_the_variables_of_its_container() -> None:
+def test_a_ready_server_is_found_by_environment_variables() -> None:
     with serving("--engine", "fake", "--api-key", "k") as server:
         ended = run("probe", RANKD_HOST="0.0.0.0", RANKD_PORT=port_of(server))
 
@@ -43,7 +43,7 @@ def test_a_ready_server_is_found_by_the_variables_of_its_container() -> None:
 
 
 @pytest.mark.parametrize("mutual", [False, True])
-def test_a_server_that_speaks_https_is_asked_with_https(folder: Path, mutual: bool) -> None:
+def test_a_server_with_https_is_asked_over_https(folder: Path, mutual: bool) -> None:
     flags = ["--ssl-certfile", str(folder / "cert.pem"), "--ssl-keyfile", str(folder / "key.pem")]
     if mutual:
         flags += ["--ssl-ca-certs", str(folder / "cert.pem")]
@@ -55,7 +55,7 @@ def test_a_server_that_speaks_https_is_asked_with_https(folder: Path, mutual: bo
     assert plain.returncode == 1
 
 
-def test_nobody_there_is_one_line() -> None:
+def test_without_a_server_the_error_is_one_line() -> None:
     ended = run("probe", "--port", "1")
 
     assert ended.returncode == 1
@@ -64,8 +64,8 @@ def test_nobody_there_is_one_line() -> None:
 
 
 @pytest.mark.parametrize("image", ["cpu", "cuda", "ascend"])
-def test_every_image_asks_so(image: str) -> None:
-    said = (DOCKER / f"{image}.Dockerfile").read_text()
+def test_every_image_has_this_health_check(image: str) -> None:
+    text = (DOCKER / f"{image}.Dockerfile").read_text()
 
-    assert 'CMD ["rankd", "probe"]' in said
-    assert "http://127.0.0.1" not in said
+    assert 'CMD ["rankd", "probe"]' in text
+    assert "http://127.0.0.1" not in text

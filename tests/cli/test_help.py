@@ -1,4 +1,4 @@
-"""What `--help` says: one screen before the settings, and nothing of Python."""
+"""The help of each command: usage in one line, kinds of values, no Python notation."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from rankd.cli.main import main
         ("probe", "[OPTION ...]"),
     ],
 )
-def test_help_says_what_is_needed_in_one_line(
+def test_usage_is_one_line_with_the_required_arguments(
     command: str, usage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
 
-    said = capsys.readouterr().out
+    text = capsys.readouterr().out
     assert ended.value.code == 0
-    assert said.startswith(f"usage: rankd {command} {usage}\n\n")
-    assert "?." not in said
+    assert text.startswith(f"usage: rankd {command} {usage}\n\n")
+    assert "?." not in text
     for word in ("[None]", "[()]", "[{}]"):
-        assert word not in said
+        assert word not in text
 
 
-def test_help_says_what_kind_of_value_a_setting_takes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_the_kind_of_value_of_each_setting(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["serve", "--help"])
+        main(["serve", "--help-all"])
 
-    said = capsys.readouterr().out
+    text = capsys.readouterr().out
     for flag in (
         "--read-timeout-seconds NUMBER",
         "--vllm-args JSON",
@@ -45,4 +45,4 @@ def test_help_says_what_kind_of_value_a_setting_takes(capsys: pytest.CaptureFixt
         "--port INT",
         "--host TEXT",
     ):
-        assert f"  {flag}" in said
+        assert f"  {flag}" in text

@@ -1,4 +1,4 @@
-"""Help, and what the command line makes of words that it does not know."""
+"""The help of every command, and errors for unknown words."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import pytest
 
 from rankd.cli.main import main
 from rankd.cli.parser import COMMANDS
+from rankd.config.removed import REMOVED
 from rankd.config.settings import Settings
-from rankd.config.show import topics
+from rankd.config.show import COMMON, topics
 from rankd.errors import EXIT_CODES
 from support.servers import command, run
 from support.terminals import on_terminal
 
 NAMES = [name for names in COMMANDS.values() for name in names]
+# Flags of `rankd serve` that are not settings.
+OWN_FLAGS = ("--help-all", "--print-config", "--config")
+
 OFFLINE = ("check", "rerank", "eval", "calibrate")
 
 
@@ -26,78 +30,127 @@ def helped(*arguments: str, columns: int = 80) -> str:
     return ended.stdout
 
 
-def test_the_help_of_rankd_is_one_screen_with_every_command_by_what_it_is_for() -> None:
-    said = helped()
+def test_the_help_of_rankd_is_one_screen_with_every_command_by_purpose() -> None:
+    text = helped()
 
-    assert len(said.splitlines()) <= 24
+    assert len(text.splitlines()) <= 24
     for purpose, commands in COMMANDS.items():
-        listed = said.split(f"\n{purpose}\n")[1].split("\n\n")[0]
+        listed = text.split(f"\n{purpose}\n")[1].split("\n\n")[0]
         assert re.findall(r"^  (\S+)", listed, re.MULTILINE) == list(commands)
 
 
 def test_the_help_names_every_exit_status() -> None:
-    said = " ".join(helped().split())
+    text = " ".join(helped().split())
 
-    assert all(f"{code} {meaning}" in said for code, meaning in EXIT_CODES.items())
+    assert all(f"{code} {meaning}" in text for code, meaning in EXIT_CODES.items())
 
 
 @pytest.mark.parametrize("name", [None, *NAMES])
 def test_help_fits_a_narrow_terminal_and_is_ascii(name: str | None) -> None:
-    said = helped(*filter(None, [name]), columns=40)
+    text = helped(*filter(None, [name]), columns=40)
 
-    assert said.isascii()
-    # Usage lines are for copying, and the choices of a flag are one word.
-    wide = [line for line in said.splitlines() if len(line) > 40]
-    assert [line for line in wide if not line.startswith(("usage: ", "  --"))] == []
+    assert text.isascii()
+    assert too_wide(text) == []
+
+
+def too_wide(text: str) -> list[str]:
+    """Lines over 40 columns, but usage lines, which are for copying, and flags with choices."""
+    wide = [line for line in text.splitlines() if len(line) > 40]
+    return [line for line in wide if not line.startswith(("usage: ", "  --"))]
 
 
 def test_every_setting_has_a_topic() -> None:
-    found = topics()
+    by_topic = topics()
 
-    assert "More" not in found, f"put {found.get('More')} into the topics of settings.py"
-    names = [name for listed in found.values() for name in listed]
+    assert "More" not in by_topic, f"put {by_topic.get('More')} into the topics of config/show.py"
+    names = [name for listed in by_topic.values() for name in listed]
     assert sorted(names) == sorted(Settings.model_fields)
 
 
-def test_the_help_of_serve_has_every_setting_under_its_topic() -> None:
-    said = helped("serve")
+def flag(name: str) -> str:
+    return "--api-key" if name == "api_keys" else f"--{name.replace('_', '-')}"
 
+
+def listed(text: str) -> list[str]:
+    """The flags of a help, each once, in order."""
+    return re.findall(r"^  (--[a-z-]+)", text, re.MULTILINE)
+
+
+def test_the_help_of_serve_shows_the_common_settings_only() -> None:
+    text = helped("serve")
+
+    assert len(COMMON) == 15
+    flags = [found for found in listed(text) if found not in OWN_FLAGS]
+    assert flags == [flag(name) for name in COMMON]
+    assert "`rankd serve --help-all` lists them by topic." in " ".join(text.split())
+
+
+def test_help_all_shows_every_setting_under_its_topic() -> None:
+    ended = run("serve", "--help-all", COLUMNS="80", NO_COLOR="1")
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith(helped("serve").split("Settings:")[0])
     for topic, names in topics().items():
-        section = said.split(f"\n{topic}:\n")[1].split("\n\n")[0]
-        for name in names:
-            flag = "api-key" if name == "api_keys" else name.replace("_", "-")
-            assert re.search(rf"^  --{flag}\b", section, re.MULTILINE), name
+        section = ended.stdout.split(f"\n{topic}:\n")[1].split("\n\n")[0]
+        assert listed(section) == [flag(name) for name in names]
+
+
+def test_help_all_fits_a_narrow_terminal_and_is_ascii() -> None:
+    text = run("serve", "--help-all", COLUMNS="40", NO_COLOR="1").stdout
+
+    assert text.isascii()
+    assert too_wide(text) == []
+
+
+def test_descriptions_of_settings_are_short() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert len(field.description) <= 95, name
+
+
+@pytest.mark.parametrize("name", REMOVED)
+def test_a_removed_flag_says_what_to_do_instead(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", flag(name), "1"])
+
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        f"rankd: unknown argument {flag(name)} (removed): {REMOVED[name]} "
+        "(see `rankd serve --help`)\n"
+    )
 
 
 @pytest.mark.parametrize("name", OFFLINE)
-def test_commands_without_a_server_list_what_matters_to_them(name: str) -> None:
-    said = helped(name)
+def test_commands_without_a_server_list_only_settings_that_affect_them(name: str) -> None:
+    text = helped(name)
 
-    assert "--device" in said
-    assert "--max-connections" not in said
-    assert "Every other setting of `rankd serve --help` is taken, too." in said
+    assert "--device" in text
+    assert "--batch-dir" not in text
+    assert "`rankd serve --help-all` lists them by topic." in " ".join(text.split())
 
 
-def test_what_the_help_leaves_out_is_taken_and_looked_at_all_the_same() -> None:
-    taken = run("check", "--engine", "fake", "--self-check", "off", "--max-connections", "7")
-    wrong = run("check", "--max-connections", "none")
-    near = run("check", "--max-conections", "7")
+def test_flags_that_the_help_does_not_list_are_accepted_and_validated() -> None:
+    taken = run("check", "--engine", "fake", "--self-check", "off", "--batch-days", "7")
+    wrong = run("check", "--batch-days", "none")
+    near = run("check", "--batch-dais", "7")
 
-    assert taken.returncode == 1  # The fake engine knows nothing.
-    assert wrong.stderr.startswith("rankd: max_connections = 'none'")
-    assert "did you mean --max-connections?" in near.stderr
+    assert taken.returncode == 1  # The fake engine gives wrong scores.
+    assert wrong.stderr.startswith("rankd: batch_days = 'none'")
+    assert "did you mean --batch-days?" in near.stderr
 
 
 @pytest.mark.parametrize(("word", "hint"), [("sreve", "; did you mean serve?"), ("xyzzy", "")])
-def test_a_command_that_is_not_there_is_one_line_with_the_nearest(
+def test_an_unknown_command_is_one_line_with_the_nearest(
     word: str, hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main([word])
 
     assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert said == f"rankd: unknown command {word!r}{hint} (see `rankd --help`)\n"
+    text = capsys.readouterr().err
+    assert text == f"rankd: unknown command {word!r}{hint} (see `rankd --help`)\n"
 
 
 def test_the_help_imports_nothing_heavy() -> None:
@@ -116,7 +169,7 @@ def test_the_help_imports_nothing_heavy() -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-def test_help_on_a_terminal_is_as_wide_as_it() -> None:
+def test_help_is_as_wide_as_the_terminal() -> None:
     shown = on_terminal("--help", columns=50)
 
     assert shown.status == 0

@@ -13,41 +13,41 @@ import pytest
 
 from rankd import __version__
 from rankd.cli.report import schema
-from support.servers import run
+from support.servers import command, run
 
 SCHEMA = Path(__file__).parents[2] / "docs/check.schema.json"
 
 
 def checked(*arguments: str) -> tuple[int, dict[str, Any]]:
-    """The status of `rankd check --json`, and its answer, which fits the schema."""
+    """The exit status of `rankd check --json`, and its report, validated against the schema."""
     ended = run("check", "--json", *arguments)
-    answer = json.loads(ended.stdout)
-    jsonschema_rs.validate(json.loads(SCHEMA.read_text(encoding="utf-8")), answer)
+    report = json.loads(ended.stdout)
+    jsonschema_rs.validate(json.loads(SCHEMA.read_text(encoding="utf-8")), report)
     assert "Traceback" not in ended.stderr
-    assert answer["exit_code"] == ended.returncode
-    return ended.returncode, answer
+    assert report["exit_code"] == ended.returncode
+    return ended.returncode, report
 
 
-def test_the_documented_schema_is_the_one_it_is_made_by() -> None:
+def test_the_documented_schema_is_current() -> None:
     assert json.loads(SCHEMA.read_text(encoding="utf-8")) == schema()
 
 
-def test_it_says_what_was_expected_and_what_was_observed() -> None:
-    status, answer = checked()
+def test_the_report_has_expected_and_observed_scores() -> None:
+    status, report = checked()
 
     assert status == 0
-    assert answer["verdict"] == "right"
-    assert answer["engine"]["name"] == "native"
-    assert answer["engine"]["device"] == "cpu"
-    assert answer["model"]["name"] == "builtin"
-    assert answer["environment"]["rankd"] == __version__
-    assert answer["environment"]["libraries"]["torch"]
-    assert answer["environment"]["libraries"]["python-json-logger"]
-    assert answer["template"]["yes"] != answer["template"]["no"]
-    assert answer["template"]["prefix"]
-    assert answer["template"]["suffix"]
-    assert [pair["problem"] for pair in answer["pairs"]] == [None] * 3
-    for pair in answer["pairs"]:
+    assert report["verdict"] == "right"
+    assert report["engine"]["name"] == "native"
+    assert report["engine"]["device"] == "cpu"
+    assert report["model"]["name"] == "builtin"
+    assert report["environment"]["rankd"] == __version__
+    assert report["environment"]["libraries"]["torch"]
+    assert report["environment"]["libraries"]["python-json-logger"]
+    assert report["template"]["yes"] != report["template"]["no"]
+    assert report["template"]["prefix"]
+    assert report["template"]["suffix"]
+    assert [pair["problem"] for pair in report["pairs"]] == [None] * 3
+    for pair in report["pairs"]:
         expected = pair["expected"]
         assert pair["right"]["score"] > expected["right_score_above"]
         assert pair["wrong"]["score"] < expected["wrong_score_below"]
@@ -55,13 +55,13 @@ def test_it_says_what_was_expected_and_what_was_observed() -> None:
         assert pair["margin"] >= expected["least_margin"]
 
 
-def test_wrong_scores_are_wrong_with_the_pairs_and_status_1(random_checkpoint: Path) -> None:
-    status, answer = checked(str(random_checkpoint))
+def test_wrong_scores_are_reported_with_the_pairs_and_status_1(random_checkpoint: Path) -> None:
+    status, report = checked(str(random_checkpoint))
 
     assert status == 1
-    assert answer["verdict"] == "wrong"
-    assert any(pair["problem"] for pair in answer["pairs"])
-    assert "the self-check failed on" in answer["message"]
+    assert report["verdict"] == "wrong"
+    assert any(pair["problem"] for pair in report["pairs"])
+    assert "the self-check failed on" in report["message"]
 
 
 @pytest.mark.parametrize(
@@ -73,28 +73,26 @@ def test_wrong_scores_are_wrong_with_the_pairs_and_status_1(random_checkpoint: P
         (["--config", "/no/such.toml"], 2, "cannot read --config"),
     ],
 )
-def test_what_cannot_be_checked_is_json_too(
-    arguments: list[str], status: int, message: str
-) -> None:
-    code, answer = checked(*arguments)
+def test_a_failure_is_json_too(arguments: list[str], status: int, message: str) -> None:
+    code, report = checked(*arguments)
 
     assert code == status
-    assert answer["verdict"] == "failed"
-    assert answer["message"].startswith(message)
-    assert answer["pairs"] is None
+    assert report["verdict"] == "failed"
+    assert report["message"].startswith(message)
+    assert report["pairs"] is None
 
 
-def test_version_says_what_runs_here() -> None:
-    said = run("version").stdout
-    told = json.loads(run("version", "--json").stdout)
+def test_version_prints_the_installed_software() -> None:
+    text = run("version").stdout
+    report = json.loads(run("version", "--json").stdout)
 
-    assert re.match(rf"rankd {{2,}}{re.escape(__version__)} \(", said)
+    assert re.match(rf"rankd {{2,}}{re.escape(__version__)} \(", text)
     # Names in one column, values in another.
-    values = {re.match(r"\S+ +", line).end() for line in said.splitlines()}  # type: ignore[union-attr]
+    values = {re.match(r"\S+ +", line).end() for line in text.splitlines()}  # type: ignore[union-attr]
     assert len(values) == 1
     for name in ("python", "platform", "builtin", "torch", "fastapi"):
-        assert f"\n{name} " in said
-    assert told["rankd"] == __version__
+        assert f"\n{name} " in text
+    assert report["rankd"] == __version__
     assert run("--version").stdout == f"rankd {__version__}\n"
 
 
@@ -103,8 +101,6 @@ def test_version_imports_nothing_heavy() -> None:
         "import sys\nfrom rankd.cli.main import main\nmain(['version'])\n"
         "assert not {'torch', 'vllm', 'uvicorn'} & set(sys.modules)\n"
     )
-    from support.servers import command
-
     ended = subprocess.run(
         [command()[0], "-c", code], capture_output=True, text=True, timeout=60, check=False
     )

@@ -1,4 +1,4 @@
-"""What is written down: no text of a user, no key; and who is told what by default."""
+"""Logs, metrics and printed settings contain no user texts and no secrets; CORS; deep JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from fastapi.testclient import TestClient
 from rankd.config.settings import Settings
 from rankd.config.show import shown
 from rankd.config.sources import load, sources
+from rankd.engines.base import Slots
 from rankd.errors import BadSettings
+from rankd.ranking.scheduler import Scheduler
 from rankd.server.app import open_app
 from rankd.types import Prompt
 from support.servers import run, serving
@@ -45,7 +47,7 @@ def app(**options: Any) -> Iterator[TestClient]:
         runner.run(context.__aexit__(None, None, None))
 
 
-def test_no_text_is_logged_whatever_becomes_of_a_request() -> None:
+def test_no_text_of_a_request_is_logged_whatever_its_status() -> None:
     with serving(
         *("--engine", "fake", "--log-level", "debug", "--max-documents", "20"),
         *("--api-key", "k3y-canary"),
@@ -61,46 +63,47 @@ def test_no_text_is_logged_whatever_becomes_of_a_request() -> None:
         wrong = {"Authorization": f"Bearer {CANARY}"}
         statuses.append(httpx.post(url, json=BODY, headers=wrong).status_code)
         metrics = httpx.get(f"{server.url}/metrics", headers=headers).text
-        _, said = server.stop(signal.SIGTERM)
+        _, log = server.stop(signal.SIGTERM)
 
     assert {200, 400, 401, 413} <= set(statuses)
-    assert said.count("rankd.access") >= len(statuses)
+    assert log.count("rankd.access") >= len(statuses)
     for secret in (CANARY, "k3y-canary"):
-        assert secret not in said
+        assert secret not in log
         assert secret not in metrics
 
 
 class Crashing:
-    """A bug that quotes what it was given."""
+    """An engine whose errors quote its input."""
 
     def __init__(self, info: Any) -> None:
         self.info = info
+        self.slots = Slots(1, eager=1)
 
-    async def score(self, prompts: Sequence[Prompt], **_: Any) -> list[float]:
+    async def score(self, batch: Sequence[Prompt]) -> list[float]:
         try:
             raise KeyError(CANARY)
         except KeyError as problem:
             raise ValueError(f"no score for {CANARY}") from problem
 
     async def check(self) -> None:
-        """Nothing is known to be wrong."""
+        """It is always healthy."""
 
 
-def test_a_crash_is_logged_with_its_place_but_not_with_its_words(
+def test_a_crash_is_logged_with_its_location_but_without_its_message(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with app() as client, caplog.at_level(logging.DEBUG):
         ranker = client.app.state.service.ranker  # type: ignore[attr-defined]
-        ranker.engine = Crashing(ranker.engine.info)
+        ranker.scheduler = Scheduler(Crashing(ranker.engine.info))
         reply = client.post("/v1/rerank", json=BODY)
-        said = "\n".join(logging.Formatter().format(record) for record in caplog.records)
+        log = "\n".join(logging.Formatter().format(record) for record in caplog.records)
 
     assert reply.status_code == 500
     assert CANARY not in reply.text
-    assert CANARY not in said
-    assert "POST /v1/rerank failed: ValueError" in said
-    assert "caused by KeyError" in said
-    assert "test_redaction.py" in said
+    assert CANARY not in log
+    assert "POST /v1/rerank failed: ValueError" in log
+    assert "caused by KeyError" in log
+    assert "test_redaction.py" in log
 
 
 def test_print_config_is_a_file_without_secrets(tmp_path: Any) -> None:
@@ -129,7 +132,7 @@ def test_print_config_is_a_file_without_secrets(tmp_path: Any) -> None:
         f"redis://host/0?db=1&password={CANARY}",
     ],
 )
-def test_passwords_of_a_redis_are_not_shown(url: str) -> None:
+def test_passwords_in_redis_urls_are_redacted(url: str) -> None:
     settings = Settings(cache_redis=url, limits_redis=url)
     printed = tomllib.loads(shown(settings, sources({"cache_redis": url}, {})))
 
@@ -149,7 +152,7 @@ def test_passwords_of_a_redis_are_not_shown(url: str) -> None:
         *("private-key", "Cookie", "client_secret", "credentials"),
     ],
 )
-def test_a_secret_of_any_spelling_is_blotted(name: str) -> None:
+def test_secret_names_of_any_spelling_are_redacted(name: str) -> None:
     settings = Settings(vllm_args={"deep": [{name: CANARY}], name: [CANARY]})
 
     assert CANARY not in shown(settings, {})
@@ -157,19 +160,19 @@ def test_a_secret_of_any_spelling_is_blotted(name: str) -> None:
 
 
 @pytest.mark.parametrize("text", [f"HF_TOKEN={CANARY}", f"redis://h/0?ssl_password={CANARY}&db=1"])
-def test_a_secret_in_a_text_is_blotted(text: str) -> None:
+def test_a_secret_inside_a_text_is_redacted(text: str) -> None:
     assert CANARY not in shown(Settings(vllm_args={"env": [text]}), {})
 
 
 @pytest.mark.parametrize(
     "name", ["max_num_batched_tokens", "tokenizer_mode", "block_size", "author", "keyboard"]
 )
-def test_what_is_no_secret_is_shown(name: str) -> None:
+def test_other_names_are_not_redacted(name: str) -> None:
     assert f'"{name}" = 17' in shown(Settings(vllm_args={name: 17}), {})
 
 
 @pytest.mark.parametrize("wrong", [f'{{"hf_token": "{CANARY}", ', f'["{CANARY}"]', f'"{CANARY}"'])
-def test_arguments_of_vllm_that_cannot_be_read_are_not_repeated(wrong: str) -> None:
+def test_errors_about_arguments_of_vllm_do_not_quote_them(wrong: str) -> None:
     with pytest.raises(BadSettings, match=r"^vllm_args = ") as refusal:
         load({"vllm_args": wrong}, {})
 
@@ -177,25 +180,25 @@ def test_arguments_of_vllm_that_cannot_be_read_are_not_repeated(wrong: str) -> N
 
 
 @pytest.mark.parametrize("shape", ["text", "json"])
-def test_a_path_forges_no_line_of_the_log(shape: str) -> None:
+def test_control_characters_of_a_path_are_escaped_in_the_log(shape: str) -> None:
     with serving("--engine", "fake", "--log-format", shape) as server:
         httpx.get(f"{server.url}/x%0A2026-01-01%20INFO%20forged%1B[31m%0d%7f%c2%85%e2%80%a8%c3%bc")
-        _, said = server.stop(signal.SIGTERM)
+        _, log = server.stop(signal.SIGTERM)
 
-    [line] = [line for line in said.split("\n") if "GET" in line]
+    [line] = [line for line in log.split("\n") if "GET" in line]
     message = json.loads(line)["message"] if shape == "json" else line
     assert "/x\\n2026-01-01 INFO forged\\x1b[31m\\r\\x7f\\x85\\u2028\\xfc 404" in message
     assert not set(line) & set("\r\x1b\x7f\x85\u2028")
 
 
-def test_print_config_can_be_read_again(tmp_path: Any) -> None:
+def test_printed_settings_can_be_loaded_again(tmp_path: Any) -> None:
     file = tmp_path / "rankd.toml"
     file.write_text(run("serve", "--print-config", "--port", "9").stdout)
 
     assert load({}, {}, file) == Settings(port=9)
 
 
-def test_pages_of_other_origins_are_answered_only_when_told() -> None:
+def test_other_origins_are_allowed_only_by_cors_origins() -> None:
     preflight = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
     with app() as closed:
         refused = closed.options("/v1/rerank", headers=preflight)
@@ -213,7 +216,7 @@ def test_pages_of_other_origins_are_answered_only_when_told() -> None:
 
 
 @pytest.mark.parametrize("origin", ["app.example", "https://app.example/", "https://", "null"])
-def test_what_is_no_origin_is_refused(origin: str) -> None:
+def test_a_malformed_origin_is_refused(origin: str) -> None:
     with pytest.raises(Exception, match="is no origin"):
         load({"cors_origins": origin}, {})
 
@@ -240,10 +243,10 @@ def test_a_body_of_brackets_is_a_400(client: TestClient, levels: int) -> None:
 
 
 @pytest.mark.parametrize(("flags", "warned"), [([], True), (["--api-key", "k"], False)])
-def test_an_open_door_is_one_line_of_warning(flags: list[str], warned: bool) -> None:
+def test_a_reachable_server_without_keys_logs_a_warning(flags: list[str], warned: bool) -> None:
     with serving("--engine", "fake", "--access-log", *flags) as server:
         _, local = server.stop(signal.SIGTERM)
-    # The port is a wrong one, so that nothing ever listens to the world.
+    # An address of no machine, so that the server never listens.
     ended = run("serve", "--engine", "fake", "--host", "203.0.113.1", "--port", "0", *flags)
 
     assert "anyone who reaches" not in local

@@ -1,12 +1,14 @@
-"""Every knob once; a name nobody knows is an error that names the nearest."""
+"""Sources of settings and their order, tables, and errors that name the nearest setting."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
+from rankd.config.removed import REMOVED
 from rankd.config.settings import Settings
 from rankd.config.show import shown
 from rankd.config.sources import load, sources
@@ -15,7 +17,7 @@ from rankd.errors import BadSettings
 from support.servers import run
 
 
-def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
+def test_flags_override_environment_which_overrides_files(tmp_path: Path) -> None:
     file = tmp_path / "rankd.toml"
     file.write_text("port = 1\nthreads = 1\nmax_documents = 1\n")
     environment = {"RANKD_PORT": "2", "RANKD_THREADS": "2"}
@@ -34,13 +36,12 @@ def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None
         ({"RANKD_PORT": "http"}, "", "port = 'http'"),
         ({"RANKD_SELF_CHECK": "maybe"}, "", "self_check = 'maybe'.*'strict', 'warn' or 'off'"),
         ({}, "port = 1\nport = 2", "is not valid TOML"),
-        ({}, "chunk_tokens = 99\nchunk_overlap = 50", "chunk_overlap = 50: .* at most 49, half of"),
-        ({}, "chunk_tokens = 15", "greater than or equal to 16"),
+        ({}, "batch_tokens = 15", "greater than or equal to 16"),
         ({"RANKD_TRUNCATION": "end"}, "", "truncation = 'end'.*'cut', 'refuse' or 'chunk'"),
         ({}, "max_tokens = 1", "max_tokens = 1: input should be greater than or equal to 128"),
     ],
 )
-def test_a_wrong_setting_is_named(
+def test_an_error_names_the_wrong_setting(
     environment: dict[str, str], file: str, message: str, tmp_path: Path
 ) -> None:
     config = tmp_path / "rankd.toml"
@@ -50,19 +51,41 @@ def test_a_wrong_setting_is_named(
         load({}, environment, config)
 
 
-def test_a_container_names_its_file_by_variable(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", REMOVED)
+def test_a_removed_setting_says_what_to_do_instead(name: str, tmp_path: Path) -> None:
+    config = tmp_path / "rankd.toml"
+    config.write_text(f"{name} = 1")
+    advice = re.escape(f" (removed): {REMOVED[name]}")
+
+    with pytest.raises(BadSettings, match=f"rankd.toml: unknown setting {name}{advice}$"):
+        load({}, {}, config)
+    with pytest.raises(BadSettings, match=f"^unknown setting RANKD_{name.upper()}{advice}$"):
+        load({}, {f"RANKD_{name.upper()}": "1"})
+    with pytest.raises(BadSettings, match=f"^unknown setting {name}{advice}$"):
+        load({name: "1"}, {})
+
+
+def test_the_advice_for_a_removed_setting_names_settings_that_exist() -> None:
+    assert REMOVED
+    assert not set(REMOVED) & set(Settings.model_fields)
+    for advice in REMOVED.values():
+        named = re.findall(r"\b(?:max_body|max_waiting|batch_file|cache)_\w+", advice)
+        assert set(named) <= set(Settings.model_fields), advice
+
+
+def test_a_variable_names_the_config_file(tmp_path: Path) -> None:
     file = tmp_path / "rankd.toml"
     file.write_text("port = 5")
 
     assert load({}, {"RANKD_CONFIG": str(file)}).port == 5
 
 
-def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error_of_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(BadSettings, match=r"cannot read --config .*: No such file"):
         load({}, {}, tmp_path / "none.toml")
 
 
-def test_what_kubernetes_adds_for_a_service_named_rankd_is_not_ours() -> None:
+def test_variables_that_kubernetes_sets_for_a_service_are_ignored() -> None:
     links = {
         "RANKD_SERVICE_HOST": "10.0.0.1",
         "RANKD_SERVICE_PORT_HTTP": "80",
@@ -74,11 +97,11 @@ def test_what_kubernetes_adds_for_a_service_named_rankd_is_not_ours() -> None:
 
 
 @pytest.mark.parametrize("file", sorted(Path("configs").glob("*.toml")), ids=lambda f: f.name)
-def test_every_config_that_ships_loads(file: Path) -> None:
+def test_every_shipped_config_loads(file: Path) -> None:
     assert isinstance(load({}, {}, file), Settings)
 
 
-def test_arguments_of_vllm_come_as_json_or_as_a_table(tmp_path: Path) -> None:
+def test_arguments_of_vllm_are_json_or_a_table(tmp_path: Path) -> None:
     file = tmp_path / "rankd.toml"
     file.write_text("[vllm]\nmax_num_seqs = 7\n")
 
@@ -90,8 +113,17 @@ def test_arguments_of_vllm_come_as_json_or_as_a_table(tmp_path: Path) -> None:
         assert settings.vllm_args == {"max_num_seqs": 7}
 
 
+def test_arguments_of_vllm_are_merged_from_every_source(tmp_path: Path) -> None:
+    file = tmp_path / "rankd.toml"
+    file.write_text("[vllm]\nmax_num_seqs = 7\nseed = 1\n")
+
+    settings = load({"vllm_args": '{"seed": 3}'}, {"RANKD_VLLM_ARGS": '{"block_size": 16}'}, file)
+
+    assert settings.vllm_args == {"max_num_seqs": 7, "block_size": 16, "seed": 3}
+
+
 @pytest.mark.parametrize("text", ["max_num_seqs=7", "[1]"])
-def test_arguments_of_vllm_that_are_no_object_are_a_sentence(text: str) -> None:
+def test_arguments_of_vllm_must_be_an_object(text: str) -> None:
     with pytest.raises(BadSettings, match="vllm_args = "):
         load({"vllm_args": text}, {})
 
@@ -111,7 +143,7 @@ TABLES = (
 )
 
 
-def test_a_later_file_is_stronger_and_adds_to_the_tables(tmp_path: Path) -> None:
+def test_a_later_file_overrides_settings_and_extends_tables(tmp_path: Path) -> None:
     config = files(tmp_path, *TABLES)
 
     for settings in (
@@ -128,7 +160,7 @@ def test_a_later_file_is_stronger_and_adds_to_the_tables(tmp_path: Path) -> None
         assert settings.key_presets == {"acme": "code"}
 
 
-def test_the_command_line_takes_several_files(tmp_path: Path) -> None:
+def test_the_command_line_accepts_several_files(tmp_path: Path) -> None:
     one, two = map(str, files(tmp_path, *TABLES))
 
     ended = run("serve", "--config", one, "--print-config", "--config", two)
@@ -138,7 +170,7 @@ def test_the_command_line_takes_several_files(tmp_path: Path) -> None:
     assert f"[instructions]  # {one}, {two}" in ended.stdout
 
 
-def test_flags_and_variables_give_tables_as_json_and_replace_those_of_files(
+def test_tables_of_flags_and_variables_are_json_and_replace_those_of_files(
     tmp_path: Path,
 ) -> None:
     settings = load(
@@ -151,8 +183,8 @@ def test_flags_and_variables_give_tables_as_json_and_replace_those_of_files(
     assert settings.calibration["default"].threshold == 0.1
 
 
-def test_tables_are_shown_as_they_can_be_read_again(tmp_path: Path) -> None:
-    # A name such as that of a secret, and one that must be quoted.
+def test_printed_tables_can_be_loaded_again(tmp_path: Path) -> None:
+    # One name that looks like a secret, and one that must be quoted.
     config = files(tmp_path, *TABLES, "[instructions]\n'a.token' = 'Say \"it\".'")
     settings = load({}, {}, config)
 
@@ -216,10 +248,9 @@ def test_tables_are_shown_as_they_can_be_read_again(tmp_path: Path) -> None:
         ("[aliases.x]\nscore_threshold = 3", r"less than or equal to 1, not 3$"),
         ("[aliases]\nx = 'code'", r"^aliases\.x: input should be a table, not 'code'$"),
         ("[calibration]\ndefault = 0.3", r"^calibration\.default: .* a table, not 0.3$"),
-        ("chunk_overlap = 400", r"^chunk_overlap = 400: must be at most 256, half of chunk_tokens"),
     ],
 )
-def test_a_wrong_table_is_named(text: str, message: str, tmp_path: Path) -> None:
+def test_an_error_names_the_wrong_key_of_a_table(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(BadSettings, match=message):
         load({}, {}, files(tmp_path, text))
 

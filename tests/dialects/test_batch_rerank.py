@@ -133,13 +133,13 @@ async def post_to_app(settings: Settings, body: Json, prepare: Any = None) -> li
 
 def slow_down(service: Any) -> None:
     """Let calls of the engine overlap, as they do with a real one."""
-    score = service.ranker.engine.score
+    score = service.ranker.scheduler.score
 
     async def slow(prompts: Sequence[Prompt], **options: Any) -> list[float]:
         await asyncio.sleep(0.05)
         return list(await score(prompts, **options))
 
-    service.ranker.engine.score = slow
+    service.ranker.scheduler.score = slow
 
 
 @pytest.mark.anyio
@@ -169,7 +169,7 @@ async def test_a_bug_in_one_part_does_not_affect_the_others(
     def break_a_query(service: Any) -> None:
         rank_measured = service.ranker.rank_measured
 
-        async def broken(requests: Sequence[RankRequest], on_result: None) -> RankResult:
+        async def broken(requests: Sequence[RankRequest], *options: Any) -> RankResult:
             if requests[0].query == "break":
                 raise ZeroDivisionError("a secret document")
             result: RankResult = await rank_measured(requests)

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -17,8 +17,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from rankd.config.settings import Settings
-from rankd.engines.base import LISTENER, Engine
 from rankd.errors import DeadlineExceeded, EngineDown
+from rankd.ranking.scheduler import Scheduler
 from rankd.server.app import open_app
 from rankd.types import Prompt
 from support.servers import Server, family, serving
@@ -150,27 +150,30 @@ def test_an_invalid_request_gets_an_ordinary_error_response(client: TestClient) 
 
 
 class Scripted:
-    """An engine that reports some logits early.
+    """A scheduler that reports some logits early.
 
     Args:
         early: (index, logit) reported one after the other.
         end: the returned logits, or the exception raised; None: never returns.
     """
 
-    def __init__(self, engine: Engine, early: Sequence[tuple[int, float]], end: Any) -> None:
-        self.info = engine.info
+    def __init__(self, scheduler: Scheduler, early: Sequence[tuple[int, float]], end: Any) -> None:
+        self.engine = scheduler.engine
         self.cancelled = False
         self._early = early
         self._end = end
 
     async def score(
-        self, prompts: Sequence[Prompt], *, priority: int = 0, deadline: float | None = None
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        on_logit: Callable[[int, float], None] | None = None,
+        **_: Any,
     ) -> list[float]:
-        listener = LISTENER.get()
         for index, logit in self._early:
             await asyncio.sleep(0)
-            if listener is not None:
-                listener(index, logit)
+            if on_logit is not None:
+                on_logit(index, logit)
         if isinstance(self._end, Exception):
             await asyncio.sleep(0.02)
             raise self._end
@@ -198,8 +201,8 @@ async def scripted(
 
 
 def _scripted_in(app: FastAPI, early: Sequence[tuple[int, float]], end: Any) -> Scripted:
-    engine = Scripted(app.state.service.ranker.engine, early, end)
-    app.state.service.ranker.engine = engine
+    engine = Scripted(app.state.service.ranker.scheduler, early, end)
+    app.state.service.ranker.scheduler = engine
     return engine
 
 

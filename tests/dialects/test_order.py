@@ -19,6 +19,7 @@ from rankd.engines.fake import FakeEngine
 from rankd.models.checkpoint import BUILTIN, locate
 from rankd.prompts import open_encoder
 from rankd.ranking.ranker import Ranker
+from rankd.ranking.scheduler import Scheduler
 from rankd.ranking.service import ModelService
 from rankd.server.app import build
 from rankd.server.middleware import KeyRing
@@ -36,11 +37,9 @@ BEST_FIRST = [3, 1, 4, 6, 2, 0, 5]
 class Saturated(FakeEngine):
     """Different logits for documents of different length, whose scores all print as 1.0."""
 
-    async def score(
-        self, prompts: Sequence[Prompt], *, priority: int = 0, deadline: float | None = None
-    ) -> list[float]:
-        shortest = min(len(prompt.suffix) for prompt in prompts)
-        return [LOGITS[len(prompt.suffix) - shortest] for prompt in prompts]
+    async def score(self, batch: Sequence[Prompt]) -> list[float]:
+        shortest = min(len(prompt.suffix) for prompt in batch)
+        return [LOGITS[len(prompt.suffix) - shortest] for prompt in batch]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +52,7 @@ def saturated() -> TestClient:
         executor=ThreadPoolExecutor(1),
     )
     engine = Saturated(EngineInfo("fake", "saturated", "0", "none", "none", 8192))
-    ranker = Ranker(encoder, engine, max_documents=100)
+    ranker = Ranker(encoder, Scheduler(engine), max_documents=100)
     return TestClient(build(ModelService(ranker, "it"), Settings(access_log=False), KeyRing()))
 
 

@@ -1,4 +1,4 @@
-"""Equal prompts, equal bits: whatever the load, the order, the restarts and the cache."""
+"""`deterministic`: equal prompts have equal bits under any load, order, restart and cache."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from rankd.engines.native.architecture import read_architecture
 from rankd.engines.native.framing import TokenBatch
 from rankd.engines.native.model import Qwen3Model
 from rankd.engines.native.weights import load
+from rankd.engines.registry import EngineSpec
 from rankd.errors import BadSettings, EngineRestarting
 from rankd.models.checkpoint import BUILTIN, Checkpoint, locate
 from rankd.server.app import open_ranker
@@ -43,7 +44,7 @@ SETTINGS = Settings(
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """This process's own threads would spin while they wait."""
+    """One torch thread in this process: more of them would spin while they wait."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -56,7 +57,7 @@ def bits(logits: Sequence[float]) -> bytes:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    # Wide enough that products are divided among threads, and rounded by their shape.
+    # Wide enough that matrix products are divided among threads, and round by their shape.
     folder = tmp_path_factory.mktemp("deterministic") / "model"
     return locate(
         str(
@@ -79,39 +80,39 @@ def _ids(dice: random.Random, length: int) -> tuple[int, ...]:
 
 
 def requests(count: int, seed: int) -> list[list[Prompt]]:
-    """Heads that begin alike, as under one instruction; documents of all lengths, some twice."""
+    """Requests whose prefixes begin alike, with documents of many lengths, some of them twice."""
     dice = random.Random(seed)
     instruction = _ids(dice, 40)
     made = []
     for _ in range(count):
-        head = instruction + _ids(dice, dice.randrange(1, 30))
+        prefix = instruction + _ids(dice, dice.randrange(1, 30))
         prompts = [
-            Prompt(head, _ids(dice, dice.choice([1, 2, 7, 30, 90, 90, 91, 300])))
+            Prompt(prefix, _ids(dice, dice.choice([1, 2, 7, 30, 90, 90, 91, 300])))
             for _ in range(dice.randrange(1, 8))
         ]
         made.append(prompts + prompts[: dice.randrange(2)])
     return made
 
 
-async def _alone(engine: Engine, wanted: Sequence[list[Prompt]]) -> list[bytes]:
-    return [bits(await engine.score(one)) for one in wanted]
+async def _in_turn(engine: Engine, calls: Sequence[list[Prompt]]) -> list[bytes]:
+    return [bits(await engine.score(prompts)) for prompts in calls]
 
 
-async def _beside(engine: Engine, wanted: Sequence[list[Prompt]], seed: int) -> list[bytes]:
-    """In another order, all at once, among more work than they are, some of it cancelled."""
-    load = [asyncio.create_task(engine.score(one)) for one in requests(10, seed)]
-    order = list(range(len(wanted)))
+async def _under_load(engine: Engine, calls: Sequence[list[Prompt]], seed: int) -> list[bytes]:
+    """All calls at once and in another order, beside ten others, some of which are cancelled."""
+    others = [asyncio.create_task(engine.score(prompts)) for prompts in requests(10, seed)]
+    order = list(range(len(calls)))
     random.Random(seed).shuffle(order)
-    calls = {place: asyncio.create_task(engine.score(wanted[place])) for place in order}
+    tasks = {index: asyncio.create_task(engine.score(calls[index])) for index in order}
     await asyncio.sleep(0.02)
-    for task in load[::3]:
+    for task in others[::3]:
         task.cancel()
-    found = [bits(await calls[place]) for place in range(len(wanted))]
-    await asyncio.gather(*load, return_exceptions=True)
-    return found
+    results = [bits(await tasks[index]) for index in range(len(calls))]
+    await asyncio.gather(*others, return_exceptions=True)
+    return results
 
 
-async def _until_it_answers(engine: Engine) -> None:
+async def _wait_for_restart(engine: Engine) -> None:
     while True:
         try:
             return await engine.check()
@@ -120,145 +121,150 @@ async def _until_it_answers(engine: Engine) -> None:
 
 
 def _kill_the_worker() -> None:
-    for pid in family(os.getpid())[1:]:
-        if b"native.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, signal.SIGKILL)
+    workers = [
+        pid
+        for pid in family(os.getpid())[1:]
+        if b"native.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    assert workers
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
 
 
-def test_equal_requests_have_equal_bits_whatever_else_happens(checkpoint: Checkpoint) -> None:
-    wanted = requests(10, seed=1)
+@pytest.mark.anyio
+async def test_equal_requests_have_equal_bits_under_load_and_after_restarts(
+    checkpoint: Checkpoint,
+) -> None:
+    calls = requests(10, seed=1)
 
-    async def first_life() -> list[bytes]:
-        async with open_engine(checkpoint, ANSWERS, SETTINGS) as engine:
-            assert engine.info.deterministic
-            alone = await _alone(engine, wanted)
-            assert await _beside(engine, wanted, seed=2) == alone
+    async with open_engine(checkpoint, ANSWERS, SETTINGS) as engine:
+        assert engine.info.deterministic
+        expected = await _in_turn(engine, calls)
+        assert await _under_load(engine, calls, seed=2) == expected
 
-            killed = asyncio.create_task(_beside(engine, wanted, seed=3))
-            await asyncio.sleep(0.1)
-            _kill_the_worker()
-            assert await killed == alone
-            await _until_it_answers(engine)
-            assert await _alone(engine, wanted) == alone
-            return alone
+        interrupted = asyncio.create_task(_under_load(engine, calls, seed=3))
+        await asyncio.sleep(0.1)
+        _kill_the_worker()
+        assert await interrupted == expected
+        await _wait_for_restart(engine)
+        assert await _in_turn(engine, calls) == expected
 
-    async def second_life() -> list[bytes]:
-        async with open_engine(checkpoint, ANSWERS, SETTINGS) as engine:
-            backwards = [bits((await engine.score(one[::-1]))[::-1]) for one in wanted[::-1]]
-            return backwards[::-1]
+    async with open_engine(checkpoint, ANSWERS, SETTINGS) as engine:
+        reversed_calls = [(await engine.score(prompts[::-1]))[::-1] for prompts in calls[::-1]]
+        assert [bits(logits) for logits in reversed_calls[::-1]] == expected
 
-    async def one_by_one() -> list[bytes]:
-        settings = SETTINGS.model_copy(update={"batch_tokens": 16})
-        async with open_engine(checkpoint, ANSWERS, settings) as engine:
-            return [
-                b"".join([bits(await engine.score([prompt])) for prompt in one]) for one in wanted
-            ]
+    one_by_one = SETTINGS.model_copy(update={"batch_tokens": 16})
+    async with open_engine(checkpoint, ANSWERS, one_by_one) as engine:
+        for prompts, expected_bits in zip(calls, expected, strict=True):
+            logits = [bits(await engine.score([prompt])) for prompt in prompts]
+            assert b"".join(logits) == expected_bits
 
-    alone = asyncio.run(first_life())
-    assert asyncio.run(second_life()) == alone
-    assert asyncio.run(one_by_one()) == alone
-    assert len(set(alone)) == len(wanted)
+    assert len(set(expected)) == len(calls)
 
 
-def test_equal_prompts_of_one_call_have_equal_bits(checkpoint: Checkpoint) -> None:
+@pytest.mark.anyio
+async def test_equal_prompts_of_one_call_have_equal_bits(checkpoint: Checkpoint) -> None:
     dice = random.Random(5)
     once = Prompt(_ids(dice, 30), _ids(dice, 90))
     others = [Prompt(_ids(dice, 30), _ids(dice, dice.randrange(1, 90))) for _ in range(9)]
     mixed = [prompt for other in others for prompt in (other, once)]
 
-    async def score() -> list[float]:
-        async with open_engine(checkpoint, ANSWERS, SETTINGS) as engine:
-            return await engine.score(mixed)
+    async with open_engine(checkpoint, ANSWERS, SETTINGS) as engine:
+        logits = await engine.score(mixed)
 
-    assert len({bits([logit]) for logit in asyncio.run(score())[1::2]}) == 1
+    assert len({bits([logit]) for logit in logits[1::2]}) == 1
 
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_it_does_not_matter_which_heads_are_kept(
-    checkpoint: Checkpoint, dtype: torch.dtype
-) -> None:
-    shape = read_architecture(checkpoint.config)
-    weights = load(checkpoint.weights, shape, ANSWERS, torch.device("cpu"), dtype)
-    prompts = [prompt for one in requests(5, seed=7) for prompt in one]
+def test_bits_do_not_depend_on_cached_prefixes(checkpoint: Checkpoint, dtype: torch.dtype) -> None:
+    architecture = read_architecture(checkpoint.config)
+    weights = load(checkpoint.weights, architecture, ANSWERS, torch.device("cpu"), dtype)
+    prompts = [prompt for request in requests(5, seed=7) for prompt in request]
     batch = _batch(prompts)
 
-    kept = Qwen3Model(weights, shape, deterministic=True)
-    # Room for less than one: none is there when the next document of its request comes.
-    forgetful = Qwen3Model(weights, shape, head_bytes=1, deterministic=True)
-    spread = [forgetful.score(_batch(prompts[start::5])) for start in range(5)]
+    model = Qwen3Model(weights, architecture, deterministic=True)
+    # Room for less than one prefix: only the newest is cached.
+    small_cache = Qwen3Model(weights, architecture, prefix_cache_bytes=1, deterministic=True)
+    in_parts = [small_cache.score(_batch(prompts[start::5])) for start in range(5)]
 
-    logits = kept.score(batch)
-    assert bits(kept.score(batch)) == bits(logits)
-    for start, some in enumerate(spread):
-        assert bits(some) == bits(logits[start::5])
+    logits = model.score(batch)
+    assert bits(model.score(batch)) == bits(logits)
+    for start, part in enumerate(in_parts):
+        assert bits(part) == bits(logits[start::5])
 
 
 def _batch(prompts: Sequence[Prompt]) -> TokenBatch:
-    heads = list(dict.fromkeys(prompt.prefix for prompt in prompts))
-    tails = [(heads.index(prompt.prefix), array("i", prompt.suffix)) for prompt in prompts]
-    return TokenBatch([array("i", head) for head in heads], tails)
+    prefixes = list(dict.fromkeys(prompt.prefix for prompt in prompts))
+    suffixes = [(prefixes.index(prompt.prefix), array("i", prompt.suffix)) for prompt in prompts]
+    return TokenBatch([array("i", prefix) for prefix in prefixes], suffixes)
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_prompt_without_a_head_is_scored(checkpoint: Checkpoint) -> None:
-    shape = read_architecture(checkpoint.config)
-    weights = load(checkpoint.weights, shape, ANSWERS, torch.device("cpu"), torch.float32)
+def test_a_prompt_without_a_prefix_is_scored(checkpoint: Checkpoint) -> None:
+    architecture = read_architecture(checkpoint.config)
+    weights = load(checkpoint.weights, architecture, ANSWERS, torch.device("cpu"), torch.float32)
     prompts = [Prompt((), (6000, 7000)), Prompt((), (8000,))]
 
-    both = Qwen3Model(weights, shape, deterministic=True).score(_batch(prompts))
-    packed = Qwen3Model(weights, shape).score(_batch(prompts))
+    logits = Qwen3Model(weights, architecture, deterministic=True).score(_batch(prompts))
+    packed = Qwen3Model(weights, architecture).score(_batch(prompts))
 
-    assert both == pytest.approx(packed, abs=1e-4)
+    assert logits == pytest.approx(packed, abs=1e-4)
 
 
-def test_scores_from_the_cache_and_computed_ones_have_equal_bits() -> None:
+@pytest.mark.anyio
+async def test_cached_and_computed_scores_have_equal_bits() -> None:
     dice = random.Random(11)
     words = ["lion", "gravity", "capital", "重力", "rain", "bread", "planet", "river", "code"]
     texts = tuple(" ".join(dice.choices(words, k=dice.randrange(1, 80))) for _ in range(30))
-    ask = RankRequest("What is the capital of China?", texts)
+    request = RankRequest("What is the capital of China?", texts)
     settings = SETTINGS.model_copy(update={"model": BUILTIN})
 
-    async def logits(cache_mb: int) -> list[bytes]:
+    async def rank_in_many_ways(cache_mb: int) -> list[bytes]:
         update = {"cache_mb": cache_mb}
         async with open_ranker(settings.model_copy(update=update)) as (_, ranker):
-            asks = [ask, replace(ask, documents=texts[::-1]), ask, replace(ask, cache=False)]
-            found = [[one.logit for one in await ranker.rank(each)] for each in asks]
-            found[1].reverse()
+
+            async def logits(request: RankRequest) -> list[float]:
+                return [document.logit for document in await ranker.rank(request)]
+
+            first, again = await logits(request), await logits(request)
+            uncached = await logits(replace(request, cache=False))
+            backwards = await logits(replace(request, documents=texts[::-1]))
             halves = await asyncio.gather(
-                *(ranker.rank(replace(ask, documents=texts[start::2])) for start in (0, 1))
+                *(logits(replace(request, documents=texts[start::2])) for start in (0, 1))
             )
-            found.append([halves[place % 2][place // 2].logit for place in range(len(texts))])
-            return [bits(one) for one in found]
+            joined = [halves[index % 2][index // 2] for index in range(len(texts))]
+            return [bits(way) for way in (first, again, uncached, backwards[::-1], joined)]
 
-    with_cache, without = asyncio.run(logits(8)), asyncio.run(logits(0))
-    assert len({*with_cache, *without}) == 1
+    assert len({*await rank_in_many_ways(8), *await rank_in_many_ways(0)}) == 1
 
 
-def test_the_engine_says_what_the_bits_hold_for(checkpoint: Checkpoint) -> None:
-    async def said(**update: int) -> str:
-        async with open_engine(checkpoint, ANSWERS, SETTINGS.model_copy(update=update)) as engine:
+@pytest.mark.anyio
+async def test_the_engine_names_what_its_bits_depend_on(checkpoint: Checkpoint) -> None:
+    async def arithmetic(threads: int) -> str:
+        settings = SETTINGS.model_copy(update={"threads": threads})
+        async with open_engine(checkpoint, ANSWERS, settings) as engine:
             return engine.info.arithmetic
 
-    one, two, all_ = (asyncio.run(said(threads=threads)) for threads in (1, 2, 0))
+    one, two, all_cores = [await arithmetic(threads) for threads in (1, 2, 0)]
 
     assert one.startswith(f"torch {torch.__version__}, ")
     assert one.endswith(", 1 thread")
     assert two.endswith(", 2 threads")
-    assert all_.split(", ")[:2] == one.split(", ")[:2]
+    assert all_cores.split(", ")[:2] == one.split(", ")[:2]
 
 
-def test_only_the_cpu_is_promised() -> None:
+def test_other_devices_than_the_cpu_are_refused() -> None:
     with pytest.raises(BadSettings, match=r"promised on the CPU only, and the device is cuda:0"):
         worker._refuse_unproven(torch.device("cuda:0"))
     worker._refuse_unproven(torch.device("cpu"))
 
 
-def test_vllm_refuses_to_promise_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vllm_is_refused_and_auto_chooses_native(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadSettings, match="the last bits of vLLM's scores depend on what it"):
         choose(Settings(engine="vllm", deterministic=True))
 
     monkeypatch.setattr("rankd.engines.accelerator", lambda: "cuda")
-    monkeypatch.setattr("rankd.engines._is_installed", lambda module: True)
+    monkeypatch.setattr(EngineSpec, "is_installed", lambda spec: True)
     assert choose(Settings(engine="auto")) == "vllm"
     assert choose(Settings(engine="auto", deterministic=True)) == "native"

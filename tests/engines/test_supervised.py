@@ -15,8 +15,8 @@ from prometheus_client import REGISTRY
 from rankd.config.settings import Settings
 from rankd.context import REQUEST_ID
 from rankd.engines import supervised as module
-from rankd.engines.base import EngineInfo
-from rankd.engines.supervised import SupervisedEngine, open_supervised
+from rankd.engines.base import EngineInfo, Slots
+from rankd.engines.supervised import Opening, SupervisedEngine, open_supervised
 from rankd.errors import (
     DeadlineExceeded,
     EngineDown,
@@ -25,6 +25,8 @@ from rankd.errors import (
     RankError,
     SetupError,
 )
+from rankd.ranking import scheduler as scheduling
+from rankd.ranking.scheduler import Scheduler, open_scheduler
 from rankd.types import AnswerTokenIds, Prompt
 
 POISON = 13
@@ -36,9 +38,11 @@ class Mortal:
 
     def __init__(self) -> None:
         self.info = INFO
+        self.slots = Slots(2, eager=1)
         self.running = 0
         self.at_once: list[int] = []
         self.scored: list[int] = []
+        self.batches: list[list[int]] = []
         self.mute = False
         self._died = asyncio.Event()
 
@@ -49,11 +53,10 @@ class Mortal:
         if self._died.is_set():
             raise EngineDown("the puppet fell")
 
-    async def score(
-        self, prompts: Sequence[Prompt], *, priority: int = 0, deadline: float | None = None
-    ) -> list[float]:
+    async def score(self, batch: Sequence[Prompt]) -> list[float]:
         await self.check()
-        firsts = [prompt.suffix[0] for prompt in prompts]
+        firsts = [prompt.suffix[0] for prompt in batch]
+        self.batches.append(firsts)
         self.running += 1
         self.at_once.append(self.running)
         try:
@@ -88,7 +91,7 @@ class Stage:
         self.lives[-1].die()
 
 
-Scene = Callable[[SupervisedEngine, Stage], Coroutine[Any, Any, None]]
+Scene = Callable[[Scheduler, Stage], Coroutine[Any, Any, None]]
 
 
 @pytest.fixture(autouse=True)
@@ -97,20 +100,29 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LOOK_EVERY", 0.01)
 
 
+@asynccontextmanager
+async def _scheduler(opening: Opening, settings: Settings) -> AsyncIterator[Scheduler]:
+    async with (
+        open_supervised(opening, AnswerTokenIds(1, 2), settings) as engine,
+        open_scheduler(engine, patience=settings.engine_wait_seconds) as scheduler,
+    ):
+        yield scheduler
+
+
 def _play(scene: Scene, **settings: Any) -> Stage:
     stage = Stage()
 
     async def play() -> None:
         given = Settings(engine="fake", **settings)
-        async with open_supervised(stage.open, AnswerTokenIds(1, 2), given) as engine:
-            await asyncio.wait_for(scene(engine, stage), 20)
+        async with _scheduler(stage.open, given) as scheduler:
+            await asyncio.wait_for(scene(scheduler, stage), 20)
 
     asyncio.run(play())
     return stage
 
 
-def _ask(engine: SupervisedEngine, first: int, **options: Any) -> asyncio.Task[list[float]]:
-    return asyncio.create_task(engine.score([Prompt((), (first, 0))], **options))
+def _ask(scheduler: Scheduler, first: int, **options: Any) -> asyncio.Task[list[float]]:
+    return asyncio.create_task(scheduler.score([Prompt((), (first, 0))], **options))
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -123,8 +135,8 @@ async def _all(calls: Sequence[asyncio.Task[list[float]]]) -> list[Any]:
 
 
 def test_calls_in_flight_at_a_death_are_answered() -> None:
-    async def scene(engine: SupervisedEngine, stage: Stage) -> None:
-        calls = [_ask(engine, first) for first in range(20, 40)]
+    async def scene(scheduler: Scheduler, stage: Stage) -> None:
+        calls = [_ask(scheduler, first) for first in range(20, 40)]
         await asyncio.sleep(0.004)
         stage.lives[0].die()
 
@@ -134,9 +146,9 @@ def test_calls_in_flight_at_a_death_are_answered() -> None:
 
 
 def test_an_engine_that_dies_without_a_word_to_its_calls_holds_nobody_up() -> None:
-    async def scene(engine: SupervisedEngine, stage: Stage) -> None:
+    async def scene(scheduler: Scheduler, stage: Stage) -> None:
         stage.lives[0].mute = True
-        calls = [_ask(engine, first) for first in range(20, 24)]
+        calls = [_ask(scheduler, first) for first in range(20, 24)]
         await asyncio.sleep(0.01)
         stage.lives[0].die()
 
@@ -146,11 +158,11 @@ def test_an_engine_that_dies_without_a_word_to_its_calls_holds_nobody_up() -> No
 
 
 def test_a_suspect_whose_turn_never_comes_does_not_wait_for_ever() -> None:
-    async def scene(engine: SupervisedEngine, stage: Stage) -> None:
-        calls = [_ask(engine, first) for first in (20, 21)]
+    async def scene(scheduler: Scheduler, stage: Stage) -> None:
+        calls = [_ask(scheduler, first) for first in (20, 21)]
         await asyncio.sleep(0.004)
         stage.lives[0].die()
-        await _until(lambda: len(stage.lives) == 2 and len(stage.lives[1].at_once) == 2)
+        await _until(lambda: len(stage.lives) == 2 and len(stage.lives[1].batches) == 2)
         stage.fates.append(asyncio.Event())
         stage.lives[1].die()  # While the first is run again, and the second waits.
 
@@ -160,11 +172,11 @@ def test_a_suspect_whose_turn_never_comes_does_not_wait_for_ever() -> None:
 
 
 def test_only_the_request_that_kills_alone_is_refused_by_its_id() -> None:
-    async def scene(engine: SupervisedEngine, stage: Stage) -> None:
+    async def scene(scheduler: Scheduler, stage: Stage) -> None:
         REQUEST_ID.set("the-culprit")
-        culprit = _ask(engine, POISON)
+        culprit = _ask(scheduler, POISON)
         REQUEST_ID.set("an-innocent")
-        answers = await _all([*(_ask(engine, first) for first in range(20, 30)), culprit])
+        answers = await _all([*(_ask(scheduler, first) for first in range(20, 30)), culprit])
 
         assert answers[:-1] == [[float(first)] for first in range(20, 30)]
         assert isinstance(answers[-1], PoisonRequest)
@@ -174,77 +186,78 @@ def test_only_the_request_that_kills_alone_is_refused_by_its_id() -> None:
 
 
 def test_two_culprits_are_both_found() -> None:
-    async def scene(engine: SupervisedEngine, stage: Stage) -> None:
-        calls = [_ask(engine, first) for first in (20, POISON, 21)]
-        other = asyncio.create_task(engine.score([Prompt((), (POISON, 9))]))
+    async def scene(scheduler: Scheduler, stage: Stage) -> None:
+        calls = [_ask(scheduler, first) for first in (20, POISON, 21)]
+        other = asyncio.create_task(scheduler.score([Prompt((), (POISON, 9))]))
         answers = await _all([*calls, other])
 
         assert [type(answer) for answer in answers] == [list, PoisonRequest, list, PoisonRequest]
 
-        assert await _ask(engine, 22) == [22.0]
+        assert await _ask(scheduler, 22) == [22.0]
 
     assert len(_play(scene).lives) == 4
 
 
 def test_suspects_run_one_at_a_time_and_newcomers_wait() -> None:
-    async def scene(engine: SupervisedEngine, stage: Stage) -> None:
-        suspects = [_ask(engine, first) for first in range(20, 26)]
+    async def scene(scheduler: Scheduler, stage: Stage) -> None:
+        suspects = [_ask(scheduler, first) for first in range(20, 26)]
         await asyncio.sleep(0.004)
         stage.lives[0].die()
         await asyncio.sleep(0)
-        newcomers = [_ask(engine, first) for first in range(30, 36)]
+        newcomers = [_ask(scheduler, first) for first in range(30, 36)]
         await _all([*suspects, *newcomers])
 
         probe, *scored = stage.lives[1].scored
         assert probe == 2
         assert scored == [*range(20, 26), *range(30, 36)]
-        assert stage.lives[1].at_once == [1] + [1] * 6 + [1, 2, 3, 4, 5, 6]
+        assert stage.lives[1].batches == [[2], *([one] for one in range(20, 26)), [*range(30, 36)]]
+        assert max(stage.lives[1].at_once) == 1
 
     _play(scene)
 
 
 def test_a_death_before_a_call_is_not_its_fault() -> None:
-    async def scene(engine: SupervisedEngine, stage: Stage) -> None:
+    async def scene(scheduler: Scheduler, stage: Stage) -> None:
         stage.lives[0].die()
-        calls = [_ask(engine, first) for first in range(20, 26)]
+        calls = [_ask(scheduler, first) for first in range(20, 26)]
 
         assert await _all(calls) == [[float(first)] for first in range(20, 26)]
-        assert max(stage.lives[1].at_once) == 6  # Nobody was a suspect.
+        assert stage.lives[1].batches == [[2], [*range(20, 26)]]  # No call was a suspect.
 
     _play(scene)
 
 
 def test_a_known_culprit_costs_no_further_life() -> None:
-    async def scene(engine: SupervisedEngine, stage: Stage) -> None:
-        first, again = [(await _all([_ask(engine, POISON)]))[0] for _ in range(2)]
+    async def scene(scheduler: Scheduler, stage: Stage) -> None:
+        first, again = [(await _all([_ask(scheduler, POISON)]))[0] for _ in range(2)]
         assert isinstance(first, PoisonRequest)
         assert isinstance(again, PoisonRequest)
-        assert await _ask(engine, 20) == [20.0]
+        assert await _ask(scheduler, 20) == [20.0]
 
     assert len(_play(scene).lives) == 3
 
 
 def test_a_culprit_is_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WINDOW", 0.05)
+    monkeypatch.setattr(scheduling, "POISON_SECONDS", 0.05)
 
-    async def scene(engine: SupervisedEngine, stage: Stage) -> None:
-        await _all([_ask(engine, POISON)])
+    async def scene(scheduler: Scheduler, stage: Stage) -> None:
+        await _all([_ask(scheduler, POISON)])
         await asyncio.sleep(0.1)
-        await _all([_ask(engine, POISON)])
-        await _ask(engine, 20)
+        await _all([_ask(scheduler, POISON)])
+        await _ask(scheduler, 20)
 
     assert len(_play(scene).lives) == 5
 
 
 def test_a_deadline_holds_while_the_engine_is_away() -> None:
-    async def scene(engine: SupervisedEngine, stage: Stage) -> None:
+    async def scene(scheduler: Scheduler, stage: Stage) -> None:
         back = asyncio.Event()
         stage.fates.append(back)
-        in_flight = _ask(engine, 20, deadline=time.monotonic() + 0.2)
+        in_flight = _ask(scheduler, 20, deadline=time.monotonic() + 0.2)
         await asyncio.sleep(0.004)
         stage.lives[0].die()
-        late = _ask(engine, 21, deadline=time.monotonic() + 0.1)
-        patient = _ask(engine, 22)
+        late = _ask(scheduler, 21, deadline=time.monotonic() + 0.1)
+        patient = _ask(scheduler, 22)
         problems = await _all([in_flight, late])
 
         assert [type(problem) for problem in problems] == [DeadlineExceeded] * 2
@@ -255,10 +268,10 @@ def test_a_deadline_holds_while_the_engine_is_away() -> None:
 
 
 def test_a_suspect_that_is_cancelled_holds_nobody_up() -> None:
-    async def scene(engine: SupervisedEngine, stage: Stage) -> None:
+    async def scene(scheduler: Scheduler, stage: Stage) -> None:
         back = asyncio.Event()
         stage.fates.append(back)
-        suspects = [_ask(engine, first) for first in (20, 21, 22)]
+        suspects = [_ask(scheduler, first) for first in (20, 21, 22)]
         await asyncio.sleep(0.004)
         stage.lives[0].die()
         await asyncio.sleep(0.05)
@@ -275,20 +288,20 @@ def test_a_suspect_that_is_cancelled_holds_nobody_up() -> None:
 
 
 def test_an_engine_that_stays_away_is_a_503_to_be_tried_again() -> None:
-    async def scene(engine: SupervisedEngine, stage: Stage) -> None:
+    async def scene(scheduler: Scheduler, stage: Stage) -> None:
         back = asyncio.Event()
         stage.fates.append(back)
-        await engine.check()
-        in_flight = _ask(engine, 20)
+        await scheduler.check()
+        in_flight = _ask(scheduler, 20)
         await asyncio.sleep(0.004)
         stage.lives[0].die()
         with pytest.raises(EngineRestarting):
-            await engine.check()
+            await scheduler.check()
         assert REGISTRY.get_sample_value("rankd_engine_up") == 0
         began = time.monotonic()
-        problems = await _all([in_flight, _ask(engine, 21)])
+        problems = await _all([in_flight, _ask(scheduler, 21)])
         assert 0.5 < time.monotonic() - began < 10
-        late = (await _all([_ask(engine, 22)]))[0]
+        late = (await _all([_ask(scheduler, 22)]))[0]
 
         for problem in (*problems, late):
             assert isinstance(problem, EngineRestarting)
@@ -297,18 +310,18 @@ def test_an_engine_that_stays_away_is_a_503_to_be_tried_again() -> None:
         back.set()
         await _until(lambda: len(stage.lives) == 2 and stage.lives[1].scored != [])
         await asyncio.sleep(0.02)
-        await engine.check()
+        await scheduler.check()
         assert REGISTRY.get_sample_value("rankd_engine_up") == 1
-        assert await _ask(engine, 23) == [23.0]
+        assert await _ask(scheduler, 23) == [23.0]
 
     _play(scene, engine_wait_seconds=1)
 
 
 def test_a_start_that_fails_is_tried_again() -> None:
-    async def scene(engine: SupervisedEngine, stage: Stage) -> None:
+    async def scene(scheduler: Scheduler, stage: Stage) -> None:
         # SetupError is ours; a library may raise anything.
         stage.fates += [SetupError("no memory"), KeyError("a bug"), OSError("no process")]
-        call = _ask(engine, 20)
+        call = _ask(scheduler, 20)
         await asyncio.sleep(0.004)
         stage.lives[0].die()
 
@@ -318,8 +331,8 @@ def test_a_start_that_fails_is_tried_again() -> None:
 
 
 def test_an_engine_that_does_not_answer_the_probe_takes_no_calls() -> None:
-    async def scene(engine: SupervisedEngine, stage: Stage) -> None:
-        call = _ask(engine, 20)
+    async def scene(scheduler: Scheduler, stage: Stage) -> None:
+        call = _ask(scheduler, 20)
         await asyncio.sleep(0.004)
         stage.lives[0].die()
         await _until(lambda: len(stage.lives) == 2)
@@ -332,14 +345,14 @@ def test_an_engine_that_does_not_answer_the_probe_takes_no_calls() -> None:
 
 
 def test_a_crash_loop_ends_in_a_sentence() -> None:
-    async def scene(engine: SupervisedEngine, stage: Stage) -> None:
+    async def scene(scheduler: Scheduler, stage: Stage) -> None:
         stage.fates += [SetupError("the disk is gone")] * 9
-        call = _ask(engine, 20)
+        call = _ask(scheduler, 20)
         await asyncio.sleep(0.004)
         stage.lives[0].die()
         [problem] = await _all([call])
         with pytest.raises(EngineDown) as caught:
-            await engine.check()
+            await scheduler.check()
 
         for one in (problem, caught.value):
             assert type(one) is EngineDown
@@ -355,23 +368,23 @@ def test_a_crash_loop_ends_in_a_sentence() -> None:
 def test_deaths_long_ago_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WINDOW", 0.1)
 
-    async def scene(engine: SupervisedEngine, stage: Stage) -> None:
+    async def scene(scheduler: Scheduler, stage: Stage) -> None:
         for life in range(4):
             stage.lives[life].die()
-            assert await _ask(engine, 20) == [20.0]
+            assert await _ask(scheduler, 20) == [20.0]
             await asyncio.sleep(0.15)
 
     assert len(_play(scene, engine_restarts=1).lives) == 5
 
 
 def test_no_restarts_end_at_the_first_death() -> None:
-    async def scene(engine: SupervisedEngine, stage: Stage) -> None:
-        call = _ask(engine, 20)
+    async def scene(scheduler: Scheduler, stage: Stage) -> None:
+        call = _ask(scheduler, 20)
         await asyncio.sleep(0.004)
         stage.lives[0].die()
         [problem] = await _all([call])
         with pytest.raises(EngineDown, match="the puppet fell") as caught:
-            await engine.check()
+            await scheduler.check()
 
         assert type(problem) is type(caught.value) is EngineDown
         assert problem.message == "the puppet fell"
@@ -380,11 +393,13 @@ def test_no_restarts_end_at_the_first_death() -> None:
 
 
 def test_pauses_grow_and_are_bounded() -> None:
-    async def scene(engine: SupervisedEngine, stage: Stage) -> None:
+    async def scene(scheduler: Scheduler, stage: Stage) -> None:
         pauses = []
+        supervised = scheduler.engine
+        assert isinstance(supervised, SupervisedEngine)
         for _ in range(60):
-            engine._deaths.append(time.monotonic())
-            pauses.append([engine._delay() for _ in range(20)])
+            supervised._deaths.append(time.monotonic())
+            pauses.append([supervised._delay() for _ in range(20)])
 
         assert set(pauses[0]) == {0.0}
         for repeated in (1, 2, 3, 4):
@@ -399,16 +414,14 @@ def test_pauses_grow_and_are_bounded() -> None:
 def test_closing_is_no_death(caplog: pytest.LogCaptureFixture) -> None:
     calls: list[asyncio.Task[list[float]]] = []
 
-    async def scene(engine: SupervisedEngine, stage: Stage) -> None:
-        calls.append(_ask(engine, 20))
+    async def scene(scheduler: Scheduler, stage: Stage) -> None:
+        calls.append(_ask(scheduler, 20))
         await asyncio.sleep(0.004)
 
     async def play() -> list[Any]:
         stage = Stage()
-        async with open_supervised(
-            stage.open, AnswerTokenIds(1, 2), Settings(engine="fake")
-        ) as engine:
-            await scene(engine, stage)
+        async with _scheduler(stage.open, Settings(engine="fake")) as scheduler:
+            await scene(scheduler, stage)
         answers = await _all(calls)
         assert len(stage.lives) == 1
         return answers
@@ -416,7 +429,7 @@ def test_closing_is_no_death(caplog: pytest.LogCaptureFixture) -> None:
     [problem] = asyncio.run(play())
 
     assert isinstance(problem, RankError)
-    assert problem.message == "the engine is closed"
+    assert problem.message == "the server is stopping"
     assert not caplog.records
 
 
@@ -447,9 +460,9 @@ def test_bits_that_are_promised_do_not_change_with_a_restart(deterministic: bool
     async def play() -> list[Any]:
         stage = Drifting()
         given = Settings(engine="fake", engine_restarts=2)
-        async with open_supervised(stage.open, AnswerTokenIds(1, 2), given) as engine:
+        async with _scheduler(stage.open, given) as scheduler:
             stage.lives[0].die()
-            return await _all([_ask(engine, 20)])
+            return await _all([_ask(scheduler, 20)])
 
     [answer] = asyncio.run(play())
 

@@ -51,7 +51,11 @@ def test_the_examples_in_the_reference_can_be_uncommented(tmp_path: Path) -> Non
     assert settings.aliases["house/code"].preset == "code-question"
     assert settings.calibration["default"].threshold == 0.4
     assert settings.key_presets == {"acme": "code-question"}
-    assert settings.vllm_args == {"max_num_seqs": 256}
+    assert settings.vllm_args == {
+        "gpu_memory_utilization": 0.85,
+        "tensor_parallel_size": 1,
+        "data_parallel_size": 1,
+    }
 
 
 @pytest.mark.parametrize(

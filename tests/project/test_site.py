@@ -125,5 +125,5 @@ def test_flaws_of_built_pages_are_found(tmp_path: Path) -> None:
         "a.html loads https://cdn.example.com/x.js",
         "a.html loads //fonts.example.com/f.css",
         "a.html links b.html#not, but there is no such heading",
-        "a.html links c.html, which is not there",
+        "a.html links c.html, which does not exist",
     ]

@@ -16,11 +16,12 @@ import pytest
 from fastapi.testclient import TestClient
 
 from rankd.config.settings import Settings
-from rankd.engines.base import EngineInfo
+from rankd.engines.base import EngineInfo, Slots
 from rankd.models.checkpoint import BUILTIN, locate
 from rankd.prompts import PromptEncoder, open_encoder, qwen3
 from rankd.prompts.tokenizer import GeneralEncoder, Tokenizer
 from rankd.ranking.ranker import Ranker
+from rankd.ranking.scheduler import Scheduler
 from rankd.ranking.service import ModelService
 from rankd.server.app import build
 from rankd.server.middleware import KeyRing
@@ -252,11 +253,12 @@ class Recording:
 
     def __init__(self) -> None:
         self.info = EngineInfo("fake", "builtin", "0", "none", "none", 8192)
+        self.slots = Slots(1, eager=1)
         self.prompts: list[Prompt] = []
 
-    async def score(self, prompts: Sequence[Prompt], **_: Any) -> list[float]:
-        self.prompts += prompts
-        return [float(place) for place in range(len(prompts))]
+    async def score(self, batch: Sequence[Prompt]) -> list[float]:
+        self.prompts += batch
+        return [float(place) for place in range(len(batch))]
 
     async def check(self) -> None:
         """Nothing here can break."""
@@ -267,7 +269,7 @@ def served() -> tuple[TestClient, Recording]:
     engine = Recording()
     checkpoint = locate(BUILTIN)
     made = open_encoder(checkpoint, max_tokens=8192, instruction="i", max_instruction_tokens=4000)
-    service = ModelService(Ranker(made, engine, max_documents=10_000), "builtin")
+    service = ModelService(Ranker(made, Scheduler(engine), max_documents=10_000), "builtin")
     app = build(service, Settings(engine="fake"), KeyRing())
     return TestClient(app, raise_server_exceptions=False), engine
 

@@ -330,8 +330,7 @@ def test_what_is_not_scored_in_time_is_not_counted() -> None:
         max_instruction_tokens=512,
         executor=ThreadPoolExecutor(1),
     )
-    ranker = Ranker(encoder, Slow(ready=2), max_documents=1000)
-    ranker.counted = True
+    ranker = Ranker(encoder, Slow(ready=2), max_documents=1000, counted=True)
     app = build(ModelService(ranker, "slow"), Settings(engine="fake", access_log=False), KeyRing())
     client = TestClient(app)
     documents = [f"lion number {place}" for place in range(150)]

@@ -14,10 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankd.config.settings import Settings
-from rankd.engines.base import CALLER
-from rankd.engines.fake import FakeEngine
 from rankd.errors import TooLarge, TooManyRequests
 from rankd.ranking.admission import Admission, Ticket
+from rankd.ranking.scheduler import Scheduler
 from rankd.server.app import open_app
 from rankd.types import Prompt, RankRequest
 
@@ -272,26 +271,24 @@ def test_what_was_given_up_is_no_sign_of_speed() -> None:
 # Through the app: a slow engine, small limits.
 
 
-class SlowEngine(FakeEngine):
+class SlowScheduler(Scheduler):
     """Scores when it is told to, and remembers what it was given."""
 
-    def __init__(self, inner: FakeEngine) -> None:
-        super().__init__(inner.info)
+    def __init__(self, inner: Scheduler) -> None:
+        super().__init__(inner.engine)
         self.go = asyncio.Event()
         self.calls: list[int] = []
         self.callers: list[str] = []
 
-    async def score(
-        self, prompts: Sequence[Prompt], *, priority: int = 0, deadline: float | None = None
-    ) -> list[float]:
+    async def score(self, prompts: Sequence[Prompt], **options: Any) -> list[float]:
         self.calls.append(len(prompts))
-        self.callers.append(CALLER.get())
+        self.callers.append(f"{options['key']}/{options['user']}")
         await self.go.wait()
-        return await super().score(prompts, priority=priority, deadline=deadline)
+        return await super().score(prompts, **options)
 
 
 class Served:
-    def __init__(self, app: FastAPI, http: httpx.AsyncClient, engine: SlowEngine) -> None:
+    def __init__(self, app: FastAPI, http: httpx.AsyncClient, engine: SlowScheduler) -> None:
         self.admission: Admission = app.state.service.ranker.admission
         self.encoder = app.state.service.ranker.encoder
         self.http, self.engine = http, engine
@@ -317,8 +314,8 @@ async def served(**limits: Any) -> AsyncIterator[Served]:
         {"engine": "fake", "access_log": False, "cache_mb": 0, **limits}
     )
     async with open_app(settings) as app:
-        engine = SlowEngine(app.state.service.ranker.engine)
-        app.state.service.ranker.engine = engine
+        engine = SlowScheduler(app.state.service.ranker.scheduler)
+        app.state.service.ranker.scheduler = engine
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://rankd") as http:
             yield Served(app, http, engine)

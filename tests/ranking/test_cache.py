@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -143,7 +144,7 @@ PROMPT = Prompt((1, 2, 3), (4, 5))
         identity("m", replace(INFO, device="cuda"), ANSWERS, Settings()),
         identity("m", replace(INFO, dtype="bfloat16"), ANSWERS, Settings()),
         identity("m", INFO, AnswerTokenIds(2, 1), Settings()),
-        identity("m", INFO, ANSWERS, Settings(quantization="fp8")),
+        identity("m", INFO, ANSWERS, Settings(vllm_args={"quantization": "fp8"})),
         identity("m", INFO, ANSWERS, Settings(vllm_args={"kv_cache_dtype": "fp8"})),
     ],
 )
@@ -210,15 +211,13 @@ class Counting:
     def __init__(self, ranker: Ranker) -> None:
         self.calls: list[int] = []
         self._news = asyncio.Event()
-        self._score = ranker.engine.score
-        ranker.engine.score = self.score  # type: ignore[method-assign]
+        self._score = ranker.scheduler.score
+        ranker.scheduler.score = self.score  # type: ignore[method-assign]
 
-    async def score(
-        self, prompts: Sequence[Prompt], *, priority: int = 0, deadline: float | None = None
-    ) -> list[float]:
+    async def score(self, prompts: Sequence[Prompt], **options: Any) -> list[float]:
         self.calls.append(len(prompts))
         self._news.set()
-        return await self._score(prompts, priority=priority, deadline=deadline)
+        return await self._score(prompts, **options)
 
     async def called(self, times: int) -> None:
         """Wait until it was."""

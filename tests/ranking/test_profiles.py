@@ -640,7 +640,7 @@ def test_a_field_that_a_dialect_does_not_have_says_nothing(fitting: TestClient) 
     [
         (
             {"instructions": {"long": "do this " * 300}},
-            r"instructions\.long takes \d+ tokens; --max-instruction-tokens is 512",
+            r"instructions\.long takes \d+ tokens; the limit is 512",
         ),
         ({"aliases": {"builtin": {}}}, r"aliases\.builtin is the model's own name"),
         ({"aliases": {"x": {}}, "served_model_name": "x"}, r"aliases\.x is the model's own name"),

@@ -229,7 +229,7 @@ def test_servers_of_one_model_share_and_others_do_not(redis: RedisServer) -> Non
             computed = await one.rank(ASK)
         async with ranking(redis.url, cache_mb=1) as same:
             found = await same.rank(ASK)
-        async with ranking(redis.url, quantization="fp8") as other:
+        async with ranking(redis.url, vllm_args={"quantization": "fp8"}) as other:
             again = await other.rank(ASK)
 
         assert cached(found) == [True, True]

@@ -255,8 +255,13 @@ def test_two_ways_to_read_a_length_are_refused(server: Server, smuggling: bytes)
     assert said.count(b"HTTP/1.1") == 1
 
 
+# With --max-waiting-requests 4.
+FIVE_CONNECTIONS = {"rankd.server.run.MIN_CONNECTIONS": 5, "rankd.server.run.SPARE_CONNECTIONS": 1}
+
+
 def test_connections_beyond_the_limit_are_told_and_probes_answered() -> None:
-    with serving("--engine", "fake", "--max-connections", "5") as server, ExitStack() as held:
+    flags = ("--engine", "fake", "--max-waiting-requests", "4")
+    with serving(*flags, constants=FIVE_CONNECTIONS) as server, ExitStack() as held:
         first = held.enter_context(connect(server))
         for _ in range(4):
             held.enter_context(connect(server))
@@ -342,6 +347,9 @@ def test_a_few_requests_in_one_packet_are_answered_in_order(server: Server) -> N
     assert b"429" not in said.split(b"\r\n")[0]
 
 
+# Together, all bodies may take half of what one may take.
+HALF_A_BODY = {"rankd.server.app.WAITING_BODIES": 0.5}
+
 # Two of them leave no room for even a small one.
 LARGE = 99_999
 
@@ -354,8 +362,8 @@ def hold(server: Server, held: ExitStack, size: int = LARGE) -> socket.socket:
 
 
 def test_bodies_together_are_bounded_and_small_ones_always_read() -> None:
-    flags = ("--max-waiting-bytes", "200000", "--max-body-bytes", "400000")
-    with serving("--engine", "fake", *flags) as server, ExitStack() as held:
+    flags = ("--engine", "fake", "--max-body-bytes", "400000")
+    with serving(*flags, constants=HALF_A_BODY) as server, ExitStack() as held:
         first, second = hold(server, held), hold(server, held)
         time.sleep(0.3)
         third = answer(hold(server, held))
@@ -376,7 +384,7 @@ def test_bodies_together_are_bounded_and_small_ones_always_read() -> None:
 
 def test_a_promised_length_takes_no_room() -> None:
     with (
-        serving("--engine", "fake", "--max-waiting-bytes", "200000") as server,
+        serving("--engine", "fake", constants={"rankd.server.app.WAITING_BODIES": 0.006}) as server,
         ExitStack() as held,
     ):
         for _ in range(5):

@@ -100,8 +100,9 @@ def _silent(server: Server, held: ExitStack) -> socket.socket:
 
 
 def test_who_connects_and_says_nothing_is_counted_and_closed_in_time(folder: Path) -> None:
-    flags = [*_flags(folder), "--max-connections", "5", "--read-timeout-seconds", "4"]
-    with serving(*flags) as server, ExitStack() as held:
+    flags = [*_flags(folder), "--max-waiting-requests", "4", "--read-timeout-seconds", "4"]
+    limits = {"rankd.server.run.MIN_CONNECTIONS": 5, "rankd.server.run.SPARE_CONNECTIONS": 1}
+    with serving(*flags, constants=limits) as server, ExitStack() as held:
         began = time.monotonic()
         first = _silent(server, held)
         for _ in range(67):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,11 +65,35 @@ def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.Comp
     )
 
 
+# Sets constants of modules by their full names, and then runs the command line.
+_WITH_CONSTANTS = """
+import importlib, json, sys
+for name, value in json.loads(sys.argv.pop(1)).items():
+    module, _, constant = name.rpartition(".")
+    assert hasattr(importlib.import_module(module), constant), name
+    setattr(importlib.import_module(module), constant, value)
+from rankd.cli.main import main
+sys.exit(main())
+"""
+
+
 @contextmanager
-def serving(*arguments: str, port: int = 0, **environment: str) -> Iterator[Server]:
-    """A server that is ready; killed at the end when it still runs."""
+def serving(
+    *arguments: str,
+    port: int = 0,
+    constants: Mapping[str, float] | None = None,
+    **environment: str,
+) -> Iterator[Server]:
+    """A server that is ready; killed at the end when it still runs.
+
+    Args:
+        constants: values for module constants, by full name such as `rankd.ranking.cache.TTL`.
+    """
+    program = command("serve", *arguments, "--port", str(port))
+    if constants:
+        program[1:3] = ["-c", _WITH_CONSTANTS, json.dumps(constants)]
     process = subprocess.Popen(
-        command("serve", *arguments, "--port", str(port)),
+        program,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | environment,

@@ -28,7 +28,7 @@ from rankd.config.settings import Settings
 from rankd.context import REQUEST_ID, TRACE, TraceIds
 from rankd.dialects import DIALECTS
 from rankd.dialects.base import Dialect
-from rankd.engines.vllm.start import _logging_as_we_do
+from rankd.engines.vllm.start import _vllm_logs_in_our_format
 from rankd.errors import InternalError
 from rankd.server.app import open_app
 from rankd.telemetry.logs import Format, dict_config, handler
@@ -234,7 +234,7 @@ def test_lines_of_vllms_processes_are_the_servers() -> None:
 def test_vllm_gets_that_configuration_unless_the_operator_has_another(own: str) -> None:
     with mock.patch.dict(os.environ, {own: "0"} if own else {}):
         before = dict(os.environ)
-        with _logging_as_we_do(Settings(log_format="json")):
+        with _vllm_logs_in_our_format(Settings(log_format="json")):
             file = Path(os.environ.get("VLLM_LOGGING_CONFIG_PATH", ""))
             told = json.loads(file.read_text()) if file.is_file() else None
 

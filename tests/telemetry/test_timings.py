@@ -19,7 +19,7 @@ from rankd.dialects import DIALECTS
 from rankd.dialects.base import Dialect
 from rankd.errors import InternalError
 from rankd.server.app import open_app
-from rankd.telemetry.timings import TURN, StageTimings, server_timing
+from rankd.telemetry.timings import StageTimings, server_timing
 from support.dialects import example, home
 from support.servers import serving
 
@@ -45,7 +45,7 @@ def test_every_dialect_tells_its_stages_in_order(client: TestClient, dialect: Di
 
     assert reply.status_code == 200, reply.text
     told = timings(reply)
-    assert list(told) == ["parse", "tokenise", "cache", "engine", "render", "total"]
+    assert list(told) == ["parse", "tokenise", "cache", "queue", "engine", "render", "total"]
     assert sum(told.values()) <= 2 * told["total"] + 0.1
     assert reply.headers["x-rankd-usage"]
 
@@ -85,7 +85,7 @@ def test_an_error_tells_how_far_it_came(client: TestClient) -> None:
         reply = client.post("/v1/rerank", json=BODY)
 
     assert reply.status_code == 500
-    assert list(timings(reply)) == ["parse", "tokenise", "cache", "engine", "total"]
+    assert list(timings(reply)) == ["parse", "tokenise", "cache", "queue", "engine", "total"]
 
 
 def test_what_is_known_waits_for_no_engine() -> None:
@@ -139,36 +139,28 @@ def test_pages_of_allowed_origins_may_read_them(
     assert ("server-timing" in exposed) is bool(origins)
 
 
-def test_queue_and_engine_are_parted_where_the_engine_begins() -> None:
-    timeline = StageTimings()
-    with timeline.scoring():
-        turn = TURN.get()
-        assert turn is not None
-        turn.queues = True
-        turn.begin()
-        moment = turn.began
-        turn.begin()  # It died, and begins again.
+def test_queue_ends_and_engine_begins_when_the_engine_starts() -> None:
+    timings = StageTimings()
+    with timings.scoring() as start:
+        start()
+        start()  # The engine died and starts again.
 
-    queue, engine = timeline.stages
+    queue, engine = timings.stages
     assert (queue.name, engine.name) == ("queue", "engine")
-    assert queue.ended == engine.began == moment
-    assert TURN.get() is None
+    assert queue.ended == engine.began
 
 
-def test_what_never_left_the_queue_was_in_no_engine() -> None:
-    timeline = StageTimings()
+def test_a_call_that_the_engine_never_started_was_in_the_queue() -> None:
+    timings = StageTimings()
 
     def wait() -> None:
-        with timeline.scoring():
-            turn = TURN.get()
-            assert turn is not None
-            turn.queues = True
+        with timings.scoring():
             raise TimeoutError
 
     with pytest.raises(TimeoutError):
         wait()
 
-    [stage] = timeline.stages
+    [stage] = timings.stages
     assert (stage.name, stage.failed) == ("queue", True)
 
 

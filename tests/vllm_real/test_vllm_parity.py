@@ -23,14 +23,14 @@ from support.checkpoints import make_checkpoint
 
 pytestmark = pytest.mark.vllm
 
-LONGEST = 4096
-SHAPES: dict[str, dict[str, Any]] = {
+MAX_TOKENS = 4096
+MODELS: dict[str, dict[str, Any]] = {
     "tied": {},
     "untied": {"tied": False, "kv_heads": 4},
     "classifier": {"classifier": True, "kv_heads": 1},
 }
-# How vLLM is set up on an Ascend NPU: no cache, whole pairs, blocks of 128.
-NO_SHARING = {"enable_prefix_caching": False, "enable_chunked_prefill": False, "block_size": 128}
+# As on an Ascend NPU: no prefix cache, whole pairs in one step, blocks of 128 tokens.
+NPU_ARGS = {"enable_prefix_caching": False, "enable_chunked_prefill": False, "block_size": 128}
 
 QUERIES = (
     "capital of France",
@@ -66,7 +66,7 @@ class Opened:
 
 @contextmanager
 def opened(checkpoint: Checkpoint, engine: str, **settings: Any) -> Iterator[Opened]:
-    chosen = Settings(engine=engine, device="cpu", max_tokens=LONGEST, **settings)
+    chosen = Settings(engine=engine, device="cpu", max_tokens=MAX_TOKENS, **settings)
     with asyncio.Runner() as runner, ThreadPoolExecutor(1) as executor:
         context = open_engine(checkpoint, _encoder(checkpoint, executor).answers, chosen)
         yield Opened(checkpoint, chosen, runner.run(context.__aenter__()), runner)
@@ -76,7 +76,7 @@ def opened(checkpoint: Checkpoint, engine: str, **settings: Any) -> Iterator[Ope
 def _encoder(checkpoint: Checkpoint, executor: ThreadPoolExecutor) -> Any:
     return open_encoder(
         checkpoint,
-        max_tokens=LONGEST,
+        max_tokens=MAX_TOKENS,
         instruction=Settings().instruction,
         max_instruction_tokens=512,
         executor=executor,
@@ -84,116 +84,115 @@ def _encoder(checkpoint: Checkpoint, executor: ThreadPoolExecutor) -> Any:
 
 
 def prompts(checkpoint: Checkpoint, query: str, documents: tuple[str, ...]) -> list[Prompt]:
-    """As the server makes them."""
+    """Prompts as the server encodes them."""
     with ThreadPoolExecutor(1) as executor:
         [encoded] = asyncio.run(
             _encoder(checkpoint, executor).encode([RankRequest(query, documents)])
         )
-    found: list[Prompt] = encoded.prompts
-    return found
+    encoded_prompts: list[Prompt] = encoded.prompts
+    return encoded_prompts
 
 
-def transformers_logits(checkpoint: Checkpoint, asked: Sequence[Prompt]) -> list[float]:
-    """The published example's arithmetic: one pair at a time, the last token, two logits."""
+def transformers_logits(checkpoint: Checkpoint, pairs: Sequence[Prompt]) -> list[float]:
+    """As in Qwen's published example: two logits of the last token, one pair at a time."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    kind = AutoModelForSequenceClassification if checkpoint.is_classifier else AutoModelForCausalLM
-    model = kind.from_pretrained(checkpoint.path, dtype=torch.float32).eval()
+    auto = AutoModelForSequenceClassification if checkpoint.is_classifier else AutoModelForCausalLM
+    model = auto.from_pretrained(checkpoint.path, dtype=torch.float32).eval()
     with ThreadPoolExecutor(1) as executor:
         yes, no = _encoder(checkpoint, executor).answers
     logits = []
     with torch.inference_mode():
-        for prompt in asked:
-            keep = {} if checkpoint.is_classifier else {"logits_to_keep": 1}
-            row = model(torch.tensor([prompt.prefix + prompt.suffix]), **keep).logits.squeeze()
-            logits.append(float(row if checkpoint.is_classifier else row[yes] - row[no]))
+        for pair in pairs:
+            options = {} if checkpoint.is_classifier else {"logits_to_keep": 1}
+            last = model(torch.tensor([pair.prefix + pair.suffix]), **options).logits.squeeze()
+            logits.append(float(last if checkpoint.is_classifier else last[yes] - last[no]))
     return logits
 
 
-def native_logits(checkpoint: Checkpoint, asked: Sequence[Prompt]) -> list[float]:
+def native_logits(checkpoint: Checkpoint, pairs: Sequence[Prompt]) -> list[float]:
     with opened(checkpoint, "native") as native:
-        return native.score(asked)
+        return native.score(pairs)
 
 
 def assert_same(ours: Sequence[float], expected: Sequence[float]) -> None:
-    """The same order and, in probability, the same scores to a thousandth."""
+    """The same order, and scores (probabilities) that differ by at most 0.001."""
     assert max(expected) - min(expected) > 0.5
     assert ours == pytest.approx(expected, abs=4e-3)
     assert [*map(sigmoid, ours)] == pytest.approx([*map(sigmoid, expected)], abs=1e-3)
-    for (one, other), (a, b) in zip(_pairs(expected), _pairs(ours), strict=True):
-        assert abs(one - other) < 1e-3 or (one > other) == (a > b)
+    every_two = zip(
+        itertools.combinations(expected, 2), itertools.combinations(ours, 2), strict=True
+    )
+    for (first, second), (our_first, our_second) in every_two:
+        assert abs(first - second) < 1e-3 or (first > second) == (our_first > our_second)
 
 
-def _pairs(logits: Sequence[float]) -> Iterator[tuple[float, float]]:
-    return itertools.combinations(logits, 2)
-
-
-@pytest.fixture(scope="module", params=SHAPES)
-def sharing(
+@pytest.fixture(scope="module", params=MODELS)
+def vllm(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Opened]:
-    """vLLM as rankd sets it up on CPUs, for one kind of checkpoint."""
+    """vLLM with rankd's arguments for CPUs, for one kind of checkpoint."""
     folder = tmp_path_factory.mktemp("parity") / request.param
-    shape = {"layers": 3, "head_dim": 32} | SHAPES[request.param]
+    shape = {"layers": 3, "head_dim": 32} | MODELS[request.param]
     checkpoint = locate(str(make_checkpoint(folder, seed=3, **shape)))
     with opened(checkpoint, "vllm") as engine:
         yield engine
 
 
-def test_logits_are_those_of_transformers_and_the_native_engine(sharing: Opened) -> None:
-    checkpoint = sharing.checkpoint
-    asked = [p for query in QUERIES for p in prompts(checkpoint, query, DOCUMENTS)]
+def test_logits_are_those_of_transformers_and_the_native_engine(vllm: Opened) -> None:
+    checkpoint = vllm.checkpoint
+    pairs = [p for query in QUERIES for p in prompts(checkpoint, query, DOCUMENTS)]
 
-    ours = sharing.score(asked)
+    ours = vllm.score(pairs)
 
-    assert_same(ours, transformers_logits(checkpoint, asked))
-    assert_same(ours, native_logits(checkpoint, asked))
+    assert_same(ours, transformers_logits(checkpoint, pairs))
+    assert_same(ours, native_logits(checkpoint, pairs))
 
 
-def test_a_second_time_out_of_the_cache_is_the_same(sharing: Opened) -> None:
-    asked = prompts(sharing.checkpoint, QUERIES[1], DOCUMENTS)
+def test_scores_from_the_prefix_cache_are_the_same(vllm: Opened) -> None:
+    pairs = prompts(vllm.checkpoint, QUERIES[1], DOCUMENTS)
 
-    first, second = sharing.score(asked), sharing.score(asked)
-    alone = [sharing.score([prompt])[0] for prompt in asked]
+    first, second = vllm.score(pairs), vllm.score(pairs)
+    alone = [vllm.score([prompt])[0] for prompt in pairs]
 
     assert second == pytest.approx(first, abs=1e-4)
     assert alone == pytest.approx(first, abs=1e-4)
 
 
-def test_long_pairs(sharing: Opened) -> None:
-    asked = prompts(sharing.checkpoint, QUERIES[0], LONG_DOCUMENTS + DOCUMENTS[:3])
+def test_long_pairs_have_the_logits_of_transformers(vllm: Opened) -> None:
+    pairs = prompts(vllm.checkpoint, QUERIES[0], LONG_DOCUMENTS + DOCUMENTS[:3])
 
-    ours = sharing.score(asked)
+    ours = vllm.score(pairs)
 
-    assert max(map(len, asked)) == LONGEST
-    assert_same(ours, transformers_logits(sharing.checkpoint, asked))
+    assert max(map(len, pairs)) == MAX_TOKENS
+    assert_same(ours, transformers_logits(vllm.checkpoint, pairs))
 
 
-def test_abandoning_half_of_the_documents_leaves_the_other_half_right(sharing: Opened) -> None:
-    asked = prompts(sharing.checkpoint, QUERIES[1], DOCUMENTS * 20)
-    kept, left = asked[::2], asked[1::2]
+def test_cancelling_one_call_does_not_change_the_scores_of_another(vllm: Opened) -> None:
+    pairs = prompts(vllm.checkpoint, QUERIES[1], DOCUMENTS * 20)
+    kept, cancelled = pairs[::2], pairs[1::2]
 
-    async def leave() -> list[float]:
-        doomed = asyncio.create_task(sharing.engine.score(left))
-        staying = asyncio.create_task(sharing.engine.score(kept))
+    async def cancel_one_of_two() -> list[float]:
+        doomed = asyncio.create_task(vllm.engine.score(cancelled))
+        other = asyncio.create_task(vllm.engine.score(kept))
         await asyncio.sleep(0.03)
         doomed.cancel()
         await asyncio.wait([doomed])
         assert doomed.cancelled()
-        return await staying
+        return await other
 
-    logits = sharing.runner.run(leave())
+    logits = vllm.runner.run(cancel_one_of_two())
 
-    assert logits == pytest.approx(sharing.score(kept), abs=1e-4)
+    assert logits == pytest.approx(vllm.score(kept), abs=1e-4)
 
 
-def test_scores_are_the_same_without_any_sharing(tmp_path: Path) -> None:
+def test_logits_with_the_arguments_for_npu_are_those_of_transformers(tmp_path: Path) -> None:
     checkpoint = locate(str(make_checkpoint(tmp_path / "tied", seed=3, layers=3, head_dim=32)))
-    asked = [p for query in QUERIES for p in prompts(checkpoint, query, DOCUMENTS)]
-    asked += prompts(checkpoint, QUERIES[0], LONG_DOCUMENTS)
+    pairs = [p for query in QUERIES for p in prompts(checkpoint, query, DOCUMENTS)]
+    pairs += prompts(checkpoint, QUERIES[0], LONG_DOCUMENTS)
 
-    with opened(checkpoint, "vllm", vllm_args=NO_SHARING) as engine:
-        ours = engine.score(asked)
+    with opened(checkpoint, "vllm", vllm_args=NPU_ARGS) as engine:
+        ours = engine.score(pairs)
 
-    assert_same(ours, transformers_logits(checkpoint, asked))
+    assert_same(ours, transformers_logits(checkpoint, pairs))

@@ -1,4 +1,4 @@
-"""`rankd serve --engine vllm` as a process: the same answers, and a clear end."""
+"""`rankd serve --engine vllm` as a process: answers, metrics, wrong settings, a killed engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.vllm
 
 DASHBOARD = Path(__file__).parent.parent.parent / "deploy/grafana/dashboards/rankd.json"
 
-CARD = {
+REQUEST = {
     "query": "What is the capital of China?",
     "documents": [
         "Gravity is a force that attracts two bodies towards each other.",
@@ -33,7 +33,7 @@ CARD = {
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """The built-in model on the real vLLM; the self-check has passed."""
+    """The built-in model on the real vLLM; it passed the self-check."""
     arguments = ["--engine", "vllm", "--max-tokens", "2048", "--engine-wait-seconds", "300"]
     with serving("builtin", *arguments) as server:
         yield server
@@ -42,60 +42,60 @@ def server() -> Iterator[Server]:
 def _results(url: str, body: dict[str, Any]) -> list[dict[str, Any]]:
     reply = httpx.post(f"{url}/v1/rerank", json=body, timeout=120)
     assert reply.status_code == 200, reply.text
-    found: list[dict[str, Any]] = reply.json()["results"]
-    return found
+    results: list[dict[str, Any]] = reply.json()["results"]
+    return results
 
 
-def test_the_same_request_through_both_engines_is_the_same_answer(server: Server) -> None:
-    ours = _results(server.url, CARD)
+def test_both_engines_give_the_same_answer(server: Server) -> None:
+    ours = _results(server.url, REQUEST)
     with serving("builtin", "--engine", "native") as native:
-        expected = _results(native.url, CARD)
+        expected = _results(native.url, REQUEST)
 
     assert [r["index"] for r in ours] == [r["index"] for r in expected]
     for one, other in zip(ours, expected, strict=True):
         assert one["relevance_score"] == pytest.approx(other["relevance_score"], abs=1e-3)
 
 
-def test_it_says_what_it_is(server: Server) -> None:
+def test_version_names_the_engine_and_device(server: Server) -> None:
     version = httpx.get(f"{server.url}/version").json()
 
     assert version["engine"] == "vllm"
     assert (version["device"], version["dtype"]) == ("cpu", "float32")
 
 
-def test_its_own_metrics_stand_beside_ours_as_the_dashboard_asks_for_them(server: Server) -> None:
-    _results(server.url, CARD)
+def test_metrics_include_every_vllm_metric_of_the_dashboard(server: Server) -> None:
+    _results(server.url, REQUEST)
 
     page = httpx.get(f"{server.url}/metrics", timeout=30).text
 
-    asked = set(re.findall(r"vllm:\w+", DASHBOARD.read_text(encoding="utf-8")))
-    assert len(asked) > 8
-    assert asked <= set(re.findall(r"^(vllm:\w+){", page, re.M))
+    in_dashboard = set(re.findall(r"vllm:\w+", DASHBOARD.read_text(encoding="utf-8")))
+    assert len(in_dashboard) > 8
+    assert in_dashboard <= set(re.findall(r"^(vllm:\w+){", page, re.M))
     assert re.search(r"^vllm:prompt_tokens_total{.*} [1-9]", page, re.M)
     assert re.search(r"^rankd_documents_total [1-9]", page, re.M)
 
 
-def test_a_client_that_leaves_does_not_stop_the_others(server: Server) -> None:
+def test_a_client_that_disconnects_does_not_block_others(server: Server) -> None:
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{server.url}/v1/rerank", json=_long(400), timeout=1)
     began = time.monotonic()
 
-    results = _results(server.url, CARD)
+    results = _results(server.url, REQUEST)
 
     assert results[0]["index"] == 1
-    assert time.monotonic() - began < 5  # The 400 would take far longer.
+    assert time.monotonic() - began < 5  # The 400 documents would take far longer.
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--vllm-args", '{"max_num_seq": 4}'], "vLLM has no argument max_num_seq; did you mean"),
-        (["--vllm-args", '{"runner": "generate"}'], "vllm_args: runner is rankd's to set"),
+        (["--vllm-args", '{"runner": "generate"}'], "vllm_args: runner is set by rankd"),
         (["--device", "cuda"], "device = 'cuda': the installed vLLM 0.32.0 is for cpu"),
-        (["--tensor-parallel", "3"], "tensor_parallel = 3: must be 1, 2, 4 or 8"),
+        (["--vllm-args", '{"tensor_parallel_size": 3}'], "tensor_parallel_size = 3: must be 1"),
     ],
 )
-def test_a_wrong_setting_is_one_sentence(arguments: list[str], message: str) -> None:
+def test_a_wrong_setting_is_refused_with_one_sentence(arguments: list[str], message: str) -> None:
     ended = run("serve", "builtin", "--engine", "vllm", "--port", "0", *arguments)
 
     assert ended.returncode == 2
@@ -103,8 +103,10 @@ def test_a_wrong_setting_is_one_sentence(arguments: list[str], message: str) -> 
     assert "Traceback" not in ended.stderr
 
 
-def test_a_killed_engine_core_is_started_again_and_its_work_is_done(server: Server) -> None:
-    calm = _results(server.url, _long(30))
+def test_a_killed_engine_core_is_restarted_and_requests_in_flight_are_answered(
+    server: Server,
+) -> None:
+    expected = _results(server.url, _long(30))
     core = _core(server)
     in_flight: list[list[dict[str, Any]]] = []
     request = threading.Thread(
@@ -119,7 +121,7 @@ def test_a_killed_engine_core_is_started_again_and_its_work_is_done(server: Serv
     ready = [httpx.get(f"{server.url}/readyz", timeout=5).status_code]
     while ready[-1] == 503:
         time.sleep(0.5)
-        # It is told in time, although vLLM takes its time to start.
+        # Health probes are answered in time while vLLM starts.
         assert httpx.get(f"{server.url}/livez", timeout=5).status_code == 200
         ready.append(httpx.get(f"{server.url}/readyz", timeout=5).status_code)
     request.join()
@@ -127,13 +129,13 @@ def test_a_killed_engine_core_is_started_again_and_its_work_is_done(server: Serv
     assert ready[0] == 503
     assert ready[-1] == 200
     [answer] = in_flight
-    for one, other in zip(answer, calm, strict=True):
+    for one, other in zip(answer, expected, strict=True):
         assert one["relevance_score"] == pytest.approx(other["relevance_score"], abs=1e-3)
     assert _core(server) != core
     assert _are_gone(workers)
 
 
-def test_without_restarts_a_killed_engine_core_is_a_503_for_all_and_ends_the_server() -> None:
+def test_without_restarts_a_killed_engine_core_gives_503_and_ends_the_server() -> None:
     with serving("builtin", "--engine", "vllm", "--engine-restarts", "0") as server:
         core = _core(server)
         workers = family(core)[1:]
@@ -148,7 +150,7 @@ def test_without_restarts_a_killed_engine_core_is_a_503_for_all_and_ends_the_ser
 
         os.kill(core, signal.SIGKILL)
         ready = _no_longer_ready(server.url)
-        late = httpx.post(f"{server.url}/v1/rerank", json=CARD)
+        late = httpx.post(f"{server.url}/v1/rerank", json=REQUEST)
         request.join()
         status, errors = server.ended()
 
@@ -163,7 +165,7 @@ def test_without_restarts_a_killed_engine_core_is_a_503_for_all_and_ends_the_ser
 
 
 def _no_longer_ready(url: str) -> httpx.Response:
-    """What /readyz says once the death is noticed, which takes a busy machine some time."""
+    """The first reply of /readyz with an error status, within 30 seconds."""
     until = time.monotonic() + 30
     while (ready := httpx.get(f"{url}/readyz")).is_success and time.monotonic() < until:
         time.sleep(0.05)
@@ -171,11 +173,11 @@ def _no_longer_ready(url: str) -> httpx.Response:
 
 
 def _are_gone(pids: list[int]) -> bool:
-    """Whether they end, which takes what has lost its parent a moment."""
+    """Whether all processes end within 30 seconds."""
     until = time.monotonic() + 30
-    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
         if time.monotonic() > until:
-            return not left
+            return False
         time.sleep(0.1)
     return True
 

@@ -20,6 +20,15 @@ from rankd.errors import BadSettings, StorageDown, TooLarge
 
 DAY = 86_400
 
+# Requests in one job, as in OpenAI's API; a longer file fails.
+JOB_LINES = 50_000
+
+# Requests of all jobs that run at a time.
+CONCURRENCY = 32
+
+# All stored files together take at most this many times the largest upload.
+STORED_FILES = 50
+
 # Seconds between two looks for what has expired.
 _SWEEP_EVERY = 600.0
 
@@ -121,9 +130,7 @@ async def open_batches(
     with _held(settings.batch_dir):
         folder = settings.batch_dir / "files"
         async with open_database(settings.batch_dir / "batches.db") as database:
-            limits = JobLimits(
-                settings.batch_lines, settings.max_body_bytes, settings.batch_concurrency
-            )
+            limits = JobLimits(JOB_LINES, settings.max_body_bytes, CONCURRENCY)
             runner = Runner(database, folder, inside, limits)
             batches = BatchService(
                 database,
@@ -131,7 +138,7 @@ async def open_batches(
                 folder,
                 endpoints,
                 settings.batch_file_bytes,
-                settings.batch_stored_bytes,
+                STORED_FILES * settings.batch_file_bytes,
                 settings.batch_days * DAY,
             )
             try:

@@ -1,6 +1,6 @@
-"""What may stand on the command line: commands, their flags, and the help that lists them.
+"""The command line's grammar: commands, their flags and their help.
 
-Nothing heavy is imported here: `rankd --help` and each press of TAB wait for it.
+It imports nothing heavy, because `rankd --help` must be fast.
 """
 
 from __future__ import annotations
@@ -8,57 +8,59 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
 from rankd import __version__
+from rankd.config.removed import replacement
 from rankd.config.settings import Settings
-from rankd.config.show import topics
+from rankd.config.show import COMMON, topics
 from rankd.config.suggest import nearest
 from rankd.errors import EXIT_CODES
 from rankd.evaluation import options
 from rankd.telemetry import terminal
 
-_ABOUT = "A rerank server for Qwen3-Reranker that gives right scores without a flag."
+_ABOUT = "A rerank server for Qwen3-Reranker with correct scores out of the box."
 
-# Commands by what they are for, in the order of the help.
+# Commands by purpose, in the order of the help.
 COMMANDS: Mapping[str, Mapping[str, str]] = {
     "Serve": {"serve": "answer rerank requests over HTTP"},
     "Try": {
-        "check": "score known pairs: is this set-up right?",
+        "check": "score known pairs and report whether the scores are right",
         "rerank": "score a file of documents, without a server",
     },
     "Measure": {
-        "eval": "judge rankings, before and after reranking",
-        "calibrate": "find thresholds from judged pairs",
+        "eval": "measure rankings, before and after reranking",
+        "calibrate": "find score thresholds from judged pairs",
     },
     "Operate": {
-        "probe": "ask the server on this machine: is it ready?",
-        "hash-key": "print the digest of a key that is read from stdin",
-        "completion": "print a script that completes commands in a shell",
-        "version": "print the versions of rankd and what it uses",
+        "probe": "ask the server on this machine whether it is ready",
+        "hash-key": "print the digest of an API key, read from stdin",
+        "completion": "print a completion script for a shell",
+        "version": "print the versions of rankd and its libraries",
     },
 }
 SHELLS = ("bash", "zsh", "fish")
 
-# What a command without a server has to do with; it takes all others, too, so that one file of
-# settings does for all commands.
-_OFFLINE = ("Model", "Engine", "vLLM", "Documents and instructions", "Cache")
+# Topics that matter to commands without a server. The commands accept every other setting too, so
+# that one file of settings works for all commands.
+_OFFLINE = ("Model", "Engine", "Documents and instructions", "Cache")
+
+# Setting names by heading.
+Sections = Mapping[str, Sequence[str]]
 
 
 class Parser(argparse.ArgumentParser):
-    """Names the nearest word when one is misspelled, and says so in one line."""
+    """Reports an error in one line, with the nearest known word."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         options, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            flags = [flag for action in options.parser._actions for flag in action.option_strings]
             word = unknown[0].split("=")[0]
-            hint = nearest(word, flags) if word.startswith("-") else ""
-            options.parser.error(f"unknown argument {word}{hint}")
+            options.parser.error(f"unknown argument {word}{_hint(word, options.parser)}")
         return options
 
     def error(self, message: str) -> NoReturn:
@@ -71,11 +73,20 @@ class Parser(argparse.ArgumentParser):
         super()._check_value(action, value)
 
 
+def _hint(word: str, parser: argparse.ArgumentParser) -> str:
+    """What to do instead of a removed flag, or the nearest flag."""
+    if not word.startswith("-"):
+        return ""
+    name = word.removeprefix("--").removeprefix("no-").replace("-", "_")
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    return replacement(name) or nearest(word, flags)
+
+
 class _Main(Parser):
-    """The parser of `rankd` itself, whose help is one screen."""
+    """The parser of `rankd` itself. Its help fits on one screen."""
 
     def format_help(self) -> str:
-        # As wide as argparse's own.
+        # The same width as argparse uses.
         columns = max(20, terminal.width(sys.stdout) - 2)
         lines = ["usage: rankd COMMAND [OPTION ...]", "", *textwrap.wrap(_ABOUT, columns)]
         for purpose, commands in COMMANDS.items():
@@ -90,150 +101,172 @@ class _Main(Parser):
         return "\n".join(lines) + "\n"
 
 
-def build(commands: Mapping[str, Any]) -> Parser:
-    """The whole command line.
+class _HelpAll(argparse.Action):
+    """Prints the help of `rankd serve` with every setting, by topic."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        full = Parser(prog=parser.prog, usage=parser.usage, description=parser.description)
+        _add_serve(full, every_setting=True)
+        full.print_help()
+        parser.exit()
+
+
+def build(*, every_setting: bool = False) -> Parser:
+    """The parser of the whole command line. Parsed options have the command's name in `command`.
 
     Args:
-        commands: what runs each command, by its name; options hold it as `command`.
+        every_setting: list every setting in the help of `serve`, instead of the common ones.
     """
     parser = _Main(prog="rankd", description=_ABOUT, allow_abbrev=False)
     parser.add_argument(
         "--version", action="version", version=f"rankd {__version__}", help="print the version"
     )
-    # Theirs is the ordinary help.
+    # The class is given because the default is `_Main`.
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
     def add(name: str, operands: str = "") -> argparse.ArgumentParser:
-        summary = next(names[name] for names in COMMANDS.values() if name in names)
-        return _command(subparsers, name, commands[name], summary, operands)
+        return _add_command(subparsers, name, operands)
 
-    _serve(add("serve", " [MODEL]"))
-    _check(add("check", " [MODEL]"))
-    _rerank(add("rerank", " FILE --query TEXT"))
+    _add_serve(add("serve", " [MODEL]"), every_setting=every_setting)
+    _add_check(add("check", " [MODEL]"))
+    _add_rerank(add("rerank", " FILE --query TEXT"))
     evaluate = add("eval", " DIR --run FILE|--bm25")
     options.add_eval(evaluate)
-    add_settings(evaluate, _OFFLINE, also=("api_keys",))
+    add_settings(evaluate, {**_sections(*_OFFLINE), "Keys": ["api_keys"]})
     calibrate = add("calibrate", " FILE")
     options.add_calibrate(calibrate)
-    add_settings(calibrate, _OFFLINE, also=("api_keys",))
-    add_settings(add("probe"), ("Address and HTTPS",))
+    add_settings(calibrate, {**_sections(*_OFFLINE), "Keys": ["api_keys"]})
+    add_settings(add("probe"), _sections("Address and HTTPS"))
     add("hash-key")
     completion = add("completion", f" {'|'.join(SHELLS)}")
     completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
-    completion.set_defaults(root=parser)
     _add_json(add("version"), "print one JSON object")
     return parser
 
 
-def _command(
-    commands: Any, name: str, command: Any, summary: str, operands: str
-) -> argparse.ArgumentParser:
+def _add_command(commands: Any, name: str, operands: str) -> argparse.ArgumentParser:
+    summary = next(names[name] for names in COMMANDS.values() if name in names)
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
-        description=summary[0].upper() + summary[1:] + "." * (not summary.endswith("?")),
+        description=f"{summary[0].upper()}{summary[1:]}.",
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    # Of eighty options argparse makes a page; the list below it is enough.
+    # argparse would list every flag in the usage line.
     parser.usage = f"{parser.prog}{operands} [OPTION ...]"
-    parser.set_defaults(command=command, parser=parser, config=None)
+    parser.set_defaults(command=name, parser=parser, config=None)
     return parser
 
 
-def _serve(parser: argparse.ArgumentParser) -> None:
+def _add_serve(parser: argparse.ArgumentParser, *, every_setting: bool) -> None:
+    parser.add_argument(
+        "--help-all", action=_HelpAll, nargs=0, help="show every setting, by topic, and exit"
+    )
     parser.add_argument(
         "--print-config",
         action="store_true",
         default=False,
-        help="print every setting and where it comes from, without secrets, and end",
+        help="print every setting and its source, without secrets, and exit",
     )
-    add_settings(parser, tuple(topics()), positional=True)
+    add_settings(parser, topics() if every_setting else {"": COMMON}, positional=True)
 
 
-def _check(parser: argparse.ArgumentParser) -> None:
-    _add_json(parser, "print one JSON object, by docs/check.schema.json, whatever happens")
-    add_settings(parser, _OFFLINE[:-1], positional=True)
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    _add_json(parser, "print one JSON object, also on failure; schema: docs/check.schema.json")
+    add_settings(parser, _sections(*_OFFLINE[:-1]), positional=True)
 
 
-def _rerank(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--query", required=True, metavar="TEXT", help="the question")
-    parser.add_argument(
-        "file",
-        metavar="FILE",
-        help="one document a line, as text, a JSON string or an object with `text`; - is stdin",
-    )
+def _add_rerank(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    most = "print this many; all when absent"
-    add("--top-n", type=int, default=None, metavar="INT", help=most)
+    add("--query", required=True, metavar="TEXT", help="query to score the documents against")
+    lines = "one document per line: text, a JSON string or an object with `text`; - is stdin"
+    add("file", metavar="FILE", help=lines)
+    top = "number of documents to print. Default: all"
+    add("--top-n", type=int, default=None, metavar="INT", help=top)
     add("--raw-scores", action="store_true", default=False, help="print logits, in nats")
-    preset = "judge by this preset of [instructions], with what [calibration] says of it"
+    preset = "preset of [instructions] to use, with its calibration"
     add("--preset", default=None, metavar="NAME", help=preset)
-    alias = "judge as requests to this name of [aliases] are judged"
+    alias = "model name of [aliases] whose defaults apply"
     add("--alias", default=None, metavar="NAME", help=alias)
-    least = "leave out scores below it, 0 to 1 (logits: any); the calibrated one when absent"
-    add("--score-threshold", type=float, default=None, metavar="NUMBER", help=least)
-    add_settings(parser, _OFFLINE)
+    threshold = "drop lower scores, 0 to 1 (logits: any). Default: the calibrated threshold"
+    add("--score-threshold", type=float, default=None, metavar="NUMBER", help=threshold)
+    add_settings(parser, _sections(*_OFFLINE))
 
 
-def _add_json(parser: argparse.ArgumentParser, said: str) -> None:
-    parser.add_argument("--json", action="store_true", default=False, help=said)
+def _add_json(parser: argparse.ArgumentParser, description: str) -> None:
+    parser.add_argument("--json", action="store_true", default=False, help=description)
+
+
+def _sections(*names: str) -> Sections:
+    """Some topics, with all of their settings."""
+    by_topic = topics()
+    return {name: by_topic[name] for name in names}
 
 
 def add_settings(
-    parser: argparse.ArgumentParser,
-    shown: Collection[str],
-    *,
-    also: Collection[str] = (),
-    positional: bool = False,
+    parser: argparse.ArgumentParser, sections: Sections, *, positional: bool = False
 ) -> None:
-    """One flag for each setting, from the setting's own line, by topic.
+    """Add one flag per setting, made from its field.
 
     Args:
-        shown: topics that the help lists; flags of others are taken silently.
-        also: settings of other topics that it lists, too.
-        positional: MODEL may also stand by itself.
+        sections: settings that the help lists, by heading; under `""` they stand below the
+            general remarks. Flags of all other settings are accepted, but not listed.
+        positional: MODEL is also accepted without its flag.
     """
+    fields = Settings.model_fields
     if positional:
-        described = Settings.model_fields["model"].description
-        parser.add_argument("model", nargs="?", metavar="MODEL", help=described)
-    found = topics()
-    group = parser.add_argument_group(
+        parser.add_argument(
+            "model", nargs="?", metavar="MODEL", help=_escaped(fields["model"].description)
+        )
+    general = parser.add_argument_group(
         "Settings", "Each is also RANKD_<NAME> in the environment, or a key of --config."
     )
-    group.add_argument(
+    general.add_argument(
         "--config",
         type=Path,
         action="append",
         metavar="FILE",
-        help="a TOML file of settings; of several the later are the stronger",
+        help="TOML file of settings; may be repeated, later files override earlier ones",
     )
-    for topic, names in found.items():
-        listed = [name for name in names if topic in shown or name in also]
-        group = parser.add_argument_group(topic if listed else None)
+    for heading, names in sections.items():
+        group = parser.add_argument_group(heading) if heading else general
         for name in names:
-            _add_setting(group, name, Settings.model_fields[name], hidden=name not in listed)
-    if len(shown) < len(found):
-        parser.epilog = "Every other setting of `rankd serve --help` is taken, too."
+            _add_setting(group, name, fields[name], _help(fields[name]))
+    listed = {name for names in sections.values() for name in names}
+    for name, field in fields.items():
+        if name not in listed:
+            _add_setting(general, name, field, argparse.SUPPRESS)
+    if len(listed) < len(fields):
+        every = f"All {len(fields)} settings are accepted"
+        parser.epilog = f"{every}; `rankd serve --help-all` lists them by topic."
 
 
-def _add_setting(group: Any, name: str, field: FieldInfo, *, hidden: bool) -> None:
-    said = argparse.SUPPRESS if hidden else _help(field).replace("%", "%%")
+def _add_setting(group: Any, name: str, field: FieldInfo, description: str) -> None:
     flag = f"--{name.replace('_', '-')}"
     if name == "api_keys":
-        group.add_argument("--api-key", dest=name, action="append", metavar="KEY", help=said)
+        group.add_argument("--api-key", dest=name, action="append", metavar="KEY", help=description)
     elif field.annotation is bool:
-        group.add_argument(flag, action=argparse.BooleanOptionalAction, help=said)
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, help=description)
     elif get_origin(field.annotation) is Literal:
-        group.add_argument(flag, metavar="|".join(get_args(field.annotation)), help=said)
+        group.add_argument(flag, metavar="|".join(get_args(field.annotation)), help=description)
     else:
-        group.add_argument(flag, metavar=_kind(field.annotation), help=said)
+        group.add_argument(flag, metavar=_kind(field.annotation), help=description)
 
 
 def _help(field: FieldInfo) -> str:
-    """What it is, and its default; what is absent or empty by default says so in its own words."""
-    said = field.description or ""
-    return said if field.default in (None, (), {}) else f"{said} [{field.default}]"
+    """The description and the default; the description names a default that is empty."""
+    description = _escaped(field.description)
+    if field.default in (None, (), {}):
+        return description
+    default = field.default
+    if isinstance(default, bool):
+        default = "on" if default else "off"
+    return f"{description} [{default}]"
+
+
+def _escaped(description: str | None) -> str:
+    return (description or "").replace("%", "%%")
 
 
 def _kind(annotation: object) -> str:

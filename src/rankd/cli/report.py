@@ -1,10 +1,9 @@
-"""`rankd check --json` and `rankd version`: what runs here, for machines and for bug reports."""
+"""The JSON of `rankd check --json` and `rankd version --json`."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
@@ -14,12 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from rankd import __version__
 from rankd.engines.base import EngineInfo
 from rankd.engines.devices import accelerator, cores
-from rankd.models.checkpoint import BUILTIN, Checkpoint, locate
+from rankd.engines.registry import ENGINES
+from rankd.models.checkpoint import Checkpoint
 from rankd.ranking.ranker import Ranker
 from rankd.ranking.self_check import LEAST_MARGIN, Outcome, failure_message
 from rankd.types import sigmoid
 
-# What scores may depend on, and what serves them. Named, not imported: torch takes seconds.
+# Libraries that scores depend on, then those of the server. Not imported: torch takes seconds.
 _LIBRARIES = (
     *("torch", "torch-npu", "vllm", "vllm-ascend", "safetensors", "numpy"),
     *("tokenizers", "tiktoken", "huggingface-hub", "transformers"),
@@ -28,20 +28,22 @@ _LIBRARIES = (
 )
 
 
-class _Part(BaseModel):
+class _Report(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class EnvironmentReport(_Part):
-    """Where it ran."""
+class EnvironmentReport(_Report):
+    """The machine and the installed software."""
 
-    rankd: str = Field(description="Its release.")
-    folder: str = Field(description="Where it is installed.")
+    rankd: str = Field(description="Version of rankd.")
+    folder: str = Field(description="Folder where it is installed.")
     python: str
     platform: str
     cores: int = Field(description="CPU cores that this process may use.")
-    accelerator: Literal["cuda", "npu"] | None = Field(description="Whose driver is there.")
-    libraries: dict[str, str] = Field(description="Installed releases by package.")
+    accelerator: Literal["cuda", "npu"] | None = Field(
+        description="Installed driver: of a GPU (cuda) or an NPU; null: none."
+    )
+    libraries: dict[str, str] = Field(description="Installed versions by package.")
 
     @classmethod
     def here(cls) -> Self:
@@ -52,65 +54,67 @@ class EnvironmentReport(_Part):
             platform=platform.platform(),
             cores=cores(),
             accelerator=accelerator(),
-            libraries={name: found for name in _LIBRARIES if (found := _release(name))},
+            libraries={name: version for name in _LIBRARIES if (version := _version(name))},
         )
 
 
-def _release(package: str) -> str | None:
+def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-class ModelReport(_Part):
+class ModelReport(_Report):
     name: str
     path: str
     revision: str = Field(description="Changes with configuration and weights.")
     architectures: list[str]
 
 
-class EngineReport(_Part):
-    name: Literal["native", "vllm", "fake"]
-    version: str = Field(description="Of the library that computes, where one is named.")
+class EngineReport(_Report):
+    name: str = Field(json_schema_extra={"enum": [*ENGINES]})
+    version: str = Field(description="Version of the library that computes; may be empty.")
     device: str
     dtype: str
-    max_tokens: int = Field(description="Tokens of one pair, template included.")
+    max_tokens: int = Field(description="Maximum tokens of one pair, template included.")
     deterministic: bool
-    arithmetic: str = Field(description="What the last bits depend on; may be empty.")
+    arithmetic: str = Field(description="What the last bits of scores depend on; may be empty.")
 
 
-class TemplateReport(_Part):
-    """The prompt's fixed parts, as token ids."""
+class TemplateReport(_Report):
+    """The fixed parts of the prompt, as token ids."""
 
-    digest: str = Field(description="As in the header `rankd` of answers.")
+    digest: str = Field(description="Digest of the template, as in the response header `rankd`.")
     prefix: list[int]
     suffix: list[int]
     yes: int
     no: int
 
 
-class ScoreReport(_Part):
+class ScoreReport(_Report):
     document: str
-    logit: float | None = Field(description="log p(yes) - log p(no), in nats; null: no number.")
-    score: float | None = Field(description="0 to 1; null: no number.")
+    logit: float | None = Field(description="log p(yes) - log p(no), in nats; null: not a number.")
+    score: float | None = Field(description="0 to 1; null: not a number.")
 
 
-class Expected(_Part):
-    least_margin: float = Field(description="Nats by which `right` must be above `wrong`.")
+class Expected(_Report):
+    least_margin: float = Field(description="Minimum margin between `right` and `wrong`, in nats.")
     right_score_above: float
     wrong_score_below: float
 
 
-class PairReport(_Part):
-    """One question with a document that answers it and one that does not."""
+class PairReport(_Report):
+    """A query with a document that answers it and one that does not."""
 
     query: str
     right: ScoreReport
     wrong: ScoreReport
-    margin: float | None = Field(description="Observed, in nats; null: no number.")
+    margin: float | None = Field(
+        description="Logit of right minus logit of wrong; null: not a number."
+    )
     expected: Expected
-    problem: str | None = Field(description="What is wrong with it; null when nothing is.")
+    problem: str | None = Field(description="What is wrong with the scores; null: nothing.")
 
     @classmethod
     def of(cls, outcome: Outcome) -> Self:
@@ -131,18 +135,18 @@ def _scored(document: str, logit: float) -> ScoreReport:
     return ScoreReport(document=document, logit=logit, score=sigmoid(logit))
 
 
-class CheckReport(_Part):
-    """What `rankd check --json` prints. Fields are added to a version of it, never taken away."""
+class CheckReport(_Report):
+    """The object that `rankd check --json` prints. A version gains fields, and never loses one."""
 
-    version: Literal[1] = Field(1, description="Of this format.")
+    version: Literal[1] = Field(1, description="Version of this format.")
     verdict: Literal["right", "wrong", "failed"] = Field(
-        description="wrong: known pairs have wrong scores; failed: nothing could be scored."
+        description="right: all known pairs are right; wrong: some are wrong; failed: not scored."
     )
-    exit_code: int = Field(description="What the command ends with; docs/cli.md has the table.")
-    message: str = Field(description="The verdict in words, for a person.")
+    exit_code: int = Field(description="Exit status of the command; table in docs/cli.md.")
+    message: str = Field(description="The verdict as a sentence.")
     environment: EnvironmentReport
     model: ModelReport | None = Field(
-        None, description="null when it failed; so is all that follows."
+        None, description="null if the verdict is failed; so are all fields below."
     )
     engine: EngineReport | None = None
     template: TemplateReport | None = None
@@ -202,20 +206,6 @@ def _engine(info: EngineInfo) -> EngineReport:
 
 
 def schema() -> dict[str, object]:
-    """JSON Schema of `rankd check --json`; docs/check.schema.json is this."""
-    made = CheckReport.model_json_schema(mode="serialization")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
-
-
-def versions() -> str:
-    """What runs here, for a person."""
-    here = EnvironmentReport.here()
-    rows = {
-        "rankd": f"{here.rankd} ({here.folder})",
-        "builtin": f"revision {locate(BUILTIN).revision}",
-        "python": f"{here.python} ({sys.executable})",
-        "platform": f"{here.platform}, {here.cores} cores, {here.accelerator or 'no accelerator'}",
-        **here.libraries,
-    }
-    widest = max(map(len, rows))
-    return "\n".join(f"{name:<{widest}}  {value}" for name, value in rows.items())
+    """The JSON Schema of `rankd check --json`, as in docs/check.schema.json."""
+    fields = CheckReport.model_json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **fields}

@@ -5,20 +5,18 @@ from __future__ import annotations
 import re
 from typing import Any
 
-# Names of what opens a door, in any spelling: apiKey, HF_TOKEN, aws_secret_access_key, X-Api-Key.
-# Rather too many: `classifier_from_token` is one of them, `max_tokens` is not.
+# Names of secrets in any spelling: apiKey, HF_TOKEN, aws_secret_access_key, X-Api-Key. It matches
+# too much rather than too little: `classifier_from_token` matches, `max_tokens` does not.
 SECRET_NAME = re.compile(
     r"(api|access|private|account|signing|encryption)[_-]?keys?$|pass(w|phrase)|pwd|secret"
     r"|tokens?$(?<!_tokens)|credential|authorization|(^|[_-])auth$|cookie",
     re.IGNORECASE,
 )
 
-
-# The parts of a URL that hold a name and a password; a password may hold an @, too.
+# User name and password of a URL; the password may contain an @.
 _USERINFO = re.compile(r"://\S*@")
 
-
-# `?password=...` of a URL, and `HF_TOKEN=...`.
+# `?password=...` in a URL, and `HF_TOKEN=...`.
 _ASSIGNED = re.compile(
     r"([\w.-]*(?:username|passw\w*|token|secret|api[_-]?key|access[_-]?key)=)[^&\s]*",
     re.IGNORECASE,
@@ -26,7 +24,12 @@ _ASSIGNED = re.compile(
 
 
 def redacted(name: str, value: Any) -> Any:
-    """A value with whatever opens a door replaced by stars."""
+    """The value with every secret replaced by `***`.
+
+    Args:
+        name: what the value is called; the whole value of a secret name is replaced.
+        value: text, a list or a dict, searched recursively; other values pass unchanged.
+    """
     if SECRET_NAME.search(name) and value is not None:
         return ["***"] * len(value) if isinstance(value, list) else "***"
     match value:

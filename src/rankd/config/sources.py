@@ -11,31 +11,26 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from rankd.config.redaction import SECRET_NAME, redacted
+from rankd.config.removed import replacement
 from rankd.config.settings import TABLES, Settings
 from rankd.config.suggest import nearest
-from rankd.config.tables import (
-    Alias,
-    Calibration,
-    Platt,
-)
+from rankd.config.tables import Alias, Calibration, Platt
+from rankd.config.validators import parse_json
 from rankd.errors import BadSettings
 
 ENV_PREFIX = "RANKD_"
 
-
-# What --config is in a container; several files are separated as the folders of PATH.
+# The variable for --config. Several files are separated by os.pathsep, as in PATH.
 CONFIG_VARIABLE = "RANKD_CONFIG"
 
-
-# Kubernetes puts these into every container beside a Service called "rankd":
+# Kubernetes sets these in every container of a namespace that has a Service named "rankd":
 # RANKD_SERVICE_HOST, RANKD_SERVICE_PORT_HTTP, RANKD_PORT_8000_TCP_ADDR, RANKD_PORT=tcp://...
 _SERVICE_LINK = re.compile(r"RANKD_(SERVICE_(HOST|PORT)|PORT_\d+_(TCP|UDP))")
 
@@ -48,25 +43,31 @@ def load(
     """Settings from flags, environment and files, in that order of precedence.
 
     Args:
-        flags: only what was given on the command line, by field name.
-        environment: `os.environ` when absent.
+        flags: the flags that were given on the command line, by field name.
+        environment: variables by name. Default: `os.environ`.
         config: TOML files of top-level keys and tables, and `[vllm]` for `vllm_args`; a later
-            one is the stronger.
+            file overrides an earlier one. Default: the files of `RANKD_CONFIG`.
 
     Raises:
         BadSettings: an unknown name, or a value of the wrong kind.
     """
     values: dict[str, Any] = {}
     for given in sources(flags, environment, config).values():
-        values |= {name: _added(values.get(name), value) for name, value in given.items()}
+        values |= {name: _merged(name, values.get(name), value) for name, value in given.items()}
     try:
         return Settings(**values)
     except ValidationError as problem:
-        raise BadSettings(_first_sentence(problem)) from None
+        raise BadSettings(_message(problem)) from None
 
 
-def _added(before: Any, value: Any) -> Any:
-    """A table with what weaker files put into it; flags and variables are text, and replace it."""
+def _merged(name: str, before: Any, value: Any) -> Any:
+    """A table of one file merged into that of earlier files; flags and variables replace it.
+
+    Arguments of vLLM are merged from every source, because each of them is a setting.
+    """
+    if name == "vllm_args" and isinstance(value, str):
+        with suppress(ValueError):  # Validation reports what is wrong with it.
+            value = parse_json(value)
     if isinstance(before, dict) and isinstance(value, dict):
         return {**before, **value}
     return value
@@ -77,7 +78,7 @@ def sources(
     environment: Mapping[str, str] | None = None,
     config: Path | Sequence[Path] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """What each place says, by its name, the weakest first; arguments as those of `load`."""
+    """Values by source, lowest precedence first. Arguments as for `load`."""
     environment = os.environ if environment is None else environment
     if not config:
         config = [Path(name) for name in environment.get(CONFIG_VARIABLE, "").split(os.pathsep)]
@@ -101,8 +102,7 @@ def _from_file(config: Path) -> dict[str, Any]:
         values["vllm_args"] = values.pop("vllm")
     for name in values:
         if name not in Settings.model_fields:
-            hint = nearest(name, Settings.model_fields)
-            raise BadSettings(f"{config}: unknown setting {name}{hint}")
+            raise BadSettings(f"{config}: unknown setting {name}{_hint(name)}")
     return values
 
 
@@ -115,7 +115,9 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             continue
         name = variable.removeprefix(ENV_PREFIX).lower()
         if name not in Settings.model_fields:
-            hint = nearest(name, Settings.model_fields, spelled=lambda it: ENV_PREFIX + it.upper())
+            hint = replacement(name) or nearest(
+                name, Settings.model_fields, spelled=lambda known: ENV_PREFIX + known.upper()
+            )
             raise BadSettings(f"unknown setting {variable}{hint}")
         values[name] = value
     return values
@@ -125,31 +127,36 @@ def _is_service_link(variable: str, value: str) -> bool:
     return bool(_SERVICE_LINK.match(variable)) or value.startswith(("tcp://", "udp://"))
 
 
-def _first_sentence(problem: ValidationError) -> str:
+def _hint(name: str) -> str:
+    return replacement(name) or nearest(name, Settings.model_fields)
+
+
+def _message(problem: ValidationError) -> str:
+    """The first error in one sentence, without secrets."""
     error = problem.errors()[0]
     name, *inside = map(str, error["loc"])
     if name not in Settings.model_fields:
-        return f"unknown setting {name}{nearest(name, Settings.model_fields)}"
+        return f"unknown setting {name}{_hint(name)}"
     reason = (error["msg"][0].lower() + error["msg"][1:]).removeprefix("value error, ")
     if name == "vllm_args":
-        return f"{name} = ***: {reason}"  # What cannot be read cannot be searched for tokens.
+        return f"{name} = ***: {reason}"  # Unparsed JSON may hold tokens.
     if name in TABLES:
-        return _of_table(".".join((name, *inside)), error["type"], reason, error["input"])
+        return _table_message(".".join((name, *inside)), error["type"], reason, error["input"])
     if SECRET_NAME.search(name) or name.endswith("_redis"):
         return f"{name}: {reason}"  # Never the secrets themselves.
     return f"{name} = {redacted('', error['input'])!r}: {reason}"
 
 
-# What may stand in tables that hold tables.
+# Keys of the tables inside [calibration] and [aliases].
 _KEYS = (*Calibration.model_fields, *Platt.model_fields, *Alias.model_fields)
 
 
-def _of_table(path: str, kind: str, reason: str, value: Any) -> str:
+def _table_message(path: str, kind: str, reason: str, value: Any) -> str:
     if kind == "extra_forbidden":
         return f"unknown setting {path}{nearest(path.rpartition('.')[2], _KEYS)}"
     if kind in ("dict_type", "model_type"):
-        reason = "input should be a table"  # Pydantic's words name a class of ours.
+        reason = "input should be a table"  # Pydantic's message names our class.
     if reason.startswith("input should") and not isinstance(value, dict):
-        # "unable to parse string as a number" says no more than the value does.
+        # "unable to parse string as a number" adds nothing to the value.
         reason = f"{reason.partition(', unable to')[0]}, not {redacted('', value)!r:.80}"
     return f"{path.removesuffix('.[key]')}: {reason}"

@@ -1,4 +1,4 @@
-"""The tables of a config file: what a calibration and another name of the model hold."""
+"""The tables of a config file: presets, calibrations and aliases."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-# What means the server's own instruction where the name of a preset is expected.
+# The preset name that stands for the server's own instruction.
 DEFAULT = "default"
 
-# In metrics, an instruction that a request brought along.
+# The preset name, in metrics, of an instruction that a request brings along.
 CUSTOM = "custom"
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
-def _named(name: str) -> str:
+def _check_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name[:80]!r} is no name: 1 to 64 letters, digits, _, - and . make one")
     if name == CUSTOM:
@@ -26,14 +26,14 @@ def _named(name: str) -> str:
     return name
 
 
-def _said(text: str) -> str:
+def _check_instruction(text: str) -> str:
     if not text.strip():
         raise ValueError("an instruction must not be empty")
     return text
 
 
-PresetName = Annotated[str, AfterValidator(_named)]
-Instruction = Annotated[str, AfterValidator(_said)]
+PresetName = Annotated[str, AfterValidator(_check_name)]
+Instruction = Annotated[str, AfterValidator(_check_instruction)]
 ModelName = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -42,24 +42,25 @@ class _Table(BaseModel):
 
 
 class Platt(_Table):
-    """Logits become probabilities: sigmoid(slope * logit + intercept).
+    """Turns logits into probabilities: sigmoid(slope * logit + intercept).
 
     Source: J. Platt, Probabilistic outputs for support vector machines, 1999.
     """
 
-    # A slope of 0 or less would turn the order round.
+    # A negative slope would reverse the ranking.
     slope: float = Field(gt=0, allow_inf_nan=False)
     intercept: float = Field(allow_inf_nan=False)
 
 
 class Calibration(_Table):
-    """What was measured on judged pairs with one instruction; `rankd calibrate` writes it.
+    """Measured on judged pairs with one instruction; `rankd calibrate` writes it.
 
     Attributes:
-        threshold: scores below it are no answers; of the score in [0, 1], not of the
-            normalized one.
-        model: what it was measured with; another model does not start with it.
-        instruction: likewise.
+        threshold: documents with a lower score are dropped; applies to the score in [0, 1], not
+            to the normalized one.
+        platt: scaling of logits to probabilities.
+        model: name of the model it was measured with; the server refuses to start with another.
+        instruction: text it was measured with; likewise.
     """
 
     threshold: float | None = Field(None, ge=0, le=1)
@@ -69,13 +70,17 @@ class Calibration(_Table):
 
 
 class Alias(_Table):
-    """Another name of the served model, and what requests to it mean that do not say.
+    """Another name of the served model, with defaults for requests that use it.
 
     Attributes:
-        preset: the name of their instruction.
-        truncation: what happens to documents that do not fit: they are cut, the request is
-            refused, or they are read in chunks of which the best counts.
-        truncation_side: where they are cut: at their end is right.
+        preset: name of the instruction.
+        score_threshold: documents with a lower score are dropped; in [0, 1].
+        truncation: what happens to documents that are too long: they are cut, the request is
+            refused, or they are split into chunks and the best chunk counts.
+        truncation_side: the end of a document that is cut; right is the end of the text.
+        max_tokens_per_doc: documents longer than this are too long.
+        max_chunks_per_doc: maximum chunks of one document.
+        overlap_tokens: tokens that neighbouring chunks share.
     """
 
     preset: str | None = None
@@ -87,7 +92,7 @@ class Alias(_Table):
     overlap_tokens: int | None = Field(None, ge=0)
 
     @model_validator(mode="after")
-    def _refuse_what_says_nothing(self) -> Self:
+    def _refuse_keys_without_effect(self) -> Self:
         chunked = self.truncation in ("chunk", None)
         for name in ("max_chunks_per_doc", "overlap_tokens"):
             if getattr(self, name) is not None and not chunked:
@@ -98,7 +103,7 @@ class Alias(_Table):
 
     @property
     def truncation_policy(self) -> Literal["cut", "refuse", "chunk"] | None:
-        """`truncation`, or what the fields that belong to it let guess."""
+        """`truncation`; if unset, inferred from the fields that need it."""
         if self.truncation:
             return self.truncation
         if self.max_chunks_per_doc or self.overlap_tokens:

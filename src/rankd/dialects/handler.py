@@ -133,7 +133,7 @@ async def rank(
     if service_of(http).log_texts:
         _log_texts(rank_requests)
     try:
-        timings.ranking = await service_of(http).rank(rank_requests, on_result)
+        timings.ranking = await service_of(http).rank(rank_requests, on_result, timings)
         return timings.ranking
     except InvalidRequest as problem:
         raise request.in_sent_names(problem) from None

@@ -46,14 +46,14 @@ class OpenAIRerankRequest(EchoingDocumentsBody):
     )
     truncation_side: Literal["right", "left"] | None = Field(
         None,
-        description="The end of a long document to cut off; right is the end of the text. Default: "
-        "the server's --truncation-side (right).",
+        description="The end of a long document to cut off; right is the end of the text. "
+        "Default: right.",
     )
     max_tokens_per_doc: Count | None = Field(
         None,
         ge=0,
         description="Maximum tokens per document, or per chunk; 0 is the default. Default: the "
-        "model's limit, or with `chunk` the server's --chunk-tokens (512).",
+        "model's limit, or with `chunk` 512.",
     )
     max_chunks_per_doc: Count | None = Field(
         None,
@@ -64,8 +64,8 @@ class OpenAIRerankRequest(EchoingDocumentsBody):
     overlap_tokens: Count | None = Field(
         None,
         ge=0,
-        description="Tokens shared by neighbouring chunks. Default: 0, or the server's "
-        "--chunk-overlap (64) if the server sets the chunk length.",
+        description="Tokens shared by neighbouring chunks. Default: 0, or 64 for chunks of the "
+        "default length.",
     )
     return_details: bool | None = Field(
         None,

@@ -51,8 +51,8 @@ class TeiRequest(RequestBody):
     )
     truncation_direction: Literal["Right", "Left", "right", "left"] | None = Field(
         None,
-        description="The end of a long text to cut off; Right is the end of the text. Default: the "
-        "server's --truncation-side (Right).",
+        description="The end of a long text to cut off; Right is the end of the text. "
+        "Default: Right.",
     )
     top_n: Count | None = Field(None, ge=0, description="Maximum number of results. Default: all.")
 

@@ -1,79 +1,72 @@
-"""Workshop 2: token ids become logits. One file or folder for each engine.
+"""Engines turn token ids into logits: choose one, and open it.
 
-Naming an engine here imports nothing; opening it imports that one only, so the
-CPU install needs no vLLM and the vLLM image none of the native engine's extras.
+`registry` lists the engines; importing this package imports none of them.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 from rankd.config.settings import Settings
 from rankd.engines.base import Engine
 from rankd.engines.devices import accelerator, cores
+from rankd.engines.registry import ENGINES
 from rankd.engines.supervised import open_supervised
 from rankd.errors import BadSettings
 from rankd.models.checkpoint import Checkpoint
 from rankd.types import AnswerTokenIds
 
-# Engine -> the module it cannot do without, and the extra that installs it.
-_NEEDS = {"native": ("torch", "native"), "vllm": ("vllm", "vllm"), "fake": (None, None)}
-
 
 def choose(settings: Settings) -> str:
-    """The engine that will run: the one asked for, or the best installed.
+    """Name of the engine to open: the one set, or for `auto` the best that is installed.
 
     Raises:
-        BadSettings: what it needs is not installed, or it is not deterministic and has to
-            be; the sentence says what to do.
+        BadSettings: its library is not installed, or it does not support `deterministic`.
     """
-    name = _best(settings) if settings.engine == "auto" else settings.engine
-    if settings.deterministic and name == "vllm":
+    name = _best_installed(settings) if settings.engine == "auto" else settings.engine
+    engine = ENGINES[name]
+    if settings.deterministic and not engine.deterministic:
         raise BadSettings(
             "deterministic: the last bits of vLLM's scores depend on what it batches together "
-            "(its batch-invariant mode is a beta for some GPUs, and not tested for rerankers); "
+            "(its batch-invariant mode is a beta for some GPUs and untested for rerankers); "
             "set engine to native, or leave deterministic out"
         )
-    module, extra = _NEEDS[name]
-    if module is not None and not _is_installed(module):
+    if not engine.is_installed():
         raise BadSettings(
-            f"the {name} engine needs {module}, which is not installed: "
-            f"pip install 'rankd[{extra}]'"
+            f"the {name} engine needs {engine.requires}, which is not installed: "
+            f"pip install 'rankd[{engine.extra}]'"
         )
     return name
 
 
-def _best(settings: Settings) -> str:
-    """vLLM is worth its minute of starting only where there is an accelerator."""
-    if settings.deterministic:
-        return "native"
-    wanted = settings.device != "cpu" and accelerator() is not None
-    return "vllm" if wanted and _is_installed("vllm") else "native"
-
-
-def _is_installed(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
+def _best_installed(settings: Settings) -> str:
+    """vLLM beside an accelerator, else native: vLLM takes a minute to start."""
+    use_accelerator = settings.device != "cpu" and accelerator() is not None
+    vllm = ENGINES["vllm"]
+    if use_accelerator and not settings.deterministic and vllm.is_installed():
+        return vllm.name
+    return "native"
 
 
 def open_engine(
     checkpoint: Checkpoint, answers: AnswerTokenIds, settings: Settings
 ) -> AbstractAsyncContextManager[Engine]:
-    """Open the engine that the settings choose; entering it waits until it is ready.
+    """Open the engine that the settings choose; entering the context waits until it is ready.
 
-    It is opened again when it dies, as often as the settings allow.
+    A crashed engine is restarted as often as `settings.engine_restarts` allows.
 
     Args:
-        answers: ids of the two words whose logits are compared.
+        answers: ids of the answer tokens whose logits are compared.
 
     Raises:
-        SetupError: the engine or its model cannot be used; says why.
+        BadSettings: see `choose`.
+        SetupError: on entering: the engine or its model cannot be used; says why.
     """
-    module = importlib.import_module(f"rankd.engines.{choose(settings)}")
+    module = importlib.import_module(ENGINES[choose(settings)].loader)
     if settings.deterministic and not settings.threads:
-        # One that is started again has as many threads as the first, whatever it may use then.
+        # A restarted engine must use as many threads as the first one, whatever is free then.
         settings = settings.model_copy(update={"threads": cores()})
-    opening = partial(module.open_engine, checkpoint, answers, settings)
-    return open_supervised(opening, answers, settings)
+    open_once = partial(module.open_engine, checkpoint, answers, settings)
+    return open_supervised(open_once, answers, settings)

@@ -1,54 +1,19 @@
-"""The engine contract: prompts in, logits out."""
+"""The engine contract: batches of prompts in, logits out.
+
+An engine knows no priorities, callers or deadlines: `ranking/scheduler.py` decides which prompts
+are scored next, on every engine.
+
+    async with open_engine(checkpoint, answers, settings) as engine:
+        logits = await engine.score([Prompt(prefix, suffix)])
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from rankd.types import Prompt, RankRequest
-
-# Whose the calls of this task are. No argument of `score`, because only an engine that
-# keeps a queue of its own can do anything with it.
-CALLER: ContextVar[str] = ContextVar("rankd.caller", default="")
-
-
-def name_of(ask: RankRequest) -> str:
-    """Who shares the engine fairly with others: the key, and below it the user."""
-    return f"{ask.caller.replace('/', ' ')}/{ask.user}"
-
-
-@contextmanager
-def whose(ask: RankRequest) -> Iterator[None]:
-    """Calls of `score` in this block are one caller's, or one of its users'."""
-    before = CALLER.set(name_of(ask))
-    try:
-        yield
-    finally:
-        CALLER.reset(before)
-
-
-# Is told of the logit of one prompt of a call, by its place.
-Listener = Callable[[int, float], None]
-
-# Who wants to hear of the logits of this task's calls as they come. No argument of `score`,
-# because only whoever streams an answer has one, and engines may do without.
-LISTENER: ContextVar[Listener | None] = ContextVar("rankd.listener", default=None)
-
-
-@contextmanager
-def heard_by(listener: Listener | None) -> Iterator[None]:
-    """Logits of calls of `score` in this block are told of as they come.
-
-    A call that is run again tells of the same places again.
-    """
-    before = LISTENER.set(listener)
-    try:
-        yield
-    finally:
-        LISTENER.reset(before)
+from rankd.types import Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +21,12 @@ class EngineInfo:
     """What an engine says of itself.
 
     Attributes:
-        max_tokens: longest prompt it takes, head and tail together.
-        version: of the library that computes, where one can be another's.
-        deterministic: equal prompts have equal logits, to the last bit, whatever else it
-            computes and however often it is started.
-        arithmetic: what that holds for; with another one the last bits may be others.
+        max_tokens: longest prompt it takes, prefix and suffix together.
+        version: of the library that computes, where it is not rankd's own code.
+        deterministic: equal prompts have equal logits to the last bit, whatever else is computed
+            and however often the engine is started.
+        arithmetic: the set-up that `deterministic` holds for.
+        batch_tokens: tokens of one batch; a longer prompt is a batch of its own.
     """
 
     name: str
@@ -72,47 +38,79 @@ class EngineInfo:
     version: str = ""
     deterministic: bool = False
     arithmetic: str = ""
+    batch_tokens: int = 1024
+
+
+class Slots:
+    """How many batches an engine takes at once. An engine may change it while it runs.
+
+    Attributes:
+        count: batches that `score` may be awaited for at once; 0 while the engine is away.
+        eager: below so many batches in flight, a batch that is not full is useful: the engine
+            would be idle, or it merges batches. Above it only full batches are.
+    """
+
+    def __init__(self, count: int, eager: int) -> None:
+        self.count = count
+        self.eager = eager
+        self._listeners: list[Callable[[], None]] = []
+
+    def set(self, count: int, eager: int) -> None:
+        """Change the numbers and notify listeners, also when they are the same."""
+        self.count = count
+        self.eager = eager
+        for listener in self._listeners:
+            listener()
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        self._listeners.append(listener)
+
+
+class PromptsTooLarge(Exception):
+    """Some prompts of a batch do not fit in the device's memory, each alone.
+
+    Attributes:
+        logits: of the batch, in order; None for the prompts that do not fit.
+    """
+
+    def __init__(self, logits: Sequence[float | None]) -> None:
+        super().__init__("prompts do not fit in memory")
+        self.logits = tuple(logits)
 
 
 class Engine(Protocol):
-    """An engine you hold is an engine that is ready.
-
-    It is opened by the async context manager `open_engine` of its own module,
-    which also frees its memory.
-    """
+    """An engine that is ready. Its module's `open_engine` opens it and frees its memory."""
 
     @property
     def info(self) -> EngineInfo: ...
 
-    async def score(
-        self, prompts: Sequence[Prompt], *, priority: int = 0, deadline: float | None = None
-    ) -> list[float]:
-        """Score N prompts; batching across calls is the engine's own business.
+    @property
+    def slots(self) -> Slots: ...
+
+    async def score(self, batch: Sequence[Prompt]) -> list[float]:
+        """Score one batch.
 
         Args:
-            prompts: N >= 1, each at most `info.max_tokens` long with a tail of at
-                least one id. Prompts of one request share one head object.
-            priority: lower is sooner, but nothing waits for ever; equal priorities share
-                the engine fairly among callers, and then among their calls.
-            deadline: `time.monotonic()` after which the answer is of no use.
+            batch: N >= 1 prompts, each at most `info.max_tokens` long with a suffix of at least
+                one id. Prompts of one request share one `prefix` object and stand together.
 
         Returns:
-            N logits, log p(yes) - log p(no) in nats, in the order of `prompts`.
-            Rounding aside, no logit depends on its neighbours. Cancelling the
-            call abandons its prompts. The task's `LISTENER`, where there is one, may
-            be told of each of them before, and of none after the call has ended.
+            N logits, log p(yes) - log p(no) in nats, in the order of the batch. Rounding aside,
+            no logit depends on its neighbours. Cancelling the call abandons the batch.
 
         Raises:
-            EngineDown: it cannot answer this call or any other.
-            DeadlineExceeded: the deadline passed before every prompt was scored; it
-                carries the logits of those that were, in the order of `prompts`.
+            EngineDied: the engine died while it had this batch.
+            EngineRestarting: the engine is away; this batch was not computed.
+            EngineDown: the engine cannot score any more.
+            PromptsTooLarge: carries the logits of the prompts that fit.
         """
         ...
 
     async def check(self) -> None:
-        """Raise `EngineDown` when it cannot answer; cheap enough for a probe.
+        """Raise when no score can be had now; cheap enough for a probe.
 
         Raises:
-            EngineAway: not now, but perhaps soon; it is not dead.
+            EngineRestarting: not now, but soon.
+            EngineDown: not any more.
         """
         ...

@@ -1,4 +1,4 @@
-"""Which accelerator and how many cores are in this machine, seen without importing torch."""
+"""Find this machine's accelerator and CPU cores, without importing torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 Accelerator = Literal["cuda", "npu"]
 
-# What each driver puts into /dev, and the variable that hides the devices of a process.
+# (device file in /dev that the driver creates, variable that hides devices from a process).
 _NPU = ("davinci_manager", "ASCEND_RT_VISIBLE_DEVICES")
 _CUDA = ("nvidiactl", "CUDA_VISIBLE_DEVICES")
 _CUDA_IN_WSL = ("dxg", "CUDA_VISIBLE_DEVICES")
@@ -18,22 +18,27 @@ _CUDA_IN_WSL = ("dxg", "CUDA_VISIBLE_DEVICES")
 def accelerator(
     devices: Path = Path("/dev"), environment: Mapping[str, str] | None = None
 ) -> Accelerator | None:
-    """The accelerator that a process may use here; None when there is none."""
+    """The kind of accelerator that this process may use, or None.
+
+    Args:
+        devices: folder of device files.
+        environment: variables of the process; default: `os.environ`.
+    """
     environment = os.environ if environment is None else environment
-    if _is_there(_NPU, devices, environment):
+    if _is_visible(_NPU, devices, environment):
         return "npu"
-    if any(_is_there(driver, devices, environment) for driver in (_CUDA, _CUDA_IN_WSL)):
+    if any(_is_visible(driver, devices, environment) for driver in (_CUDA, _CUDA_IN_WSL)):
         return "cuda"
     return None
 
 
-def _is_there(driver: tuple[str, str], devices: Path, environment: Mapping[str, str]) -> bool:
-    node, variable = driver
-    return (devices / node).exists() and environment.get(variable) not in ("", "-1")
+def _is_visible(driver: tuple[str, str], devices: Path, environment: Mapping[str, str]) -> bool:
+    device_file, variable = driver
+    return (devices / device_file).exists() and environment.get(variable) not in ("", "-1")
 
 
 def cores() -> int:
-    """Cores that this process may use: affinity, and the quota of a container."""
+    """CPU cores that this process may use, at least 1: CPU affinity and container quota."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()

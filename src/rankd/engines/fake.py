@@ -6,40 +6,26 @@ look alive; they mean nothing.
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from rankd.config.settings import Settings
-from rankd.engines.base import LISTENER, EngineInfo
-from rankd.errors import DeadlineExceeded
+from rankd.engines.base import EngineInfo, Slots
 from rankd.models.checkpoint import Checkpoint
-from rankd.telemetry import metrics
 from rankd.types import AnswerTokenIds, Prompt
+
+# Scoring is instant, so batches may be larger than those of other engines. They are small enough
+# that a long request lets others in and can be cancelled.
+_BATCHES = 4
 
 
 class FakeEngine:
     def __init__(self, info: EngineInfo) -> None:
         self.info = info
+        self.slots = Slots(1, eager=1)
 
-    async def score(
-        self, prompts: Sequence[Prompt], *, priority: int = 0, deadline: float | None = None
-    ) -> list[float]:
-        logits: list[float] = []
-        listener = LISTENER.get()
-        try:
-            for place, prompt in enumerate(prompts):
-                if deadline is not None and time.monotonic() >= deadline:
-                    raise DeadlineExceeded([*logits, *[None] * (len(prompts) - place)])
-                logits.append(self._logit(prompt))
-                if listener is not None:
-                    listener(place, logits[place])
-                if place % 256 == 255:
-                    await asyncio.sleep(0)  # A long request lets others in, and can be cancelled.
-        finally:
-            metrics.ABANDONED_DOCUMENTS.inc(len(prompts) - len(logits))
-        return logits
+    async def score(self, batch: Sequence[Prompt]) -> list[float]:
+        return [self._logit(prompt) for prompt in batch]
 
     async def check(self) -> None:
         """Nothing here can break."""
@@ -62,6 +48,7 @@ async def open_engine(
             device="none",
             dtype="none",
             max_tokens=min(settings.max_tokens, checkpoint.max_tokens),
+            batch_tokens=_BATCHES * settings.batch_tokens,
             deterministic=True,
         )
     )

@@ -1,8 +1,6 @@
-"""Any engine, started again when it dies; what it was computing is still answered.
+"""Any engine, started again when it dies, until it died too often.
 
-A death often has a culprit among the calls that were in flight, but nothing says which.
-So these are suspects: each is run once more, alone, while everyone else waits. A call
-that kills the engine when nothing else runs is refused; the others are answered.
+What was computed when it died is the scheduler's business: `score` raises `EngineDied`.
 """
 
 from __future__ import annotations
@@ -16,11 +14,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from rankd.config.settings import Settings
-from rankd.context import REQUEST_ID
-from rankd.engines.base import Engine, EngineInfo
-from rankd.errors import DeadlineExceeded, EngineDown, EngineRestarting, PoisonRequest
+from rankd.engines.base import Engine, EngineInfo, Slots
+from rankd.errors import EngineDied, EngineDown, EngineRestarting
 from rankd.telemetry import metrics
 from rankd.types import AnswerTokenIds, Prompt
 
@@ -28,7 +26,7 @@ _log = logging.getLogger("rankd")
 
 Opening = Callable[[], AbstractAsyncContextManager[Engine]]
 
-# Deaths are counted, and poison is remembered, for so many seconds.
+# Deaths are counted for so many seconds.
 WINDOW = 300.0
 
 # Seconds between two looks at an engine that nobody calls.
@@ -42,83 +40,59 @@ _START_FACTOR = 3
 
 
 @dataclass(eq=False, slots=True)
-class _Call:
-    """One `score` call.
-
-    Attributes:
-        scope: ends the run that it is in, when the engine dies and does not say so.
-        guilty: it was alone when the engine died.
-    """
-
-    prompts: Sequence[Prompt]
-    request: str
-    scope: asyncio.Timeout = field(default_factory=lambda: asyncio.timeout(None))
-    suspect: bool = False
-
-
-@dataclass(eq=False, slots=True)
 class _EngineLifetime:
-    """An engine from its start to its death, and the calls it has in hand."""
+    """One engine from its start to its death."""
 
     engine: Engine
-    calls: list[_Call] = field(default_factory=list)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Future[None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
 
 class SupervisedEngine:
-    """The contract of `Engine`, kept by one engine after the other.
+    """An `Engine` that is started again when it dies. It has no slots meanwhile.
 
     Args:
         first: an engine that is ready.
-        restarts: deaths within `WINDOW` that are survived; 0 survives none.
-        patience: seconds that a call waits for an engine that is away.
+        restarts: deaths within `WINDOW` seconds after which it is started again; 0: never.
         start_seconds: how long the first start took.
     """
 
-    def __init__(
-        self, first: Engine, *, restarts: int, patience: float, start_seconds: float
-    ) -> None:
+    def __init__(self, first: Engine, *, restarts: int, start_seconds: float) -> None:
         self.info: EngineInfo = first.info
+        self.slots = Slots(0, eager=0)
         self._restarts = restarts
-        self._patience = patience
         self._start_seconds = start_seconds
-        self._life: _EngineLifetime | None = _EngineLifetime(first)
-        self._away_since = 0.0
+        self._dead_since = 0.0
         self._lost: EngineDown | None = None
         self._deaths: deque[float] = deque()
-        self._suspects: deque[_Call] = deque()
-        self._poison: dict[int, float] = {}
-        self._changed = asyncio.Event()
-        metrics.ENGINE_UP.set(1)
+        self._current: _EngineLifetime | None = None
+        self._take(first)
 
-    async def score(
-        self, prompts: Sequence[Prompt], *, priority: int = 0, deadline: float | None = None
-    ) -> list[float]:
-        self._refuse_known_poison(prompts)
-        call = _Call(prompts, REQUEST_ID.get())
+    async def score(self, batch: Sequence[Prompt]) -> list[float]:
+        life = await self._alive()
+        scoring = asyncio.ensure_future(life.engine.score(batch))
         try:
-            while True:
-                life = await self._turn(call, deadline)
-                try:
-                    async with asyncio.timeout(None) as call.scope:
-                        return await life.engine.score(
-                            prompts, priority=priority, deadline=deadline
-                        )
-                except EngineDown as problem:
-                    self._mark_dead(life, problem)
-                except TimeoutError:
-                    pass  # Buried by someone else.
-                finally:
-                    life.calls.remove(call)
-                self._refuse_guilty(call)
+            await asyncio.wait((scoring, life.ended), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            if call in self._suspects:
-                self._suspects.remove(call)
-                self._notify()
+            if not scoring.done():
+                scoring.cancel()
+                # An engine that still computes an abandoned batch has no room for another one.
+                await asyncio.wait((scoring, life.ended), return_when=asyncio.FIRST_COMPLETED)
+        if not scoring.done() or scoring.cancelled():
+            raise EngineDied("the engine died while it computed this batch")
+        try:
+            return scoring.result()
+        except EngineRestarting:
+            raise
+        except EngineDown as problem:
+            self._mark_dead(life, problem)
+            self._refuse_if_lost()
+            raise EngineDied(problem.message) from None
 
     async def check(self) -> None:
-        """Raise `EngineAway` while the engine is started again, `EngineDown` when it is not."""
-        life = self._life
+        """Raises `EngineRestarting` while the engine is away, `EngineDown` when it stays away."""
+        life = self._current
         if life is not None:
             try:
                 await life.engine.check()
@@ -127,109 +101,58 @@ class SupervisedEngine:
             except EngineDown as problem:
                 self._mark_dead(life, problem)
         self._refuse_if_lost()
-        if self._life is None:
-            raise self._away("the engine has died and is being started again")
+        if self._current is None:
+            raise self._away()
 
-    async def _turn(self, call: _Call, deadline: float | None) -> _EngineLifetime:
-        """Wait until the call may run, and note in whose hands it is.
+    async def _alive(self) -> _EngineLifetime:
+        """The engine that runs. Looks first: a batch must not be suspected of an earlier death.
 
         Raises:
-            EngineDown: the engine stays away, or for longer than a call waits.
-            DeadlineExceeded: the deadline passed meanwhile.
+            EngineRestarting: the engine is away; nothing was computed.
+            EngineDown: it stays away.
         """
-        timeout = None if deadline is None else deadline - time.monotonic()
-        try:
-            async with asyncio.timeout(timeout):
-                while True:
-                    life = await self._gate(call)
-                    await self._mark_dead_if_down(life)
-                    if life is self._life and self._may_start(call):
-                        life.calls.append(call)
-                        return life
-        except TimeoutError:
-            raise DeadlineExceeded([None] * len(call.prompts)) from None
+        life = self._current
+        if life is not None:
+            try:
+                await life.engine.check()
+            except EngineRestarting:
+                pass  # It may answer yet. When it does not, it is replaced.
+            except EngineDown as problem:
+                self._mark_dead(life, problem)
+        self._refuse_if_lost()
+        if life is None or life is not self._current:
+            raise self._away()
+        return life
 
-    async def _gate(self, call: _Call) -> _EngineLifetime:
-        while True:
-            self._refuse_if_lost()
-            if self._life is not None and self._may_start(call):
-                return self._life
-            left = self._time_left()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), left)
+    def _take(self, engine: Engine) -> None:
+        self._current = _EngineLifetime(engine)
+        metrics.ENGINE_UP.set(1)
+        engine.slots.on_change(partial(self._copy_slots, self._current))
+        self._copy_slots(self._current)
 
-    def _may_start(self, call: _Call) -> bool:
-        return not self._suspects or self._suspects[0] is call
-
-    def _time_left(self) -> float | None:
-        """How long to wait for an engine that is away; for as long as it takes for one's turn."""
-        if self._life is not None:
-            return None
-        left = self._away_since + self._patience - time.monotonic()
-        if left <= 0:
-            raise self._away(
-                f"the engine has died and was not back within {self._patience:g} seconds"
-            )
-        return left
-
-    async def _mark_dead_if_down(self, life: _EngineLifetime) -> None:
-        """Look before a call begins: it must not be suspected of a death that was before it."""
-        try:
-            await life.engine.check()
-        except EngineRestarting:
-            pass  # It may answer yet, and what waits in it is answered when it does not.
-        except EngineDown as problem:
-            self._mark_dead(life, problem)
-
-    def _suspect(self, call: _Call) -> None:
-        """The engine died while it had this call."""
-        call.suspect = call in self._suspects
-        if not call.suspect:
-            self._suspects.append(call)
-        with suppress(RuntimeError):  # It has just ended by itself.
-            call.scope.reschedule(asyncio.get_running_loop().time())
-
-    def _refuse_guilty(self, call: _Call) -> None:
-        """Raises `PoisonRequest` when nothing but this call can have ended the engine."""
-        if not call.suspect:
-            return
-        self._poison[hash(tuple(call.prompts))] = time.monotonic() + WINDOW
-        _log.error("request %s ended the engine twice and is refused", call.request)
-        raise _poison(call.request)
-
-    def _refuse_known_poison(self, prompts: Sequence[Prompt]) -> None:
-        """Clients repeat what failed; each repetition would cost two more lives."""
-        now = time.monotonic()
-        self._poison = {key: until for key, until in self._poison.items() if until > now}
-        if self._poison and hash(tuple(prompts)) in self._poison:
-            raise _poison(REQUEST_ID.get())
+    def _copy_slots(self, life: _EngineLifetime) -> None:
+        if life is self._current:
+            self.slots.set(life.engine.slots.count, life.engine.slots.eager)
 
     def _refuse_if_lost(self) -> None:
         if self._lost is not None:
             raise EngineDown(self._lost.message)
 
-    def _away(self, message: str) -> EngineRestarting:
-        problem = EngineRestarting(message)
+    def _away(self) -> EngineRestarting:
+        problem = EngineRestarting("the engine has died and is being started again")
         problem.retry_after = max(1, math.ceil(self._start_seconds))
         return problem
 
-    def _notify(self) -> None:
-        """Let everyone who waits look again."""
-        self._changed.set()
-        self._changed = asyncio.Event()
-
     def _mark_dead(self, life: _EngineLifetime, problem: EngineDown) -> None:
-        """Note a death, once for each life; to be closed is none."""
-        if life.ended.is_set() or self._lost is not None:
+        """Note a death, once per engine. An engine that is closed has not died."""
+        if life.ended.done() or self._lost is not None:
             return
-        life.ended.set()
-        self._life = None
-        self._away_since = time.monotonic()
+        life.ended.set_result(None)
+        self._current = None
+        self._dead_since = time.monotonic()
         metrics.ENGINE_UP.set(0)
-        for call in life.calls:
-            self._suspect(call)
         self._count_death(problem.message)
-        self._notify()
+        self.slots.set(0, 0)
 
     def _count_death(self, reason: str) -> None:
         """Give up when there were too many."""
@@ -252,11 +175,11 @@ class SupervisedEngine:
             self.give_up(reason)
 
     def give_up(self, reason: str) -> None:
-        """Answer everyone who waits, and everyone who will come, with the first reason."""
+        """Start it no more: from now on `check` and `score` raise `EngineDown`."""
         self._lost = self._lost or EngineDown(reason)
-        self._life = None
+        self._current = None
         metrics.ENGINE_UP.set(0)
-        self._notify()
+        self.slots.set(0, 0)
 
     async def keep(self, opening: Opening, stack: AsyncExitStack, supervision: Supervision) -> None:
         """Start the engine again whenever it dies, until there were too many deaths.
@@ -265,10 +188,10 @@ class SupervisedEngine:
             stack: holds the engine that is open.
         """
         try:
-            while self._life is not None:
-                await self._until_death(self._life)
+            while self._current is not None:
+                await self._until_death(self._current)
                 await stack.aclose()
-                while self._life is None and self._lost is None:
+                while self._current is None and self._lost is None:
                     await asyncio.sleep(self._delay())
                     await self._start(opening, stack, supervision)
         finally:
@@ -276,9 +199,8 @@ class SupervisedEngine:
             self.give_up("the engine is no longer supervised")
 
     async def _until_death(self, life: _EngineLifetime) -> None:
-        while not life.ended.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(life.ended.wait(), _LOOK_EVERY)
+        while not life.ended.done():
+            await asyncio.wait([life.ended], timeout=_LOOK_EVERY)
             try:
                 await self.check()
             except EngineDown:
@@ -320,21 +242,12 @@ class SupervisedEngine:
                 await stack.aclose()
             self._count_death(str(problem) or type(problem).__name__)
             return
-        self._life = _EngineLifetime(engine)
-        metrics.ENGINE_UP.set(1)
-        seconds = time.monotonic() - self._away_since
         _log.warning(
-            "the engine is back after %.1f seconds; %d requests are run again, one by one",
-            seconds,
-            len(self._suspects),
+            "the engine is back after %.1f seconds; the requests that it had are run again, "
+            "one by one",
+            time.monotonic() - self._dead_since,
         )
-        self._notify()
-
-
-def _poison(request: str) -> PoisonRequest:
-    return PoisonRequest(
-        f"request {request} ended the engine twice, the second time alone, and is refused"
-    )
+        self._take(engine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,7 +282,6 @@ async def open_supervised(
         engine = SupervisedEngine(
             first,
             restarts=settings.engine_restarts,
-            patience=settings.engine_wait_seconds,
             start_seconds=seconds,
         )
         supervision = Supervision(

@@ -22,6 +22,9 @@ from rankd.prompts.offsets import Span
 from rankd.prompts.tokenizer import Tokenizer
 from rankd.types import AnswerTokenIds, Prompt, RankRequest, TruncationPolicy
 
+# Maximum tokens of an instruction that a request or a preset brings; more is an error.
+MAX_INSTRUCTION_TOKENS = 512
+
 # Characters below which a request is encoded where it stands: that takes less than a
 # tenth of a millisecond, and a thread's round trip more.
 _SMALL = 2_000

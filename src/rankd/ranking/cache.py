@@ -34,6 +34,10 @@ ENTRY_BYTES = 512
 _MANY_TOKENS = 50_000
 
 
+# Seconds that a score is kept.
+TTL_SECONDS = 3600
+
+
 class Store(Protocol):
     """Where logits are kept by key."""
 
@@ -164,7 +168,6 @@ def identity(model: str, info: EngineInfo, answers: AnswerTokenIds, settings: Se
         "model": model,
         "answers": list(answers),
         "engine": [info.name, info.version, info.device, info.dtype],
-        "quantization": settings.quantization,
         "vllm_args": settings.vllm_args,
     }
     if settings.deterministic:
@@ -185,7 +188,7 @@ async def open_cache(
     """
     stores: list[Store] = []
     if settings.cache_mb:
-        stores.append(MemoryStore(settings.cache_mb * 1024 * 1024, settings.cache_ttl_seconds))
+        stores.append(MemoryStore(settings.cache_mb * 1024 * 1024, TTL_SECONDS))
     if settings.cache_redis is None:
         yield ScoreCache(stores, identity(checkpoint.revision, info, answers, settings))
         return
@@ -194,6 +197,6 @@ async def open_cache(
     # A shared cache outlives this process and its model: there the quick revision,
     # which looks at the beginning of each file, is not enough.
     model = await asyncio.to_thread(checkpoint.fingerprint)
-    async with open_redis(settings.cache_redis, settings.cache_ttl_seconds) as redis:
+    async with open_redis(settings.cache_redis, TTL_SECONDS) as redis:
         stores.append(redis)
         yield ScoreCache(stores, identity(model, info, answers, settings))

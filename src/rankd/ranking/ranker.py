@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import replace
 from itertools import islice
 
-from rankd.engines.base import Engine, heard_by, name_of, whose
+from rankd.engines.base import Engine
 from rankd.errors import DeadlineExceeded, InternalError, InvalidRequest, TooLarge
 from rankd.prompts import EncodedRequest, PromptEncoder, refuse_many_chunks
 from rankd.ranking.admission import Admission, Ticket
@@ -19,8 +19,9 @@ from rankd.ranking.cache import ScoreCache
 from rankd.ranking.coalescing import SingleFlight
 from rankd.ranking.rate_limits import RateLimiter
 from rankd.ranking.results import PairScore, ResultStream, count_tokens, scored_documents
+from rankd.ranking.scheduler import Scheduler
 from rankd.telemetry import metrics
-from rankd.telemetry.timings import current
+from rankd.telemetry.timings import StageTimings
 from rankd.types import Prompt, RankRequest, RankResult, ScoredDocument, Truncation
 
 # Tokens up to which a document is encoded to see whether it is known. One in chunks may have
@@ -29,34 +30,44 @@ _PROBE = 100_000
 
 
 class Ranker:
-    """Decides how much is taken in, and turns logits into verdicts.
+    """Scores requests: prompts, cache, limits, the engine, and the best chunk of each document.
 
-    Attributes:
-        engine: what scores; it is ready.
-        encoder: what makes its prompts.
+        ranker = Ranker(encoder, Scheduler(engine), max_documents=1000)
+        [beijing, gravity] = await ranker.rank(RankRequest("capital of China?", ("Beijing", "…")))
+
+    Args:
+        encoder: makes the prompts.
+        scheduler: scores them.
         max_documents: in one request.
-        cache: scores that were computed before; by default it keeps none.
-        admission: what may wait; without limits until someone sets them.
-        limits: what each caller may ask for, likewise.
-        counted: whether what it ranks is counted in /metrics, likewise.
+        cache: scores computed before; default: none are kept.
+        admission: how much may wait; default: any amount.
+        limits: what each key may ask for; default: anything.
+        counted: whether its work is counted in /metrics.
     """
 
     def __init__(
         self,
         encoder: PromptEncoder,
-        engine: Engine,
+        scheduler: Scheduler,
         *,
         max_documents: int,
         cache: ScoreCache | None = None,
+        admission: Admission | None = None,
+        limits: RateLimiter | None = None,
+        counted: bool = False,
     ) -> None:
-        self.engine = engine
+        self.scheduler = scheduler
         self.encoder = encoder
         self.max_documents = max_documents
-        self.admission = Admission()
-        self.limits = RateLimiter()
-        self.counted = False
+        self.admission = admission or Admission()
+        self.limits = limits or RateLimiter()
+        self.counted = counted
         self.cache = cache or ScoreCache()
         self._flights = SingleFlight()
+
+    @property
+    def engine(self) -> Engine:
+        return self.scheduler.engine
 
     async def rank(self, request: RankRequest) -> list[ScoredDocument]:
         """One verdict for each document, in the order of the request; see `Ask.partial`.
@@ -75,34 +86,36 @@ class Ranker:
         self,
         requests: Sequence[RankRequest],
         on_result: Callable[[ScoredDocument], None] | None = None,
+        timings: StageTimings | None = None,
     ) -> RankResult:
         """As `rank_all`, and how long its parts took.
 
         Args:
-            tell: is told of each verdict of a single ask as soon as it is known, once; of
-                none before all of them are admitted.
+            on_result: called with each document of a single request as soon as it is scored,
+                once; not before the whole request is admitted.
+            timings: receives the stages.
         """
         self._refuse_too_many(requests)
-        timeline = current()
+        timings = timings or StageTimings()
         with self._place(requests) as ticket:
             async with self._limits(requests).call(requests[0].caller):
                 began = time.perf_counter()
-                with timeline.stage("tokenise"):
+                with timings.stage("tokenise"):
                     async with _in_time(requests):
                         await self._refuse_crowded(requests)
                         encoded = await self.encoder.encode(requests)
                 refuse_many_chunks(sum(len(one.prompts) for one in encoded))
                 ready = time.perf_counter()
                 prompts = [prompt for one in encoded for prompt in one.prompts]
-                told = None if on_result is None else ResultStream(encoded[0], on_result)
-                pairs = await self._score(requests, prompts, ticket, told)
+                stream = None if on_result is None else ResultStream(encoded[0], on_result)
+                pairs = await self._score(requests, prompts, ticket, stream, timings)
         scored = time.perf_counter()
         rest = iter(pairs)
         judged = [scored_documents(one, list(islice(rest, len(one.prompts)))) for one in encoded]
         _refuse_unfinished(requests, judged)
         groups = [[result for result in one if result is not None] for one in judged]
         units = [_search_units(one, group) for one, group in zip(encoded, groups, strict=True)]
-        queueing = timeline.seconds().get("queue", 0.0)
+        queueing = timings.seconds().get("queue", 0.0)
         ranking = RankResult(groups, ready - began, scored - ready, units, queueing)
         if self.counted:
             _count(ranking)
@@ -157,14 +170,15 @@ class Ranker:
         requests: Sequence[RankRequest],
         prompts: Sequence[Prompt],
         ticket: Ticket,
-        told: ResultStream | None,
+        stream: ResultStream | None,
+        timings: StageTimings,
     ) -> list[PairScore]:
         """What is known of each prompt, in order; what is not is admitted and computed.
 
         Equal pairs are scored once: it saves work, and only then are their logits the
         same to the last bit, so that they keep the order of the request.
         """
-        with current().stage("cache"):
+        with timings.stage("cache"):
             keys = await self.cache.keys(prompts)
             pairs: dict[bytes, Prompt] = {}
             for key, prompt in zip(keys, prompts, strict=True):
@@ -176,14 +190,14 @@ class Ranker:
         await self._limits(requests).charge(requests[0].caller, tokens)
         if self.counted:
             metrics.DEDUPLICATED.inc(len(prompts) - len(pairs))
-        if told is not None:
-            told.begin(keys, known)
+        if stream is not None:
+            stream.begin(keys, known)
         computed = {}
         if missing:
-            with current().scoring():
-                computed = await self.compute(requests, missing, told)
-        if told is not None:
-            computed = told.finish(computed)
+            with timings.scoring() as start:
+                computed = await self._compute(requests, missing, stream, start)
+        if stream is not None:
+            computed = stream.finish(computed)
         ticket.done(tokens - count_tokens(missing[key] for key in computed))
         logits = known | computed
         return [PairScore(logits.get(key), key in known) for key in keys]
@@ -191,30 +205,33 @@ class Ranker:
     async def look_up(
         self, requests: Sequence[RankRequest], keys: Iterable[bytes]
     ) -> dict[bytes, float]:
-        """The logits that are known, by their keys; none for who wants them computed."""
+        """The logits that are known, by their keys; none if a request wants them computed."""
         return await self.cache.look_up(keys) if _may_share(requests) else {}
 
-    async def compute(
+    async def _compute(
         self,
         requests: Sequence[RankRequest],
         pairs: Mapping[bytes, Prompt],
-        told: ResultStream | None = None,
+        stream: ResultStream | None,
+        on_start: Callable[[], None],
     ) -> dict[bytes, float]:
         """A logit for each pair that is scored in time, by its key."""
-        if not pairs:
-            return {}
-        priority = min(request.priority for request in requests)
+        first, priority = requests[0], min(request.priority for request in requests)
         deadline = earliest_deadline(requests)
         shares = _may_share(requests)
 
-        async def call(pairs: Mapping[bytes, Prompt]) -> dict[bytes, float]:
+        async def score(pairs: Mapping[bytes, Prompt]) -> dict[bytes, float]:
             scored: Sequence[float | None]
-            listener = None if told is None else told.listener(list(pairs))
             try:
-                with whose(requests[0]), heard_by(listener):
-                    scored = await self.engine.score(
-                        list(pairs.values()), priority=priority, deadline=deadline
-                    )
+                scored = await self.scheduler.score(
+                    list(pairs.values()),
+                    key=first.caller,
+                    user=first.user,
+                    priority=priority,
+                    deadline=deadline,
+                    on_logit=None if stream is None else stream.on_logit(list(pairs)),
+                    on_start=on_start,
+                )
             except DeadlineExceeded as late:
                 scored = late.logits
             _refuse_nonsense(scored)
@@ -228,14 +245,14 @@ class Ranker:
             return logits
 
         if not shares:
-            return await call(pairs)
+            return await score(pairs)
         return await self._flights.score(
             pairs,
-            call,
-            caller=name_of(requests[0]),
+            score,
+            caller=f"{first.caller}\0{first.user}",
             priority=priority,
             deadline=deadline,
-            # Of another's call nothing is to be had until all of it is scored.
+            # Another request's call gives nothing until all of it is scored.
             joins=not all(request.partial for request in requests),
         )
 

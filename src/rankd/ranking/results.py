@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, islice, repeat
 from typing import NamedTuple
 
-from rankd.engines.base import Listener
 from rankd.prompts import EncodedRequest
 from rankd.types import Prompt, ScoredDocument
 
@@ -94,7 +93,7 @@ class ResultStream:
         for key, logit in known.items():
             self._receive(key, PairScore(logit, True))
 
-    def listener(self, keys: Sequence[bytes]) -> Listener:
+    def on_logit(self, keys: Sequence[bytes]) -> Callable[[int, float], None]:
         """What an engine tells of its logits, of the pairs with these keys."""
 
         def hear(place: int, logit: float) -> None:

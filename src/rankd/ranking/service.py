@@ -14,6 +14,7 @@ from rankd.errors import ShuttingDown, UnknownModel
 from rankd.ranking.profiles import Profiles
 from rankd.ranking.provenance import Provenance
 from rankd.ranking.ranker import Ranker
+from rankd.telemetry.timings import StageTimings
 from rankd.types import RankRequest, RankResult, ScoredDocument
 
 # What clients send when nobody chose a model.
@@ -83,6 +84,7 @@ class ModelService:
         self,
         requests: Sequence[RankRequest],
         on_result: Callable[[ScoredDocument], None] | None = None,
+        timings: StageTimings | None = None,
     ) -> RankResult:
         """The answer to one request's asks; once begun, it is finished before the server ends.
 
@@ -95,14 +97,14 @@ class ModelService:
         self.drain.refuse_when_begun()
         self.drain.running += 1
         try:
-            return await self.ranker.rank_measured(requests, on_result)
+            return await self.ranker.rank_measured(requests, on_result, timings)
         finally:
             self.drain.running -= 1
 
     async def check(self) -> None:
         """Raise `RankError` when no score can be had; cheap enough for a probe."""
         self.drain.refuse_when_begun()
-        await self.ranker.engine.check()
+        await self.ranker.scheduler.check()
 
     def accept_model(self, model: str | None) -> None:
         """Raises `UnknownModel` when a request names another model, and that matters here."""

@@ -37,12 +37,14 @@ from rankd.errors import (
 from rankd.models.checkpoint import Checkpoint, locate
 from rankd.models.download import in_thread
 from rankd.prompts import open_encoder
+from rankd.prompts.encoder import MAX_INSTRUCTION_TOKENS
 from rankd.ranking import self_check
 from rankd.ranking.admission import Admission
 from rankd.ranking.cache import open_cache
 from rankd.ranking.profiles import Profiles
 from rankd.ranking.ranker import Ranker
 from rankd.ranking.rate_limits import open_rate_limiter
+from rankd.ranking.scheduler import open_scheduler
 from rankd.ranking.service import ModelService
 from rankd.server import health
 from rankd.server.middleware import (
@@ -65,6 +67,9 @@ _ABOUT = "Reranking with Qwen3-Reranker: right scores without a flag."
 # Two: one long request does not hold up the tokens of the next.
 _ENCODING_THREADS = 2
 
+# All request bodies in memory together take at most this many times `max_body_bytes`.
+WAITING_BODIES: float = 16
+
 
 @asynccontextmanager
 async def open_ranker(settings: Settings) -> AsyncIterator[tuple[Checkpoint, Ranker]]:
@@ -81,19 +86,18 @@ async def open_ranker(settings: Settings) -> AsyncIterator[tuple[Checkpoint, Ran
             checkpoint,
             max_tokens=settings.max_tokens,
             instruction=settings.instruction,
-            max_instruction_tokens=settings.max_instruction_tokens,
-            fit=TruncationPolicy(truncation=settings.truncation, side=settings.truncation_side),
-            chunk_tokens=settings.chunk_tokens,
-            chunk_overlap=settings.chunk_overlap,
+            max_instruction_tokens=MAX_INSTRUCTION_TOKENS,
+            fit=TruncationPolicy(truncation=settings.truncation),
             executor=executor,
         )
         async with (
             open_engine(checkpoint, encoder.answers, settings) as engine,
             open_cache(checkpoint, engine.info, encoder.answers, settings) as cache,
+            open_scheduler(engine, patience=settings.engine_wait_seconds) as scheduler,
         ):
             yield (
                 checkpoint,
-                Ranker(encoder, engine, max_documents=settings.max_documents, cache=cache),
+                Ranker(encoder, scheduler, max_documents=settings.max_documents, cache=cache),
             )
     finally:
         # Whoever leaves does not wait for the encoding of what nobody will read.
@@ -111,14 +115,19 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
     _check_key_presets(settings, keys)
     async with (
         open_tracing(enabled=settings.otel, drain_seconds=settings.drain_seconds) as traced,
-        open_ranker(settings) as (checkpoint, ranker),
+        open_ranker(settings) as (checkpoint, checking),
         open_rate_limiter(settings) as limits,
     ):
-        await _self_check(ranker, settings)
-        # Only now: what the server asks itself is nobody's.
-        ranker.counted = True
-        ranker.limits = limits
-        ranker.admission = _admission(settings)
+        await _self_check(checking, settings)
+        ranker = Ranker(
+            checking.encoder,
+            checking.scheduler,
+            max_documents=checking.max_documents,
+            cache=checking.cache,
+            admission=_admission(settings),
+            limits=limits,
+            counted=True,
+        )
         name = settings.served_model_name or checkpoint.name
         aliases = frozenset({checkpoint.name, settings.model})
         await refuse_unfit_profiles(settings, checkpoint, ranker, {name, *aliases})
@@ -149,13 +158,12 @@ async def refuse_unfit_profiles(
     settings: Settings, checkpoint: Checkpoint, ranker: Ranker, own: Collection[str]
 ) -> None:
     """What only the model can tell of presets, aliases and calibrations."""
-    limit = settings.max_instruction_tokens
+    limit = MAX_INSTRUCTION_TOKENS
     for name, text in settings.instructions.items():
         tokens = len(await ranker.encoder.tokenize(text))
         if tokens > limit:
             raise BadSettings(
-                f"instructions.{name} takes {tokens:,} tokens; "
-                f"--max-instruction-tokens is {limit:,}"
+                f"instructions.{name} takes {tokens:,} tokens; the limit is {limit:,}"
             )
     for name in settings.aliases:
         if name in own:
@@ -221,7 +229,7 @@ def build(
     app.add_middleware(
         BodyLimitMiddleware,
         limit=settings.max_body_bytes,
-        room=settings.max_waiting_bytes,
+        room=int(WAITING_BODIES * settings.max_body_bytes),
         seconds=settings.read_timeout_seconds,
         render=dialects.error_response,
         in_pieces=batches.streams_body,

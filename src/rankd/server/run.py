@@ -40,6 +40,10 @@ _LAST_WORDS = 2.0
 # Seconds between two looks at what is left to answer.
 _DRAIN_LOOK_EVERY = 0.05
 
+# Open connections: at least so many, and so many more than requests that may wait.
+MIN_CONNECTIONS = 900
+SPARE_CONNECTIONS = 100
+
 
 async def serve(settings: Settings) -> int:
     """Serve until a signal; answers what was admitted before it returns.
@@ -58,13 +62,18 @@ async def serve(settings: Settings) -> int:
             return 0  # Asked to stop before anything was served.
 
 
+def _max_connections(settings: Settings) -> int:
+    """More than requests may wait: health checks still connect, and a 429 keeps its connection."""
+    return max(MIN_CONNECTIONS, settings.max_waiting_requests + SPARE_CONNECTIONS)
+
+
 async def _serve(settings: Settings, listener: socket.socket) -> int:
     loop = asyncio.get_running_loop()
     if loading := asyncio.current_task():
         loop.add_signal_handler(signal.SIGTERM, loading.cancel)
     notify(f"STATUS=loading {settings.model}")
     limits = ConnectionLimits(
-        settings.read_timeout_seconds, settings.max_connections, dialects.error_response
+        settings.read_timeout_seconds, _max_connections(settings), dialects.error_response
     )
     async with show_progress(open_app(settings)) as app:
         server = _Server(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -33,29 +33,6 @@ class Stage(NamedTuple):
     began: float
     ended: float
     failed: bool = False
-
-
-@dataclass(slots=True)
-class EngineStart:
-    """When the engine began with a call.
-
-    Attributes:
-        queues: the engine keeps a queue of its own and will say when it begins.
-        began: that moment, by `time.perf_counter()`; None before.
-    """
-
-    queues: bool = False
-    began: float | None = None
-
-    def begin(self) -> None:
-        """Called again when a call is run again; the first time counts."""
-        if self.began is None:
-            self.began = time.perf_counter()
-
-
-# Of this task's calls of the engine. No argument of `score`, because only an engine that keeps
-# a queue can say anything.
-TURN: ContextVar[EngineStart | None] = ContextVar("rankd.turn", default=None)
 
 
 @dataclass
@@ -88,29 +65,30 @@ class StageTimings:
             self.add(name, began, time.perf_counter(), failed=failed)
 
     @contextmanager
-    def scoring(self) -> Iterator[None]:
-        """This block is the stage `queue` until the engine says that it begins, then `engine`.
+    def scoring(self) -> Iterator[Callable[[], None]]:
+        """This block is the stage `queue` until the yielded function is called, then `engine`.
 
-        All of it is `engine` where the engine keeps no queue, and where another request's call
-        computes the same pairs.
+        Also `queue`: the wait for pairs that another request computes.
         """
-        turn = EngineStart()
-        before = TURN.set(turn)
         began = time.perf_counter()
+        computing: float | None = None
         failed = True
+
+        def start() -> None:
+            nonlocal computing
+            if computing is None:
+                computing = time.perf_counter()
+
         try:
-            yield
+            yield start
             failed = False
         finally:
-            TURN.reset(before)
             ended = time.perf_counter()
-            if not turn.queues:
-                self.add("engine", began, ended, failed=failed)
-            elif turn.began is None:
+            if computing is None:
                 self.add("queue", began, ended, failed=failed)
             else:
-                self.add("queue", began, turn.began)
-                self.add("engine", turn.began, ended, failed=failed)
+                self.add("queue", began, computing)
+                self.add("engine", computing, ended, failed=failed)
 
     def add(self, name: StageName, began: float, ended: float, *, failed: bool = False) -> None:
         self.stages.append(Stage(name, began, ended, failed))

@@ -1,4 +1,4 @@
-"""config.json: what is read from it, and what is refused with a sentence."""
+"""Reading config.json: dimensions, and unsupported features that are refused."""
 
 from __future__ import annotations
 
@@ -32,21 +32,31 @@ PUBLISHED: dict[str, Any] = {
 
 
 def test_the_published_configuration_is_read() -> None:
-    shape = read_architecture(PUBLISHED)
+    architecture = read_architecture(PUBLISHED)
 
-    assert (shape.heads, shape.kv_heads, shape.head_dim, shape.layers) == (16, 8, 128, 28)
-    assert (shape.theta, shape.eps, shape.tied, shape.classifier) == (1e6, 1e-6, True, False)
+    assert (
+        architecture.heads,
+        architecture.kv_heads,
+        architecture.head_dim,
+        architecture.layers,
+    ) == (16, 8, 128, 28)
+    assert (
+        architecture.rope_theta,
+        architecture.norm_eps,
+        architecture.tied,
+        architecture.classifier,
+    ) == (1e6, 1e-6, True, False)
 
 
-def test_theta_is_found_where_transformers_5_writes_it() -> None:
+def test_rope_theta_is_read_from_where_transformers_5_writes_it() -> None:
     config = PUBLISHED | {"rope_parameters": {"rope_theta": 5e6, "rope_type": "default"}}
     del config["rope_theta"]
 
-    assert read_architecture(config).theta == 5e6
+    assert read_architecture(config).rope_theta == 5e6
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "feature"),
     [
         ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "'yarn'"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "'linear'"),
@@ -58,18 +68,23 @@ def test_theta_is_found_where_transformers_5_writes_it() -> None:
         ({"quantization_config": {"quant_method": "awq"}}, "quantised"),
     ],
 )
-def test_what_is_not_computed_is_refused(change: dict[str, Any], named: str) -> None:
+def test_an_unsupported_feature_is_refused_by_name(change: dict[str, Any], feature: str) -> None:
     with pytest.raises(BadModel, match=r"config\.json asks for") as refusal:
         read_architecture(PUBLISHED | change)
 
-    assert named in str(refusal.value)
+    assert feature in str(refusal.value)
 
 
-def test_a_missing_number_is_named() -> None:
+def test_a_missing_key_is_named() -> None:
     config = {key: value for key, value in PUBLISHED.items() if key != "hidden_size"}
 
     with pytest.raises(BadModel, match="lacks hidden_size"):
         read_architecture(config)
+
+
+def test_a_number_below_one_is_named_as_in_config_json() -> None:
+    with pytest.raises(BadModel, match=r"num_hidden_layers = 0; it must be positive"):
+        read_architecture(PUBLISHED | {"num_hidden_layers": 0})
 
 
 def test_heads_that_cannot_be_shared_evenly_are_refused() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -13,8 +15,8 @@ from rankd.engines.base import EngineInfo
 from rankd.engines.native import NativeEngine, framing
 from rankd.engines.native.process import WorkerProcess
 from rankd.errors import DeadlineExceeded, EngineDown
+from rankd.ranking.scheduler import Scheduler
 from rankd.telemetry import metrics
-from rankd.telemetry.timings import TURN, EngineStart
 from rankd.types import Prompt
 
 INFO = EngineInfo("native", "puppet", "0", "cpu", "float32", 512)
@@ -55,25 +57,26 @@ async def _settle() -> None:
         await asyncio.sleep(0)
 
 
-Scene = Callable[[NativeEngine, Puppet], Coroutine[Any, Any, None]]
+Scene = Callable[[Scheduler, Puppet], Coroutine[Any, Any, None]]
 
 
 def _play(scene: Scene, batch_tokens: int = 10) -> None:
     async def stage() -> None:
         puppet = Puppet()
-        engine = NativeEngine(INFO, cast(WorkerProcess, puppet), batch_tokens)
+        info = replace(INFO, batch_tokens=batch_tokens)
+        engine = NativeEngine(info, cast(WorkerProcess, puppet))
         listening = asyncio.create_task(engine.listen())
-        await scene(engine, puppet)
+        await scene(Scheduler(engine), puppet)
         listening.cancel()
 
     asyncio.run(stage())
 
 
 def _ask(
-    engine: NativeEngine, *firsts: int, length: int = 5, **options: Any
+    scheduler: Scheduler, *firsts: int, length: int = 5, **options: Any
 ) -> asyncio.Task[list[float]]:
     prompts = [Prompt((), (first,) * length) for first in firsts]
-    return asyncio.create_task(engine.score(prompts, **options))
+    return asyncio.create_task(scheduler.score(prompts, **options))
 
 
 async def _refused(work: Awaitable[object], error: type[Exception]) -> str:
@@ -83,8 +86,8 @@ async def _refused(work: Awaitable[object], error: type[Exception]) -> str:
 
 
 def test_calls_that_come_together_share_a_batch() -> None:
-    async def scene(engine: NativeEngine, puppet: Puppet) -> None:
-        one, other = _ask(engine, 1), _ask(engine, 2)
+    async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
+        one, other = _ask(scheduler, 1), _ask(scheduler, 2)
         await _settle()
         await puppet.answer()
 
@@ -95,8 +98,8 @@ def test_calls_that_come_together_share_a_batch() -> None:
 
 
 def test_at_most_two_batches_are_in_flight() -> None:
-    async def scene(engine: NativeEngine, puppet: Puppet) -> None:
-        call = _ask(engine, *range(8))
+    async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
+        call = _ask(scheduler, *range(8))
         await _settle()
 
         assert puppet.sent == [[0, 1], [2, 3]]
@@ -111,12 +114,12 @@ def test_at_most_two_batches_are_in_flight() -> None:
 
 
 def test_a_small_batch_waits_for_company_while_the_worker_is_busy() -> None:
-    async def scene(engine: NativeEngine, puppet: Puppet) -> None:
-        first = _ask(engine, 1)
+    async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
+        first = _ask(scheduler, 1)
         await _settle()
-        second = _ask(engine, 2)
+        second = _ask(scheduler, 2)
         await _settle()
-        third = _ask(engine, 3)
+        third = _ask(scheduler, 3)
         await _settle()
         await puppet.answer()
 
@@ -129,10 +132,10 @@ def test_a_small_batch_waits_for_company_while_the_worker_is_busy() -> None:
 
 
 def test_an_urgent_call_goes_into_the_next_batch() -> None:
-    async def scene(engine: NativeEngine, puppet: Puppet) -> None:
-        patient = _ask(engine, *range(8), priority=1)
+    async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
+        patient = _ask(scheduler, *range(8), priority=1)
         await _settle()
-        urgent = _ask(engine, 100, 101, priority=0)
+        urgent = _ask(scheduler, 100, 101, priority=0)
         await _settle()
         await puppet.answer()
 
@@ -145,11 +148,11 @@ def test_an_urgent_call_goes_into_the_next_batch() -> None:
 
 
 def test_a_cancelled_call_is_not_computed_further() -> None:
-    async def scene(engine: NativeEngine, puppet: Puppet) -> None:
-        doomed, kept = _ask(engine, *range(8)), None
+    async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
+        doomed, kept = _ask(scheduler, *range(8)), None
         await _settle()
         doomed.cancel()
-        kept = _ask(engine, 100)
+        kept = _ask(scheduler, 100)
         await _settle()
         for _ in range(3):
             await puppet.answer()
@@ -161,8 +164,8 @@ def test_a_cancelled_call_is_not_computed_further() -> None:
 
 
 def test_a_deadline_that_passes_ends_the_call_and_frees_its_place() -> None:
-    async def scene(engine: NativeEngine, puppet: Puppet) -> None:
-        late = _ask(engine, *range(8), deadline=time.monotonic() + 0.02)
+    async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
+        late = _ask(scheduler, *range(8), deadline=time.monotonic() + 0.02)
         await _settle()
         await puppet.answer()
         with pytest.raises(DeadlineExceeded, match="scored 2 of 8 documents in time") as caught:
@@ -178,9 +181,9 @@ def test_a_deadline_that_passes_ends_the_call_and_frees_its_place() -> None:
 
 
 def test_what_a_cancelled_call_still_had_waiting_is_counted() -> None:
-    async def scene(engine: NativeEngine, puppet: Puppet) -> None:
+    async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
         before = metrics.ABANDONED_DOCUMENTS._value.get()
-        doomed = _ask(engine, *range(8))
+        doomed = _ask(scheduler, *range(8))
         await _settle()
         doomed.cancel()
         await _settle()
@@ -192,45 +195,59 @@ def test_what_a_cancelled_call_still_had_waiting_is_counted() -> None:
 
 
 def test_everyone_hears_when_the_worker_falls() -> None:
-    async def scene(engine: NativeEngine, puppet: Puppet) -> None:
-        waiting = [_ask(engine, place) for place in range(5)]
+    async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
+        waiting = [_ask(scheduler, place) for place in range(5)]
         await _settle()
         await puppet.fall()
 
         for call in waiting:
             assert await _refused(call, EngineDown) == "the puppet fell"
-        assert await _refused(engine.check(), EngineDown) == "the puppet fell"
-        assert await _refused(_ask(engine, 1), EngineDown) == "the puppet fell"
+        assert await _refused(scheduler.check(), EngineDown) == "the puppet fell"
+        assert await _refused(_ask(scheduler, 1), EngineDown) == "the puppet fell"
 
     _play(scene)
 
 
 def test_no_prompts_no_logits_and_no_waiting() -> None:
-    async def scene(engine: NativeEngine, puppet: Puppet) -> None:
-        assert await engine.score([]) == []
+    async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
+        assert await scheduler.score([]) == []
 
     _play(scene)
 
 
-def test_a_call_says_when_the_worker_begins_with_it_not_when_it_lies_in_the_pipe() -> None:
-    async def scene(engine: NativeEngine, puppet: Puppet) -> None:
-        turns = [EngineStart(), EngineStart()]
-        asked = []
-        for turn in turns:
-            before = TURN.set(turn)
-            asked.append(_ask(engine, 1, 2))
-            TURN.reset(before)
+def test_a_call_starts_when_the_worker_computes_it_not_when_it_lies_in_the_pipe() -> None:
+    async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
+        started: list[str] = []
+        calls = []
+        for name in ("first", "second"):
+            calls.append(_ask(scheduler, 1, 2, on_start=partial(started.append, name)))
             await _settle()
 
         assert len(puppet.sent) == 2
-        assert all(turn.queues for turn in turns)
-        first, second = turns
-        assert first.began is not None
-        assert second.began is None
+        assert started == ["first"]
         await puppet.answer()
-        assert second.began is not None
-        assert second.began >= first.began
+        assert started == ["first", "second"]
         await puppet.answer()
-        await asyncio.gather(*asked)
+        await asyncio.gather(*calls)
+
+    _play(scene)
+
+
+def test_a_cancelled_batch_keeps_its_slot_until_the_worker_has_computed_it() -> None:
+    async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
+        doomed = [_ask(scheduler, 1, 2), _ask(scheduler, 3, 4)]
+        await _settle()
+        for call in doomed:
+            call.cancel()
+        kept = _ask(scheduler, 5, 6)
+        await _settle()
+
+        assert puppet.sent == [[1, 3], [2, 4]]
+
+        await puppet.answer()
+        assert puppet.sent == [[1, 3], [2, 4], [5, 6]]
+        await puppet.answer()
+        await puppet.answer()
+        assert await kept == [5.0, 6.0]
 
     _play(scene)

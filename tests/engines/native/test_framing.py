@@ -1,4 +1,4 @@
-"""What goes into the pipe comes out of it."""
+"""Prompts and logits are unchanged by packing and unpacking."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _ids = st.lists(st.integers(0, 151_668), max_size=6).map(tuple)
 
 
 @given(st.lists(st.builds(Prompt, _ids, _ids), min_size=1, max_size=12))
-def test_prompts_survive_the_pipe(prompts: list[Prompt]) -> None:
+def test_unpacked_prompts_equal_the_packed_ones(prompts: list[Prompt]) -> None:
     batch = framing.unpack_prompts(framing.pack_prompts(prompts))
 
-    received = [Prompt(tuple(batch.prefixes[head]), tuple(tail)) for head, tail in batch.suffixes]
-    assert received == prompts
+    unpacked = [Prompt(tuple(batch.prefixes[index]), tuple(ids)) for index, ids in batch.suffixes]
+    assert unpacked == prompts
 
 
-def test_equal_heads_are_sent_once() -> None:
-    heads = (tuple(range(7, 10)), tuple(range(7, 10)), (5,))
-    prompts = [Prompt(head, (1,)) for head in heads]
+def test_equal_prefixes_are_sent_once() -> None:
+    prefixes = (tuple(range(7, 10)), tuple(range(7, 10)), (5,))
+    prompts = [Prompt(prefix, (1,)) for prefix in prefixes]
 
     batch = framing.unpack_prompts(framing.pack_prompts(prompts))
 
-    assert [list(head) for head in batch.prefixes] == [[7, 8, 9], [5]]
+    assert [list(prefix) for prefix in batch.prefixes] == [[7, 8, 9], [5]]
 
 
-def test_logits_survive_the_pipe_exactly() -> None:
+def test_unpacked_logits_equal_the_packed_ones_exactly() -> None:
     logits = [0.1, -math.pi, 1e300, 0.0]
 
     assert framing.unpack_logits(framing.pack_logits(logits)) == logits

@@ -1,4 +1,4 @@
-"""The packed forward against transformers, one pair at a time, in float32."""
+"""The native forward pass against transformers, which computes one pair at a time in float32."""
 
 from __future__ import annotations
 
@@ -17,21 +17,26 @@ from tokenizers import Tokenizer
 from rankd.engines.native.architecture import read_architecture
 from rankd.engines.native.framing import TokenBatch
 from rankd.engines.native.model import Qwen3Model
-from rankd.engines.native.prefix_cache import BYTES
+from rankd.engines.native.prefix_cache import MAX_BYTES
 from rankd.engines.native.weights import load
 from rankd.models.checkpoint import Checkpoint, locate
 from rankd.types import AnswerTokenIds, Prompt
 from support.checkpoints import NO, YES, make_checkpoint
 
-SHAPES: dict[str, dict[str, Any]] = {
+MODELS: dict[str, dict[str, Any]] = {
     "tied": {"heads": 4, "kv_heads": 2},
-    "untied, every head its own": {"tied": False, "heads": 4, "kv_heads": 4, "layers": 3},
-    "four heads share, wide heads": {"heads": 8, "kv_heads": 2, "head_dim": 32, "hidden": 48},
+    "untied, no shared key-value heads": {"tied": False, "heads": 4, "kv_heads": 4, "layers": 3},
+    "four query heads for each key-value head": {
+        "heads": 8,
+        "kv_heads": 2,
+        "head_dim": 32,
+        "hidden": 48,
+    },
     "classifier": {"classifier": True, "heads": 4, "kv_heads": 1},
     "sharded, one layer": {"sharded": True, "layers": 1},
     "stored in bfloat16, untied, sharded": {"dtype": "bfloat16", "tied": False, "sharded": True},
     "stored in float16, classifier": {"dtype": "float16", "classifier": True},
-    "published head width": {"head_dim": 128, "hidden": 96, "mlp": 200, "layers": 4},
+    "published head_dim": {"head_dim": 128, "hidden": 96, "mlp": 200, "layers": 4},
 }
 
 TEXTS = [
@@ -48,46 +53,46 @@ TEXTS = [
 
 @dataclass(frozen=True)
 class Ours:
-    """The native forward, in this process."""
+    """The native model, in this process."""
 
     checkpoint: Checkpoint
     dtype: torch.dtype = torch.float32
 
-    def model(self, head_bytes: int = BYTES) -> Qwen3Model:
-        shape = read_architecture(self.checkpoint.config)
-        weights = load(
-            self.checkpoint.weights, shape, AnswerTokenIds(YES, NO), torch.device("cpu"), self.dtype
-        )
-        return Qwen3Model(weights, shape, head_bytes)
+    def new_model(self, prefix_cache_bytes: int = MAX_BYTES) -> Qwen3Model:
+        architecture = read_architecture(self.checkpoint.config)
+        answers, cpu = AnswerTokenIds(YES, NO), torch.device("cpu")
+        weights = load(self.checkpoint.weights, architecture, answers, cpu, self.dtype)
+        return Qwen3Model(weights, architecture, prefix_cache_bytes)
 
     @cached_property
-    def _kept(self) -> Qwen3Model:
-        return self.model()
+    def _model(self) -> Qwen3Model:
+        return self.new_model()
 
     def score(self, prompts: Sequence[Prompt]) -> list[float]:
-        return score(self._kept, prompts)
+        return score(self._model, prompts)
 
 
 def score(model: Qwen3Model, prompts: Sequence[Prompt]) -> list[float]:
     """The prompts as one batch."""
-    heads = list(dict.fromkeys(prompt.prefix for prompt in prompts))
-    tails = [(heads.index(prompt.prefix), array("i", prompt.suffix)) for prompt in prompts]
-    return model.score(TokenBatch([array("i", head) for head in heads], tails))
+    prefixes = list(dict.fromkeys(prompt.prefix for prompt in prompts))
+    suffixes = [(prefixes.index(prompt.prefix), array("i", prompt.suffix)) for prompt in prompts]
+    return model.score(TokenBatch([array("i", prefix) for prefix in prefixes], suffixes))
 
 
 def transformers_logits(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> list[float]:
-    """The published example's arithmetic: the whole model, the last token, two of its logits."""
+    """As in Qwen's published example: two logits of the last token, one prompt at a time."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    kind = AutoModelForSequenceClassification if checkpoint.is_classifier else AutoModelForCausalLM
-    model = kind.from_pretrained(checkpoint.path, dtype=torch.float32).eval()
+    auto = AutoModelForSequenceClassification if checkpoint.is_classifier else AutoModelForCausalLM
+    model = auto.from_pretrained(checkpoint.path, dtype=torch.float32).eval()
     logits = []
     with torch.inference_mode():
         for prompt in prompts:
-            # One token's logits, for memory; the arithmetic of that token is the same.
-            keep = {} if checkpoint.is_classifier else {"logits_to_keep": 1}
-            row = model(torch.tensor([prompt.prefix + prompt.suffix]), **keep).logits.squeeze()
-            logits.append(float(row if checkpoint.is_classifier else row[YES] - row[NO]))
+            # Logits of the last token only, to save memory; their values are the same.
+            options = {} if checkpoint.is_classifier else {"logits_to_keep": 1}
+            ids = torch.tensor([prompt.prefix + prompt.suffix])
+            last = model(ids, **options).logits.squeeze()
+            logits.append(float(last if checkpoint.is_classifier else last[YES] - last[NO]))
     return logits
 
 
@@ -97,23 +102,23 @@ def tokenizer(qwen: Path) -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def ask(tokenizer: Tokenizer) -> Callable[[str, Sequence[str]], list[Prompt]]:
-    """Prompts in the form of Qwen3-Reranker, from a query and documents."""
+def encode(tokenizer: Tokenizer) -> Callable[[str, Sequence[str]], list[Prompt]]:
+    """Prompts in Qwen3-Reranker's template, from a query and documents."""
 
     def prompts(query: str, documents: Sequence[str]) -> list[Prompt]:
-        head = tuple(
+        prefix = tuple(
             tokenizer.encode(
                 "<|im_start|>system\nJudge whether the Document meets the requirements.<|im_end|>\n"
                 f"<|im_start|>user\n<Instruct>: find it\n<Query>: {query}\n<Document>:"
             ).ids
         )
         end = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-        return [Prompt(head, tuple(tokenizer.encode(" " + text + end).ids)) for text in documents]
+        return [Prompt(prefix, tuple(tokenizer.encode(" " + text + end).ids)) for text in documents]
 
     return prompts
 
 
-Ask = Callable[[str, Sequence[str]], list[Prompt]]
+Encode = Callable[[str, Sequence[str]], list[Prompt]]
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +127,12 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Ours:
     return Ours(locate(str(make_checkpoint(folder, hidden=96, layers=4, head_dim=32))))
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
-def test_logits_are_those_of_transformers(shape: dict[str, Any], ask: Ask, tmp_path: Path) -> None:
-    checkpoint = locate(str(make_checkpoint(tmp_path / "model", seed=3, **shape)))
-    prompts = ask("capital of France", TEXTS) + ask("首都在哪里？", TEXTS[:4])
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
+def test_logits_are_those_of_transformers(
+    model: dict[str, Any], encode: Encode, tmp_path: Path
+) -> None:
+    checkpoint = locate(str(make_checkpoint(tmp_path / "model", seed=3, **model)))
+    prompts = encode("capital of France", TEXTS) + encode("首都在哪里？", TEXTS[:4])
 
     expected = transformers_logits(checkpoint, prompts)
 
@@ -137,10 +144,11 @@ def test_documents_of_one_to_four_thousand_tokens(ours: Ours, tokenizer: Tokeniz
     ids = tokenizer.encode(
         "".join(f"Chapter {n}: 第{n}章 it happened so.\n" for n in range(400))
     ).ids
-    head = tuple(ids[500:567])
+    prefix = tuple(ids[500:567])
     lengths = (1, 2, 255, 256, 257, 700, 4000)
-    prompts = [Prompt(head, tuple(ids[place : place + length])) for place, length in
-               enumerate(lengths)]  # fmt: skip
+    prompts = [
+        Prompt(prefix, tuple(ids[start : start + length])) for start, length in enumerate(lengths)
+    ]
 
     assert [len(prompt.suffix) for prompt in prompts] == list(lengths)
     expected = transformers_logits(ours.checkpoint, prompts)
@@ -148,7 +156,7 @@ def test_documents_of_one_to_four_thousand_tokens(ours: Ours, tokenizer: Tokeniz
     assert ours.score(prompts) == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_long_query_and_no_head_at_all(ours: Ours) -> None:
+def test_a_long_query_and_prompts_without_prefix(ours: Ours) -> None:
     dice = random.Random(0)
     long = tuple(dice.randrange(151_000) for _ in range(1500))
     prompts = [Prompt(long, (5, 6, 7)), Prompt(long, (8,)), Prompt((), long[:40]), Prompt((), (9,))]
@@ -159,17 +167,17 @@ def test_a_long_query_and_no_head_at_all(ours: Ours) -> None:
 
 
 def _neighbours(count: int) -> list[Prompt]:
-    """Prompts of other heads and of equal, shorter and longer tails."""
+    """Prompts of three other prefixes, with suffixes of 1 to 300 tokens, many of equal length."""
     dice = random.Random(1)
-    heads = [tuple(dice.randrange(151_000) for _ in range(size)) for size in (3, 30, 80)]
+    prefixes = [tuple(dice.randrange(151_000) for _ in range(size)) for size in (3, 30, 80)]
     return [
-        Prompt(dice.choice(heads), tuple(dice.randrange(151_000) for _ in range(length)))
+        Prompt(dice.choice(prefixes), tuple(dice.randrange(151_000) for _ in range(length)))
         for length in (dice.choice((1, 7, 7, 7, 30, 90, 300)) for _ in range(count))
     ]
 
 
-def test_a_pair_scores_the_same_alone_and_among_a_hundred(ours: Ours, ask: Ask) -> None:
-    pairs = ask("capital of France", TEXTS)
+def test_a_pair_scores_the_same_alone_and_among_a_hundred(ours: Ours, encode: Encode) -> None:
+    pairs = encode("capital of France", TEXTS)
     others = _neighbours(100)
 
     alone = [ours.score([pair])[0] for pair in pairs]
@@ -178,31 +186,35 @@ def test_a_pair_scores_the_same_alone_and_among_a_hundred(ours: Ours, ask: Ask) 
     assert among == pytest.approx(alone, abs=1e-4)
 
 
-def test_equal_documents_score_equal(ours: Ours, ask: Ask) -> None:
-    pair = ask("capital of France", TEXTS[2:3])
+def test_equal_documents_have_equal_scores(ours: Ours, encode: Encode) -> None:
+    pair = encode("capital of France", TEXTS[2:3])
 
     logits = ours.score(pair * 9)
 
     assert logits == pytest.approx(logits[:1] * 9, abs=1e-5)
 
 
-@pytest.mark.parametrize("head_bytes", [0, 100_000, BYTES])
-def test_scores_do_not_depend_on_what_the_cache_held(head_bytes: int, ours: Ours, ask: Ask) -> None:
-    model = ours.model(head_bytes)
-    fresh = score(ours.model(), ask("capital of France", TEXTS))
-    # Shares its beginning with the question, then all of it but the end, then goes beyond it.
+@pytest.mark.parametrize("cache_bytes", [0, 100_000, MAX_BYTES])
+def test_scores_do_not_depend_on_cached_prefixes(
+    cache_bytes: int, ours: Ours, encode: Encode
+) -> None:
+    model = ours.new_model(cache_bytes)
+    fresh = score(ours.new_model(), encode("capital of France", TEXTS))
+    # Queries that share the beginning, nearly all, and all of the query that is scored next.
     for query in ("largest city", "capital of Spain", "capital of France and its history"):
-        score(model, ask(query, TEXTS[:2]) + _neighbours(5))
+        score(model, encode(query, TEXTS[:2]) + _neighbours(5))
 
-    first, second = (score(model, ask("capital of France", TEXTS)) for _ in range(2))
+    first, second = (score(model, encode("capital of France", TEXTS)) for _ in range(2))
 
     assert first == pytest.approx(fresh, abs=1e-4)
     assert second == pytest.approx(fresh, abs=1e-4)
 
 
-def test_a_request_split_over_batches_scores_as_one(ours: Ours, ask: Ask) -> None:
-    prompts = ask("capital of France", TEXTS)
-    model = ours.model()
+def test_a_request_has_the_same_scores_in_one_batch_and_in_several(
+    ours: Ours, encode: Encode
+) -> None:
+    prompts = encode("capital of France", TEXTS)
+    model = ours.new_model()
 
     split = [logit for pair in prompts for logit in score(model, [pair])]
 
@@ -210,8 +222,8 @@ def test_a_request_split_over_batches_scores_as_one(ours: Ours, ask: Ask) -> Non
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_near(dtype: torch.dtype, ours: Ours, ask: Ask) -> None:
-    prompts = ask("capital of France", TEXTS)
+def test_half_precision_is_close_to_float32(dtype: torch.dtype, ours: Ours, encode: Encode) -> None:
+    prompts = encode("capital of France", TEXTS)
 
     logits = Ours(ours.checkpoint, dtype).score(prompts)
 

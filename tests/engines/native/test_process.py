@@ -1,4 +1,4 @@
-"""The child process: how it starts, what it says when it cannot, how it ends."""
+"""The worker process: its start, errors during the start, and its end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rankd.config.settings import Settings
-from rankd.engines.native import NativeEngine, open_engine
+from rankd.engines.native import open_engine
 from rankd.errors import BadModel, BadSettings, EngineDown, SetupError
 from rankd.models.checkpoint import locate
 from rankd.types import AnswerTokenIds, Prompt
@@ -30,26 +30,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("process") / "model", tokenizer=False)
 
 
-def _gone(pid: int, within: float) -> bool:
-    """No such process, or one that ended and waits to be collected."""
-    end = time.monotonic() + within
-    while time.monotonic() < end:
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return True
-        except (FileNotFoundError, ProcessLookupError):
-            return True
+def _is_gone(pid: int) -> bool:
+    """No such process, or one that has ended and was not reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def _ends(pid: int) -> bool:
+    """Whether the process ends within 30 seconds."""
+    end = time.monotonic() + 30
+    while not _is_gone(pid) and time.monotonic() < end:
         time.sleep(0.05)
-    return False
+    return _is_gone(pid)
 
 
-def _open_fails(folder: Path, settings: Settings = SETTINGS) -> SetupError:
-    async def attempt() -> None:
+async def _failed_start(folder: Path, settings: Settings = SETTINGS) -> SetupError:
+    with pytest.raises(SetupError) as caught:
         async with open_engine(locate(str(folder)), ANSWERS, settings):
             pytest.fail("it opened")
-
-    with pytest.raises(SetupError) as caught:
-        asyncio.run(attempt())
     assert "\n" not in str(caught.value)
     return caught.value
 
@@ -71,8 +71,8 @@ def test_serving_does_not_import_torch(folder: Path) -> None:
         async def serve():
             settings = Settings(device="cpu", threads=1)
             answers = AnswerTokenIds({YES}, {NO})
-            async with open_engine(locate({str(folder)!r}), answers, settings) as it:
-                return await it.score([Prompt((1,), (2,))])
+            async with open_engine(locate({str(folder)!r}), answers, settings) as engine:
+                return await engine.score([Prompt((1,), (2,))])
 
         print(len(asyncio.run(serve())), "torch" in sys.modules)
     """
@@ -81,7 +81,7 @@ def test_serving_does_not_import_torch(folder: Path) -> None:
     assert subprocess.run(program, capture_output=True, check=True).stdout == b"1 False\n"
 
 
-def test_what_a_library_prints_cannot_garble_the_answers() -> None:
+def test_output_that_libraries_print_goes_to_stderr() -> None:
     code = """
         import os
         from rankd.engines.native.worker import _private_stdout
@@ -100,79 +100,66 @@ def test_what_a_library_prints_cannot_garble_the_answers() -> None:
     assert run.stderr == b"noise\nmore noise\n"
 
 
-def test_a_killed_worker_fails_every_call_and_every_check(folder: Path) -> None:
+@pytest.mark.anyio
+async def test_a_killed_worker_fails_every_call_and_every_check(folder: Path) -> None:
     long = [Prompt((1,), (2,) * 400)] * 500
 
-    async def kill(engine: NativeEngine) -> list[BaseException]:
-        waiting = [asyncio.create_task(engine.score(long)) for _ in range(3)]
+    async with open_engine(locate(str(folder)), ANSWERS, SETTINGS) as engine:
+        in_flight = [asyncio.create_task(engine.score(long)) for _ in range(3)]
         await asyncio.sleep(0.3)
         os.kill(engine.pid, signal.SIGKILL)
-        ended = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
-        late = await asyncio.gather(engine.score(PROMPTS), engine.check(), return_exceptions=True)
-        return [problem for problem in (*ended, *late) if isinstance(problem, BaseException)]
+        failed = await asyncio.wait_for(asyncio.gather(*in_flight, return_exceptions=True), 60)
+        later = await asyncio.gather(engine.score(PROMPTS), engine.check(), return_exceptions=True)
 
-    async def scene() -> list[BaseException]:
-        async with open_engine(locate(str(folder)), ANSWERS, SETTINGS) as engine:
-            return await kill(engine)
-
-    problems = asyncio.run(scene())
-
-    assert [type(problem) for problem in problems] == [EngineDown] * 5
-    assert "killed by SIGKILL" in str(problems[0])
+    results = [*failed, *later]
+    assert [type(result) for result in results] == [EngineDown] * 5
+    assert "killed by SIGKILL" in str(results[0])
 
 
-def test_signals_meant_for_the_group_do_not_end_the_worker(folder: Path) -> None:
-    async def scene() -> tuple[int, list[float]]:
-        async with open_engine(locate(str(folder)), ANSWERS, SETTINGS) as engine:
-            for name in (signal.SIGINT, signal.SIGTERM):
-                os.kill(engine.pid, name)
-            await asyncio.sleep(0.2)
-            await engine.check()
-            return engine.pid, await engine.score(PROMPTS)
-
-    pid, logits = asyncio.run(scene())
+@pytest.mark.anyio
+async def test_sigint_and_sigterm_do_not_end_the_worker(folder: Path) -> None:
+    async with open_engine(locate(str(folder)), ANSWERS, SETTINGS) as engine:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            os.kill(engine.pid, name)
+        await asyncio.sleep(0.2)
+        await engine.check()
+        logits = await engine.score(PROMPTS)
 
     assert len(logits) == 3
-    assert _gone(pid, within=0.1)
+    assert _is_gone(engine.pid)
 
 
-def test_closing_abandons_the_work_and_leaves_no_process(folder: Path) -> None:
+@pytest.mark.anyio
+async def test_closing_the_engine_fails_calls_and_leaves_no_process(folder: Path) -> None:
     long = [Prompt((1,), (2,) * 400)] * 500
 
-    async def scene() -> tuple[int, BaseException | list[float]]:
-        async with open_engine(locate(str(folder)), ANSWERS, SETTINGS) as engine:
-            call = asyncio.create_task(engine.score(long))
-            await asyncio.sleep(0.3)
-        (answer,) = await asyncio.gather(call, return_exceptions=True)
-        return engine.pid, answer
+    async with open_engine(locate(str(folder)), ANSWERS, SETTINGS) as engine:
+        call = asyncio.create_task(engine.score(long))
+        await asyncio.sleep(0.3)
+    (result,) = await asyncio.gather(call, return_exceptions=True)
 
-    pid, answer = asyncio.run(scene())
-
-    assert isinstance(answer, EngineDown)
-    assert _gone(pid, within=0.1)
+    assert isinstance(result, EngineDown)
+    assert _is_gone(engine.pid)
 
 
-def test_a_start_that_is_cancelled_leaves_no_process(folder: Path) -> None:
+@pytest.mark.anyio
+async def test_a_cancelled_start_leaves_no_process(folder: Path) -> None:
     def children() -> set[str]:
         return set(Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split())
 
-    async def scene() -> list[str]:
-        async def start() -> None:
-            async with open_engine(locate(str(folder)), ANSWERS, SETTINGS):
-                pass
+    async def start() -> None:
+        async with open_engine(locate(str(folder)), ANSWERS, SETTINGS):
+            pass
 
-        before = children()
-        starting = asyncio.create_task(start())
-        await asyncio.sleep(0.3)
-        spawned = list(children() - before)
-        starting.cancel()
-        await asyncio.wait([starting])
-        return spawned
-
-    spawned = asyncio.run(scene())
+    before = children()
+    starting = asyncio.create_task(start())
+    await asyncio.sleep(0.3)
+    spawned = list(children() - before)
+    starting.cancel()
+    await asyncio.wait([starting])
 
     assert len(spawned) == 1
-    assert _gone(int(spawned[0]), within=0.1)
+    assert _is_gone(int(spawned[0]))
 
 
 @pytest.mark.parametrize("loading", [True, False], ids=["while it loads", "when it is ready"])
@@ -190,7 +177,7 @@ def test_the_worker_ends_when_its_parent_is_killed(folder: Path, loading: bool) 
             job = _job(locate({str(folder)!r}), AnswerTokenIds({YES}, {NO}), settings)
             worker = await WorkerProcess.spawn(job)
             if not {loading}:
-                await worker.hello()
+                await worker.wait_until_ready()
             print(worker.pid, flush=True)
             await asyncio.sleep(60)
 
@@ -202,61 +189,65 @@ def test_the_worker_ends_when_its_parent_is_killed(folder: Path, loading: bool) 
         worker = int(parent.stdout.readline())
         parent.kill()
 
-    assert _gone(worker, within=10)
+    assert _ends(worker)
 
 
-def test_weights_that_do_not_fit_are_one_sentence(tmp_path: Path) -> None:
+@pytest.mark.anyio
+async def test_a_missing_tensor_is_one_sentence(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "model", hidden=8, head_dim=4, mlp=8, tokenizer=False)
     config = folder / "config.json"
     config.write_text(
         config.read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3')
     )
 
-    problem = _open_fails(folder)
+    problem = await _failed_start(folder)
 
     assert isinstance(problem, BadModel)
     assert str(problem) == "the weights lack model.layers.2.input_layernorm.weight"
 
 
-def test_a_configuration_that_is_not_computed_is_refused_at_once(folder: Path) -> None:
+@pytest.mark.anyio
+async def test_an_unsupported_configuration_is_refused_before_the_worker_starts(
+    folder: Path,
+) -> None:
     checkpoint = locate(str(folder))
     checkpoint.config["attention_bias"] = True
 
-    async def attempt() -> None:
+    with pytest.raises(BadModel, match="biases in attention"):
         async with open_engine(checkpoint, ANSWERS, SETTINGS):
             pytest.fail("it opened")
 
-    with pytest.raises(BadModel, match="biases in its attention"):
-        asyncio.run(attempt())
 
-
-def test_a_device_that_is_not_there_is_named(folder: Path) -> None:
-    problem = _open_fails(folder, Settings(device="npu"))
+@pytest.mark.anyio
+async def test_a_missing_device_is_named(folder: Path) -> None:
+    problem = await _failed_start(folder, Settings(device="npu"))
 
     assert isinstance(problem, BadSettings)
     assert "device = 'npu', but torch" in str(problem)
 
 
-def test_a_worker_without_torch_says_how_to_get_it(
+@pytest.mark.anyio
+async def test_a_worker_without_torch_says_how_to_install_it(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
 
-    problem = _open_fails(folder)
+    problem = await _failed_start(folder)
 
     assert str(problem) == (
         "the native engine cannot start (no torch here): pip install 'rankd[native]'"
     )
 
 
-def test_a_worker_that_dies_while_it_starts_is_a_setup_error(
+@pytest.mark.anyio
+async def test_a_worker_that_dies_during_the_start_is_a_setup_error(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "torch.py").write_text("import os; os.kill(os.getpid(), 9)")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
 
-    problem = _open_fails(folder)
+    problem = await _failed_start(folder)
 
     assert str(problem) == (
         "the native engine's process was killed by SIGKILL (out of memory?) "

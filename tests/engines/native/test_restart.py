@@ -15,10 +15,10 @@ import pytest
 
 from rankd.config.settings import Settings
 from rankd.engines import native, open_engine
-from rankd.engines.base import Engine
 from rankd.engines.native import engine as native_engine
 from rankd.errors import EngineDown, EngineRestarting, PoisonRequest, TooLarge
 from rankd.models.checkpoint import locate
+from rankd.ranking.scheduler import Scheduler, open_scheduler
 from rankd.types import AnswerTokenIds, Prompt
 from support.checkpoints import NO, YES, make_checkpoint
 from support.deadly import make_deadly
@@ -38,12 +38,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _play(
     folder: Path,
-    scene: Callable[[Engine], Coroutine[Any, Any, None]],
+    scene: Callable[[Scheduler], Coroutine[Any, Any, None]],
     settings: Settings = SETTINGS,
 ) -> None:
     async def play() -> None:
-        async with open_engine(locate(str(folder)), ANSWERS, settings) as engine:
-            await asyncio.wait_for(scene(engine), 280)
+        async with (
+            open_engine(locate(str(folder)), ANSWERS, settings) as engine,
+            open_scheduler(engine, patience=settings.engine_wait_seconds) as scheduler,
+        ):
+            await asyncio.wait_for(scene(scheduler), 280)
         assert _workers() == []
 
     asyncio.run(play())
@@ -72,19 +75,19 @@ def _requests(count: int, documents: int = 30) -> list[list[Prompt]]:
     ]
 
 
-async def _until_away(engine: Engine) -> EngineRestarting:
+async def _until_away(scheduler: Scheduler) -> EngineRestarting:
     while True:
         try:
-            await engine.check()
+            await scheduler.check()
         except EngineRestarting as problem:
             return problem
         await asyncio.sleep(0.01)
 
 
-async def _until_it_answers(engine: Engine) -> None:
+async def _until_it_answers(scheduler: Scheduler) -> None:
     while True:
         try:
-            return await engine.check()
+            return await scheduler.check()
         except EngineRestarting:
             await asyncio.sleep(0.02)
 
@@ -92,16 +95,16 @@ async def _until_it_answers(engine: Engine) -> None:
 def test_what_is_in_flight_when_the_worker_is_killed_is_answered_right(folder: Path) -> None:
     requests = _requests(12, documents=80)
 
-    async def scene(engine: Engine) -> None:
-        calm = [await engine.score(request) for request in requests]
+    async def scene(scheduler: Scheduler) -> None:
+        calm = [await scheduler.score(request) for request in requests]
         for _ in range(3):
-            calls = [asyncio.create_task(engine.score(request)) for request in requests]
+            calls = [asyncio.create_task(scheduler.score(request)) for request in requests]
             await asyncio.sleep(0.05)
             assert not all(call.done() for call in calls)
             _kill()
-            await _until_away(engine)
+            await _until_away(scheduler)
             answers = await asyncio.gather(*calls)
-            await engine.check()
+            await scheduler.check()
             for answer, expected in zip(answers, calm, strict=True):
                 assert answer == pytest.approx(expected, abs=1e-4)
 
@@ -109,13 +112,13 @@ def test_what_is_in_flight_when_the_worker_is_killed_is_answered_right(folder: P
 
 
 def test_a_worker_killed_again_and_again_ends_in_a_sentence(folder: Path) -> None:
-    async def scene(engine: Engine) -> None:
+    async def scene(scheduler: Scheduler) -> None:
         for _ in range(2):
             _kill()
-            await _until_away(engine)
-            await _until_it_answers(engine)
+            await _until_away(scheduler)
+            await _until_it_answers(scheduler)
         _kill()
-        call = asyncio.create_task(engine.score(_requests(1)[0]))
+        call = asyncio.create_task(scheduler.score(_requests(1)[0]))
         with pytest.raises(EngineDown) as caught:
             await call
 
@@ -133,10 +136,11 @@ def test_of_many_requests_only_the_deadly_one_is_refused(
     requests = _requests(8, documents=10)
     deadly = [*requests[3], Prompt(requests[3][0].prefix, (5, DEADLY, 6))]
 
-    async def scene(engine: Engine) -> None:
-        calm = [await engine.score(request) for request in requests]
+    async def scene(scheduler: Scheduler) -> None:
+        calm = [await scheduler.score(request) for request in requests]
         calls = [
-            asyncio.create_task(engine.score(one)) for one in (*requests[:4], deadly, *requests[4:])
+            asyncio.create_task(scheduler.score(one))
+            for one in (*requests[:4], deadly, *requests[4:])
         ]
         answers: list[Any] = await asyncio.gather(*calls, return_exceptions=True)
 
@@ -153,14 +157,14 @@ def test_a_stopped_worker_is_not_ready_and_ready_again_when_it_goes_on(
     monkeypatch.setattr(native_engine, "_PING_EVERY", 0.1)
     monkeypatch.setattr(native_engine, "_SILENT", 0.5)
 
-    async def scene(engine: Engine) -> None:
+    async def scene(scheduler: Scheduler) -> None:
         _kill(signal.SIGSTOP)
-        assert "has not answered for" in (await _until_away(engine)).message
-        call = asyncio.create_task(engine.score(_requests(1)[0]))
+        assert "has not answered for" in (await _until_away(scheduler)).message
+        call = asyncio.create_task(scheduler.score(_requests(1)[0]))
         await asyncio.sleep(0.1)
         _kill(signal.SIGCONT)
 
-        await _until_it_answers(engine)
+        await _until_it_answers(scheduler)
         assert len(await call) == 30
 
     _play(folder, scene)
@@ -172,13 +176,13 @@ def test_a_worker_that_stays_stopped_is_replaced_and_its_work_done(
     monkeypatch.setattr(native_engine, "_PING_EVERY", 0.1)
     settings = SETTINGS.model_copy(update={"engine_stuck_seconds": 3})
 
-    async def scene(engine: Engine) -> None:
+    async def scene(scheduler: Scheduler) -> None:
         [request] = _requests(1)
-        calm = await engine.score(request)
+        calm = await scheduler.score(request)
         before = _workers()
         _kill(signal.SIGSTOP)
 
-        assert await engine.score(request) == pytest.approx(calm, abs=1e-4)
+        assert await scheduler.score(request) == pytest.approx(calm, abs=1e-4)
         assert not set(before) & set(_workers())
 
     _play(folder, scene, settings)
@@ -190,11 +194,11 @@ def test_a_worker_that_only_computes_for_long_is_left_alone(
     monkeypatch.setattr(native_engine, "_PING_EVERY", 0.05)
     monkeypatch.setattr(native_engine, "_SILENT", 2.0)
 
-    async def scene(engine: Engine) -> None:
+    async def scene(scheduler: Scheduler) -> None:
         before = _workers()
-        call = asyncio.create_task(engine.score(_requests(1, documents=4000)[0]))
+        call = asyncio.create_task(scheduler.score(_requests(1, documents=4000)[0]))
         while not call.done():
-            await engine.check()
+            await scheduler.check()
             await asyncio.sleep(0.02)
 
         assert len(await call) == 4000
@@ -208,19 +212,19 @@ def test_a_batch_that_does_not_fit_in_memory_is_split(folder: Path) -> None:
     long = [Prompt((1,), (7,) * 16_000)]
     settings = SETTINGS.model_copy(update={"batch_tokens": 20_000, "max_tokens": 20_000})
 
-    async def scene(engine: native.NativeEngine) -> None:
-        calm = await engine.score(many[:2])
+    async def scene(engine: native.NativeEngine, scheduler: Scheduler) -> None:
+        calm = await scheduler.score(many[:2])
         _leave_memory(engine.pid, 24)
-        alone = asyncio.create_task(engine.score(many))
+        alone = asyncio.create_task(scheduler.score(many))
         with pytest.raises(TooLarge, match="a document of 16,001 tokens"):
-            await engine.score(long)
+            await scheduler.score(long)
 
         assert (await alone)[:2] == pytest.approx(calm, abs=1e-4)
-        assert await engine.score(many[:2]) == pytest.approx(calm, abs=1e-4)
+        assert await scheduler.score(many[:2]) == pytest.approx(calm, abs=1e-4)
 
     async def play() -> None:
         async with native.open_engine(locate(str(folder)), ANSWERS, settings) as engine:
-            await asyncio.wait_for(scene(engine), 280)
+            await asyncio.wait_for(scene(engine, Scheduler(engine)), 280)
 
     asyncio.run(play())
 

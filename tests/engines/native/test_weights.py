@@ -1,4 +1,4 @@
-"""Checkpoints that are not what config.json says are refused with one sentence."""
+"""Reading weights: files that differ from config.json are refused with one sentence."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ def folder(tmp_path: Path) -> Path:
 
 def _load(folder: Path, answers: AnswerTokenIds = ANSWERS, **config: Any) -> Weights:
     checkpoint = locate(str(folder))
-    shape = read_architecture(checkpoint.config | config)
-    return load(checkpoint.weights, shape, answers, torch.device("cpu"), torch.float32)
+    architecture = read_architecture(checkpoint.config | config)
+    return load(checkpoint.weights, architecture, answers, torch.device("cpu"), torch.float32)
 
 
 def _rewrite(folder: Path, **changes: torch.Tensor | None) -> None:
+    """Replace tensors of the file, or remove them (None); `__` in a name stands for a dot."""
     file = folder / "model.safetensors"
-    tensors = load_file(file) | {name.replace("__", "."): to for name, to in changes.items()}
+    tensors = load_file(file) | {name.replace("__", "."): new for name, new in changes.items()}
     save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, file)
 
 
@@ -57,7 +58,7 @@ def test_a_quantised_tensor_is_refused(folder: Path) -> None:
         _load(folder)
 
 
-def test_a_torn_file_is_refused(folder: Path) -> None:
+def test_a_truncated_file_is_refused(folder: Path) -> None:
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
 
@@ -65,24 +66,24 @@ def test_a_torn_file_is_refused(folder: Path) -> None:
         _load(folder)
 
 
-def test_an_answer_outside_the_vocabulary_is_refused(folder: Path) -> None:
+def test_an_answer_token_outside_the_vocabulary_is_refused(folder: Path) -> None:
     with pytest.raises(BadModel, match="token 151669 is outside the model's vocabulary of 151669"):
         _load(folder, AnswerTokenIds(151_669, NO))
 
 
-def test_an_untied_model_without_a_head_is_refused(folder: Path) -> None:
+def test_an_untied_model_without_an_lm_head_is_refused(folder: Path) -> None:
     with pytest.raises(BadModel, match=r"lack lm_head\.weight"):
         _load(folder, tie_word_embeddings=False)
 
 
-def test_a_tied_model_ignores_a_head_in_its_file(folder: Path) -> None:
+def test_a_tied_model_ignores_an_lm_head_in_its_file(folder: Path) -> None:
     before = _load(folder).answer_rows
     _rewrite(folder, lm_head__weight=torch.zeros(151_669, 8))
 
     assert _load(folder).answer_rows.equal(before)
 
 
-def test_the_file_decides_when_the_configuration_does_not_say(folder: Path) -> None:
+def test_without_tie_word_embeddings_an_lm_head_in_the_file_is_used(folder: Path) -> None:
     before = _load(folder, tie_word_embeddings=None).answer_rows
     _rewrite(folder, lm_head__weight=torch.zeros(151_669, 8))
 

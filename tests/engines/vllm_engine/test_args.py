@@ -1,4 +1,4 @@
-"""What vLLM is told, on which device and release, and what is refused."""
+"""vLLM's arguments by device and release; refused combinations; the choice of an engine."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import pytest
 from rankd.config.settings import Settings
 from rankd.engines import choose
 from rankd.engines.devices import accelerator
+from rankd.engines.registry import EngineSpec
 from rankd.engines.vllm import versions
-from rankd.engines.vllm.args import REQUIRED, accepted, engine_args
+from rankd.engines.vllm.args import REQUIRED, engine_args, supported_args
 from rankd.engines.vllm.compatibility import refuse_known_bad
 from rankd.engines.vllm.profiles import CPU, CUDA, NPU, DeviceProfile, profile_for
-from rankd.engines.vllm.versions import Release, installed, known
+from rankd.engines.vllm.versions import Release, installed, supported_number
 from rankd.errors import BadModel, BadSettings, SetupError
 from rankd.models.checkpoint import Checkpoint
 
@@ -44,7 +45,7 @@ def checkpoint(folder: Path = Path("/models/reranker"), **config: Any) -> Checkp
 def args_of(
     build: tuple[DeviceProfile, Release], model: Checkpoint | None = None, **settings: Any
 ) -> dict[str, Any]:
-    """What vLLM is told, once nothing is refused."""
+    """Arguments for vLLM, after the checks of `refuse_known_bad`."""
     profile, release = build
     model = model or checkpoint()
     args = engine_args(model, Settings(**settings), profile, release)
@@ -72,11 +73,14 @@ def test_a_converted_checkpoint_is_left_as_it_is() -> None:
     assert args_of(BUILDS["cuda"], converted)["hf_overrides"] == {}
 
 
-def test_what_differs_between_devices() -> None:
-    told = {device: args_of(build) for device, build in BUILDS.items()}
+def test_arguments_that_differ_between_devices() -> None:
     names = ("dtype", "block_size", "enable_prefix_caching", "enable_chunked_prefill")
 
-    assert {device: [args.get(name) for name in names] for device, args in told.items()} == {
+    def differing(device: str) -> list[Any]:
+        args = args_of(BUILDS[device])
+        return [args.get(name) for name in names]
+
+    assert {device: differing(device) for device in BUILDS} == {
         "cuda": ["auto", None, True, True],
         "npu": ["auto", 128, False, False],
         "cpu": ["float32", 32, True, True],
@@ -103,22 +107,24 @@ def test_the_cpu_cache_holds_two_steps_of_a_0_6b_model() -> None:
     assert args["kv_cache_memory_bytes"] == 2 * 4096 * 28 * 2 * 8 * 128 * 4
 
 
-def test_an_operators_own_arguments_win() -> None:
+def test_vllm_args_override_rankds_arguments() -> None:
     args = args_of(BUILDS["cuda"], vllm_args={"max_num_seqs": 7, "enforce_eager": True})
 
     assert (args["max_num_seqs"], args["enforce_eager"]) == (7, True)
 
 
-def test_settings_of_ours_reach_vllm() -> None:
+def test_settings_become_arguments_of_vllm() -> None:
     args = args_of(
         BUILDS["cuda"],
-        tensor_parallel=4,
-        data_parallel=2,
-        gpu_memory_utilization=0.5,
-        quantization="fp8",
         dtype="float16",
         max_tokens=1000,
         served_model_name="mine",
+        vllm_args={
+            "tensor_parallel_size": 4,
+            "data_parallel_size": 2,
+            "gpu_memory_utilization": 0.5,
+            "quantization": "fp8",
+        },
     )
 
     assert args["tensor_parallel_size"] == 4
@@ -130,7 +136,7 @@ def test_settings_of_ours_reach_vllm() -> None:
     assert args["served_model_name"] == ["mine"]
 
 
-def test_quantized_weights_keep_the_type_they_were_made_for() -> None:
+def test_quantized_weights_keep_their_dtype() -> None:
     awq = checkpoint(quantization_config={"quant_method": "awq"})
 
     assert args_of(BUILDS["cpu"], awq)["dtype"] == "auto"
@@ -139,17 +145,22 @@ def test_quantized_weights_keep_the_type_they_were_made_for() -> None:
 @pytest.mark.parametrize(
     ("build", "settings", "config", "reason"),
     [
-        ("cuda", {"vllm_args": {"runner": "generate"}}, {}, "runner is rankd's to set"),
+        ("cuda", {"vllm_args": {"runner": "generate"}}, {}, "runner is set by rankd"),
         ("cuda", {"vllm_args": {"max_model_len": 9}}, {}, "use max_tokens"),
-        ("cuda", {"tensor_parallel": 3}, {}, "must be 1, 2, 4 or 8"),
-        ("cuda", {"tensor_parallel": 16}, {}, "must be 1, 2, 4 or 8"),
+        ("cuda", {"vllm_args": {"tensor_parallel_size": 3}}, {}, "must be 1, 2, 4 or 8"),
+        ("cuda", {"vllm_args": {"tensor_parallel_size": 16}}, {}, "must be 1, 2, 4 or 8"),
         ("cuda", {"vllm_args": {"max_num_batched_tokens": 2048}}, {}, "must fit in one step"),
-        ("cuda", {"quantization": "bitsandbytes"}, {}, "bitsandbytes quantizes the head"),
+        (
+            "cuda",
+            {"vllm_args": {"quantization": "bitsandbytes"}},
+            {},
+            "bitsandbytes quantizes the layer",
+        ),
         (
             "cuda",
             {},
             {"quantization_config": {"quant_method": "bitsandbytes"}},
-            "bitsandbytes quantizes the head",
+            "bitsandbytes quantizes the layer",
         ),
         ("npu", {"vllm_args": {"kv_cache_dtype": "int8"}}, {}, "not causal"),
         ("npu", {"vllm_args": {"enable_chunked_prefill": True}}, {}, "fixed in 0.26"),
@@ -162,7 +173,7 @@ def test_known_bad_combinations_are_refused_with_the_reason(
         args_of(BUILDS[build], checkpoint(**config), **settings)
 
 
-def test_a_quantized_head_is_refused_unless_it_is_not_read() -> None:
+def test_a_quantized_lm_head_is_refused_except_beside_a_classifier() -> None:
     quantized: dict[str, Any] = {"quantization_config": {"quant_method": "gptq", "lm_head": True}}
 
     with pytest.raises(BadModel, match="quantized lm_head"):
@@ -172,7 +183,7 @@ def test_a_quantized_head_is_refused_unless_it_is_not_read() -> None:
     )
 
 
-def test_an_int8_cache_made_by_ascends_quantizer_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_with_an_int8_kv_cache_is_refused_on_npu(tmp_path: Path) -> None:
     (tmp_path / "quant_model_description.json").write_text(json.dumps({"kv_quant_type": "C8"}))
 
     with pytest.raises(BadSettings, match="int8 KV cache"):
@@ -198,55 +209,55 @@ def test_prefix_caching_on_npu_needs_the_fixed_plugin(ascend: str, reason: str |
         args_of(build, vllm_args=cached)
 
 
-def test_plugin_and_vllm_must_be_a_pair() -> None:
+def test_vllm_ascend_and_vllm_must_have_the_same_number() -> None:
     mixed = Release("0.23.0+empty", (0, 23), ascend="0.18.0")
 
     with pytest.raises(BadSettings, match=r"vllm-ascend 0\.18\.0 does not belong to vLLM 0\.23"):
         args_of((NPU, mixed))
 
 
-def test_only_what_a_release_knows_is_passed() -> None:
+def test_arguments_that_a_release_lacks_are_dropped() -> None:
     args = args_of(BUILDS["cuda"])
     fields = args.keys() - {"enable_log_requests"}
 
-    assert accepted(args, fields, asked=()).keys() == fields
+    assert supported_args(args, fields, operator_args=()).keys() == fields
 
 
-def test_an_argument_that_scores_depend_on_must_be_there() -> None:
+def test_a_release_without_a_required_argument_is_refused() -> None:
     args = args_of(BUILDS["cuda"])
 
     with pytest.raises(SetupError, match="no argument hf_overrides; rankd cannot use it"):
-        accepted(args, args.keys() - {"hf_overrides"}, asked=())
+        supported_args(args, args.keys() - {"hf_overrides"}, operator_args=())
 
 
-def test_a_misspelled_argument_names_the_nearest() -> None:
+def test_a_misspelled_argument_is_refused_with_the_nearest_name() -> None:
     args = args_of(BUILDS["cuda"])
 
     with pytest.raises(BadSettings, match="no argument max_num_seq; did you mean max_num_seqs"):
-        accepted(args, args.keys(), asked=["max_num_seq"])
+        supported_args(args, args.keys(), operator_args=["max_num_seq"])
 
 
 @pytest.mark.parametrize("version", ["0.18.0", "0.23.0+empty", "0.32.0", "0.33.1.post2"])
-def test_releases_that_rankd_works_with(version: str) -> None:
-    assert known(version) == tuple(map(int, version.split(".")[:2]))
+def test_supported_releases(version: str) -> None:
+    assert supported_number(version) == tuple(map(int, version.split(".")[:2]))
 
 
 @pytest.mark.parametrize(
     ("version", "reason"),
     [
-        ("0.17.1", "cannot score ready token ids.*0.18 to 0.33"),
-        ("0.9.2", "cannot score ready token ids"),
-        ("0.34.0", "newer than what rankd was read against"),
-        ("1.0.0", "newer than what rankd was read against"),
-        ("0.1.dev1+g1234567", "build from source; name the release .* in VLLM_VERSION"),
+        ("0.17.1", "cannot classify prompts given as token ids.*0.18 to 0.33"),
+        ("0.9.2", "cannot classify prompts given as token ids"),
+        ("0.34.0", "newer than the releases rankd was checked against"),
+        ("1.0.0", "newer than the releases rankd was checked against"),
+        ("0.1.dev1+g1234567", "build from source; set VLLM_VERSION to the release"),
     ],
 )
 def test_other_releases_are_refused_with_a_sentence(version: str, reason: str) -> None:
     with pytest.raises(BadSettings, match=reason):
-        known(version)
+        supported_number(version)
 
 
-def test_no_vllm_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_vllm_is_refused_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "_version", lambda package: None)
 
     with pytest.raises(BadSettings, match="needs vLLM, which is not installed"):
@@ -262,7 +273,7 @@ def test_no_vllm_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"vllm": "0.1.dev1+g123"}, "0.32.0", CUDA_BUILD),
     ],
 )
-def test_what_is_installed_is_seen_without_importing_it(
+def test_the_installed_release_is_read_from_package_metadata(
     packages: dict[str, str], environment: str, expected: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def version(package: str) -> str:
@@ -285,7 +296,7 @@ def test_a_build_of_vllm_is_for_one_device() -> None:
 
 
 @pytest.mark.parametrize(
-    ("node", "environment", "found"),
+    ("device_file", "environment", "expected"),
     [
         ("nvidiactl", {}, "cuda"),
         ("dxg", {}, "cuda"),
@@ -296,16 +307,16 @@ def test_a_build_of_vllm_is_for_one_device() -> None:
         ("nvidiactl", {"CUDA_VISIBLE_DEVICES": "3"}, "cuda"),
     ],
 )
-def test_accelerators_are_seen_by_their_drivers(
-    node: str, environment: dict[str, str], found: str | None, tmp_path: Path
+def test_accelerators_are_found_by_their_device_files(
+    device_file: str, environment: dict[str, str], expected: str | None, tmp_path: Path
 ) -> None:
-    (tmp_path / node).touch()
+    (tmp_path / device_file).touch()
 
-    assert accelerator(tmp_path, environment) == found
+    assert accelerator(tmp_path, environment) == expected
 
 
 @pytest.mark.parametrize(
-    ("there", "vllm", "device", "chosen"),
+    ("found", "vllm", "device", "chosen"),
     [
         ("cuda", True, "auto", "vllm"),
         ("npu", True, "auto", "vllm"),
@@ -314,29 +325,29 @@ def test_accelerators_are_seen_by_their_drivers(
         ("cuda", True, "cpu", "native"),
     ],
 )
-def test_auto_takes_vllm_beside_an_accelerator(
-    there: str | None, vllm: bool, device: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+def test_auto_chooses_vllm_on_a_machine_with_an_accelerator(
+    found: str | None, vllm: bool, device: str, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rankd.engines.accelerator", lambda: there)
-    monkeypatch.setattr("rankd.engines._is_installed", lambda module: module != "vllm" or vllm)
+    monkeypatch.setattr("rankd.engines.accelerator", lambda: found)
+    monkeypatch.setattr(EngineSpec, "is_installed", lambda spec: spec.name != "vllm" or vllm)
 
     assert choose(Settings(device=device)) == chosen
 
 
-def test_vllm_that_is_not_installed_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rankd.engines._is_installed", lambda module: False)
+def test_choosing_vllm_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EngineSpec, "is_installed", lambda spec: False)
 
     with pytest.raises(BadSettings, match=r"pip install 'rankd\[vllm\]'"):
         choose(Settings(engine="vllm"))
 
 
-@pytest.mark.parametrize("asked", [True, False, None])
-def test_code_of_a_checkpoint_runs_only_when_asked_and_with_a_warning(
-    asked: bool | None, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("setting", [True, False, None])
+def test_code_of_a_checkpoint_runs_only_with_trust_remote_code_and_a_warning(
+    setting: bool | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    given = {} if asked is None else {"trust_remote_code": asked}
+    vllm_args = {} if setting is None else {"trust_remote_code": setting}
 
-    args = args_of(BUILDS["cuda"], vllm_args=given)
+    args = args_of(BUILDS["cuda"], vllm_args=vllm_args)
 
-    assert args["trust_remote_code"] is bool(asked)
-    assert ("vLLM runs the code that comes with reranker" in caplog.text) is bool(asked)
+    assert args["trust_remote_code"] is bool(setting)
+    assert ("vLLM runs the code that comes with reranker" in caplog.text) is bool(setting)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from rankd.engines.base import EngineInfo, heard_by
+from rankd.engines.base import EngineInfo
 from rankd.engines.vllm.engine import VllmEngine
 from rankd.errors import (
-    DeadlineExceeded,
     EngineDown,
     InternalError,
     InvalidRequest,
@@ -86,19 +84,19 @@ class Llm:
 
     params: Any = "pooling params"
     errored: bool = False
-    added: dict[str, tuple[list[int], int]] = field(default_factory=dict)
+    added: dict[str, list[int]] = field(default_factory=dict)
     collectors: dict[str, Collector] = field(default_factory=dict)
     aborted: list[list[str]] = field(default_factory=list)
     refuse: Callable[[str], Exception | None] = lambda name: None
     asleep: bool = False
 
-    def _add(self, name: str, prompt: Mapping[str, Any], params: Any, priority: int) -> Collector:
+    def _add(self, name: str, prompt: Mapping[str, Any], params: Any) -> Collector:
         if (problem := self.refuse(name)) is not None:
             raise problem
         assert params == self.params
         assert prompt["type"] == "token"
         assert name not in self.added
-        self.added[name] = (prompt["prompt_token_ids"], priority)
+        self.added[name] = prompt["prompt_token_ids"]
         self.collectors[name] = Collector(asyncio.get_running_loop().create_future())
         if not self.asleep:
             # The last first: answers come in any order.
@@ -106,7 +104,7 @@ class Llm:
         return self.collectors[name]
 
     def answer(self, name: str) -> None:
-        self.put(name, Output(Outputs(Tensor([float(len(self.added[name][0]))]))))
+        self.put(name, Output(Outputs(Tensor([float(len(self.added[name]))]))))
 
     def put(self, name: str, output: Output | Exception) -> None:
         answer = self.collectors[name].answer
@@ -135,7 +133,7 @@ class Llm018(Llm):
         tokenization_kwargs=None, trace_headers=None, priority=0, data_parallel_rank=None,
         prompt_text=None, reasoning_ended=None,
     ) -> Collector:  # fmt: skip
-        return self._add(request_id, prompt, params, priority)
+        return self._add(request_id, prompt, params)
 
 
 class Llm023(Llm):
@@ -144,7 +142,7 @@ class Llm023(Llm):
         tokenization_kwargs=None, trace_headers=None, priority=0, data_parallel_rank=None,
         prompt_text=None, reasoning_ended=None, reasoning_parser_kwargs=None,
     ) -> Collector:  # fmt: skip
-        return self._add(request_id, prompt, params, priority)
+        return self._add(request_id, prompt, params)
 
 
 class Llm033(Llm):
@@ -154,7 +152,7 @@ class Llm033(Llm):
         session_id=None, prompt_text=None, reasoning_ended=None, reasoning_parser_kwargs=None,
         kv_hints=None,
     ) -> Collector:  # fmt: skip
-        return self._add(request_id, prompt, params, priority)
+        return self._add(request_id, prompt, params)
 
 
 RELEASES = [Llm018, Llm023, Llm033]
@@ -172,7 +170,7 @@ def test_logits_come_in_the_order_of_the_prompts(release: type[Llm]) -> None:
     logits = asyncio.run(engine(llm).score(PROMPTS))
 
     assert logits == [6.0, 3.0, 11.0, 4.0]
-    assert [ids for ids, _ in llm.added.values()] == [[*p.prefix, *p.suffix] for p in PROMPTS]
+    assert list(llm.added.values()) == [[*p.prefix, *p.suffix] for p in PROMPTS]
     assert llm.aborted == []
 
 
@@ -206,32 +204,6 @@ def test_cancelling_aborts_what_is_unanswered_in_one_message(release: type[Llm])
     asyncio.run(leave())
 
     assert llm.aborted == [list(llm.added)[2:]]
-
-
-def test_a_deadline_aborts_too() -> None:
-    llm = Llm033(asleep=True)
-    soon = time.monotonic() + 0.02
-
-    with pytest.raises(DeadlineExceeded, match="scored 0 of 4 documents in time"):
-        asyncio.run(engine(llm).score(PROMPTS, deadline=soon))
-
-    assert llm.aborted == [list(llm.added)]
-
-
-def test_a_deadline_keeps_what_has_finished_in_any_order() -> None:
-    llm = Llm033(asleep=True)
-
-    async def half() -> tuple[float | None, ...]:
-        call = asyncio.create_task(engine(llm).score(PROMPTS, deadline=time.monotonic() + 0.1))
-        await asyncio.sleep(0.01)
-        for name in list(llm.added)[1::2]:
-            llm.answer(name)
-        with pytest.raises(DeadlineExceeded, match="scored 2 of 4 documents in time") as late:
-            await call
-        return late.value.logits
-
-    assert asyncio.run(half()) == (None, 3.0, None, 4.0)
-    assert llm.aborted == [list(llm.added)[::2]]
 
 
 def test_an_empty_tensor_is_an_abort_and_never_a_score() -> None:
@@ -296,22 +268,7 @@ def test_a_closed_engine_is_down() -> None:
         asyncio.run(ours.score(PROMPTS))
 
 
-def test_a_listener_is_told_of_each_logit_while_others_are_computed() -> None:
-    llm = Llm033(asleep=True)
-    told: list[tuple[int, float]] = []
+def test_its_slots_take_batches_that_are_not_full() -> None:
+    ours = engine(Llm033())
 
-    async def half() -> list[tuple[int, float]]:
-        with heard_by(lambda place, logit: told.append((place, logit))):
-            call = asyncio.create_task(engine(llm).score(PROMPTS))
-        await asyncio.sleep(0.01)
-        for name in list(llm.added)[:2]:
-            llm.answer(name)
-        await asyncio.sleep(0.05)
-        heard = list(told)
-        for name in list(llm.added)[2:]:
-            llm.answer(name)
-        await call
-        return heard
-
-    assert asyncio.run(half()) == [(0, 6.0), (1, 3.0)]
-    assert told == [(0, 6.0), (1, 3.0), (2, 11.0), (3, 4.0)]
+    assert ours.slots.count == ours.slots.eager > 1

@@ -1,16 +1,21 @@
-"""The native engine: packed prefill in a child process. Importing it never imports torch.
+"""The native engine: PyTorch in a worker process. Importing this package never imports torch.
 
-- engine.py    the contract, in the server's process; keeps the child fed
-- queue.py     who is next: priority, then fairness among calls
-- process.py   the child as its parent sees it: start, frames, death
-- wire.py      what crosses the pipe
-- worker.py    the child's own main loop
-- shape.py     config.json: what is computed, what is refused
-- weights.py   safetensors into tensors
-- heads.py     keys and values of heads, kept between batches
-- layout.py    one batch as one packed row
-- model.py     the forward
-- memory.py    what becomes of a batch that does not fit in memory
+In the server's process:
+
+- engine        the `Engine` contract; sends batches to the worker
+- queue         order of prompts: priority, then fairness among callers and calls
+- process       server side of the worker process: start, frames, exit
+- framing       frames on the pipes
+
+In the worker process:
+
+- worker        its main loop
+- architecture  dimensions from config.json; refuses what cannot be computed
+- weights       safetensors files into tensors
+- prefix_cache  keys and values of prompt prefixes, kept between batches
+- layout        one batch without padding, as one packed sequence
+- model         the forward pass
+- memory        splits batches that do not fit in memory
 """
 
 from rankd.engines.native.engine import NativeEngine, open_engine

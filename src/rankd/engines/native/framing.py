@@ -1,9 +1,12 @@
-"""What crosses the pipe between server and worker.
+"""Frames on the pipes between the server and its worker process.
 
-A frame is a length (4 bytes, little-endian, of what follows), a kind (1 byte) and a
-body. The worker tells of each layer that it has loaded (LOADED, JSON: how many, of how
-many), says HELLO once (JSON), then answers each batch with LOGITS, in order, and each
-PING at once with a PONG, whatever it is computing.
+A frame is a length (4 bytes, little-endian, of kind and body), a kind (1 byte) and a body.
+The worker sends:
+
+- LOADED after each layer it has loaded: JSON, [layers loaded, layers in all];
+- HELLO once: JSON, a `WorkerInfo`, or `error` and `message` when it cannot start;
+- LOGITS for each BATCH, in the order of the batches;
+- PONG for each PING, at once, even while it computes.
 """
 
 from __future__ import annotations
@@ -21,10 +24,11 @@ LOADED, HELLO, BATCH, LOGITS, PING, PONG = b"%", b"H", b"B", b"L", b"?", b"!"
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
-    """Distinct heads, and documents that name theirs by its place.
+    """Token ids of a batch of prompts; each distinct prefix is stored once.
 
     Attributes:
-        tails: (place of the head, ids of the document and the template's end).
+        prefixes: token ids of the distinct prefixes.
+        suffixes: one (index in `prefixes`, token ids) for each prompt.
     """
 
     prefixes: list[array[int]]
@@ -36,21 +40,26 @@ def frame(kind: bytes, body: bytes) -> bytes:
 
 
 def pack_prompts(prompts: Sequence[Prompt]) -> bytes:
-    """Equal heads are sent once, even when they came with different calls."""
-    places: dict[tuple[int, ...], int] = {}
-    # Hashing a long head for each of its documents would cost more than sending them.
-    known: dict[int, int] = {}
+    """The body of a BATCH frame, in int32: P prefixes and N prompts.
+
+    Equal prefixes are sent once, even when they come from different calls. Order: P, N, the P
+    lengths of prefixes, N pairs (prefix index, suffix length), ids of prefixes, ids of suffixes.
+    """
+    prefix_index: dict[tuple[int, ...], int] = {}
+    # By identity first: hashing a long prefix for each document costs more than sending it.
+    index_by_id: dict[int, int] = {}
     table = array("i")
     for prompt in prompts:
-        place = known.get(id(prompt.prefix))
-        if place is None:
-            place = known[id(prompt.prefix)] = places.setdefault(prompt.prefix, len(places))
-        table.append(place)
+        index = index_by_id.get(id(prompt.prefix))
+        if index is None:
+            index = prefix_index.setdefault(prompt.prefix, len(prefix_index))
+            index_by_id[id(prompt.prefix)] = index
+        table.append(index)
         table.append(len(prompt.suffix))
-    packed = array("i", (len(places), len(prompts)))
-    packed.extend(map(len, places))
+    packed = array("i", (len(prefix_index), len(prompts)))
+    packed.extend(map(len, prefix_index))
     packed.extend(table)
-    for ids in places:
+    for ids in prefix_index:
         packed.extend(ids)
     for prompt in prompts:
         packed.extend(prompt.suffix)
@@ -60,23 +69,26 @@ def pack_prompts(prompts: Sequence[Prompt]) -> bytes:
 def unpack_prompts(body: bytes) -> TokenBatch:
     packed = array("i")
     packed.frombytes(body)
-    count, documents = packed[0], packed[1]
-    lengths = packed[2 : 2 + count]
-    table = packed[2 + count : 2 + count + 2 * documents]
-    place = 2 + count + 2 * documents
-    heads = []
+    prefix_count, prompt_count = packed[0], packed[1]
+    lengths = packed[2 : 2 + prefix_count]
+    position = 2 + prefix_count + 2 * prompt_count
+    table = packed[2 + prefix_count : position]
+    prefixes = []
     for length in lengths:
-        heads.append(packed[place : place + length])
-        place += length
-    tails = []
-    for head, length in zip(table[::2], table[1::2], strict=True):
-        tails.append((head, packed[place : place + length]))
-        place += length
-    return TokenBatch(heads, tails)
+        prefixes.append(packed[position : position + length])
+        position += length
+    suffixes = []
+    for index, length in zip(table[::2], table[1::2], strict=True):
+        suffixes.append((index, packed[position : position + length]))
+        position += length
+    return TokenBatch(prefixes, suffixes)
 
 
 def pack_logits(logits: Sequence[float | None]) -> bytes:
-    """None stands for a prompt that the memory did not suffice for."""
+    """The body of a LOGITS frame: N flags (1 byte, 1 for None), then N float64.
+
+    None stands for a prompt that does not fit in memory.
+    """
     flags = bytes(logit is None for logit in logits)
     return flags + array("d", [logit or 0.0 for logit in logits]).tobytes()
 
@@ -85,4 +97,4 @@ def unpack_logits(body: bytes) -> list[float | None]:
     count = len(body) // (1 + 8)
     logits = array("d")
     logits.frombytes(body[count:])
-    return [None if lacking else logit for lacking, logit in zip(body, logits, strict=False)]
+    return [None if is_none else logit for is_none, logit in zip(body, logits, strict=False)]

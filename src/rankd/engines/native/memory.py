@@ -1,4 +1,4 @@
-"""A batch that does not fit in memory is split, until one prompt does not fit."""
+"""Split a batch that does not fit in memory, down to single prompts."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from rankd.engines.native.framing import TokenBatch
 
 _log = logging.getLogger("rankd")
 
-# What torch says, in a RuntimeError, on CPU ("can't allocate", "not enough memory"), CUDA
-# and NPU ("out of memory"), and what oneDNN makes of it ("could not create a memory").
-_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "create a memory")
+# Parts of torch's RuntimeError messages: CPU ("can't allocate memory", "not enough memory"),
+# CUDA and NPU ("out of memory"), oneDNN ("could not create a memory").
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "create a memory")
 
 
 class BatchModel(Protocol):
@@ -21,12 +21,15 @@ class BatchModel(Protocol):
 
 
 def score(model: BatchModel, batch: TokenBatch) -> list[float | None]:
-    """One logit for each tail, in their order; None for one that does not fit even alone."""
-    logits = _attempt(model, batch)
+    """One logit for each suffix, in their order; None for one that does not fit even alone.
+
+    When memory runs out: free the cache and retry, then halve the batch.
+    """
+    logits = _try(model, batch)
     if logits is None:
-        # Out of the `except`: its traceback held the tensors that filled the memory.
+        # Outside the `except` block, whose traceback keeps the large tensors alive.
         model.free_memory()
-        logits = _attempt(model, batch)
+        logits = _try(model, batch)
     if logits is not None:
         return [*logits]
     _log.warning("a batch of %d documents does not fit in memory", len(batch.suffixes))
@@ -38,22 +41,24 @@ def score(model: BatchModel, batch: TokenBatch) -> list[float | None]:
     )
 
 
-def _attempt(model: BatchModel, batch: TokenBatch) -> list[float] | None:
+def _try(model: BatchModel, batch: TokenBatch) -> list[float] | None:
+    """The logits, or None when memory ran out."""
     try:
         return model.score(batch)
     except MemoryError:
         return None
     except RuntimeError as problem:
-        if not any(sign in str(problem) for sign in _SIGNS):
+        if not any(part in str(problem) for part in _OUT_OF_MEMORY):
             raise
         return None
 
 
 def _part(batch: TokenBatch, start: int, stop: int) -> TokenBatch:
-    """Some of the tails, and only the heads that they need."""
-    tails = batch.suffixes[start:stop]
-    places = {head: place for place, head in enumerate(sorted({head for head, _ in tails}))}
+    """Suffixes `start` to `stop`, and only the prefixes that they need."""
+    suffixes = batch.suffixes[start:stop]
+    used = sorted({prefix_index for prefix_index, _ in suffixes})
+    new_index = {prefix_index: index for index, prefix_index in enumerate(used)}
     return TokenBatch(
-        prefixes=[batch.prefixes[head] for head in places],
-        suffixes=[(places[head], ids) for head, ids in tails],
+        prefixes=[batch.prefixes[prefix_index] for prefix_index in used],
+        suffixes=[(new_index[prefix_index], ids) for prefix_index, ids in suffixes],
     )

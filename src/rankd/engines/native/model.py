@@ -1,11 +1,14 @@
-"""The forward of Qwen3 over one packed row, up to the one number that is asked for.
+"""Qwen3's forward pass over one packed batch, from token ids to one logit per prompt.
 
-Against the library's model: nothing is padded, each head is computed once for all its
-documents, only the last token of a document goes through the last layer's queries and
-MLP, and the vocabulary is one row, W[yes] - W[no].
+Compared with the model in transformers:
 
-Plain torch calls only. It was tested and measured on CPUs; CUDA and NPU take the same
-path, where it has not been run yet.
+- no padding: all tokens of a batch are one packed sequence (`layout`);
+- each prompt prefix is computed once for all its documents, and cached between batches;
+- in the last layer, only the last token of a prompt goes through queries, output and MLP;
+- the LM head is the difference of two rows, W[yes] - W[no].
+
+Only public torch functions are used. Tested and measured on CPUs; CUDA and NPU take the same
+code path but have not been run.
 """
 
 from __future__ import annotations
@@ -16,236 +19,308 @@ from torch.nn import functional as F
 
 from rankd.engines.native.architecture import Architecture
 from rankd.engines.native.framing import TokenBatch
-from rankd.engines.native.layout import Layout, Run, lay_out
-from rankd.engines.native.prefix_cache import BYTES, CANDIDATES, PrefixCache
-from rankd.engines.native.weights import Layer, Weights
+from rankd.engines.native.layout import Layout, Segment, lay_out
+from rankd.engines.native.prefix_cache import CANDIDATES, MAX_BYTES, PrefixCache
+from rankd.engines.native.weights import LayerWeights, Weights
 
-# Queries attended at once. Smaller skips more of the upper triangle of a long
-# document, larger is better arithmetic.
-_CHUNK = 256
+# Queries per call of attention. A smaller block skips more of a long document's masked upper
+# triangle; a larger one uses the hardware better.
+_QUERY_BLOCK = 256
 
 
 class Qwen3Model:
-    """The forward, and the heads that it keeps.
+    """A Qwen3 reranker and its prefix cache.
 
     Args:
-        deterministic: a prompt's logit is the same to the last bit whatever it is batched
-            with and whatever was computed before. Matrix products round differently with
-            the number of rows, so each head and each document gets a pass of its own.
+        prefix_cache_bytes: limit on the keys and values kept between batches.
+        deterministic: a prompt's logit has the same bits whatever it is batched with and
+            whatever is cached. Matrix products round differently with the number of rows,
+            so each prefix and each suffix gets a forward pass of its own.
     """
 
     def __init__(
         self,
         weights: Weights,
-        shape: Architecture,
-        head_bytes: int = BYTES,
+        architecture: Architecture,
+        prefix_cache_bytes: int = MAX_BYTES,
         *,
         deterministic: bool = False,
     ) -> None:
         self._weights = weights
-        self._shape = shape
+        self._architecture = architecture
         self._device = weights.answer_rows.device
         self._dtype = weights.layers[0].qkv.dtype
-        # A head that begins like another is no exception: its rest would be a shorter pass.
-        self._heads = PrefixCache(
-            shape,
+        # Deterministic: copying a common beginning would leave a shorter pass for the rest.
+        self._prefix_cache = PrefixCache(
+            architecture,
             self._device,
             self._dtype,
-            head_bytes,
+            prefix_cache_bytes,
             candidates=0 if deterministic else CANDIDATES,
         )
         self._deterministic = deterministic
-        halves = torch.arange(0, shape.head_dim, 2, dtype=torch.float32) / shape.head_dim
-        self._frequencies = (1.0 / shape.theta**halves).to(self._device)
+        head_dim = architecture.head_dim
+        exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
+        self._frequencies = (1.0 / architecture.rope_theta**exponents).to(self._device)
 
     @torch.inference_mode()
     def score(self, batch: TokenBatch) -> list[float]:
-        """One logit for each tail, in their order."""
+        """One logit, log p(yes) - log p(no), for each of `batch.suffixes`, in their order.
+
+        Raises:
+            MemoryError, RuntimeError: the batch does not fit in memory.
+        """
         return self._one_by_one(batch) if self._deterministic else self._packed(batch)
 
-    def _one_by_one(self, batch: TokenBatch) -> list[float]:
-        logits: list[float] = []
-        for place, ids in batch.suffixes:
-            head = batch.prefixes[place]
-            # Whether the head is kept from before or computed now, its pass is the same one.
-            if head and self._heads.get(head) is None:
-                self._packed(TokenBatch([head], []))
-            logits += self._packed(TokenBatch([head], [(0, ids)]))
-        return logits
-
-    def _packed(self, batch: TokenBatch) -> list[float]:
-        layout = lay_out(batch, self._heads)
-        hidden = self._forward(layout)
-        for head in layout.new:
-            self._heads.keep(head)
-        logits = [0.0] * len(layout.order)
-        for place, logit in zip(layout.order, hidden.tolist(), strict=True):
-            logits[place] = logit
-        return logits
-
     def free_memory(self) -> None:
-        """Keep nothing but the weights."""
-        self._heads.forget()
+        """Free everything but the weights."""
+        self._prefix_cache.clear()
         if self._device.type != "cpu":
             getattr(torch, self._device.type).empty_cache()
 
+    def _one_by_one(self, batch: TokenBatch) -> list[float]:
+        logits: list[float] = []
+        for prefix_index, suffix in batch.suffixes:
+            prefix = batch.prefixes[prefix_index]
+            # A prefix is computed in the same pass whether it was cached before or not.
+            if prefix and self._prefix_cache.get(prefix) is None:
+                self._packed(TokenBatch([prefix], []))
+            logits += self._packed(TokenBatch([prefix], [(0, suffix)]))
+        return logits
+
+    def _packed(self, batch: TokenBatch) -> list[float]:
+        layout = lay_out(batch, self._prefix_cache)
+        packed_logits = self._forward(layout)
+        for prefix in layout.new_prefixes:
+            self._prefix_cache.add(prefix)
+        logits = [0.0] * len(layout.suffix_order)
+        for index, logit in zip(layout.suffix_order, packed_logits.tolist(), strict=True):
+            logits[index] = logit
+        return logits
+
     def _forward(self, layout: Layout) -> Tensor:
-        row = F.embedding(layout.ids.to(self._weights.embedding.device), self._weights.embedding)
-        row = row.to(self._dtype)
-        pass_ = _Pass(self._shape, layout, self._rotation(layout.positions), row)
+        """Logits of the packed suffixes, [suffixes], float32."""
+        embedding = self._weights.embedding
+        hidden = F.embedding(layout.ids.to(embedding.device), embedding).to(self._dtype)
+        forward = _ForwardPass(self._architecture, layout, self._rotation(layout.positions), hidden)
         *layers, last = self._weights.layers
-        for place, layer in enumerate(layers):
-            pass_.layer(place, layer)
-        ends = pass_.last_layer(len(layers), last).float()
-        normed = F.rms_norm(ends, ends.shape[-1:], self._weights.norm, self._shape.eps)
+        for layer_index, layer in enumerate(layers):
+            forward.layer(layer_index, layer)
+        outputs = forward.last_layer(len(layers), last).float()
+        normed = F.rms_norm(
+            outputs, outputs.shape[-1:], self._weights.norm, self._architecture.norm_eps
+        )
         return normed @ self._weights.answer_rows
 
     def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine, [tokens, 1, head_dim / 2], in float32 whatever the model's type."""
+        """Cosine and sine of the rotary embedding, [tokens, 1, head_dim / 2], float32."""
         angles = positions.to(self._device, torch.float32)[:, None, None] * self._frequencies
         return angles.cos(), angles.sin()
 
 
-class _Pass:
-    """One batch on its way through the layers; `row` is the residual stream."""
+class _ForwardPass:
+    """One packed batch on its way through the layers.
+
+    Args:
+        rotation: cosine and sine, [tokens, 1, head_dim / 2], float32.
+        hidden: the residual stream, [tokens, hidden_size], in the model's dtype; changed in
+            place by each layer.
+    """
 
     def __init__(
-        self, shape: Architecture, layout: Layout, rotation: tuple[Tensor, Tensor], row: Tensor
+        self,
+        architecture: Architecture,
+        layout: Layout,
+        rotation: tuple[Tensor, Tensor],
+        hidden: Tensor,
     ) -> None:
-        self._shape = shape
+        self._architecture = architecture
         self._layout = layout
         self._cos, self._sin = rotation
-        self._last = layout.last.to(row.device)
-        self._mask = _causal(layout, row)
-        self._queries = shape.heads * shape.head_dim
-        self.row = row
-        # One buffer for all layers: fresh memory of this size costs page faults.
-        width = self._queries + 2 * shape.kv_heads * shape.head_dim
-        self._qkv = row.new_empty(len(row), width)
-        self._gate_up = row.new_empty(len(row), 2 * shape.mlp)
-        self._attended = row.new_empty(len(row), self._queries)
+        self._last_tokens = layout.last_tokens.to(hidden.device)
+        self._mask = _causal_mask(layout, hidden)
+        self._query_size = architecture.heads * architecture.head_dim
+        self._hidden = hidden
+        # Buffers that all layers reuse: fresh memory of this size costs page faults.
+        qkv_size = self._query_size + 2 * architecture.kv_heads * architecture.head_dim
+        self._qkv = hidden.new_empty(len(hidden), qkv_size)
+        self._gate_up = hidden.new_empty(len(hidden), 2 * architecture.mlp_size)
+        self._attended = hidden.new_empty(len(hidden), self._query_size)
 
-    def layer(self, place: int, layer: Layer) -> None:
-        normed = self._norm(self.row, layer.norm)
+    def layer(self, layer_index: int, layer: LayerWeights) -> None:
+        """Apply one layer to all tokens."""
+        normed = self._norm(self._hidden, layer.norm)
         torch.mm(normed, layer.qkv.t(), out=self._qkv)
-        queries = self._turned(self._qkv[:, : self._queries], layer.q_norm, self._cos, self._sin)
-        keys, values = self._keys_values(self._qkv[:, self._queries :], layer)
-        for run in self._layout.runs:
-            self._attend(run, place, queries, keys, values)
-        self.row.addmm_(self._attended, layer.out.t())
-        self._mlp(self.row, layer)
+        queries = self._norm_and_rotate(
+            self._qkv[:, : self._query_size], layer.q_norm, self._cos, self._sin
+        )
+        keys, values = self._keys_values(self._qkv[:, self._query_size :], layer)
+        for segment in self._layout.segments:
+            self._attend(segment, layer_index, queries, keys, values)
+        self._hidden.addmm_(self._attended, layer.out.t())
+        self._mlp(self._hidden, layer)
 
-    def last_layer(self, place: int, layer: Layer) -> Tensor:
-        """The residual stream of each document's last token; others only give keys and values."""
-        normed = self._norm(self.row, layer.norm)
-        keys_values = normed @ layer.qkv[self._queries :].t()
-        keys, values = self._keys_values(keys_values, layer)
-        ends, cos, sin = self.row[self._last], self._cos[self._last], self._sin[self._last]
-        projected = normed[self._last] @ layer.qkv[: self._queries].t()
-        queries = self._turned(projected, layer.q_norm, cos, sin)
-        ends.addmm_(self._attend_ends(place, queries, keys, values), layer.out.t())
-        self._mlp(ends, layer)
-        return ends
+    def last_layer(self, layer_index: int, layer: LayerWeights) -> Tensor:
+        """Apply the last layer; other tokens than the last ones only give keys and values.
 
-    def _norm(self, row: Tensor, weight: Tensor) -> Tensor:
-        normed: Tensor = F.rms_norm(row, row.shape[-1:], weight, self._shape.eps)
+        Returns:
+            The residual stream of each suffix's last token, [suffixes, hidden_size].
+        """
+        last = self._last_tokens
+        normed = self._norm(self._hidden, layer.norm)
+        projected = normed @ layer.qkv[self._query_size :].t()
+        keys, values = self._keys_values(projected, layer)
+        hidden, cos, sin = self._hidden[last], self._cos[last], self._sin[last]
+        projected = normed[last] @ layer.qkv[: self._query_size].t()
+        queries = self._norm_and_rotate(projected, layer.q_norm, cos, sin)
+        hidden.addmm_(self._attend_last(layer_index, queries, keys, values), layer.out.t())
+        self._mlp(hidden, layer)
+        return hidden
+
+    def _norm(self, hidden: Tensor, weight: Tensor) -> Tensor:
+        normed: Tensor = F.rms_norm(hidden, hidden.shape[-1:], weight, self._architecture.norm_eps)
         return normed
 
-    def _mlp(self, row: Tensor, layer: Layer) -> None:
-        buffer = self._gate_up[: len(row)]
-        torch.mm(self._norm(row, layer.mlp_norm), layer.gate_up.t(), out=buffer)
+    def _mlp(self, hidden: Tensor, layer: LayerWeights) -> None:
+        """Add the MLP's output to `hidden`, [tokens, hidden_size], in place."""
+        buffer = self._gate_up[: len(hidden)]
+        torch.mm(self._norm(hidden, layer.mlp_norm), layer.gate_up.t(), out=buffer)
         gate, up = buffer.chunk(2, dim=1)
-        row.addmm_(F.silu(gate).mul_(up), layer.down.t())
+        hidden.addmm_(F.silu(gate).mul_(up), layer.down.t())
 
-    def _keys_values(self, projected: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
-        """[tokens, kv_heads, head_dim] each."""
+    def _keys_values(self, projected: Tensor, layer: LayerWeights) -> tuple[Tensor, Tensor]:
+        """Keys and values, [tokens, kv_heads, head_dim] each."""
         keys, values = projected.chunk(2, dim=1)
-        turned = self._turned(keys, layer.k_norm, self._cos, self._sin)
-        return turned, values.unflatten(1, (-1, self._shape.head_dim))
+        rotated = self._norm_and_rotate(keys, layer.k_norm, self._cos, self._sin)
+        return rotated, values.unflatten(1, (-1, self._architecture.head_dim))
 
-    def _turned(self, flat: Tensor, weight: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Normalised by head and rotated by position: [tokens, heads, head_dim].
+    def _norm_and_rotate(self, flat: Tensor, weight: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Normalise each attention head and rotate it by its token's position.
 
-        The norm's weight is folded into the small tables of the rotation, which saves a
+        The norm's weight is multiplied into the small tables of the rotation, which saves a
         pass over all heads.
+
+        Args:
+            flat: [tokens, heads * head_dim].
+            weight: of the norm, [head_dim], float32.
+            cos, sin: [tokens, 1, head_dim / 2], float32.
+
+        Returns:
+            [tokens, heads, head_dim], in the dtype of `flat`; computed in float32.
         """
-        heads = flat.unflatten(1, (-1, self._shape.head_dim)).float()
+        head_dim = self._architecture.head_dim
+        heads = flat.unflatten(1, (-1, head_dim)).float()
         length = torch.linalg.vector_norm(heads, dim=-1, keepdim=True)
-        scale = (length.square_() / self._shape.head_dim).add_(self._shape.eps).rsqrt_()
-        even = heads * scale
-        first, second = even.chunk(2, dim=-1)
+        scale = (length.square_() / head_dim).add_(self._architecture.norm_eps).rsqrt_()
+        normed = heads * scale
+        first, second = normed.chunk(2, dim=-1)
         weight_first, weight_second = weight.chunk(2)
-        turned: Tensor = even * torch.cat([cos * weight_first, cos * weight_second], dim=-1)
-        turned_first, turned_second = turned.chunk(2, dim=-1)
-        turned_first.addcmul_(second, sin * weight_second, value=-1)
-        turned_second.addcmul_(first, sin * weight_first)
-        return turned.to(flat.dtype)
+        rotated: Tensor = normed * torch.cat([cos * weight_first, cos * weight_second], dim=-1)
+        rotated_first, rotated_second = rotated.chunk(2, dim=-1)
+        rotated_first.addcmul_(second, sin * weight_second, value=-1)
+        rotated_second.addcmul_(first, sin * weight_first)
+        return rotated.to(flat.dtype)
 
-    def _attend(self, run: Run, place: int, queries: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Each token sees its head and what comes before it in its own document."""
-        shape = self._shape
-        known, seen = self._context(run, place, keys, values)
-        asked = self._grouped(queries[run.rows], run)
-        answers = self._attended[run.rows].view(
-            run.count, run.length, shape.kv_heads, -1, shape.head_dim
+    def _attend(
+        self, segment: Segment, layer_index: int, queries: Tensor, keys: Tensor, values: Tensor
+    ) -> None:
+        """Attention of a segment in one layer; writes its rows of `self._attended`.
+
+        A token attends to its prefix and to the tokens up to itself in its own sequence.
+        """
+        arch = self._architecture
+        all_keys, all_values = self._context(segment, layer_index, keys, values)
+        grouped = self._grouped(queries[segment.tokens], segment)
+        outputs = self._attended[segment.tokens].view(
+            segment.count, segment.length, arch.kv_heads, -1, arch.head_dim
         )
-        for start in range(0, run.length, _CHUNK):
-            stop = min(start + _CHUNK, run.length)
-            reach = run.context + stop
-            answer = F.scaled_dot_product_attention(
-                asked[:, :, start:stop],
-                known[:, :, :reach].expand(-1, asked.shape[1], -1, -1),
-                seen[:, :, :reach].expand(-1, asked.shape[1], -1, -1),
-                attn_mask=self._mask_of(run.context + start, stop - start),
+        for start in range(0, segment.length, _QUERY_BLOCK):
+            stop = min(start + _QUERY_BLOCK, segment.length)
+            visible = segment.context + stop
+            output = F.scaled_dot_product_attention(
+                grouped[:, :, start:stop],
+                all_keys[:, :, :visible].expand(-1, grouped.shape[1], -1, -1),
+                all_values[:, :, :visible].expand(-1, grouped.shape[1], -1, -1),
+                attn_mask=self._mask_for(segment.context + start, stop - start),
             )
-            answers[:, start:stop] = answer.unflatten(0, (run.count, -1)).permute(0, 3, 1, 2, 4)
+            outputs[:, start:stop] = output.unflatten(0, (segment.count, -1)).permute(0, 3, 1, 2, 4)
 
-    def _attend_ends(self, place: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """The last token of each document sees everything, so nothing is masked."""
-        shape = self._shape
-        done, answers = 0, []
-        for run in self._layout.runs:
-            known, seen = self._context(run, place, keys, values)
-            if run.extends:
+    def _attend_last(
+        self, layer_index: int, queries: Tensor, keys: Tensor, values: Tensor
+    ) -> Tensor:
+        """Attention of each suffix's last token; it sees its whole prompt, so needs no mask.
+
+        Args:
+            queries: of the last tokens, [suffixes, heads, head_dim].
+            keys, values: of all tokens, [tokens, kv_heads, head_dim].
+
+        Returns:
+            [suffixes, heads * head_dim].
+        """
+        arch = self._architecture
+        start, outputs = 0, []
+        for segment in self._layout.segments:
+            all_keys, all_values = self._context(segment, layer_index, keys, values)
+            if segment.extends_prefix:
                 continue
-            asked = queries[done : done + run.count].reshape(
-                run.count * shape.kv_heads, 1, -1, shape.head_dim
+            # [suffixes * kv_heads, 1, query heads of each, head_dim]: heads as if they were tokens.
+            grouped = queries[start : start + segment.count].reshape(
+                segment.count * arch.kv_heads, 1, -1, arch.head_dim
             )
-            answer = F.scaled_dot_product_attention(asked, known, seen)
-            answers.append(answer.reshape(run.count, self._queries))
-            done += run.count
-        # A row of a head alone has no documents that end.
-        return torch.cat(answers) if answers else queries.flatten(1)
+            output = F.scaled_dot_product_attention(grouped, all_keys, all_values)
+            outputs.append(output.reshape(segment.count, self._query_size))
+            start += segment.count
+        # A batch of prefixes only has no last tokens: [0, heads * head_dim].
+        return torch.cat(outputs) if outputs else queries.flatten(1)
 
-    def _grouped(self, queries: Tensor, run: Run) -> Tensor:
-        """[documents * kv_heads, heads of each, length, head_dim]."""
-        parted = queries.view(run.count, run.length, self._shape.kv_heads, -1, self._shape.head_dim)
-        return parted.permute(0, 2, 3, 1, 4).flatten(0, 1)
+    def _grouped(self, queries: Tensor, segment: Segment) -> Tensor:
+        """[sequences * kv_heads, query heads of each, length, head_dim]."""
+        arch = self._architecture
+        split = queries.view(segment.count, segment.length, arch.kv_heads, -1, arch.head_dim)
+        return split.permute(0, 2, 3, 1, 4).flatten(0, 1)
 
-    def _context(self, run: Run, place: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of head and documents, [documents * kv_heads, 1, tokens, head_dim]."""
+    def _context(
+        self, segment: Segment, layer_index: int, keys: Tensor, values: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values of the prefix and the segment's own tokens, in one layer.
+
+        A segment that extends its prefix writes its own into the prefix.
+
+        Returns:
+            [sequences * kv_heads, 1, context + length, head_dim] each.
+        """
         pair = []
-        for kept, fresh in ((run.head.keys, keys), (run.head.values, values)):
-            own = fresh[run.rows].unflatten(0, (run.count, run.length)).transpose(1, 2)
-            if run.extends:
-                kept[place, :, run.context :] = own[0]
-                whole = kept[place][None]
+        for cached, packed in ((segment.prefix.keys, keys), (segment.prefix.values, values)):
+            own = packed[segment.tokens].unflatten(0, (segment.count, segment.length))
+            own = own.transpose(1, 2)
+            if segment.extends_prefix:
+                cached[layer_index, :, segment.context :] = own[0]
+                whole = cached[layer_index][None]
             else:
-                whole = torch.cat([kept[place].expand(run.count, -1, -1, -1), own], dim=2)
+                whole = torch.cat(
+                    [cached[layer_index].expand(segment.count, -1, -1, -1), own], dim=2
+                )
             pair.append(whole.flatten(0, 1)[:, None])
         return pair[0], pair[1]
 
-    def _mask_of(self, before: int, length: int) -> Tensor | None:
-        """Bottom-right causal mask of `length` queries that all see `before` keys."""
+    def _mask_for(self, before: int, length: int) -> Tensor | None:
+        """Causal mask of `length` queries after `before` keys, [length, before + length].
+
+        None where a single query sees all keys.
+        """
         if length == 1:
             return None
         width = self._mask.shape[1] - len(self._mask)
         return self._mask[:length, width - before : width + length]
 
 
-def _causal(layout: Layout, like: Tensor) -> Tensor:
-    """The mask that every other is a window of: free columns, then a triangle."""
-    size = min(_CHUNK, max(run.length for run in layout.runs))
-    mask = like.new_zeros(size, layout.reach + size)
-    mask[:, layout.reach :] = torch.full((size, size), float("-inf")).triu(1)
+def _causal_mask(layout: Layout, like: Tensor) -> Tensor:
+    """The largest mask of a batch; smaller ones are windows on it.
+
+    Returns:
+        [size, max_length + size]: `max_length` columns of 0, then an upper triangle of -inf.
+    """
+    size = min(_QUERY_BLOCK, max(segment.length for segment in layout.segments))
+    mask = like.new_zeros(size, layout.max_length + size)
+    mask[:, layout.max_length :] = torch.full((size, size), float("-inf")).triu(1)
     return mask

@@ -1,8 +1,8 @@
-"""Keys and values of heads, kept between batches.
+"""Cache of keys and values of prompt prefixes, kept between batches.
 
-A request that is split over several batches computes its head once, and a new
-question under the same instruction computes only what differs: the head of a
-request is template and instruction first, query last.
+A prefix is the template's beginning, the instruction and the query, in this order. So a
+request that is split over several batches computes its prefix once, and another query under
+the same instruction computes only the tokens that differ.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from torch import Tensor
 
 from rankd.engines.native.architecture import Architecture
 
-# About 17 heads of Qwen3-Reranker-0.6B in float32, 27 of the 8B in bfloat16.
-BYTES = 256 * 2**20
+# Default limit: about 17 prefixes of Qwen3-Reranker-0.6B in float32, 27 of the 8B in bfloat16.
+MAX_BYTES = 256 * 2**20
 
-# Looking for a common beginning is linear in these; the latest are the likely ones.
+# How many of the most recent prefixes are compared with a new one; each costs a linear scan.
 CANDIDATES = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CachedPrefix:
-    """A head's ids, and for each layer its keys and values.
+    """Token ids of a prefix, and its keys and values in every layer.
 
     Attributes:
-        keys, values: [layers, kv_heads, tokens, head_dim].
+        ids: `tokens` token ids.
+        keys, values: [layers, kv_heads, tokens, head_dim], in the model's dtype.
     """
 
     ids: array[int]
@@ -44,75 +45,84 @@ class CachedPrefix:
 
 
 class PrefixCache:
-    """The heads used last, bounded by the bytes they hold.
+    """The most recently used prefixes, limited by the bytes of their keys and values.
 
     Args:
-        candidates: heads in which the beginning of a new one is looked for; 0 computes
-            each one whole.
+        max_bytes: limit; the newest prefix is kept even when it is larger.
+        candidates: recent prefixes that a new one is compared with, to copy the keys and
+            values of their common beginning; 0 computes every new prefix whole.
     """
 
     def __init__(
         self,
-        shape: Architecture,
+        architecture: Architecture,
         device: torch.device,
         dtype: torch.dtype,
-        limit: int,
+        max_bytes: int,
         *,
         candidates: int = CANDIDATES,
     ) -> None:
-        self._shape = shape
+        self._architecture = architecture
         self._device = device
         self._dtype = dtype
-        self._limit = limit
+        self._max_bytes = max_bytes
         self._candidates = candidates
-        self._kept: OrderedDict[bytes, CachedPrefix] = OrderedDict()
+        self._prefixes: OrderedDict[bytes, CachedPrefix] = OrderedDict()
         self._bytes = 0
 
     def get(self, ids: array[int]) -> CachedPrefix | None:
         key = ids.tobytes()
-        head = self._kept.get(key)
-        if head is not None:
-            self._kept.move_to_end(key)
-        return head
+        prefix = self._prefixes.get(key)
+        if prefix is not None:
+            self._prefixes.move_to_end(key)
+        return prefix
 
-    def start(self, ids: array[int]) -> tuple[CachedPrefix, int]:
-        """A head to be computed, and how many of its first tokens are known already."""
-        shape = self._shape
-        size = (shape.layers, shape.kv_heads, len(ids), shape.head_dim)
+    def allocate(self, ids: array[int]) -> tuple[CachedPrefix, int]:
+        """Allocate a new prefix and copy what it shares with a cached one.
+
+        The new prefix is not in the cache until it is computed and added.
+
+        Returns:
+            The prefix, and how many of its first tokens have their keys and values already.
+        """
+        arch = self._architecture
+        size = (arch.layers, arch.kv_heads, len(ids), arch.head_dim)
         keys = torch.empty(size, dtype=self._dtype, device=self._device)
-        head = CachedPrefix(ids, keys, torch.empty_like(keys))
-        like, shared = self._nearest(ids)
-        if like is not None and shared:
-            head.keys[:, :, :shared] = like.keys[:, :, :shared]
-            head.values[:, :, :shared] = like.values[:, :, :shared]
-        return head, shared
+        prefix = CachedPrefix(ids, keys, torch.empty_like(keys))
+        nearest, shared = self._longest_match(ids)
+        if nearest is not None and shared:
+            prefix.keys[:, :, :shared] = nearest.keys[:, :, :shared]
+            prefix.values[:, :, :shared] = nearest.values[:, :, :shared]
+        return prefix, shared
 
-    def keep(self, head: CachedPrefix) -> None:
-        """Keep a head that is computed; the ones unused for longest make room."""
-        self._kept[head.ids.tobytes()] = head
-        self._bytes += head.bytes
+    def add(self, prefix: CachedPrefix) -> None:
+        """Add a computed prefix; evict the least recently used ones beyond the limit."""
+        self._prefixes[prefix.ids.tobytes()] = prefix
+        self._bytes += prefix.bytes
         # The newest stays, however large: the rest of its request needs it.
-        while self._bytes > self._limit and len(self._kept) > 1:
-            _, oldest = self._kept.popitem(last=False)
+        while self._bytes > self._max_bytes and len(self._prefixes) > 1:
+            _, oldest = self._prefixes.popitem(last=False)
             self._bytes -= oldest.bytes
 
-    def forget(self) -> None:
-        """Give back the memory of all heads."""
-        self._kept.clear()
+    def clear(self) -> None:
+        """Free the memory of all prefixes."""
+        self._prefixes.clear()
         self._bytes = 0
 
-    def _nearest(self, ids: array[int]) -> tuple[CachedPrefix | None, int]:
-        nearest: tuple[CachedPrefix | None, int] = (None, 0)
-        for head, _ in zip(reversed(self._kept.values()), range(self._candidates), strict=False):
-            shared = _common(head.ids, ids)
-            if shared > nearest[1]:
-                nearest = (head, shared)
-        return nearest
+    def _longest_match(self, ids: array[int]) -> tuple[CachedPrefix | None, int]:
+        """The recent prefix with the longest common beginning, and that many tokens."""
+        best: tuple[CachedPrefix | None, int] = (None, 0)
+        recent = reversed(self._prefixes.values())
+        for prefix, _ in zip(recent, range(self._candidates), strict=False):
+            shared = _common_length(prefix.ids, ids)
+            if shared > best[1]:
+                best = (prefix, shared)
+        return best
 
 
-def _common(one: array[int], other: array[int]) -> int:
+def _common_length(first: array[int], second: array[int]) -> int:
     """Length of the common beginning."""
-    for place, (mine, yours) in enumerate(zip(one, other, strict=False)):
-        if mine != yours:
-            return place
-    return min(len(one), len(other))
+    for index, (a, b) in enumerate(zip(first, second, strict=False)):
+        if a != b:
+            return index
+    return min(len(first), len(second))

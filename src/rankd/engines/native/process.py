@@ -1,4 +1,4 @@
-"""The worker as the server sees it: started, spoken to over pipes, mourned."""
+"""Server side of the worker process: start, frames over pipes, exit."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ from rankd.telemetry.logs import Format
 
 _SETUP_ERRORS = {error.__name__: error for error in (BadModel, BadSettings, SetupError)}
 
-# Fresh 25 to 50 MB outputs cost a fifth of the arithmetic in page faults; with these
-# glibc keeps and reuses freed memory instead of handing it back to the system.
-_MALLOC = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592"
+# glibc keeps freed memory instead of returning it to the system. Otherwise page faults of
+# fresh outputs (25 to 50 MB each) cost a fifth of the time of the arithmetic.
+_MALLOC_TUNABLES = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """What the worker is told at its start.
+    """Configuration of the worker, passed as JSON on its command line.
 
     Attributes:
-        yes, no: ids of the two words whose logits are compared.
-        threads: 0 takes all cores that this process may use.
-        deterministic: compute each prompt as if it were alone.
+        folder: path of the model, which holds `config.json`.
+        weights: paths of the safetensors files.
+        yes, no: ids of the answer tokens whose logits are compared.
+        device, dtype: as the settings of that name, `auto` included.
+        threads: CPU threads; 0 uses all cores that the process may use.
+        deterministic: compute each prompt in a forward pass of its own.
         log_level, log_format: as the settings of that name.
     """
 
@@ -48,13 +51,15 @@ class WorkerConfig:
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
+    """What the worker reports once its model is loaded; fields as in `EngineInfo`."""
+
     device: str
     dtype: str
     arithmetic: str = ""
 
 
 class WorkerProcess:
-    """A running child process. `start` it, and `close` it whatever happens."""
+    """A running worker process: `spawn`, `wait_until_ready`, `send` and `receive`, `close`."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -64,11 +69,12 @@ class WorkerProcess:
         self._pinged: float | None = None
 
     @classmethod
-    async def spawn(cls, job: WorkerConfig) -> WorkerProcess:
-        command = (sys.executable, "-m", "rankd.engines.native.worker", json.dumps(asdict(job)))
+    async def spawn(cls, config: WorkerConfig) -> WorkerProcess:
+        """Start the process; the caller must `close` it."""
+        command = (sys.executable, "-m", "rankd.engines.native.worker", json.dumps(asdict(config)))
         return cls(
             await asyncio.create_subprocess_exec(
-                *command, stdin=PIPE, stdout=PIPE, env=_environment(job)
+                *command, stdin=PIPE, stdout=PIPE, env=_environment(config)
             )
         )
 
@@ -80,67 +86,73 @@ class WorkerProcess:
     def is_alive(self) -> bool:
         return self._process.returncode is None
 
-    async def hello(self, loaded: Callable[[int, int], None] = lambda *_: None) -> WorkerInfo:
+    async def wait_until_ready(
+        self, on_layer: Callable[[int, int], None] = lambda *_: None
+    ) -> WorkerInfo:
         """Wait until the model is loaded.
 
         Args:
-            loaded: is told of how many of how many layers are.
+            on_layer: called after each layer with the layers loaded so far and their total.
 
         Raises:
-            SetupError: it cannot be; the worker's own sentence says why.
+            SetupError: the worker ended or could not load the model; has its message.
         """
         try:
-            kind, body = await self._read()
+            kind, body = await self._read_frame()
             while kind == framing.LOADED:
-                loaded(*json.loads(body))
-                kind, body = await self._read()
+                on_layer(*json.loads(body))
+                kind, body = await self._read_frame()
         except EngineDown as problem:
             raise SetupError(f"{problem.message} before the model was loaded") from None
-        said = json.loads(body)
-        if "error" in said:
-            raise _SETUP_ERRORS[said["error"]](said["message"])
-        return WorkerInfo(**said)
+        hello = json.loads(body)
+        if "error" in hello:
+            raise _SETUP_ERRORS[hello["error"]](hello["message"])
+        return WorkerInfo(**hello)
 
     def send(self, body: bytes) -> None:
-        """Hand over a batch without waiting; few are in flight, so nothing piles up."""
+        """Send a packed batch without waiting; the caller limits the batches in flight."""
         self._stdin.write(framing.frame(framing.BATCH, body))
 
     def ping(self) -> None:
-        """Ask for a sign of life, unless one is asked for already."""
+        """Send a ping, unless one is unanswered."""
         if self._pinged is None:
             self._pinged = time.monotonic()
             self._stdin.write(framing.frame(framing.PING, b""))
 
     @property
     def silence(self) -> float:
-        """Seconds since a ping that is not answered."""
+        """Seconds since the unanswered ping was sent; 0 when there is none."""
         return 0.0 if self._pinged is None else time.monotonic() - self._pinged
 
     async def receive(self) -> list[float | None]:
-        """The logits of the oldest batch that was sent; None where the memory did not suffice.
+        """Wait for the logits of the oldest batch in flight.
+
+        Returns:
+            One logit for each prompt; None for a prompt that does not fit in memory.
 
         Raises:
             EngineDown: the process ended.
         """
-        kind, body = await self._read()
+        kind, body = await self._read_frame()
         while kind == framing.PONG:
             self._pinged = None
-            kind, body = await self._read()
+            kind, body = await self._read_frame()
         return framing.unpack_logits(body)
 
     def kill(self) -> None:
         if self.is_alive:
             self._process.kill()
 
-    async def _read(self) -> tuple[bytes, bytes]:
+    async def _read_frame(self) -> tuple[bytes, bytes]:
+        """Kind and body of the next frame."""
         try:
             (length,) = framing.LENGTH.unpack(await self._stdout.readexactly(framing.LENGTH.size))
             content = await self._stdout.readexactly(length)
         except (asyncio.IncompleteReadError, ConnectionError):
-            raise EngineDown(f"the native engine's process {await self._end()}") from None
+            raise EngineDown(f"the native engine's process {await self._exit_reason()}") from None
         return content[:1], content[1:]
 
-    async def _end(self) -> str:
+    async def _exit_reason(self) -> str:
         code = await self._process.wait()
         if code >= 0:
             return f"ended with exit code {code}"
@@ -148,10 +160,10 @@ class WorkerProcess:
         return f"was killed by {signal.Signals(-code).name}{hint}"
 
     async def close(self) -> None:
-        """End the process now, whatever it is computing; harmless when it is gone."""
+        """End the process now, even while it computes; does nothing when it has ended."""
         self._stdin.close()
         try:
-            # It exits by itself when its stdin ends.
+            # The worker exits when its stdin ends.
             await asyncio.wait_for(self._process.wait(), timeout=2)
         except TimeoutError:
             self._process.kill()
@@ -159,19 +171,19 @@ class WorkerProcess:
         await self._stdout.read()
 
 
-def _environment(job: WorkerConfig) -> dict[str, str]:
+def _environment(config: WorkerConfig) -> dict[str, str]:
     environment = dict(os.environ)
-    tunables = [environment.get("GLIBC_TUNABLES", ""), _MALLOC]
+    tunables = [environment.get("GLIBC_TUNABLES", ""), _MALLOC_TUNABLES]
     environment["GLIBC_TUNABLES"] = ":".join(filter(None, tunables))
-    # Threads that spin while they wait burn the cores that other processes need: beside
-    # two busy ones, the same batch cost 6.3 CPU seconds spinning and 1.9 sleeping.
+    # OpenMP threads sleep while they wait. By default they spin: beside two busy processes,
+    # the same batch cost 6.3 CPU seconds spinning and 1.9 sleeping.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if job.threads:
-        environment["OMP_NUM_THREADS"] = str(job.threads)
-    if job.deterministic:
-        # Else they may take fewer threads while the machine is busy, and round otherwise.
+    if config.threads:
+        environment["OMP_NUM_THREADS"] = str(config.threads)
+    if config.deterministic:
+        # Otherwise both may use fewer threads on a busy machine, which changes the rounding.
         environment |= {"OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE"}
-        # Its products may differ from start to start by where arrays lie in memory:
-        # Intel's guide to conditional numerical reproducibility.
+        # Otherwise MKL's products depend on the alignment of arrays, which differs between
+        # starts (Intel's guide to conditional numerical reproducibility).
         environment.setdefault("MKL_CBWR", "AUTO")
     return environment

@@ -1,4 +1,4 @@
-"""Safetensors files into the tensors of the forward."""
+"""Read safetensors files into the tensors of the forward pass."""
 
 from __future__ import annotations
 
@@ -17,8 +17,20 @@ from rankd.types import AnswerTokenIds
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
-    """One block. Matrices are [out, in], as stored; those that read the same input are one."""
+class LayerWeights:
+    """Weights of one decoder layer; matrices are [out, in], as stored.
+
+    Matrices that read the same input are joined along `out`.
+
+    Attributes:
+        norm: RMSNorm before attention, [hidden_size].
+        qkv: [(heads + 2 * kv_heads) * head_dim, hidden_size].
+        q_norm, k_norm: RMSNorm of each attention head, [head_dim], float32.
+        out: [hidden_size, heads * head_dim].
+        mlp_norm: RMSNorm before the MLP, [hidden_size].
+        gate_up: [2 * mlp_size, hidden_size].
+        down: [hidden_size, mlp_size].
+    """
 
     norm: Tensor
     qkv: Tensor
@@ -32,120 +44,128 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A model's tensors.
+    """A model's weights.
 
     Attributes:
-        embedding: as stored, and on the CPU a window on the file: only the rows
-            that are looked up become resident, and they are converted then.
-        head: W[yes] - W[no] in float32: the only row of the vocabulary's that is needed.
+        embedding: [vocab_size, hidden_size], in the dtype of the file. On CPU it is a view of
+            the mapped file: only rows that are looked up take memory.
+        norm: final RMSNorm, [hidden_size], float32.
+        answer_rows: difference of the LM head's two answer rows, W[yes] - W[no], or the row
+            of a classifier; [hidden_size], float32.
     """
 
     embedding: Tensor
-    layers: list[Layer]
+    layers: list[LayerWeights]
     norm: Tensor
     answer_rows: Tensor
 
 
 def load(
     files: Sequence[Path],
-    shape: Architecture,
+    architecture: Architecture,
     answers: AnswerTokenIds,
     device: torch.device,
     dtype: torch.dtype,
     *,
-    loaded: Callable[[int, int], None] = lambda *_: None,
+    on_layer: Callable[[int, int], None] = lambda *_: None,
 ) -> Weights:
-    """Read each tensor once, straight to where it is used.
+    """Read each tensor once, straight into the memory where it is used.
 
     Args:
-        loaded: is told of how many of how many layers are read; nearly all of the time
-            goes into them.
+        dtype: of the layers' matrices; norms of heads and the final norm are float32.
+        on_layer: called after each layer with the layers read so far and their total.
 
     Raises:
-        BadModel: a tensor is missing or of another shape than config.json says.
+        BadModel: a file cannot be read, or a tensor is missing, quantised or of another
+            shape than config.json says.
     """
-    # A window of its own, so that the other's pages go when everything else is copied.
-    lookup, source = (_Source(files, device, dtype) for _ in range(2))
-    vocabulary = (shape.vocabulary, shape.hidden)
+    # Mapped separately, so that the pages of copied tensors are freed with `files_to_copy`.
+    embedding_files, files_to_copy = (_TensorFiles(files, device, dtype) for _ in range(2))
+    embedding_shape = (architecture.vocab_size, architecture.hidden_size)
     return Weights(
-        embedding=lookup.read("model.embed_tokens.weight", vocabulary).to(device),
-        layers=list(_layers(source, shape, loaded)),
-        norm=source.join(["model.norm.weight"], (shape.hidden,)).float(),
-        answer_rows=_head(source, shape, answers).to(device),
+        embedding=embedding_files.read("model.embed_tokens.weight", embedding_shape).to(device),
+        layers=list(_layers(files_to_copy, architecture, on_layer)),
+        norm=files_to_copy.join(["model.norm.weight"], (architecture.hidden_size,)).float(),
+        answer_rows=_answer_rows(files_to_copy, architecture, answers).to(device),
     )
 
 
 def _layers(
-    source: _Source, shape: Architecture, loaded: Callable[[int, int], None]
-) -> Iterator[Layer]:
-    for place in range(shape.layers):
-        yield _layer(source, f"model.layers.{place}.", shape)
-        loaded(place + 1, shape.layers)
+    files: _TensorFiles, architecture: Architecture, on_layer: Callable[[int, int], None]
+) -> Iterator[LayerWeights]:
+    for index in range(architecture.layers):
+        yield _layer(files, f"model.layers.{index}.", architecture)
+        on_layer(index + 1, architecture.layers)
 
 
-def _layer(source: _Source, at: str, shape: Architecture) -> Layer:
-    hidden, head_dim = shape.hidden, shape.head_dim
-    queries, keys = shape.heads * head_dim, shape.kv_heads * head_dim
-    attention, mlp = at + "self_attn.", at + "mlp."
-    return Layer(
-        norm=source.join([at + "input_layernorm.weight"], (hidden,)),
-        qkv=source.join(
+def _layer(files: _TensorFiles, layer: str, arch: Architecture) -> LayerWeights:
+    """Read one layer; `layer` is the start of its tensor names, such as `model.layers.0.`."""
+    hidden_size, head_dim = arch.hidden_size, arch.head_dim
+    query_size, key_size = arch.heads * head_dim, arch.kv_heads * head_dim
+    attention, mlp = layer + "self_attn.", layer + "mlp."
+    return LayerWeights(
+        norm=files.join([layer + "input_layernorm.weight"], (hidden_size,)),
+        qkv=files.join(
             [attention + f"{name}_proj.weight" for name in "qkv"],
-            (queries, hidden),
-            (keys, hidden),
-            (keys, hidden),
+            (query_size, hidden_size),
+            (key_size, hidden_size),
+            (key_size, hidden_size),
         ),
-        q_norm=source.join([attention + "q_norm.weight"], (head_dim,)).float(),
-        k_norm=source.join([attention + "k_norm.weight"], (head_dim,)).float(),
-        out=source.join([attention + "o_proj.weight"], (hidden, queries)),
-        mlp_norm=source.join([at + "post_attention_layernorm.weight"], (hidden,)),
-        gate_up=source.join(
+        q_norm=files.join([attention + "q_norm.weight"], (head_dim,)).float(),
+        k_norm=files.join([attention + "k_norm.weight"], (head_dim,)).float(),
+        out=files.join([attention + "o_proj.weight"], (hidden_size, query_size)),
+        mlp_norm=files.join([layer + "post_attention_layernorm.weight"], (hidden_size,)),
+        gate_up=files.join(
             [mlp + "gate_proj.weight", mlp + "up_proj.weight"],
-            (shape.mlp, hidden),
-            (shape.mlp, hidden),
+            (arch.mlp_size, hidden_size),
+            (arch.mlp_size, hidden_size),
         ),
-        down=source.join([mlp + "down_proj.weight"], (hidden, shape.mlp)),
+        down=files.join([mlp + "down_proj.weight"], (hidden_size, arch.mlp_size)),
     )
 
 
-def _head(source: _Source, shape: Architecture, answers: AnswerTokenIds) -> Tensor:
-    if shape.classifier:
-        return source.read("score.weight", (1, shape.hidden))[0].float()
-    for word in answers:
-        if not 0 <= word < shape.vocabulary:
-            raise BadModel(f"token {word} is outside the model's vocabulary of {shape.vocabulary}")
-    name = "model.embed_tokens.weight" if _is_tied(source, shape) else "lm_head.weight"
-    rows = source.read(name, (shape.vocabulary, shape.hidden))
+def _answer_rows(files: _TensorFiles, arch: Architecture, answers: AnswerTokenIds) -> Tensor:
+    """[hidden_size], float32; see `Weights.answer_rows`."""
+    if arch.classifier:
+        return files.read("score.weight", (1, arch.hidden_size))[0].float()
+    for token_id in answers:
+        if not 0 <= token_id < arch.vocab_size:
+            raise BadModel(
+                f"token {token_id} is outside the model's vocabulary of {arch.vocab_size}; "
+                "the tokenizer and the weights belong to different models"
+            )
+    name = "model.embed_tokens.weight" if _is_tied(files, arch) else "lm_head.weight"
+    rows = files.read(name, (arch.vocab_size, arch.hidden_size))
     return rows[answers.yes].float() - rows[answers.no].float()
 
 
-def _is_tied(source: _Source, shape: Architecture) -> bool:
-    # As transformers has it: a tied model's own lm_head.weight is ignored.
-    return "lm_head.weight" not in source if shape.tied is None else shape.tied
+def _is_tied(files: _TensorFiles, arch: Architecture) -> bool:
+    # Like transformers: the lm_head.weight of a tied model is ignored.
+    return "lm_head.weight" not in files if arch.tied is None else arch.tied
 
 
-class _Source:
-    """Tensors by name, whichever file holds them."""
+class _TensorFiles:
+    """Tensors by name, over all files of a checkpoint."""
 
     def __init__(self, files: Sequence[Path], device: torch.device, dtype: torch.dtype) -> None:
         self._device = device
         self._dtype = dtype
-        self._files: dict[str, Any] = {}
+        self._file_of: dict[str, Any] = {}
         for file in files:
             try:
                 opened = safe_open(file, framework="pt")
             except (OSError, SafetensorError) as problem:
                 raise BadModel(f"cannot read {file}: {problem}") from None
-            self._files |= dict.fromkeys(opened.keys(), opened)
+            self._file_of |= dict.fromkeys(opened.keys(), opened)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._files
+        return name in self._file_of
 
     def read(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """The tensor as stored: a window on the mapped file, read when it is used."""
-        if name not in self._files:
+        """The tensor as stored: a view of the mapped file, read from disk on use."""
+        if name not in self._file_of:
             raise BadModel(f"the weights lack {name}")
-        tensor: Tensor = self._files[name].get_tensor(name)
+        tensor: Tensor = self._file_of[name].get_tensor(name)
         if tuple(tensor.shape) != shape:
             raise BadModel(f"{name} is {list(tensor.shape)}; config.json says {list(shape)}")
         if not tensor.is_floating_point():
@@ -153,7 +173,7 @@ class _Source:
         return tensor
 
     def join(self, names: Sequence[str], *shapes: tuple[int, ...]) -> Tensor:
-        """Tensors one above the other, converted; nothing is held twice."""
+        """Concatenate tensors along their first dimension, copied to the device and dtype."""
         rows = sum(shape[0] for shape in shapes)
         joined = torch.empty((rows, *shapes[0][1:]), dtype=self._dtype, device=self._device)
         start = 0

@@ -1,7 +1,7 @@
-"""The child process: loads the model, then answers batches until its stdin ends.
+"""The worker process: loads the model, then scores batches until its stdin ends.
 
-Torch is imported only after the parent can be heard, so that a parent that dies while
-the model loads is noticed.
+A thread reads stdin before torch is imported, so the worker also ends when its parent dies
+while the model loads.
 """
 
 from __future__ import annotations
@@ -29,74 +29,82 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    # Ctrl-C and a supervisor's SIGTERM reach the whole group, but the parent decides
-    # when the engine ends: it may still be draining.
+    # Ctrl-C and a supervisor's SIGTERM reach the whole process group, but the parent decides
+    # when the worker ends: it may still be draining.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     replies = _private_stdout()
     batches: SimpleQueue[bytes] = SimpleQueue()
-    threading.Thread(target=_hear, args=(batches, replies), daemon=True).start()
-    job = WorkerConfig(**json.loads(sys.argv[1]))
-    configure(job.log_level, job.log_format)
-    model = _open(job, replies)
+    threading.Thread(target=_read_frames, args=(batches, replies), daemon=True).start()
+    config = WorkerConfig(**json.loads(sys.argv[1]))
+    configure(config.log_level, config.log_format)
+    model = _open(config, replies)
     from rankd.engines.native.memory import score
 
     while True:
         batch = framing.unpack_prompts(batches.get())
-        _say(replies, framing.LOGITS, framing.pack_logits(score(model, batch)))
+        _write(replies, framing.LOGITS, framing.pack_logits(score(model, batch)))
 
 
 def _private_stdout() -> BinaryIO:
-    """The pipe to the parent; a library that prints goes to stderr and cannot garble it."""
+    """The pipe to the parent; from now on, what libraries print to stdout goes to stderr."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return replies
 
 
-def _hear(batches: SimpleQueue[bytes], replies: BinaryIO) -> None:
-    while prefix := _read(framing.LENGTH.size):
-        (length,) = framing.LENGTH.unpack(prefix)
+def _read_frames(batches: SimpleQueue[bytes], replies: BinaryIO) -> None:
+    """Queue batches and answer pings, until stdin ends; then end the process."""
+    while header := _read(framing.LENGTH.size):
+        (length,) = framing.LENGTH.unpack(header)
         content = _read(length)
         if content[:1] == framing.PING:
-            _say(replies, framing.PONG, b"")
+            _write(replies, framing.PONG, b"")
         else:
             batches.put(content[1:])
-    # The parent closed the pipe or is dead: whatever is being computed has no reader.
+    # The parent closed the pipe or is dead, so the result of a running batch has no reader.
     os._exit(0)
 
 
 def _read(size: int) -> bytes:
-    """So many bytes of stdin, or none at its end.
+    """Exactly `size` bytes of stdin, or none when it ends.
 
-    Not through `sys.stdin`: its lock, held by a waiting thread, aborts an exit.
+    Not through `sys.stdin`: a thread that waits in it holds its lock, which aborts the exit.
     """
     content = bytearray()
     while len(content) < size:
-        piece = os.read(0, size - len(content))
-        if not piece:
+        chunk = os.read(0, size - len(content))
+        if not chunk:
             return b""
-        content += piece
+        content += chunk
     return bytes(content)
 
 
-def _say(replies: BinaryIO, kind: bytes, body: bytes) -> None:
-    # Two threads speak; a buffered writer takes each frame whole.
+def _write(replies: BinaryIO, kind: bytes, body: bytes) -> None:
+    # Two threads write; a buffered writer does not interleave the bytes of two writes.
     replies.write(framing.frame(kind, body))
     replies.flush()
 
 
-def _open(job: WorkerConfig, replies: BinaryIO) -> Qwen3Model:
+def _open(config: WorkerConfig, replies: BinaryIO) -> Qwen3Model:
+    """Load the model and send HELLO; end the process when the model cannot be loaded."""
     try:
-        model, ready = _load(job, replies)
+        model, info = _load(config, replies)
     except SetupError as problem:
-        said = {"error": type(problem).__name__, "message": str(problem)}
-        _say(replies, framing.HELLO, json.dumps(said).encode())
+        error = {"error": type(problem).__name__, "message": str(problem)}
+        _write(replies, framing.HELLO, json.dumps(error).encode())
         sys.exit(problem.exit_code)
-    _say(replies, framing.HELLO, json.dumps(ready).encode())
+    _write(replies, framing.HELLO, json.dumps(info).encode())
     return model
 
 
-def _load(job: WorkerConfig, replies: BinaryIO) -> tuple[Qwen3Model, dict[str, str]]:
+def _load(config: WorkerConfig, replies: BinaryIO) -> tuple[Qwen3Model, dict[str, str]]:
+    """The model, and the fields of `WorkerInfo`.
+
+    Raises:
+        BadModel, BadSettings: the model or a setting cannot be used.
+        SetupError: torch is missing, or the model does not fit in memory.
+    """
     try:
         import torch
 
@@ -108,35 +116,34 @@ def _load(job: WorkerConfig, replies: BinaryIO) -> tuple[Qwen3Model, dict[str, s
         ) from None
     from rankd.engines.native.architecture import read_architecture
 
-    torch.set_num_threads(job.threads or cores())
-    shape = read_architecture(json.loads((Path(job.folder) / "config.json").read_bytes()))
-    device = _device(job.device)
-    if job.deterministic:
+    torch.set_num_threads(config.threads or cores())
+    config_json = (Path(config.folder) / "config.json").read_bytes()
+    architecture = read_architecture(json.loads(config_json))
+    device = _device(config.device)
+    if config.deterministic:
         _refuse_unproven(device)
-    dtype = _dtype(job.dtype, device)
-    files, answers = [Path(file) for file in job.weights], AnswerTokenIds(job.yes, job.no)
+    dtype = _dtype(config.dtype, device)
+    files, answers = [Path(file) for file in config.weights], AnswerTokenIds(config.yes, config.no)
+
+    def report(done: int, total: int) -> None:
+        _write(replies, framing.LOADED, json.dumps([done, total]).encode())
+
     try:
-        weights = load(
-            files,
-            shape,
-            answers,
-            device,
-            dtype,
-            loaded=lambda *count: _say(replies, framing.LOADED, json.dumps(count).encode()),
-        )
-        model = Qwen3Model(weights, shape, deterministic=job.deterministic)
-        return model, {
-            "device": str(device),
-            "dtype": str(dtype).split(".")[1],
-            "arithmetic": _arithmetic(),
-        }
+        weights = load(files, architecture, answers, device, dtype, on_layer=report)
+        model = Qwen3Model(weights, architecture, deterministic=config.deterministic)
     except (MemoryError, RuntimeError) as problem:
-        # Torch reports a lack of memory, on any device, as a RuntimeError.
+        # Torch reports a lack of memory as a RuntimeError, on any device.
         reason = next(iter(str(problem).strip().splitlines()), repr(problem))
         raise SetupError(f"the model does not load on {device}: {reason}") from None
+    return model, {
+        "device": str(device),
+        "dtype": str(dtype).split(".")[1],
+        "arithmetic": _arithmetic(),
+    }
 
 
 def _refuse_unproven(device: torch.device) -> None:
+    """Raise BadSettings where equal bits were never tested: anywhere but on the CPU."""
     if device.type != "cpu":
         raise BadSettings(
             f"deterministic: equal bits are promised on the CPU only, and the device is {device}; "
@@ -145,8 +152,11 @@ def _refuse_unproven(device: torch.device) -> None:
 
 
 def _arithmetic() -> str:
-    """What the last bits depend on beside the model: with other threads products are
-    divided otherwise, and each instruction set has sums of its own."""
+    """What the last bits of a logit depend on, beside the model.
+
+    The number of threads changes how matrix products are divided; the instruction set changes
+    the order of sums.
+    """
     import torch
 
     threads = torch.get_num_threads()
@@ -156,13 +166,16 @@ def _arithmetic() -> str:
     )
 
 
-def _device(asked: str) -> torch.device:
+def _device(setting: str) -> torch.device:
     import torch
 
-    present = {"cuda": torch.cuda.is_available(), "npu": _has_npu(), "cpu": True}
-    name = next(name for name in present if present[name]) if asked == "auto" else asked
-    if not present[name]:
-        raise BadSettings(f"device = {name!r}, but torch {torch.__version__} finds no such device")
+    available = {"cuda": torch.cuda.is_available(), "npu": _has_npu(), "cpu": True}
+    name = next(name for name in available if available[name]) if setting == "auto" else setting
+    if not available[name]:
+        raise BadSettings(
+            f"device = {name!r}, but torch {torch.__version__} finds no such device; "
+            "check its driver and torch's build, or set device to auto"
+        )
     return torch.device(name)
 
 
@@ -176,12 +189,12 @@ def _has_npu() -> bool:
     return bool(torch.npu.is_available())  # type: ignore[attr-defined]
 
 
-def _dtype(asked: str, device: torch.device) -> torch.dtype:
+def _dtype(setting: str, device: torch.device) -> torch.dtype:
     import torch
 
-    if asked == "auto":
+    if setting == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
-    dtype: torch.dtype = getattr(torch, asked)
+    dtype: torch.dtype = getattr(torch, setting)
     return dtype
 
 

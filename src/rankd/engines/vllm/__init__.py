@@ -1,15 +1,15 @@
-"""The vLLM engine: `AsyncLLM` in this process, its arithmetic in processes of vLLM's own.
+"""The vLLM engine: vLLM's `AsyncLLM` in the server's process; vLLM computes in its own processes.
 
-Importing it never imports vLLM; opening it does.
+Importing this package never imports vLLM; opening the engine does.
 
-- engine.py    the contract: documents in one by one, logits out in order
-- turns.py     who is next: priority, then fairness among calls
-- failures.py  vLLM's exceptions as ours, by name
-- start.py     from a checkpoint and settings to a running AsyncLLM
-- args.py      the arguments we give it
-- profiles.py  what differs between CUDA, Ascend NPU and CPU
-- versions.py  what differs between releases of vLLM
-- refusals.py  combinations that are known to score wrong
+- engine         the `Engine` contract, on `AsyncLLM`
+- priorities     order of prompts: priority, then fairness among callers and calls
+- error_mapping  vLLM's exceptions → rankd's errors
+- start          starts `AsyncLLM` from a checkpoint and settings
+- args           vLLM's arguments
+- profiles       arguments that differ between CUDA, Ascend NPU and CPU
+- versions       the installed vLLM, and differences between its releases
+- compatibility  refuses combinations that are known to fail or to score wrong
 """
 
 from rankd.engines.vllm.engine import VllmEngine

@@ -1,4 +1,4 @@
-"""The arguments of vLLM's engine. Nothing is left to its defaults, which change with the device."""
+"""vLLM's engine arguments: all set explicitly, because its defaults depend on the device."""
 
 from __future__ import annotations
 
@@ -8,31 +8,27 @@ from typing import Any
 
 from rankd.config.settings import Settings
 from rankd.config.suggest import nearest
-from rankd.engines.vllm.profiles import DeviceProfile, cache_bytes
+from rankd.engines.vllm.profiles import DeviceProfile, kv_cache_bytes
 from rankd.engines.vllm.versions import Release
 from rankd.errors import BadSettings, SetupError
 from rankd.models.checkpoint import CLASSIFIER, Checkpoint
 
 _log = logging.getLogger("rankd")
 
-# What makes a reranker of it; settings of ours say the same in another word.
-OWN = {
-    "model": "MODEL",
-    "tokenizer": "MODEL",
-    "served_model_name": "served_model_name",
-    "runner": "nothing: a reranker is always pooling",
-    "convert": "nothing: a reranker is always classify",
-    "hf_overrides": "nothing: they make the checkpoint a reranker",
-    "scheduling_policy": "nothing: priorities and fairness need it",
-    "max_model_len": "max_tokens",
-    "dtype": "dtype",
-    "quantization": "quantization",
-    "tensor_parallel_size": "tensor_parallel",
-    "data_parallel_size": "data_parallel",
-    "gpu_memory_utilization": "gpu_memory_utilization",
+# Arguments that `vllm_args` cannot set -> what to do instead, or why.
+_RESERVED = {
+    "model": "use MODEL",
+    "tokenizer": "use MODEL",
+    "served_model_name": "use served_model_name",
+    "runner": "a reranker always needs pooling",
+    "convert": "a reranker always needs classify",
+    "hf_overrides": "they load the checkpoint as a reranker",
+    "scheduling_policy": "priorities and fairness need it",
+    "max_model_len": "use max_tokens",
+    "dtype": "use dtype",
 }
 
-# Without one of these the scores would be wrong, or not there.
+# Arguments that scores depend on: a release of vLLM without one of them is refused.
 REQUIRED = frozenset(
     {
         "model",
@@ -53,34 +49,34 @@ REQUIRED = frozenset(
 def engine_args(
     checkpoint: Checkpoint, settings: Settings, profile: DeviceProfile, release: Release
 ) -> dict[str, Any]:
-    """Everything we tell vLLM, the operator's own arguments included.
+    """All arguments for vLLM; those in the setting `vllm_args` override rankd's.
 
     Raises:
-        BadSettings: an argument that rankd sets by another name.
+        BadSettings: `vllm_args` has an argument that only rankd may set.
     """
     for name in settings.vllm_args:
-        if name in OWN:
-            raise BadSettings(f"vllm_args: {name} is rankd's to set; use {OWN[name]}")
+        if name in _RESERVED:
+            raise BadSettings(f"vllm_args: {name} is set by rankd; {_RESERVED[name]}")
     if settings.vllm_args.get("trust_remote_code"):
         _log.warning("trust_remote_code: vLLM runs the code that comes with %s", checkpoint.name)
     args = _common(checkpoint, settings) | _by_device(checkpoint, settings, profile, release)
     return args | settings.vllm_args
 
 
-def accepted(
-    args: Mapping[str, Any], fields: Collection[str], asked: Collection[str]
+def supported_args(
+    args: Mapping[str, Any], fields: Collection[str], operator_args: Collection[str]
 ) -> dict[str, Any]:
-    """Only what this release's argument class has.
+    """The arguments that the installed release of vLLM has; others are dropped.
 
     Args:
-        fields: names of its fields.
-        asked: names that the operator typed, which are never dropped in silence.
+        fields: names of the fields of vLLM's argument class.
+        operator_args: names in the setting `vllm_args`; these are never dropped.
 
     Raises:
-        SetupError: it lacks one that scores depend on.
-        BadSettings: it lacks one that the operator asked for.
+        SetupError: vLLM lacks an argument that scores depend on.
+        BadSettings: vLLM lacks an argument in `operator_args`.
     """
-    for name in asked:
+    for name in operator_args:
         if name not in fields:
             raise BadSettings(f"vllm_args: vLLM has no argument {name}{nearest(name, fields)}")
     missing = sorted(REQUIRED - set(fields))
@@ -98,18 +94,17 @@ def _common(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
         "convert": "classify",
         "hf_overrides": _overrides(checkpoint),
         "max_model_len": min(settings.max_tokens, checkpoint.max_tokens),
-        "quantization": settings.quantization,
-        "tensor_parallel_size": settings.tensor_parallel,
-        "data_parallel_size": settings.data_parallel,
-        "gpu_memory_utilization": settings.gpu_memory_utilization,
+        "quantization": None,
+        "tensor_parallel_size": 1,
+        "data_parallel_size": 1,
+        "gpu_memory_utilization": 0.85,
         "scheduling_policy": "priority",
-        # On by default for rerankers in 0.18 and 0.19, where it races (vllm#31584).
+        # On by default for rerankers in 0.18 and 0.19, with a race condition (vllm#31584).
         "async_scheduling": False,
-        # Its own metrics, in the registry that /metrics shows; their lines in the log are
-        # written only for whoever asks.
+        # vLLM's metrics, which /metrics shows, but no log line for each request.
         "disable_log_stats": False,
         "enable_log_requests": False,
-        # Code that comes with a checkpoint runs only for whoever asks in vllm_args.
+        # A checkpoint's own code runs only when vllm_args turns it on.
         "trust_remote_code": False,
     }
 
@@ -117,11 +112,11 @@ def _common(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
 def _by_device(
     checkpoint: Checkpoint, settings: Settings, profile: DeviceProfile, release: Release
 ) -> dict[str, Any]:
-    longest = min(settings.max_tokens, checkpoint.max_tokens)
-    step = max(profile.batch_tokens, longest)
+    max_tokens = min(settings.max_tokens, checkpoint.max_tokens)
+    step_tokens = max(profile.batch_tokens, max_tokens)
     args: dict[str, Any] = {
         "dtype": _dtype(checkpoint, settings, profile),
-        "max_num_batched_tokens": step,
+        "max_num_batched_tokens": step_tokens,
         "max_num_seqs": profile.batch_pairs,
         "enable_prefix_caching": profile.prefix_caching,
         "enable_chunked_prefill": profile.chunked_prefill and release.chunked_prefill_is_right,
@@ -130,13 +125,15 @@ def _by_device(
     if profile.block_size is not None:
         args["block_size"] = profile.block_size
     if profile.device == "cpu":
-        # One step, and as much again for heads that come back.
-        args["kv_cache_memory_bytes"] = cache_bytes(checkpoint, 2 * step, bytes_each=4)
+        # Room for one step, and as much again for prefixes that are used again.
+        args["kv_cache_memory_bytes"] = kv_cache_bytes(
+            checkpoint, 2 * step_tokens, bytes_per_value=4
+        )
     return args
 
 
 def _overrides(checkpoint: Checkpoint) -> dict[str, Any]:
-    """How the original checkpoint becomes a classifier; a converted one is one already."""
+    """Overrides that load an original checkpoint as a classifier; none for a converted one."""
     if checkpoint.is_classifier:
         return {}
     return {
@@ -149,5 +146,5 @@ def _overrides(checkpoint: Checkpoint) -> dict[str, Any]:
 def _dtype(checkpoint: Checkpoint, settings: Settings, profile: DeviceProfile) -> str:
     if settings.dtype != "auto":
         return settings.dtype
-    # Kernels of quantized weights want the type they were made for.
+    # Kernels of quantized weights need the dtype they were made for.
     return "auto" if "quantization_config" in checkpoint.config else profile.dtype

@@ -1,4 +1,4 @@
-"""Combinations that are known to fail or, worse, to score wrong; each with its reason."""
+"""Refuse combinations of settings, model and vLLM that are known to fail or to score wrong."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any
 import orjson
 
 from rankd.engines.vllm.profiles import DeviceProfile
-from rankd.engines.vllm.versions import Release, known
+from rankd.engines.vllm.versions import Release, supported_number
 from rankd.errors import BadModel, BadSettings
 from rankd.models.checkpoint import Checkpoint
 
-# More ranks than this would split the vocabulary before the row of "yes".
-_TENSOR_PARALLEL = (1, 2, 4, 8)
+# With more ranks, the vocabulary is split before the row of "yes".
+_TENSOR_PARALLEL_SIZES = (1, 2, 4, 8)
 
 
 def refuse_known_bad(
     checkpoint: Checkpoint, profile: DeviceProfile, release: Release, args: Mapping[str, Any]
 ) -> None:
-    """Say why a combination cannot give right scores.
+    """Check vLLM's arguments before it is started.
 
     Raises:
-        BadSettings, BadModel: it cannot.
+        BadSettings, BadModel: the combination cannot give right scores; says why.
     """
     _refuse_sizes(args)
-    _refuse_quantized_head(checkpoint, args)
+    _refuse_quantized_lm_head(checkpoint, args)
     if not release.chunked_prefill_is_right and args["enable_chunked_prefill"]:
         raise BadSettings(
             f"enable_chunked_prefill scores long pairs wrong in vLLM {release.text} "
@@ -37,53 +37,54 @@ def refuse_known_bad(
 
 def _refuse_sizes(args: Mapping[str, Any]) -> None:
     ranks = args["tensor_parallel_size"]
-    if ranks not in _TENSOR_PARALLEL:
-        raise BadSettings(f"tensor_parallel = {ranks}: must be 1, 2, 4 or 8")
-    step, longest = args["max_num_batched_tokens"], args["max_model_len"]
-    if step < longest:
+    if ranks not in _TENSOR_PARALLEL_SIZES:
+        raise BadSettings(f"tensor_parallel_size = {ranks}: must be 1, 2, 4 or 8")
+    step_tokens, max_tokens = args["max_num_batched_tokens"], args["max_model_len"]
+    if step_tokens < max_tokens:
         raise BadSettings(
-            f"max_num_batched_tokens = {step}: a pair of max_tokens = {longest} must fit in one "
-            "step, or long pairs may be read before they are computed"
+            f"max_num_batched_tokens = {step_tokens}: a pair of max_tokens = {max_tokens} must "
+            "fit in one step, or scores of long pairs may be read before they are computed; "
+            f"set it to at least {max_tokens}"
         )
 
 
-def _refuse_quantized_head(checkpoint: Checkpoint, args: Mapping[str, Any]) -> None:
-    held = checkpoint.config.get("quantization_config") or {}
-    method = args.get("quantization") or held.get("quant_method")
+def _refuse_quantized_lm_head(checkpoint: Checkpoint, args: Mapping[str, Any]) -> None:
+    config = checkpoint.config.get("quantization_config") or {}
+    method = args.get("quantization") or config.get("quant_method")
     if method == "bitsandbytes":
         raise BadSettings(
-            "bitsandbytes quantizes the head the score is read from (vllm#33970); "
+            "bitsandbytes quantizes the layer that the score is read from (vllm#33970); "
             "use AWQ, GPTQ or FP8"
         )
-    if held.get("lm_head") and not checkpoint.is_classifier:
+    if config.get("lm_head") and not checkpoint.is_classifier:
         raise BadModel(
-            f"{checkpoint.name} has a quantized lm_head, from which no score can be read; "
-            "quantize it again with lm_head left out"
+            f"{checkpoint.name} has a quantized lm_head, so no score can be read from it; "
+            "quantize the model again without lm_head"
         )
 
 
 def _refuse_on_npu(checkpoint: Checkpoint, release: Release, args: Mapping[str, Any]) -> None:
     if str(args.get("kv_cache_dtype", "auto")).startswith("int8") or _has_int8_cache(checkpoint):
         raise BadSettings(
-            "an int8 KV cache on NPU sends rerankers to a kernel that is not causal: "
-            "scores would be wrong"
+            "with an int8 KV cache on NPU, rerankers run on a kernel that is not causal and "
+            "scores are wrong; use kv_cache_dtype auto and a checkpoint without C8"
         )
     if release.ascend is None:
         return
     if args["enable_prefix_caching"] and not _at_least_0_18(release.ascend):
         raise BadSettings(
             f"prefix caching scores wrong in vllm-ascend {release.ascend} "
-            "(fixed in 0.18.0, vllm-ascend#7452); leave it off or upgrade"
+            "(fixed in 0.18.0, vllm-ascend#7452); turn it off or upgrade"
         )
-    if known(release.ascend) != release.number:
+    if supported_number(release.ascend) != release.number:
         raise BadSettings(
             f"vllm-ascend {release.ascend} does not belong to vLLM {release.text}; "
-            "install the pair with the same numbers"
+            "install both with the same first two numbers"
         )
 
 
 def _at_least_0_18(version: str) -> bool:
-    """Release candidates of 0.18.0 lack the fix."""
+    """False for release candidates of 0.18.0, which lack the fix."""
     if version.startswith("0.18.0rc"):
         return False
     numbers = version.split(".")
@@ -91,7 +92,7 @@ def _at_least_0_18(version: str) -> bool:
 
 
 def _has_int8_cache(checkpoint: Checkpoint) -> bool:
-    """What Ascend's quantizer wrote beside the weights."""
+    """Whether Ascend's quantizer wrote that the KV cache is int8 ("C8")."""
     file = checkpoint.path / "quant_model_description.json"
     if not file.is_file():
         return False

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
-from rankd.engines.base import LISTENER, EngineInfo
+from rankd.engines.base import EngineInfo, Slots
 from rankd.engines.vllm.error_mapping import DEAD, translated
-from rankd.engines.vllm.priorities import Turns
-from rankd.errors import DeadlineExceeded, EngineDown, InternalError
-from rankd.telemetry import metrics
+from rankd.errors import EngineDown, InternalError
 from rankd.types import Prompt
 
-# A long call lets the loop turn after so many documents.
-_AT_A_TIME = 64
+# Batches in flight, each a quarter of what vLLM computes in one step: two full steps, so that the
+# next one is ready when a step ends.
+SLOTS = 8
+BATCHES_PER_STEP = 4
 
 
 class Collector(Protocol):
@@ -35,7 +34,7 @@ class Llm(Protocol):
     def errored(self) -> bool: ...
 
     async def add_request(
-        self, request_id: str, prompt: Mapping[str, Any], params: Any, *, priority: int
+        self, request_id: str, prompt: Mapping[str, Any], params: Any
     ) -> Collector: ...
 
     async def abort(self, request_id: list[str]) -> None: ...
@@ -44,30 +43,34 @@ class Llm(Protocol):
 
 
 class VllmEngine:
-    def __init__(self, info: EngineInfo, llm: Llm, params: Any) -> None:
+    def __init__(self, info: EngineInfo, llm: Llm, params: Any, *, slots: int = SLOTS) -> None:
         """An engine that is ready.
 
         Args:
             params: vLLM's `PoolingParams` of every document.
+            slots: batches in flight. vLLM merges them, so it takes each as soon as it comes.
         """
         self.info = info
+        self.slots = Slots(slots, eager=slots)
         self._llm = llm
         self._params = params
-        self._turns = Turns()
         self._numbers = itertools.count()
 
-    async def score(
-        self, prompts: Sequence[Prompt], *, priority: int = 0, deadline: float | None = None
-    ) -> list[float]:
+    async def score(self, batch: Sequence[Prompt]) -> list[float]:
         await self.check()
-        logits: list[float | None] = [None] * len(prompts)
-        timeout = None if deadline is None else deadline - time.monotonic()
-        try:
-            async with asyncio.timeout(timeout):
-                await self._score(prompts, priority, logits)
-        except TimeoutError:
-            raise DeadlineExceeded(logits) from None
-        return cast(list[float], logits)
+        number = next(self._numbers)
+        names = [f"{number}-{index}" for index in range(len(batch))]
+        logits: list[float] = []
+        async with self._translating(), self._aborting(names, logits):
+            collectors: list[Collector] = []
+            for name, prompt in zip(names, batch, strict=True):
+                # `type` tells vLLM that nothing is to be rendered or tokenized.
+                ready = {"type": "token", "prompt_token_ids": [*prompt.prefix, *prompt.suffix]}
+                collectors.append(await self._llm.add_request(name, ready, self._params))
+            # They may finish in any order; the order of awaiting does not matter.
+            for collector in collectors:
+                logits.append(_logit(collector.get_nowait() or await collector.get()))
+        return logits
 
     def close(self) -> None:
         """End vLLM's processes and let go of it: it must not be there when Python ends."""
@@ -78,55 +81,16 @@ class VllmEngine:
         if self._llm.errored:
             raise EngineDown(DEAD)
 
-    async def _score(
-        self, prompts: Sequence[Prompt], priority: int, logits: list[float | None]
-    ) -> None:
-        number = next(self._numbers)
-        names = [f"{number}-{place}" for place in range(len(prompts))]
-        turns = self._turns.of(prompts, priority)
-        listener = LISTENER.get()
-        async with self._translating(), self._aborting(names, logits):
-            waiting: list[Collector] = []
-            try:
-                await self._submit(waiting, names, prompts, turns)
-                # They may finish in any order; who is awaited first does not matter.
-                for place, (turn, collector) in enumerate(zip(turns, waiting, strict=True)):
-                    logit = _logit(collector.get_nowait() or await collector.get())
-                    logits[place] = logit
-                    self._turns.passed(turn)
-                    if listener is not None:
-                        listener(place, logit)
-            except asyncio.CancelledError:
-                _take_finished(waiting, logits)
-                raise
-
-    async def _submit(
-        self,
-        waiting: list[Collector],
-        names: Sequence[str],
-        prompts: Sequence[Prompt],
-        turns: Sequence[int],
-    ) -> None:
-        for name, prompt, turn in zip(names, prompts, turns, strict=True):
-            # `type` tells vLLM that nothing is to be rendered or tokenized.
-            ready = {"type": "token", "prompt_token_ids": [*prompt.prefix, *prompt.suffix]}
-            waiting.append(await self._llm.add_request(name, ready, self._params, priority=turn))
-            if len(waiting) % _AT_A_TIME == 0:
-                await asyncio.sleep(0)
-
     @asynccontextmanager
-    async def _aborting(
-        self, names: Sequence[str], logits: Sequence[float | None]
-    ) -> AsyncIterator[None]:
-        """Whatever ends the call early, what vLLM still holds of it is abandoned at once."""
+    async def _aborting(self, names: Sequence[str], logits: Sequence[float]) -> AsyncIterator[None]:
+        """When the batch ends early, abort in vLLM the prompts that have no logit."""
         try:
             yield
-        finally:
-            unanswered = [name for name, logit in zip(names, logits, strict=True) if logit is None]
-            if unanswered and not self._llm.errored:
-                metrics.ABANDONED_DOCUMENTS.inc(len(unanswered))
+        except BaseException:
+            if not self._llm.errored:
                 # One message for all, and a second cancellation does not stop it.
-                await asyncio.shield(self._llm.abort(unanswered))
+                await asyncio.shield(self._llm.abort(list(names[len(logits) :])))
+            raise
 
     @asynccontextmanager
     async def _translating(self) -> AsyncIterator[None]:
@@ -142,12 +106,12 @@ class VllmEngine:
 
 
 class _Closed:
-    """What is left of vLLM when the engine is closed."""
+    """Stands in for vLLM when the engine is closed."""
 
     errored = True
 
     async def add_request(
-        self, request_id: str, prompt: Mapping[str, Any], params: Any, *, priority: int
+        self, request_id: str, prompt: Mapping[str, Any], params: Any
     ) -> Collector:
         raise EngineDown(DEAD)
 
@@ -158,15 +122,8 @@ class _Closed:
         """Nothing is left to end."""
 
 
-def _take_finished(waiting: Sequence[Collector], logits: list[float | None]) -> None:
-    """Of those that were not yet awaited, the logits that are there already."""
-    for place, collector in enumerate(waiting):
-        if logits[place] is None and (output := collector.get_nowait()) is not None:
-            logits[place] = _logit(output)
-
-
 def _logit(output: Any) -> float:
-    """The one number of an answer; an empty tensor is vLLM's word for an abort, never 0.0."""
+    """The number of an answer. vLLM answers an aborted request with an empty tensor, not 0.0."""
     data = output.outputs.data
     if data.numel() == 0:
         raise InternalError("vLLM abandoned a document of this request")

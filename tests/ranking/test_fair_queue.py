@@ -1,4 +1,4 @@
-"""Who is next, without a model, a clock or an event loop."""
+"""Fair queueing over tokens, without a model, a clock or an event loop."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankd.engines.base import whose
-from rankd.engines.native.queue import Queue, QueuedCall
-from rankd.types import Prompt, RankRequest
+from rankd.ranking.fair_queue import AGEING_BOUND, Call, FairQueue
+from rankd.types import Prompt
 
 
-def _call(*lengths: int, priority: int = 0, head: int = 0) -> QueuedCall:
-    shared = (1,) * head
-    return QueuedCall([Prompt(shared, (2,) * length) for length in lengths], priority)
+def _call(*lengths: int, priority: int = 0, prefix: int = 0) -> Call:
+    shared = (1,) * prefix
+    return Call([Prompt(shared, (2,) * length) for length in lengths], priority=priority)
 
 
-def _queue(*calls: QueuedCall, slice_tokens: int = 1) -> Queue:
-    queue = Queue(slice_tokens)
+def _queue(*calls: Call, slice_tokens: int = 1) -> FairQueue:
+    queue = FairQueue(slice_tokens)
     for call in calls:
         queue.add(call)
     return queue
 
 
-def _names(batch: Iterable[tuple[QueuedCall, int]], **calls: QueuedCall) -> str:
+def _names(batch: Iterable[tuple[Call, int]], **calls: Call) -> str:
     names = {call: name for name, call in calls.items()}
     return "".join(names[call] for call, _ in batch)
 
@@ -47,8 +46,8 @@ def test_a_batch_stays_within_its_budget_but_is_never_empty() -> None:
     assert queue.take(100) == []
 
 
-def test_a_new_head_counts_and_a_known_one_does_not() -> None:
-    queue = _queue(_call(*[10] * 12, head=50))
+def test_a_prefix_costs_tokens_once_per_run_of_prompts() -> None:
+    queue = _queue(_call(*[10] * 12, prefix=50))
 
     assert [len(queue.take(100)) for _ in range(2)] == [5, 7]
 
@@ -65,7 +64,7 @@ def test_calls_take_turns() -> None:
     assert _names(_queue(a, b, c).take(100), a=a, b=b, c=c) == "abcaba"
 
 
-def test_turns_are_of_tokens_not_of_prompts() -> None:
+def test_shares_are_counted_in_tokens_not_in_prompts() -> None:
     long, short = _call(30, 30, 30), _call(10, 10, 10, 10, 10)
 
     order = _names(_queue(long, short).take(1000), L=long, s=short)
@@ -87,11 +86,11 @@ def test_a_late_call_neither_jumps_ahead_for_long_nor_waits_for_the_large_one() 
     assert "ss" not in batch
 
 
-def test_a_dropped_call_leaves_nothing_behind() -> None:
+def test_a_removed_call_leaves_nothing_behind() -> None:
     gone, kept = _call(10, 10), _call(10, 10)
     queue = _queue(gone, kept)
 
-    queue.drop(gone)
+    queue.remove(gone)
 
     assert queue.tokens == 20
     assert _names(queue.take(100), k=kept) == "kk"
@@ -99,13 +98,13 @@ def test_a_dropped_call_leaves_nothing_behind() -> None:
     assert queue.take(100) == []
 
 
-def test_dropping_twice_or_after_the_end_changes_nothing() -> None:
+def test_removing_twice_or_after_the_end_changes_nothing() -> None:
     call = _call(10, 10)
     queue = _queue(call)
     queue.take(15)
 
-    queue.drop(call)
-    queue.drop(call)
+    queue.remove(call)
+    queue.remove(call)
 
     assert queue.tokens == 0
     assert queue.take(100) == []
@@ -136,7 +135,7 @@ def test_every_prompt_is_handed_out_once(
     assert queue.tokens == 0
 
 
-def test_a_turn_is_a_slice_of_a_call() -> None:
+def test_a_call_is_served_in_slices() -> None:
     a, b, c = _call(*[10] * 5), _call(*[10] * 4), _call(10, 10)
     queue = _queue(a, b, c, slice_tokens=30)
 
@@ -145,7 +144,7 @@ def test_a_turn_is_a_slice_of_a_call() -> None:
     assert order == "aaabbbccaab"
 
 
-def test_callers_take_turns_by_slices_too() -> None:
+def test_keys_take_turns_by_slices_too() -> None:
     theirs = [_owned("they", *[10] * 3) for _ in range(3)]
     mine = _owned("me", *[10] * 6)
     queue = _queue(*theirs, mine, slice_tokens=30)
@@ -155,7 +154,7 @@ def test_callers_take_turns_by_slices_too() -> None:
     assert whose == ["they"] * 3 + ["me"] * 3 + ["they"] * 3 + ["me"] * 3
 
 
-def test_who_comes_in_the_middle_of_a_slice_is_next_after_it() -> None:
+def test_a_newcomer_in_the_middle_of_a_slice_is_next_after_it() -> None:
     large = _call(*[10] * 100)
     queue = _queue(large, slice_tokens=40)
     queue.take(220)
@@ -164,7 +163,7 @@ def test_who_comes_in_the_middle_of_a_slice_is_next_after_it() -> None:
     assert _names(queue.take(100), L=large, s=small) == "LLsssLLLLL"
 
 
-def test_many_who_come_and_go_within_a_slice_do_not_starve_a_large_one() -> None:
+def test_many_small_calls_do_not_starve_a_large_one() -> None:
     large = _call(*[10] * 1000)
     queue = _queue(large, slice_tokens=50)
     queue.take(500)
@@ -178,21 +177,22 @@ def test_many_who_come_and_go_within_a_slice_do_not_starve_a_large_one() -> None
     assert sum(call is large for call, _ in seen) > len(seen) / 20
 
 
-def test_a_call_that_is_dropped_in_its_slice_leaves_the_next_a_whole_one() -> None:
+def test_a_call_removed_within_its_slice_leaves_the_next_call_a_whole_one() -> None:
     gone, a, b = _call(*[10] * 9), _call(*[10] * 9), _call(*[10] * 9)
     queue = _queue(gone, a, b, slice_tokens=30)
     queue.take(20)
 
-    queue.drop(gone)
+    queue.remove(gone)
 
     assert _names(queue.take(60), a=a, b=b) == "aaabbb"
 
 
-def _owned(caller: str, *lengths: int, priority: int = 0) -> QueuedCall:
-    return QueuedCall([Prompt((), (2,) * length) for length in lengths], priority, caller)
+def _owned(caller: str, *lengths: int, priority: int = 0) -> Call:
+    prompts = [Prompt((), (2,) * length) for length in lengths]
+    return Call(prompts, priority=priority, path=caller.split("/", 1))
 
 
-def test_callers_take_turns_however_many_calls_each_has() -> None:
+def test_keys_get_equal_shares_however_many_calls_each_has() -> None:
     many = [_owned("many", *[10] * 20) for _ in range(9)]
     single = _owned("single", *[10] * 20)
 
@@ -202,7 +202,7 @@ def test_callers_take_turns_however_many_calls_each_has() -> None:
     assert {sum(call is one for call, _ in batch) for one in many} == {1, 2}
 
 
-def test_who_names_many_users_gets_no_more_than_who_names_none() -> None:
+def test_a_key_with_many_users_gets_no_more_than_a_key_with_one() -> None:
     users = [_owned(f"one/user {number}", *[10] * 20) for number in range(9)]
     single = _owned("other/", *[10] * 20)
 
@@ -213,31 +213,19 @@ def test_who_names_many_users_gets_no_more_than_who_names_none() -> None:
 
 
 @pytest.mark.parametrize(("large", "crowd"), [("large/", "crowd/{}"), ("key/large", "key/crowd")])
-def test_callers_and_users_pay_for_what_they_got_out_of_turn(large: str, crowd: str) -> None:
+def test_keys_and_users_are_charged_for_tokens_served_out_of_turn(large: str, crowd: str) -> None:
     queue = _queue(_owned(large, *[10] * 5000))
     shares = {True: 0, False: 0}
     for number in range(100):
         while len([call for call in queue._calls if call.waiting]) < 8:
             queue.add(_owned(crowd.format(number), *[10] * 4))
         for call, _ in queue.next_batch(100):
-            shares[call.caller == large] += 1
+            shares[call.path == large.split("/", 1)] += 1
 
     assert 0.8 < shares[True] / shares[False] < 1.25
 
 
-def test_a_slash_in_a_keys_name_makes_no_user_of_it() -> None:
-    with whose(RankRequest("q", ("d",), caller="team/a", user="x/y")):
-        assert QueuedCall([]).path == ["team a", "x/y"]
-
-
-def test_a_call_is_of_whoever_asked() -> None:
-    with whose(RankRequest("q", ("d",), caller="key", user="ann")):
-        theirs = QueuedCall([])
-
-    assert (theirs.caller, QueuedCall([]).caller) == ("key/ann", "")
-
-
-def test_a_caller_who_comes_back_is_owed_nothing() -> None:
+def test_a_key_that_comes_back_is_owed_nothing() -> None:
     queue = _queue(_owned("busy", *[10] * 100), first := _owned("guest", 10))
     queue.take(500)
     second = _owned("guest", *[10] * 50)
@@ -249,7 +237,7 @@ def test_a_caller_who_comes_back_is_owed_nothing() -> None:
     assert batch.count(second) == 10
 
 
-def test_a_caller_who_comes_back_at_once_waits_for_nobody() -> None:
+def test_a_key_that_comes_back_at_once_is_not_delayed() -> None:
     queue = _queue(_owned("busy", *[10] * 100), _owned("guest", 50))
     queue.take(60)
     again = _owned("guest", 10)
@@ -258,26 +246,26 @@ def test_a_caller_who_comes_back_at_once_waits_for_nobody() -> None:
     assert again in [call for call, _ in queue.take(20)]
 
 
-def test_a_caller_who_left_and_came_back_is_forgotten_only_once() -> None:
+def test_a_key_that_left_and_came_back_is_removed_only_once() -> None:
     first = _owned("guest", *[50] * 2)
     queue = _queue(_owned("busy", *[10] * 20), first)
     queue.take(60)
-    queue.drop(first)
+    queue.remove(first)
     again = _owned("guest", *[10] * 20)
     queue.add(again)
 
     assert sum(call is again for call, _ in queue.take(1_000)) == 20
 
 
-def test_callers_who_left_leave_nothing_behind() -> None:
+def test_keys_without_calls_are_removed() -> None:
     queue = _queue(_call(*[1] * 5000))
     for number in range(1000):
         queue.add(_owned(f"caller {number}", 1))
         queue.take(3)
 
-    [lane] = queue._lanes.values()
+    [lane] = queue._classes.values()
 
-    assert len(lane._callers) < 5
+    assert len(lane._children) < 5
 
 
 def test_a_low_priority_gets_a_sixteenth_and_so_does_not_starve() -> None:
@@ -290,7 +278,7 @@ def test_a_low_priority_gets_a_sixteenth_and_so_does_not_starve() -> None:
     assert low not in batch[:15]
 
 
-def test_of_low_priorities_the_one_passed_over_for_longest_is_next() -> None:
+def test_the_low_priority_passed_over_for_longest_is_next() -> None:
     low = [_call(*[10] * 5, priority=priority) for priority in (3, 500, 999)]
     queue = _queue(*low, _call(*[10] * 1000))
 
@@ -299,7 +287,7 @@ def test_of_low_priorities_the_one_passed_over_for_longest_is_next() -> None:
     assert sorted(late[:3]) == sorted(late[3:]) == [3, 500, 999]
 
 
-def test_what_is_owed_to_nobody_is_forgotten() -> None:
+def test_no_share_is_saved_up_while_no_low_priority_waits() -> None:
     queue = _queue(_call(*[10] * 1000))
     queue.take(9_000)
     low = _call(10, 10, priority=5)
@@ -308,7 +296,7 @@ def test_what_is_owed_to_nobody_is_forgotten() -> None:
     assert low not in [call for call, _ in queue.take(150)]
 
 
-def test_batches_are_smaller_while_a_call_waits_that_takes_many() -> None:
+def test_batches_are_half_as_large_while_a_large_call_waits() -> None:
     large = _call(*[10] * 1000)
     queue = _queue(large)
     small = _call(10, 10, 10, 10)
@@ -328,7 +316,7 @@ def test_ordinary_calls_fill_a_batch() -> None:
     assert len(queue.next_batch(100)) == 10
 
 
-def test_what_is_finished_out_of_turn_is_paid_for_at_the_next() -> None:
+def test_tokens_served_out_of_turn_are_charged_at_the_next_turn() -> None:
     large = _owned("large", *[10] * 5000)
     queue = _queue(large)
     shares: dict[str, int] = {"large": 0, "crowd": 0}
@@ -336,7 +324,7 @@ def test_what_is_finished_out_of_turn_is_paid_for_at_the_next() -> None:
         while len([call for call in queue._calls if call.waiting]) < 8:
             queue.add(_owned("crowd", *[10] * 4))
         for call, _ in queue.next_batch(100):
-            shares[call.caller] += 1
+            shares[call.path[0]] += 1
 
     assert 0.8 < shares["large"] / shares["crowd"] < 1.25
 
@@ -358,19 +346,47 @@ def test_smaller_batches_hand_out_every_prompt_once_too(
     calls: list[tuple[list[int], int, str, int]], budget: int
 ) -> None:
     waiting = []
-    for lengths, priority, caller, head in calls:
-        # Each prompt has a head of its own, as several asks of one request have.
-        prompts = [Prompt(tuple([1] * head), (2,) * length) for length in lengths]
-        waiting.append(QueuedCall(prompts, priority, caller))
+    for lengths, priority, caller, prefix in calls:
+        # Each prompt has a prefix of its own, as several queries of one request have.
+        prompts = [Prompt(tuple([1] * prefix), (2,) * length) for length in lengths]
+        waiting.append(Call(prompts, priority=priority, path=caller.split("/", 1)))
     queue = _queue(*waiting)
 
     seen = []
     while batch := queue.next_batch(budget):
         sizes = [len(call.prompts[place]) for call, place in batch]
-        heads = {id(call.prompts[place].prefix) for call, place in batch}
-        assert sum(sizes) <= budget or len(batch) == 1 or len(heads) < len(batch)
+        prefixes = {id(call.prompts[place].prefix) for call, place in batch}
+        assert sum(sizes) <= budget or len(batch) == 1 or len(prefixes) < len(batch)
         seen += batch
 
     expected = [(call, place) for call in waiting for place in range(len(call.prompts))]
     assert sorted(seen, key=expected.index) == expected
     assert queue.tokens == 0
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    low=st.lists(st.integers(1, 40), min_size=1, max_size=20),
+    others=st.lists(st.integers(1, 998), max_size=4, unique=True),
+    load=st.lists(st.integers(1, 40), min_size=1, max_size=8),
+    budget=st.integers(40, 300),
+)
+def test_a_call_of_the_lowest_priority_is_served_within_the_bound_under_endless_load(
+    low: list[int], others: list[int], load: list[int], budget: int
+) -> None:
+    queue = FairQueue(slice_tokens=budget // 2)
+    lowest = _call(*low, priority=999)
+    queue.add(lowest)
+    for priority in others:
+        queue.add(_call(*[40] * 2_000, priority=priority))
+    classes, longest = 1 + len(others), 40
+    bound = AGEING_BOUND * classes * (sum(low) + longest) + budget
+
+    served, calls = 0, list[Call]()
+    while lowest.waiting:
+        assert served <= bound
+        calls = [call for call in calls if call.waiting]
+        while sum(call.waiting_tokens for call in calls) < 4 * budget:
+            calls.append(_call(*load, priority=0))
+            queue.add(calls[-1])
+        served += sum(len(call.prompts[index]) for call, index in queue.next_batch(budget))

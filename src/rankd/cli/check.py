@@ -1,0 +1,55 @@
+"""`rankd check`: scores known pairs, and reports whether the scores are right."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from rankd import __version__
+from rankd.cli.common import load_quiet_settings, write_line
+from rankd.cli.report import RIGHT, CheckReport
+from rankd.errors import RankError, SetupError
+from rankd.ranking import self_check
+from rankd.server.app import open_ranker
+from rankd.server.progress import show_progress
+from rankd.telemetry.terminal import styled, use_utf8
+
+
+async def run(options: argparse.Namespace) -> int:
+    """Returns 0 if every known pair has the right score, else 1."""
+    return await (_check_as_json(options) if options.json else _check(options))
+
+
+async def _check(options: argparse.Namespace) -> int:
+    async with show_progress(open_ranker(load_quiet_settings(options))) as (checkpoint, ranker):
+        info = ranker.engine.info
+        outcomes = await self_check.score_known_pairs(ranker)
+    write_line(f"model   {checkpoint.name}, revision {info.revision}")
+    name = f"{info.name} {info.version}".rstrip()
+    write_line(f"engine  {name} on {info.device}, {info.dtype}, {info.max_tokens} tokens a pair")
+    write_line(f"rankd   {__version__}\n")
+    write_line(self_check.table(outcomes))
+    failure = self_check.failure_message(outcomes)
+    write_line("\n" + styled(failure or RIGHT, "red" if failure else "green", sys.stdout))
+    if info.device == "npu":
+        write_line("rankd was not run on Ascend hardware yet: please report these lines.")
+    return 1 if failure else 0
+
+
+async def _check_as_json(options: argparse.Namespace) -> int:
+    """Print one JSON object, also if the settings are wrong or the model cannot be loaded."""
+    try:
+        report = await _report(options)
+    except SetupError as problem:
+        report = CheckReport.of_failure(str(problem), problem.exit_code)
+    except RankError as problem:
+        report = CheckReport.of_failure(problem.message, 1)
+    use_utf8()
+    write_line(report.model_dump_json(indent=2))
+    return report.exit_code
+
+
+async def _report(options: argparse.Namespace) -> CheckReport:
+    async with show_progress(open_ranker(load_quiet_settings(options))) as (checkpoint, ranker):
+        outcomes = await self_check.score_known_pairs(ranker)
+    return CheckReport.of(checkpoint, ranker, outcomes)

@@ -1,0 +1,161 @@
+"""`rankd rerank`: scores a file of documents without a server."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+from tqdm import tqdm
+
+from rankd.cli.common import load_quiet_settings, write_line
+from rankd.cli.documents import read_documents
+from rankd.config.settings import Settings
+from rankd.config.suggest import nearest
+from rankd.dialects.handler import with_alias_truncation
+from rankd.dialects.json_io import rounded
+from rankd.errors import BadSettings
+from rankd.ranking.profiles import Profile, Profiles
+from rankd.ranking.ranker import Ranker
+from rankd.server.app import open_ranker, refuse_unfit_profiles
+from rankd.server.progress import show_progress
+from rankd.telemetry.terminal import as_utf8, is_terminal, use_utf8
+from rankd.types import RankRequest, ScoredDocument, best_first
+
+# Documents scored between two updates of the progress bar.
+_STEP = 64
+
+
+@dataclass(frozen=True)
+class RerankOptions:
+    """The flags of `rankd rerank`.
+
+    Attributes:
+        file: a path, or `-` for standard input.
+        top_n: lines to print; None: all.
+        raw: print logits, in nats, instead of scores in [0, 1].
+        preset: name of the instruction.
+        alias: model name whose defaults apply.
+        score_threshold: documents with a lower printed number are dropped; None: the
+            configured threshold, if any.
+    """
+
+    query: str
+    file: str
+    top_n: int | None = None
+    raw: bool = False
+    preset: str | None = None
+    alias: str | None = None
+    score_threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.query.strip():
+            raise BadSettings("--query must not be empty")
+        if any("\ud800" <= character <= "\udfff" for character in self.query):
+            raise BadSettings("--query is not UTF-8 text")
+        if self.top_n is not None and self.top_n < 1:
+            raise BadSettings(f"--top-n must be at least 1, not {self.top_n}")
+        # `not 0 <= x <= 1` is also true for NaN.
+        if self.score_threshold is not None and not self.raw and not 0 <= self.score_threshold <= 1:
+            raise BadSettings(
+                f"--score-threshold must be from 0 to 1, not {self.score_threshold:g}"
+            )
+
+    def profile(self, settings: Settings) -> Profile:
+        """The profile that a server with these settings would choose.
+
+        Raises:
+            BadSettings: there is no such preset or alias; names the nearest.
+        """
+        if self.preset is not None:
+            settings.instruction_named(self.preset)
+        if self.alias is not None and self.alias not in settings.aliases:
+            hint = nearest(self.alias, settings.aliases)
+            raise BadSettings(f"--alias {self.alias!r} is not in [aliases]{hint}")
+        return Profiles(settings).choose(preset=self.preset, model=self.alias)
+
+    def keeps(self, result: ScoredDocument, profile: Profile) -> bool:
+        """Whether the document reaches the threshold.
+
+        `--score-threshold` applies to the printed number, a configured threshold to the score.
+        """
+        threshold, raw = self.score_threshold, self.raw
+        if threshold is None:
+            threshold, raw = profile.threshold, False
+        return threshold is None or rounded(result.logit if raw else result.score) >= threshold
+
+
+async def run(options: argparse.Namespace) -> int:
+    """Print the documents as JSON lines, most relevant first; returns 0."""
+    if options.preset and "instruction" in options:
+        raise BadSettings("--preset and --instruction both set the instruction; give one of them")
+    wanted = RerankOptions(
+        query=as_utf8(options.query),
+        file=options.file,
+        top_n=options.top_n,
+        raw=options.raw_scores,
+        preset=options.preset,
+        alias=options.alias,
+        score_threshold=options.score_threshold,
+    )
+    return await _rerank(load_quiet_settings(options), wanted)
+
+
+async def _rerank(settings: Settings, wanted: RerankOptions) -> int:
+    profile = wanted.profile(settings)
+    documents = read_documents(wanted.file)
+    request = _request(wanted.query, profile)
+    async with show_progress(open_ranker(settings)) as (checkpoint, ranker):
+        await refuse_unfit_profiles(settings, checkpoint, ranker, {checkpoint.name, settings.model})
+        results = await _rank(ranker, request, [document["text"] for document in documents])
+    kept = [result for result in results if wanted.keeps(result, profile)]
+    if len(kept) < len(results) and wanted.score_threshold is None:
+        print(  # noqa: T201
+            f"rankd: {len(results) - len(kept)} of {len(results)} documents are below "
+            f"{profile.threshold:g}, the configured threshold, and left out; "
+            "--score-threshold 0 shows them",
+            file=sys.stderr,
+        )
+    use_utf8()
+    for result in best_first(kept)[: wanted.top_n]:
+        write_line(_line(result, documents[result.index], profile, raw=wanted.raw))
+    return 0
+
+
+def _request(query: str, profile: Profile) -> RankRequest:
+    """The request without its documents."""
+    request = RankRequest(query, (), instruction=profile.instruction)
+    if (alias := profile.alias) is None:
+        return request
+    return with_alias_truncation(
+        alias, replace(request, max_document_tokens=alias.max_tokens_per_doc)
+    )
+
+
+async def _rank(ranker: Ranker, request: RankRequest, texts: Sequence[str]) -> list[ScoredDocument]:
+    """Results in the order of the texts, with a progress bar if stderr is a terminal."""
+    results: list[ScoredDocument] = []
+    with tqdm(total=len(texts), unit="doc", disable=not is_terminal(sys.stderr)) as bar:
+        step = min(_STEP, ranker.max_documents)
+        for start in range(0, len(texts), step):
+            part = tuple(texts[start : start + step])
+            for result in await ranker.rank(replace(request, documents=part)):
+                results.append(replace(result, index=start + result.index))
+            bar.update(len(part))
+    return results
+
+
+def _line(result: ScoredDocument, document: dict[str, Any], profile: Profile, *, raw: bool) -> str:
+    """The document's own fields and its result, as one line of JSON."""
+    number = result.logit if raw else result.score
+    fields = {"index": result.index, "relevance_score": rounded(number)}
+    if (probability := profile.normalized(result)) is not None:
+        fields["normalized_score"] = rounded(probability)
+    if result.truncated:
+        # Long documents are counted only as far as needed.
+        counted = "document_tokens_more_than" if result.longer else "document_tokens"
+        fields |= {counted: result.document_tokens, "kept_tokens": result.kept_tokens}
+    return orjson.dumps({**document, **fields}).decode()

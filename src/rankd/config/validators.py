@@ -1,0 +1,101 @@
+"""Checks of settings that a type cannot express, and parsing of flags and variables.
+
+Each check raises `ValueError` with a sentence for the operator.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rankd.config.suggest import nearest
+from rankd.config.tables import DEFAULT, Calibration
+
+# The format that `rankd hash-key` prints.
+_DIGEST = re.compile(r"sha256:[0-9a-fA-F]{64}")
+
+# The `Origin` header of a browser: no path, no slash at the end.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+", re.IGNORECASE)
+
+
+def parse_json(value: Any) -> Any:
+    """Parse the JSON of a flag or an environment variable; values from a file pass unchanged."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as problem:
+        raise ValueError(f"not JSON: {problem}") from None
+
+
+def split_commas(value: Any) -> Any:
+    """Split the list of a flag or an environment variable; a list from a file passes unchanged."""
+    if not isinstance(value, str):
+        return value
+    return [item.strip() for item in value.split(",") if item.strip()]
+
+
+def check_keys(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse API keys that no client can send, and malformed digests."""
+    if not all(key.strip() == key and key for key in keys):
+        raise ValueError("a key must not be empty, or begin or end with a blank")
+    if not all(_is_text(key) for key in keys):
+        raise ValueError("a key must be text in UTF-8")
+    if any(key.startswith("sha256:") and not _DIGEST.fullmatch(key) for key in keys):
+        raise ValueError("sha256: must be followed by 64 hexadecimal digits")
+    return keys
+
+
+def check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse values that no browser sends as `Origin`."""
+    for origin in origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin!r} is no origin such as https://app.example.com")
+    return origins
+
+
+def check_calibrations(tables: Mapping[str, Calibration], settings: Mapping[str, Any]) -> None:
+    """Refuse calibrations that are empty, or were measured with another instruction."""
+    for name, table in tables.items():
+        text = instruction_named(name, settings)
+        if table.threshold is None and table.platt is None:
+            raise ValueError(f"{name} has neither a threshold nor platt")
+        if table.instruction not in (None, text):
+            raise ValueError(
+                f"{name} was measured with another text: {table.instruction!r}, not {text!r}"
+            )
+
+
+def check_presets(presets: Mapping[str, str], settings: Mapping[str, Any]) -> None:
+    """Refuse unknown preset names.
+
+    Args:
+        presets: preset names, by the alias or key that uses them.
+    """
+    for user, name in presets.items():
+        instruction_named(name, settings, f"{user}: ")
+
+
+def instruction_named(name: str, settings: Mapping[str, Any], prefix: str = "") -> str:
+    """The text of a preset, or of the server's own instruction.
+
+    Args:
+        prefix: what the error message begins with.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    presets = settings.get("instructions", {})
+    if name == DEFAULT:
+        return str(settings["instruction"])
+    if name not in presets:
+        hint = nearest(name, [*presets, DEFAULT])
+        raise ValueError(f"{prefix}{name!r} is neither in [instructions] nor {DEFAULT!r}{hint}")
+    return str(presets[name])
+
+
+def _is_text(value: str) -> bool:
+    """False for surrogates: bytes of the command line that are not UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
