@@ -1,4 +1,4 @@
-"""Many requests in one: each is answered or refused by itself, as if it had come alone."""
+"""`/v1/batch_rerank`: each part is answered or refused as if it had been sent alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def post(client: TestClient, path: str = PATH, **body: Any) -> list[Json]:
     reply = client.post(path, json=body)
     assert reply.status_code == 200, reply.text
     results: list[Json] = reply.json()["results"]
-    assert [one["index"] for one in results] == list(range(len(results)))
+    assert [result["index"] for result in results] == list(range(len(results)))
     return results
 
 
@@ -39,38 +39,38 @@ def test_a_part_gets_the_answer_that_it_would_get_alone(client: TestClient) -> N
 
     answers = post(client, requests=parts)
 
-    assert [one["status_code"] for one in answers] == [200, 200]
+    assert [answer["status_code"] for answer in answers] == [200, 200]
     for part, answer in zip(parts, answers, strict=True):
         alone = client.post("/v1/rerank", json=part).json()
         assert without_id(answer["body"]) == without_id(alone)
 
 
-def test_parts_may_be_in_any_dialect_and_fail_in_its_envelope(client: TestClient) -> None:
+def test_each_part_may_be_in_another_dialect_and_fails_in_its_format(client: TestClient) -> None:
     tei = {"query": "q", "texts": DOCUMENTS}
     voyage = {"query": "q", "documents": DOCUMENTS, "top_k": 1}
     parts = [tei, voyage, {**tei, "query": ""}, {**GOOD, "query": ""}]
 
     answers = post(client, requests=parts)
 
-    assert [one["status_code"] for one in answers] == [200, 200, 400, 400]
+    assert [answer["status_code"] for answer in answers] == [200, 200, 400, 400]
     assert {"index", "score"} <= answers[0]["body"][0].keys()
     assert len(answers[1]["body"]["data"]) == 1
     assert isinstance(answers[2]["body"]["error"], str)
     assert answers[3]["body"]["error"]["param"] == "query"
 
 
-def test_a_part_that_fails_harms_no_other(client: TestClient) -> None:
+def test_a_part_that_fails_does_not_affect_the_others(client: TestClient) -> None:
     too_many = {"query": "q", "documents": ["d"] * 21}
     parts = [7, GOOD, {}, too_many, {**GOOD, "documents": []}, GOOD]
 
     answers = post(client, requests=parts)
 
-    assert [one["status_code"] for one in answers] == [400, 200, 400, 413, 400, 200]
+    assert [answer["status_code"] for answer in answers] == [400, 200, 400, 413, 400, 200]
     assert answers[1]["body"]["results"] == answers[5]["body"]["results"]
     assert answers[0]["body"]["error"]["message"] == "a request must be an object, not a number (7)"
 
 
-def test_fields_beside_the_requests_hold_for_all_that_lack_them(client: TestClient) -> None:
+def test_other_fields_are_defaults_for_all_requests(client: TestClient) -> None:
     answers = post(
         client,
         requests=[{"query": "a"}, {"query": "b", "top_n": 2}],
@@ -79,7 +79,7 @@ def test_fields_beside_the_requests_hold_for_all_that_lack_them(client: TestClie
         return_documents=False,
     )
 
-    assert [len(one["body"]["results"]) for one in answers] == [1, 2]
+    assert [len(answer["body"]["results"]) for answer in answers] == [1, 2]
     assert "document" not in answers[0]["body"]["results"][0]
 
 
@@ -87,13 +87,13 @@ def test_queries_are_short_for_requests(client: TestClient) -> None:
     short = post(client, queries=["a", {"text": "b"}, ""], documents=DOCUMENTS)
     long = post(client, requests=[{"query": "a"}, {"query": "b"}], documents=DOCUMENTS)
 
-    assert [one["status_code"] for one in short] == [200, 200, 400]
-    for one, other in zip(short, long, strict=False):
-        assert one["body"]["results"] == other["body"]["results"]
+    assert [answer["status_code"] for answer in short] == [200, 200, 400]
+    for shortened, written_out in zip(short, long, strict=False):
+        assert shortened["body"]["results"] == written_out["body"]["results"]
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "word"),
+    ("body", "status", "message"),
     [
         ({}, 400, "either requests or queries"),
         ({"requests": [GOOD], "queries": ["q"]}, 400, "either"),
@@ -103,16 +103,16 @@ def test_queries_are_short_for_requests(client: TestClient) -> None:
         ({"requests": [GOOD] * 11}, 413, "22 documents in 11 requests"),
     ],
 )
-def test_what_is_wrong_with_the_whole_is_an_ordinary_refusal(
-    body: Json, status: int, word: str, client: TestClient
+def test_an_error_of_the_frame_refuses_the_whole_request(
+    body: Json, status: int, message: str, client: TestClient
 ) -> None:
     reply = client.post(PATH, json=body)
 
     assert reply.status_code == status
-    assert word in reply.json()["error"]["message"]
+    assert message in reply.json()["error"]["message"]
 
 
-def test_the_tutorials_path_is_still_its_own(client: TestClient) -> None:
+def test_other_dialects_have_their_own_batch_path_or_none(client: TestClient) -> None:
     reply = client.post(f"/simple{PATH}", json={"queries": ["q"], "documents": [DOCUMENTS]})
 
     assert reply.json()["results"][0]["scores"]
@@ -120,22 +120,19 @@ def test_the_tutorials_path_is_still_its_own(client: TestClient) -> None:
     assert post(client, f"/openai{PATH}", requests=[GOOD])[0]["status_code"] == 200
 
 
-def ask(settings: Settings, body: Json, prepare: Any = None) -> list[Json]:
-    async def run() -> list[Json]:
-        async with open_app(settings) as app:
-            if prepare is not None:
-                prepare(app.state.service)
-            transport = httpx.ASGITransport(app=app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://rankd") as client:
-                reply = await client.post(PATH, json=body)
-        assert reply.status_code == 200, reply.text
-        return list(json.loads(reply.content)["results"])
-
-    return asyncio.run(run())
+async def post_to_app(settings: Settings, body: Json, prepare: Any = None) -> list[Json]:
+    async with open_app(settings) as app:
+        if prepare is not None:
+            prepare(app.state.service)
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://rankd") as client:
+            reply = await client.post(PATH, json=body)
+    assert reply.status_code == 200, reply.text
+    return list(json.loads(reply.content)["results"])
 
 
 def slow_down(service: Any) -> None:
-    """Let calls of the engine overlap, as those of a real one do."""
+    """Let calls of the engine overlap, as they do with a real one."""
     score = service.ranker.scheduler.score
 
     async def slow(prompts: Sequence[Prompt], **options: Any) -> list[float]:
@@ -145,47 +142,53 @@ def slow_down(service: Any) -> None:
     service.ranker.scheduler.score = slow
 
 
-def test_each_part_is_admitted_by_itself() -> None:
+@pytest.mark.anyio
+async def test_each_part_is_admitted_by_itself() -> None:
     settings = Settings(engine="fake", max_waiting_requests=2, cache_mb=0)
 
-    answers = ask(settings, {"requests": [GOOD] * 5}, slow_down)
+    answers = await post_to_app(settings, {"requests": [GOOD] * 5}, slow_down)
 
-    assert [one["status_code"] for one in answers] == [200, 200, 429, 429, 429]
-    assert all(one["retry_after"] >= 1 for one in answers[2:])
-    assert all("retry_after" not in one for one in answers[:2])
+    assert [answer["status_code"] for answer in answers] == [200, 200, 429, 429, 429]
+    assert all(answer["retry_after"] >= 1 for answer in answers[2:])
+    assert all("retry_after" not in answer for answer in answers[:2])
 
 
-def test_a_key_with_few_at_a_time_gets_all_its_parts() -> None:
+@pytest.mark.anyio
+async def test_a_key_with_limited_concurrency_gets_all_its_parts() -> None:
     settings = Settings(engine="fake", key_concurrency=2, cache_mb=0)
 
-    answers = ask(settings, {"requests": [GOOD] * 9}, slow_down)
+    answers = await post_to_app(settings, {"requests": [GOOD] * 9}, slow_down)
 
-    assert [one["status_code"] for one in answers] == [200] * 9
+    assert [answer["status_code"] for answer in answers] == [200] * 9
 
 
-def test_a_bug_in_one_part_is_its_own(caplog: pytest.LogCaptureFixture) -> None:
-    def break_one(service: Any) -> None:
-        timed = service.ranker.rank_measured
+@pytest.mark.anyio
+async def test_a_bug_in_one_part_does_not_affect_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def break_a_query(service: Any) -> None:
+        rank_measured = service.ranker.rank_measured
 
-        async def broken(asks: Sequence[RankRequest], tell: None) -> RankResult:
-            if asks[0].query == "break":
+        async def broken(requests: Sequence[RankRequest], *options: Any) -> RankResult:
+            if requests[0].query == "break":
                 raise ZeroDivisionError("a secret document")
-            ranking: RankResult = await timed(asks)
-            return ranking
+            result: RankResult = await rank_measured(requests)
+            return result
 
         service.ranker.rank_measured = broken
 
     body = {"requests": [GOOD, {**GOOD, "query": "break"}, GOOD]}
-    answers = ask(Settings(engine="fake"), body, break_one)
+    answers = await post_to_app(Settings(engine="fake"), body, break_a_query)
 
-    assert [one["status_code"] for one in answers] == [200, 500, 200]
+    assert [answer["status_code"] for answer in answers] == [200, 500, 200]
     assert "ZeroDivisionError" in caplog.text
     assert "secret" not in caplog.text
 
 
-def test_a_deadline_of_one_part_is_its_own() -> None:
+@pytest.mark.anyio
+async def test_a_deadline_of_one_part_does_not_affect_the_others() -> None:
     slow = {"query": "q", "documents": ["word " * 3000] * 900, "timeout_ms": 1}
 
-    answers = ask(Settings(engine="fake"), {"requests": [slow, GOOD]})
+    answers = await post_to_app(Settings(engine="fake"), {"requests": [slow, GOOD]})
 
-    assert [one["status_code"] for one in answers] == [504, 200]
+    assert [answer["status_code"] for answer in answers] == [504, 200]

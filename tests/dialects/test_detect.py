@@ -1,4 +1,4 @@
-"""On the paths that vendors share, the body decides; the table of docs/api.md, row by row."""
+"""On shared paths the body decides the dialect: the table of docs/api.md, row by row."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ API = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8"
 QUERY = "What is the capital of China?"
 TEXTS = ["Lions hunt at night.", "The capital of China is Beijing."]
 
-# For each row of the table: bodies that it takes, and what their answers look like.
+# For each row of the table, bodies that match it.
 BODIES: dict[str, list[dict[str, Any]]] = {
     "dashscope": [{"input": {"query": QUERY, "documents": TEXTS}}],
     "nim": [{"query": {"text": QUERY}, "passages": [{"text": text} for text in TEXTS]}],
@@ -45,29 +45,29 @@ def rows() -> list[list[str]]:
 
 
 def test_the_table_has_every_dialect_in_its_order() -> None:
-    told = [row[1].strip("`") for row in rows()]
+    documented = [row[1].strip("`") for row in rows()]
 
-    assert told == [dialect.name for dialect in detect.ORDER]
+    assert documented == [dialect.name for dialect in detect.ORDER]
 
 
-@pytest.mark.parametrize("place", range(len(detect.ORDER)))
-def test_a_row_tells_what_its_dialect_claims(place: int) -> None:
-    told = rows()[place][0].replace("`", "").removesuffix(", or nothing of all this")
+@pytest.mark.parametrize("row", range(len(detect.ORDER)))
+def test_a_row_names_the_matchers_of_its_dialect(row: int) -> None:
+    documented = rows()[row][0].replace("`", "").removesuffix(", or nothing of all this")
 
-    assert told.split(", or ") == [str(claim) for claim in detect.ORDER[place].matchers]
+    assert documented.split(", or ") == [str(matcher) for matcher in detect.ORDER[row].matchers]
 
 
 @pytest.mark.parametrize("path", RERANK_PATHS)
-@pytest.mark.parametrize("place", range(len(detect.ORDER)))
-def test_a_row_tells_the_answer(client: TestClient, path: str, place: int) -> None:
-    _, dialect, shown, _ = rows()[place]
-    told = set(re.findall(r'"(\w+)"', shown))
-    always = set(re.findall(r'"(\w+)"(?!\?)', shown))
+@pytest.mark.parametrize("row", range(len(detect.ORDER)))
+def test_a_row_names_the_fields_of_the_answer(client: TestClient, path: str, row: int) -> None:
+    _, dialect, shown, _ = rows()[row]
+    documented = set(re.findall(r'"(\w+)"', shown))
+    required = set(re.findall(r'"(\w+)"(?!\?)', shown))
 
     found = names(client.post(path, json=BODIES[dialect.strip("`")][0]).json())
 
-    if told:
-        assert always <= found <= told | {"prompt_tokens", "total_tokens"}
+    if documented:
+        assert required <= found <= documented | {"prompt_tokens", "total_tokens"}
     else:
         assert {"id", "object", "created", "model", "results", "meta", "usage"} <= found
 
@@ -76,7 +76,9 @@ def test_a_row_tells_the_answer(client: TestClient, path: str, place: int) -> No
     ("dialect", "body"),
     [(name, body) for name, bodies in BODIES.items() for body in bodies],
 )
-def test_a_row_tells_the_error(client: TestClient, dialect: str, body: dict[str, Any]) -> None:
+def test_a_row_names_the_type_of_the_error(
+    client: TestClient, dialect: str, body: dict[str, Any]
+) -> None:
     [error] = [row[3] for row in rows() if row[1] == f"`{dialect}`"]
 
     refused = client.post("/rerank", json=body | {"query": ""} | broken(body))
@@ -104,49 +106,50 @@ def broken(body: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("body", "dialect"),
     [
-        # The first row that fits, where two do.
+        # Two rows match: the first counts.
         ({"query": "q", "texts": ["a"], "documents": ["a"]}, "tei"),
         ({"query": "q", "passages": ["a"], "texts": ["a"]}, "nim"),
         ({"query": "q", "documents": ["a"], "property": "", "top_k": 1}, "weaviate"),
         ({"query": "q", "documents": ["a"], "input": ["a"]}, "mixedbread"),
-        # A null is as good as absent ...
+        # A null counts as absent ...
         ({"query": "q", "documents": ["a"], "texts": None}, "openai"),
         ({"query": "q", "documents": ["a"], "input": None}, "openai"),
         ({"query": "q", "documents": ["a"], "passages": None}, "openai"),
-        # ... but for Voyage's client, which sends one.
+        # ... except where Voyage's client sends one.
         ({"query": "q", "documents": ["a"], "top_k": None}, "voyage"),
         ({"query": "q", "documents": None, "top_k": 1}, "openai"),
-        # Our own words for what Voyage has a boolean for are not Voyage's.
+        # A word instead of Voyage's boolean is rankd's own.
         ({"query": "q", "documents": ["a"], "truncation": "chunk"}, "openai"),
         ({"query": "q", "documents": ["a"], "truncation": "true"}, "voyage"),
         ({"query": "q", "documents": ["a"], "truncation": None}, "voyage"),
-        # A text where an object or an array was meant is nobody's.
+        # A string where a row has an object or an array matches no row.
         ({"query": "q", "input": "a"}, "openai"),
         ({"query": "q"}, "openai"),
         ({}, "openai"),
     ],
 )
-def test_who_speaks(body: dict[str, Any], dialect: str) -> None:
+def test_the_body_decides_the_dialect(body: dict[str, Any], dialect: str) -> None:
     assert detect.dialect_of(body).name == dialect
 
 
-def test_fields_of_a_row_that_lost_are_named(client: TestClient) -> None:
+def test_fields_of_another_matching_row_are_warned_about(client: TestClient) -> None:
     reply = client.post("/rerank", json={"query": "q", "texts": ["a"], "documents": ["b"]})
 
     assert len(reply.json()) == 1
     assert reply.headers["x-rankd-warnings"] == "unknown field 'documents' was ignored"
 
 
-def test_every_dialect_stands_under_its_prefix(client: TestClient) -> None:
+def test_every_dialect_has_a_prefix_with_the_shared_get_paths(client: TestClient) -> None:
     prefixes = set(re.findall(r"`/(\w+)`", API.split("A **prefix**")[1].split("Under each")[0]))
 
+    assert prefixes
     assert prefixes == {dialect.name for dialect in DIALECTS}
     for prefix in prefixes:
         assert client.get(f"/{prefix}/health").status_code == 200
         assert client.get(f"/{prefix}/v1/models").json()["data"][0]["id"] == "builtin"
 
 
-def test_a_claim_that_another_one_hides_refuses_to_start() -> None:
+def test_a_matcher_that_an_earlier_one_hides_refuses_to_start() -> None:
     class Greedy(openai.OpenAI):
         name = "greedy"
 
@@ -169,7 +172,7 @@ def test_a_claim_that_another_one_hides_refuses_to_start() -> None:
         ({"a": "any"}, {"a": "present"}, False),
     ],
 )
-def test_one_claim_hides_another(
+def test_one_matcher_hides_another(
     first: dict[str, base.Kind], second: dict[str, base.Kind], hides: bool
 ) -> None:
     assert BodyMatcher.on(**first).hides(BodyMatcher.on(**second)) is hides

@@ -1,4 +1,4 @@
-"""What single dialects do beyond their shapes, which test_references.py holds to."""
+"""What dialects do beyond the shape of their answers, which test_references.py covers."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def test_every_dialect_answers_its_own_example(client: TestClient, dialect: Dial
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: type(dialect).__name__)
 @pytest.mark.parametrize("field", ["instruction", "instruct", "task"])
-def test_every_dialect_takes_an_instruction(
+def test_every_dialect_accepts_an_instruction(
     client: TestClient, dialect: Dialect, field: str
 ) -> None:
-    told = {field: "Judge whether the document answers the question. " * 10}
-    body = {key: value for key, value in example(dialect).items() if key not in told}
+    instruction = {field: "Judge whether the document answers the question. " * 10}
+    body = {key: value for key, value in example(dialect).items() if key not in instruction}
     body.pop("instruct", None), body.pop("instruction", None)
 
-    reply = client.post(home(dialect), json=body | told)
+    reply = client.post(home(dialect), json=body | instruction)
     refused = client.post(home(dialect), json=body | {field: "do this " * 600})
 
     assert reply.status_code == 200
@@ -48,7 +48,7 @@ def test_every_dialect_takes_an_instruction(
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: type(dialect).__name__)
-def test_every_error_has_the_three_places_where_clients_look(
+def test_every_error_has_the_three_fields_that_clients_read(
     client: TestClient, dialect: Dialect
 ) -> None:
     reply = client.post(home(dialect), json={})
@@ -61,7 +61,7 @@ def test_every_error_has_the_three_places_where_clients_look(
 
 
 @pytest.mark.parametrize(
-    "spelled",
+    "fields",
     [
         {"instruction": "one", "instruct": "two"},
         {"task": "one", "chat_template_kwargs": {"instruction": "two"}},
@@ -69,18 +69,18 @@ def test_every_error_has_the_three_places_where_clients_look(
         {"use_activation": True, "raw_scores": True},
     ],
 )
-def test_spellings_that_differ_are_refused_and_named(
-    client: TestClient, spelled: dict[str, Any]
+def test_two_names_of_a_field_with_different_values_are_refused(
+    client: TestClient, fields: dict[str, Any]
 ) -> None:
-    answer = post(client, "/rerank", {"query": "q", "documents": ["d"], **spelled}, 400)
+    answer = post(client, "/rerank", {"query": "q", "documents": ["d"], **fields}, 400)
 
-    assert "say different things; send one" in answer["message"]
-    for name in spelled:
+    assert "have different values; send one" in answer["message"]
+    for name in fields:
         assert name in answer["message"]
 
 
 @pytest.mark.parametrize(
-    "spelled",
+    "fields",
     [
         {"instruction": "one", "instruct": "one", "kwargs": '{"instruction": "one"}'},
         {"instruction": "", "instruct": "two"},
@@ -89,8 +89,10 @@ def test_spellings_that_differ_are_refused_and_named(
         {"kwargs": "", "chat_template_kwargs": {}},
     ],
 )
-def test_spellings_that_agree_are_fine(client: TestClient, spelled: dict[str, Any]) -> None:
-    post(client, "/rerank", {"query": "q", "documents": ["d"], **spelled})
+def test_two_names_of_a_field_with_one_value_are_accepted(
+    client: TestClient, fields: dict[str, Any]
+) -> None:
+    post(client, "/rerank", {"query": "q", "documents": ["d"], **fields})
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_spellings_that_agree_are_fine(client: TestClient, spelled: dict[str, An
         ('{"instruction": 3}', "kwargs.instruction must be a string, not a number (3)"),
     ],
 )
-def test_kwargs_that_are_no_object_are_refused(
+def test_kwargs_that_are_not_an_object_are_refused(
     client: TestClient, kwargs: str, complaint: str
 ) -> None:
     body = {"query": "q", "documents": ["d"], "kwargs": kwargs}
@@ -109,16 +111,16 @@ def test_kwargs_that_are_no_object_are_refused(
     assert post(client, "/xinference/v1/rerank", body, 400)["message"] == complaint
 
 
-def test_cohere_2_never_repeats_documents_and_cohere_1_when_asked_to(client: TestClient) -> None:
+def test_cohere_v2_never_repeats_documents_and_v1_only_on_request(client: TestClient) -> None:
     body = {"query": QUERY, "documents": [{"text": text, "id": "7"} for text in TEXTS]}
 
     second = post(client, "/cohere/v2/rerank", body)
     first = post(client, "/cohere/v1/rerank", body)
-    asked = post(client, "/cohere/v1/rerank", {**body, "return_documents": True})
+    with_documents = post(client, "/cohere/v1/rerank", {**body, "return_documents": True})
 
     assert len(second["results"]) == len(first["results"]) == len(TEXTS)
     assert all("document" not in result for result in second["results"] + first["results"])
-    assert asked["results"][0]["document"] == {"text": TEXTS[1], "id": "7"}
+    assert with_documents["results"][0]["document"] == {"text": TEXTS[1], "id": "7"}
     assert first["meta"]["api_version"] == {"version": "1"}
     assert second["meta"]["api_version"] == {"version": "2"}
 
@@ -131,7 +133,7 @@ def test_simple_has_scores_in_both_orders(client: TestClient) -> None:
     assert len(answer["scores"]) == 3
 
 
-def test_simple_batch_answers_every_query_as_if_alone(client: TestClient) -> None:
+def test_simple_batch_answers_every_query_as_a_separate_request(client: TestClient) -> None:
     alone = [
         post(client, "/simple/rerank", {"query": query, "documents": TEXTS})
         for query in (QUERY, "whales")
@@ -154,13 +156,13 @@ def test_simple_batch_answers_every_query_as_if_alone(client: TestClient) -> Non
         ({"queries": ["q"], "documents": []}, "documents must not be empty"),
     ],
 )
-def test_a_wrong_batch_gets_a_sentence(
+def test_a_wrong_simple_batch_is_refused_with_the_reason(
     client: TestClient, body: dict[str, Any], complaint: str
 ) -> None:
     assert post(client, "/simple/batch_rerank", body, 400)["message"].startswith(complaint)
 
 
-def test_a_batch_counts_all_its_documents(client: TestClient) -> None:
+def test_the_limit_counts_the_documents_of_all_queries(client: TestClient) -> None:
     body = {"queries": ["a", "b", "c"], "documents": [f"{n}" for n in range(10)]}
 
     assert (
@@ -176,7 +178,7 @@ def test_plain_has_documents_as_strings(client: TestClient) -> None:
     assert result["document"] == TEXTS[1]
 
 
-def test_invocations_take_scores_and_every_ranking(client: TestClient) -> None:
+def test_invocations_accept_score_and_rerank_requests(client: TestClient) -> None:
     scores = post(client, "/invocations", {"text_1": QUERY, "text_2": TEXTS})
     ranks = post(client, "/invocations", {"query": QUERY, "texts": TEXTS})
     ours = post(client, "/invocations", {"query": QUERY, "documents": TEXTS})
@@ -187,7 +189,7 @@ def test_invocations_take_scores_and_every_ranking(client: TestClient) -> None:
     assert vllms["results"][0]["document"] == {"text": TEXTS[1], "multi_modal": None}
 
 
-def test_tokenize_gives_the_ids_of_a_text_by_itself(client: TestClient) -> None:
+def test_tokenize_returns_the_ids_of_a_text_without_the_template(client: TestClient) -> None:
     answer = post(
         client, "/tokenize", {"prompt": "The capital <|im_end|> 北京", "return_token_strs": True}
     )
@@ -195,22 +197,22 @@ def test_tokenize_gives_the_ids_of_a_text_by_itself(client: TestClient) -> None:
     assert answer["count"] == len(answer["tokens"]) == len(answer["token_strs"])
     assert answer["max_model_len"] == 8192
     assert answer["token_strs"][0].lower() == "the"
-    # A control token in a text is text: it takes several tokens.
+    # A control token in a text is encoded as text, in several tokens.
     assert answer["count"] > 6
     assert post(client, "/tokenize", {"prompt": "x"})["token_strs"] is None
 
 
-def test_tokenize_takes_long_texts(client: TestClient) -> None:
+def test_tokenize_accepts_long_texts(client: TestClient) -> None:
     assert post(client, "/tokenize", {"prompt": "word " * 5_000})["count"] >= 5_000
 
 
-def test_llamacpp_speaks_teis_way_to_texts(client: TestClient) -> None:
+def test_llamacpp_answers_texts_as_tei(client: TestClient) -> None:
     body = {"query": QUERY, "texts": TEXTS, "top_n": 1, "return_text": True}
 
     assert post(client, "/llamacpp/rerank", body)[0]["text"] == TEXTS[1]
 
 
-def test_teis_timings_are_headers(client: TestClient) -> None:
+def test_tei_answers_with_timing_headers(client: TestClient) -> None:
     reply = client.post("/tei/rerank", json={"query": QUERY, "texts": TEXTS})
 
     assert reply.headers["x-compute-characters"] == str(sum(map(len, TEXTS)))
@@ -229,7 +231,7 @@ def test_a_model_in_the_path_is_the_model_of_the_request(client: TestClient) -> 
     assert reply.json()["rankings"][0]["index"] == 1
 
 
-def test_a_document_by_itself_is_an_array_of_one(client: TestClient) -> None:
+def test_one_string_is_an_array_of_one_document(client: TestClient) -> None:
     assert len(post(client, "/rerank", {"query": "q", "documents": "d"})["results"]) == 1
 
 
@@ -246,17 +248,19 @@ def test_a_document_by_itself_is_an_array_of_one(client: TestClient) -> None:
         "/",
     ],
 )
-def test_what_base_urls_bring_along_does_no_harm(client: TestClient, path: str) -> None:
+def test_double_slashes_and_versions_in_the_path_are_accepted(
+    client: TestClient, path: str
+) -> None:
     body = {"query": "q", "documents" if "/v" in path else "texts": ["d"]}
 
-    # A whole URL, because half a URL that begins with two slashes names a host.
+    # An absolute URL, because a relative one that begins with two slashes names a host.
     assert client.post(f"http://testserver{path}", json=body).status_code == 200
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("top_n", "2"), ("top_n", 2.0), ("return_documents", "False")]
 )
-def test_numbers_and_booleans_may_be_text(client: TestClient, name: str, value: Any) -> None:
+def test_numbers_and_booleans_may_be_strings(client: TestClient, name: str, value: Any) -> None:
     answer = post(client, "/rerank", {"query": QUERY, "documents": TEXTS, name: value})
 
     assert len(answer["results"]) == (2 if name == "top_n" else 3)
@@ -264,13 +268,13 @@ def test_numbers_and_booleans_may_be_text(client: TestClient, name: str, value: 
 
 
 @pytest.mark.parametrize("value", [True, "two", 2.5, [2], -1, "", 10**30])
-def test_a_top_n_that_is_no_count_is_refused(client: TestClient, value: Any) -> None:
+def test_a_top_n_that_is_not_a_count_is_refused(client: TestClient, value: Any) -> None:
     answer = post(client, "/rerank", {"query": "q", "documents": ["d"], "top_n": value}, 400)
 
     assert answer["error"]["param"] == "top_n"
 
 
-def test_warnings_stand_in_a_header_where_the_answer_has_no_place(client: TestClient) -> None:
+def test_warnings_are_in_a_header_in_every_dialect(client: TestClient) -> None:
     unknown = {f"field{number}é": 1 for number in range(9)}
     reply = client.post("/tei/rerank", json={"query": "q", "texts": ["d"], **unknown})
 
@@ -304,7 +308,7 @@ def test_unknown_fields_are_counted_by_dialect(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "said"),
+    ("path", "body", "message"),
     [
         ("/tokenize", {"prompt": "x", "odd": 1}, "unknown field 'odd' was ignored"),
         (
@@ -314,10 +318,10 @@ def test_unknown_fields_are_counted_by_dialect(client: TestClient) -> None:
         ),
     ],
 )
-def test_no_answer_is_silent_about_what_it_left_out(
-    client: TestClient, path: str, body: dict[str, Any], said: str
+def test_tokenize_and_simple_batch_answer_with_warnings(
+    client: TestClient, path: str, body: dict[str, Any], message: str
 ) -> None:
-    assert client.post(path, json=body).headers["x-rankd-warnings"].startswith(said)
+    assert client.post(path, json=body).headers["x-rankd-warnings"].startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -342,16 +346,16 @@ LONG = "x " * 9000
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ({"query": "q", "texts": ["a", LONG], "truncate": False}, "texts[1] (9,001)"),
         ({"query": "q", "passages": [LONG], "truncate": "NONE"}, "passages[0] (9,001)"),
     ],
 )
-def test_documents_that_do_not_fit_are_called_as_the_caller_calls_them(
-    client: TestClient, body: dict[str, Any], said: str
+def test_documents_that_do_not_fit_are_named_as_in_the_request(
+    client: TestClient, body: dict[str, Any], message: str
 ) -> None:
-    assert post(client, "/rerank", body, 400)["message"].endswith(said)
+    assert post(client, "/rerank", body, 400)["message"].endswith(message)
 
 
 @pytest.mark.parametrize(
@@ -369,7 +373,7 @@ def test_documents_that_do_not_fit_are_called_as_the_caller_calls_them(
         ({"query": LONG, "documents": ["d"]}, "query"),
     ],
 )
-def test_what_is_too_long_is_called_as_the_caller_calls_it(
+def test_a_field_that_is_too_long_is_named_as_in_the_request(
     client: TestClient, body: dict[str, Any], param: str
 ) -> None:
     assert post(client, "/rerank", body, 400)["error"]["param"] == param
@@ -383,7 +387,7 @@ def test_what_is_too_long_is_called_as_the_caller_calls_it(
         ("/siliconflow/rerank", "code", 20015),
     ],
 )
-def test_a_compressed_body_is_the_callers_mistake_in_every_dialect(
+def test_a_compressed_body_is_refused_in_the_format_of_the_dialect(
     client: TestClient, path: str, field: str, value: Any
 ) -> None:
     reply = client.post(path, content=b"x", headers={"content-encoding": "gzip"})

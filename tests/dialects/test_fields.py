@@ -1,4 +1,4 @@
-"""What counts as a text: strings, objects, chat blocks; and what an answer repeats of them."""
+"""Texts in strings, objects and chat blocks, and how answers repeat them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ BOOK = {"title": "Moby-Dick", "year": 1851, "about": ["a whale", "a captain"], "
         ({"name": "Köln 北京"}, (), "name: Köln 北京"),
     ],
 )
-def test_what_is_read_of_a_value(value: Any, fields: tuple[str, ...], text: str) -> None:
+def test_a_value_is_read_as_this_text(value: Any, fields: tuple[str, ...], text: str) -> None:
     assert text_of(value, fields) == text
 
 
@@ -68,14 +68,16 @@ def test_what_is_read_of_a_value(value: Any, fields: tuple[str, ...], text: str)
         (BOOK, ("none",), "has none of the rank_fields 'none'"),
     ],
 )
-def test_what_is_no_text(value: Any, fields: tuple[str, ...], complaint: str) -> None:
+def test_a_value_without_text_is_refused(
+    value: Any, fields: tuple[str, ...], complaint: str
+) -> None:
     with pytest.raises(ValueError, match="^" + complaint.split("(")[0].split("[")[0]) as wrong:
         text_of(value, fields)
 
     assert str(wrong.value) == complaint
 
 
-def test_an_object_is_repeated_with_its_text(client: TestClient) -> None:
+def test_an_answer_repeats_an_object_with_its_text(client: TestClient) -> None:
     reply = client.post("/rerank", json={"query": "q", "documents": [{"title": "t", "id": 7}]})
 
     assert reply.json()["results"][0]["document"] == {
@@ -96,7 +98,7 @@ def test_rank_fields_decide_what_the_model_reads(client: TestClient) -> None:
     assert (best("title"), best("body")) == (0, 1)
 
 
-def test_a_wrong_document_is_named_by_its_place_and_field(client: TestClient) -> None:
+def test_a_wrong_document_is_named_by_its_field_and_index(client: TestClient) -> None:
     for path, body, param in (
         ("/rerank", {"query": "q", "documents": ["a", {"content": [3]}]}, "documents[1]"),
         ("/rerank", {"query": "q", "texts": ["a", None]}, "texts[1]"),
@@ -117,7 +119,7 @@ def test_a_wrong_document_is_named_by_its_place_and_field(client: TestClient) ->
         ("input", {"input": {str(n): 1 for n in range(10_001)}}),
     ],
 )
-def test_more_fields_than_anyone_means_are_refused(
+def test_more_than_10000_fields_are_refused(
     client: TestClient, path: str, body: dict[str, Any]
 ) -> None:
     reply = client.post("/rerank", content=json.dumps(body, separators=(",", ":")))
@@ -126,7 +128,7 @@ def test_more_fields_than_anyone_means_are_refused(
     assert reply.json()["message"] == f"{path} has 10,001 fields; the limit is 10,000"
 
 
-# Cohere's own example: its documents, and what its page shows of them.
+# From Cohere's documentation of structured documents.
 LETTER = {
     "from": "Paul Doe <paul_fake_doe@oracle.com>",
     "to": ["Steve <steve@me.com>", "lisa@example.com"],
@@ -137,7 +139,7 @@ LETTER = {
 }
 
 
-def test_a_document_is_what_cohere_tells_to_make_of_it() -> None:
+def test_an_object_is_written_as_yaml_as_cohere_documents() -> None:
     assert text_of(LETTER) == yaml.dump(LETTER, sort_keys=False).rstrip("\n").replace(
         "'2024-03-27'", "2024-03-27"
     )
@@ -152,35 +154,38 @@ values = st.recursive(
 
 
 @given(document=st.dictionaries(words, values, min_size=1, max_size=6))
-def test_of_plain_words_it_is_yaml_to_the_letter(document: dict[str, Any]) -> None:
+def test_plain_words_are_written_exactly_as_yaml(document: dict[str, Any]) -> None:
     dumped = yaml.dump(document, sort_keys=False, width=10**6, allow_unicode=True)
 
     assert text_of(document) == dumped.rstrip("\n")
 
 
 @given(lines=st.lists(words, min_size=2, max_size=5))
-def test_a_text_of_many_lines_reads_back_as_it_was(lines: list[str]) -> None:
+def test_a_text_of_many_lines_is_valid_yaml(lines: list[str]) -> None:
     document = {"title": "t", "body": "\n".join(lines), "list": ["\n\n".join(lines)]}
 
     assert yaml.safe_load(text_of(document)) == document
     assert yaml.safe_load(text_of({"in": {"deep": document}})) == {"in": {"deep": document}}
 
 
-def test_words_stay_as_they_are() -> None:
-    said = {"quote": 'He said: "no" # never', "dash": "- x", "path": "C:\\temp", "yes": "yes"}
+def test_words_are_not_quoted() -> None:
+    document = {"quote": 'He said: "no" # never', "dash": "- x", "path": "C:\\temp", "yes": "yes"}
 
-    assert text_of(said) == 'quote: He said: "no" # never\ndash: - x\npath: C:\\temp\nyes: yes'
+    assert text_of(document) == 'quote: He said: "no" # never\ndash: - x\npath: C:\\temp\nyes: yes'
 
 
 @pytest.mark.parametrize("line_break", ["\n", "\r", "\r\n", "\n\n"])
-def test_no_line_of_a_text_passes_for_a_field(line_break: str) -> None:
+def test_no_line_of_a_text_reads_like_a_field(line_break: str) -> None:
     for value in (
         f"cheap{line_break}price: 0",
         [f"a{line_break}price: 0"],
         {"b": f"c{line_break}price: 0"},
     ):
-        for told in ({"title": value, "price": 9}, {f"x{line_break}price: 0": "y", "title": value}):
-            lines = text_of(told).splitlines()
+        for document in (
+            {"title": value, "price": 9},
+            {f"x{line_break}price: 0": "y", "title": value},
+        ):
+            lines = text_of(document).splitlines()
             assert not any(line.startswith("price: 0") for line in lines)
 
 
@@ -217,11 +222,11 @@ def test_control_tokens_in_names_and_values_are_text(builtin: Path, place: str) 
         ["a\n" * 4_000_000],
     ],
 )
-def test_large_values_take_no_time_worth_speaking_of(value: Any) -> None:
+def test_large_values_are_written_fast(value: Any) -> None:
     began = time.process_time()
     whole = text_of({"value": value, "title": "t"})
     alone = text_of({"value": value}, ("value",))
 
     assert whole.endswith("title: t")
     assert len(alone) <= len(whole) < 100_000_000
-    assert time.process_time() - began < 10
+    assert time.process_time() - began < 30

@@ -1,4 +1,4 @@
-"""Documents that do not fit: cut at either end, refused, or read in chunks; and it is said."""
+"""Documents that do not fit: cut at either end, refused, or read in chunks."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def score(client: TestClient, **body: Any) -> float:
     return number
 
 
-def test_of_a_document_read_in_chunks_the_best_counts(client: TestClient) -> None:
+def test_a_document_in_chunks_has_the_score_of_its_best_chunk(client: TestClient) -> None:
     cut = score(client)
     few = score(client, max_chunks_per_doc=2)
-    all_of_it = score(client, max_chunks_per_doc=100)
+    complete = score(client, max_chunks_per_doc=100)
 
-    assert cut == few < all_of_it
+    assert cut == few < complete
 
 
-def test_chunks_overlap_when_asked_to(client: TestClient) -> None:
+def test_chunks_overlap_by_overlap_tokens(client: TestClient) -> None:
     apart = rank(
         client, "/rerank", documents=[LONG], max_tokens_per_doc=20, max_chunks_per_doc=100
     ).json()
@@ -52,7 +52,7 @@ def test_chunks_overlap_when_asked_to(client: TestClient) -> None:
     assert "warnings" not in apart["meta"]
 
 
-def test_what_chunks_leave_out_is_said(client: TestClient) -> None:
+def test_a_warning_names_a_document_that_chunks_do_not_cover(client: TestClient) -> None:
     answer = rank(
         client, "/rerank", documents=[LONG], max_tokens_per_doc=20, max_chunks_per_doc=3
     ).json()
@@ -61,7 +61,7 @@ def test_what_chunks_leave_out_is_said(client: TestClient) -> None:
     assert warning.endswith(" to 60 tokens")
 
 
-def test_too_many_chunks_are_refused_with_the_numbers(client: TestClient) -> None:
+def test_more_than_10000_chunks_are_refused(client: TestClient) -> None:
     reply = client.post(
         "/rerank",
         json={
@@ -76,7 +76,7 @@ def test_too_many_chunks_are_refused_with_the_numbers(client: TestClient) -> Non
     assert "the limit is 10,000: lower max_chunks_per_doc" in reply.json()["message"]
 
 
-def test_tei_cuts_at_the_side_that_is_asked_for(client: TestClient) -> None:
+def test_tei_cuts_at_the_requested_end(client: TestClient) -> None:
     texts = ["Beijing " + "and so on " * 9_000, "and so on " * 9_000 + "Beijing"]
 
     def scores(direction: str) -> list[float]:
@@ -105,7 +105,7 @@ def test_tei_cuts_at_the_side_that_is_asked_for(client: TestClient) -> None:
         ),
     ],
 )
-def test_a_document_that_must_not_be_cut_is_refused_with_its_size(
+def test_without_truncation_a_long_document_is_refused_with_its_size(
     client: TestClient, path: str, body: dict[str, Any]
 ) -> None:
     reply = client.post(path, json={"query": "q", **body})
@@ -120,11 +120,11 @@ def details(client: TestClient, **body: Any) -> dict[str, Any]:
     answer = rank(client, "/v1/rerank", documents=[LONG], return_details=True, **body).json()
     [result] = answer["results"]
     assert result["tokens"] == answer["usage"]["prompt_tokens"]
-    found: dict[str, Any] = result
-    return found
+    details: dict[str, Any] = result
+    return details
 
 
-def test_the_best_chunk_is_told_with_its_place(client: TestClient) -> None:
+def test_details_hold_the_position_of_the_best_chunk(client: TestClient) -> None:
     result = details(client, truncation="chunk", max_tokens_per_doc=20, overlap_tokens=10)
 
     chunk = result["chunk"]
@@ -133,7 +133,7 @@ def test_the_best_chunk_is_told_with_its_place(client: TestClient) -> None:
     assert result["truncated"] is False
 
 
-def test_of_a_document_that_was_cut_the_part_that_was_read_is_told(client: TestClient) -> None:
+def test_details_of_a_cut_document_hold_the_part_that_was_read(client: TestClient) -> None:
     right = details(client, truncation="cut", max_tokens_per_doc=20)
     left = details(client, truncation="cut", truncation_side="left", max_tokens_per_doc=20)
 
@@ -143,17 +143,17 @@ def test_of_a_document_that_was_cut_the_part_that_was_read_is_told(client: TestC
     assert LONG[left["chunk"]["start"] :].endswith("capital of China is Beijing")
 
 
-def test_of_a_whole_document_the_chunk_is_all_of_it(client: TestClient) -> None:
+def test_details_of_a_document_that_fits_hold_one_chunk(client: TestClient) -> None:
     assert details(client)["chunk"] == {"index": 0, "of": 1, "start": 0, "end": len(LONG)}
 
 
-def test_results_hold_no_details_that_nobody_asked_for(client: TestClient) -> None:
-    for wish in ({}, {"return_details": False}, {"return_details": None}):
-        [result] = rank(client, "/v1/rerank", documents=[LONG], **wish).json()["results"]
+def test_results_hold_details_only_on_request(client: TestClient) -> None:
+    for options in ({}, {"return_details": False}, {"return_details": None}):
+        [result] = rank(client, "/v1/rerank", documents=[LONG], **options).json()["results"]
         assert set(result) == {"index", "relevance_score", "document"}
 
 
-def test_of_an_object_the_place_is_in_the_text_that_the_answer_repeats(client: TestClient) -> None:
+def test_positions_in_an_object_refer_to_the_text_in_the_answer(client: TestClient) -> None:
     document = {"title": "about 🙂", "body": LONG, "tags": ["a"]}
 
     [result] = rank(
@@ -170,7 +170,7 @@ def test_of_an_object_the_place_is_in_the_text_that_the_answer_repeats(client: T
     assert "Beijing" in text[result["chunk"]["start"] : result["chunk"]["end"]]
 
 
-def test_places_count_characters_of_what_the_client_wrote(client: TestClient) -> None:
+def test_positions_count_characters_of_the_text_as_sent(client: TestClient) -> None:
     # Half an emoji, whole ones, and letters that are composed before they are read.
     filler = '"🙂 \\ud83d e\\u0301 ' + "🫠 und e\\u0301 " * 30 + 'the capital of China is Beijing"'
     body = (
@@ -185,17 +185,21 @@ def test_places_count_characters_of_what_the_client_wrote(client: TestClient) ->
     assert result["chunk"]["end"] == len(text)
 
 
-def test_what_says_two_things_is_refused(client: TestClient) -> None:
-    for said in ("cut", "refuse"):
-        body = {"query": "q", "documents": ["d"], "truncation": said, "max_chunks_per_doc": 4}
+def test_truncation_without_chunks_and_several_chunks_are_refused(client: TestClient) -> None:
+    for truncation in ("cut", "refuse"):
+        body = {"query": "q", "documents": ["d"], "truncation": truncation, "max_chunks_per_doc": 4}
         reply = client.post("/rerank", json=body)
         assert reply.status_code == 400
         assert reply.json()["error"]["param"] == "max_chunks_per_doc"
-        assert f"truncation '{said}' makes no chunks and max_chunks_per_doc is 4" in reply.text
+        assert (
+            f"truncation '{truncation}' makes no chunks and max_chunks_per_doc is 4" in reply.text
+        )
 
 
 @pytest.mark.parametrize("value", ["end", "CUT!", 1, [], {}])
-def test_another_word_is_refused_with_those_that_are_known(client: TestClient, value: Any) -> None:
+def test_an_unknown_truncation_is_refused_with_the_known_ones(
+    client: TestClient, value: Any
+) -> None:
     body = {"query": "q", "documents": ["d"], "truncation": value}
 
     reply = client.post("/openai/rerank", json=body)
@@ -221,7 +225,7 @@ def test_truncation_is_a_word_or_a_boolean(
     assert client.post(path, json=body).status_code == status
 
 
-def test_the_server_decides_for_who_says_nothing() -> None:
+def test_the_servers_setting_is_the_default() -> None:
     long = {"query": "capital of China", "documents": [LONG + " and so on" * 9_000]}
 
     def answers(**options: Any) -> dict[str, Any]:
@@ -230,7 +234,7 @@ def test_the_server_decides_for_who_says_nothing() -> None:
             client = TestClient(runner.run(context.__aenter__()))
             bodies = {
                 "own": ("/v1/rerank", {**long, "return_details": True}),
-                "told": ("/v1/rerank", {**long, "truncation": "cut"}),
+                "explicit": ("/v1/rerank", {**long, "truncation": "cut"}),
                 "voyage": ("/voyage/v1/rerank", long),
                 "v1": ("/cohere/v1/rerank", long),
                 "info": None,
@@ -248,8 +252,8 @@ def test_the_server_decides_for_who_says_nothing() -> None:
     assert cut["own"].json()["results"][0]["truncated"] is True
     assert cut["info"].json()["auto_truncate"] is True
     assert (refuse["own"].status_code, refuse["voyage"].status_code) == (400, 400)
-    assert (refuse["told"].status_code, refuse["v1"].status_code) == (200, 200)
+    assert (refuse["explicit"].status_code, refuse["v1"].status_code) == (200, 200)
     assert refuse["info"].json()["auto_truncate"] is False
     assert chunk["own"].json()["results"][0]["chunk"]["of"] > 50
-    assert "was cut" in chunk["told"].headers["x-rankd-warnings"]
+    assert "was cut" in chunk["explicit"].headers["x-rankd-warnings"]
     assert "x-rankd-warnings" not in chunk["voyage"].headers

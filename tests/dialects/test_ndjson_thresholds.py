@@ -1,4 +1,4 @@
-"""An answer in lines by thresholds, names and keys, and in chunks: as its last line says."""
+"""Streamed answers with thresholds, aliases, presets of keys, and documents in chunks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rankd.server.app import open_app
 Json = dict[str, Any]
 
 LINES = {"accept": "application/x-ndjson"}
-# Two equal ones, and one that is read in chunks when it may be.
+# Two equal ones, and a long one.
 DOCUMENTS = [
     "Beijing is the capital of China.",
     "Bread is made of flour.",
@@ -30,8 +30,8 @@ COUNTERS = ("documents", "cached_documents", "prompt_tokens", "cached_tokens", "
 
 
 @pytest.fixture(scope="module")
-def judging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """A server with thresholds, names and presets of keys."""
+def configured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A server with thresholds, aliases and presets of keys."""
     keys = tmp_path_factory.mktemp("keys") / "keys"
     keys.write_text("acme = key-of-acme\nother = key-of-other\n")
     settings = Settings(
@@ -49,16 +49,18 @@ def judging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         runner.run(context.__aexit__(None, None, None))
 
 
-def streamed(client: TestClient, key: str = "key-of-other", **more: Any) -> tuple[list[Json], Json]:
-    reply = client.post("/v1/rerank", json=BODY | more, headers=LINES | {"api-key": key})
+def streamed(
+    client: TestClient, key: str = "key-of-other", **options: Any
+) -> tuple[list[Json], Json]:
+    reply = client.post("/v1/rerank", json=BODY | options, headers=LINES | {"api-key": key})
     assert reply.status_code == 200, reply.text
-    *scored_documents, answer = [json.loads(line) for line in reply.text.splitlines()]
-    return scored_documents, answer
+    *results, answer = [json.loads(line) for line in reply.text.splitlines()]
+    return results, answer
 
 
-def whole(client: TestClient, key: str = "key-of-other", **more: Any) -> Json:
-    found: Json = client.post("/v1/rerank", json=BODY | more, headers={"api-key": key}).json()
-    return found
+def unstreamed(client: TestClient, key: str = "key-of-other", **options: Any) -> Json:
+    answer: Json = client.post("/v1/rerank", json=BODY | options, headers={"api-key": key}).json()
+    return answer
 
 
 def counter(client: TestClient, name: str) -> int:
@@ -67,7 +69,7 @@ def counter(client: TestClient, name: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("key", "more"),
+    ("key", "options"),
     [
         ("key-of-other", {"score_threshold": 0.5}),
         ("key-of-other", {"score_threshold": 0.0, "raw_scores": True}),
@@ -79,38 +81,38 @@ def counter(client: TestClient, name: str) -> int:
     ],
     ids=str,
 )
-def test_a_verdict_below_the_threshold_has_no_line(
-    judging: TestClient, key: str, more: Json
+def test_a_document_below_the_threshold_has_no_line(
+    configured: TestClient, key: str, options: Json
 ) -> None:
-    every, _ = streamed(judging, key, **{**more, "score_threshold": -100, "raw_scores": True})
-    before = counter(judging, "below_threshold_documents")
-    scored_documents, answer = streamed(judging, key, **more)
-    gained = counter(judging, "below_threshold_documents") - before
-    alone = whole(judging, key, **{**more, "top_n": None})
+    every, _ = streamed(configured, key, **{**options, "score_threshold": -100, "raw_scores": True})
+    before = counter(configured, "below_threshold_documents")
+    results, answer = streamed(configured, key, **options)
+    gained = counter(configured, "below_threshold_documents") - before
+    alone = unstreamed(configured, key, **{**options, "top_n": None})
 
     assert len(every) == len(DOCUMENTS)
-    assert 0 < len(scored_documents) < len(DOCUMENTS)
-    assert {one["index"]: one["relevance_score"] for one in scored_documents} == {
-        one["index"]: one["relevance_score"] for one in alone["results"]
+    assert 0 < len(results) < len(DOCUMENTS)
+    assert {result["index"]: result["relevance_score"] for result in results} == {
+        result["index"]: result["relevance_score"] for result in alone["results"]
     }
-    assert len(scored_documents) + answer["meta"]["below_threshold"] == len(DOCUMENTS)
+    assert len(results) + answer["meta"]["below_threshold"] == len(DOCUMENTS)
     assert gained == answer["meta"]["below_threshold"]
     assert answer["meta"].get("preset") == alone["meta"].get("preset")
 
 
-def test_an_answer_without_any_verdict_is_one_line(judging: TestClient) -> None:
-    scored_documents, answer = streamed(judging, score_threshold=1.0)
+def test_an_answer_without_results_is_one_line(configured: TestClient) -> None:
+    results, answer = streamed(configured, score_threshold=1.0)
 
-    assert scored_documents == []
+    assert results == []
     assert answer["results"] == []
     assert answer["meta"]["below_threshold"] == len(DOCUMENTS)
 
 
 @pytest.mark.parametrize("cache", [False, True])
-def test_a_document_in_chunks_is_told_once_with_its_best_chunk(
-    judging: TestClient, cache: bool
+def test_a_document_in_chunks_has_one_line_with_its_best_chunk(
+    configured: TestClient, cache: bool
 ) -> None:
-    more: Json = {
+    options: Json = {
         "preset": "lions",
         "score_threshold": 0,
         "truncation": "chunk",
@@ -119,31 +121,31 @@ def test_a_document_in_chunks_is_told_once_with_its_best_chunk(
         "return_details": True,
         "cache": cache,
     }
-    scored_documents, answer = streamed(judging, **more)
+    results, answer = streamed(configured, **options)
 
-    assert sorted(one["index"] for one in scored_documents) == [0, 1, 2, 3, 4]
-    told = {one["index"]: one for one in scored_documents}
+    assert sorted(result["index"] for result in results) == [0, 1, 2, 3, 4]
+    lines = {result["index"]: result for result in results}
     for result in answer["results"]:
-        line = told[result["index"]]
+        line = lines[result["index"]]
         assert {name: line.get(name) for name in result if name != "document"} == {
             name: value for name, value in result.items() if name != "document"
         }
-    chunk = told[2]["chunk"]
+    chunk = lines[2]["chunk"]
     assert chunk["of"] > 3
     assert "Beijing" in DOCUMENTS[2][chunk["start"] : chunk["end"]]
-    assert 0 < told[2]["normalized_score"] < 1
+    assert 0 < lines[2]["normalized_score"] < 1
 
 
-def test_who_asks_for_no_details_gets_none(judging: TestClient) -> None:
-    [scored_document, *_], _ = streamed(judging)
+def test_lines_hold_details_only_on_request(configured: TestClient) -> None:
+    [result, *_], _ = streamed(configured)
 
-    assert scored_document.keys() == {"index", "relevance_score", "tokens", "truncated", "cached"}
+    assert result.keys() == {"index", "relevance_score", "tokens", "truncated", "cached"}
 
 
-def test_what_is_streamed_is_counted_once(judging: TestClient) -> None:
-    before = {name: counter(judging, name) for name in COUNTERS}
-    _, answer = streamed(judging, score_threshold=0.5, cache=False)
-    gained = {name: counter(judging, name) - before[name] for name in COUNTERS}
+def test_a_stream_is_counted_once(configured: TestClient) -> None:
+    before = {name: counter(configured, name) for name in COUNTERS}
+    _, answer = streamed(configured, score_threshold=0.5, cache=False)
+    gained = {name: counter(configured, name) - before[name] for name in COUNTERS}
 
     assert gained == {
         "documents": len(DOCUMENTS),
@@ -154,20 +156,22 @@ def test_what_is_streamed_is_counted_once(judging: TestClient) -> None:
     }
 
 
-def test_warnings_that_are_known_stand_in_the_header_of_a_stream(judging: TestClient) -> None:
+def test_warnings_known_at_the_start_are_in_the_header(configured: TestClient) -> None:
     body = BODY | {"instruction": "lions", "nonsense": 1}
-    reply = judging.post("/v1/rerank", json=body, headers=LINES)
+    reply = configured.post("/v1/rerank", json=body, headers=LINES)
 
     assert "nonsense" in reply.headers["x-rankd-warnings"]
     assert "was read as a text" in reply.headers["x-rankd-warnings"]
-    assert reply.headers["rankd"] == judging.post("/v1/rerank", json=BODY).headers["rankd"]
+    assert reply.headers["rankd"] == configured.post("/v1/rerank", json=BODY).headers["rankd"]
 
 
 @pytest.mark.parametrize(
-    "more", [{"preset": "lion"}, {"score_threshold": 2}, {"documents": []}], ids=str
+    "options", [{"preset": "lion"}, {"score_threshold": 2}, {"documents": []}], ids=str
 )
-def test_what_cannot_be_judged_is_an_ordinary_refusal(judging: TestClient, more: Json) -> None:
-    reply = judging.post("/v1/rerank", json=BODY | more, headers=LINES)
+def test_an_invalid_option_gets_an_ordinary_error_response(
+    configured: TestClient, options: Json
+) -> None:
+    reply = configured.post("/v1/rerank", json=BODY | options, headers=LINES)
 
     assert reply.status_code == 400
     assert reply.headers["content-type"] == "application/json"

@@ -1,4 +1,4 @@
-"""In every dialect: order is decided on the logit, and equal logits keep the request's order."""
+"""In every dialect results are ordered by logit, and equal logits in the request's order."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from rankd.server.middleware import KeyRing
 from rankd.types import Prompt
 from support.dialects import example, home
 
-# Their scores stand in the order of the request.
+# Weaviate and Simple answer with scores in the order of the request.
 ORDERED = [dialect for dialect in DIALECTS if not isinstance(dialect, Weaviate | Simple)]
 
-# Sigmoids of 40 are 1.0, of whatever follows behind the dot: 3 is best, and 1, 4 and 6 are equal.
+# Their scores all print as 1.0. Document 3 is best; 1, 4 and 6 are equal.
 LOGITS = [40.1, 40.5, 40.2, 41.0, 40.5, 40.0, 40.5]
 BEST_FIRST = [3, 1, 4, 6, 2, 0, 5]
 
 
 class Saturated(FakeEngine):
-    """Logits by the length of a document: they differ, and all print 1.0."""
+    """Different logits for documents of different length, whose scores all print as 1.0."""
 
     async def score(self, batch: Sequence[Prompt]) -> list[float]:
         shortest = min(len(prompt.suffix) for prompt in batch)
@@ -56,7 +56,8 @@ def saturated() -> TestClient:
     return TestClient(build(ModelService(ranker, "it"), Settings(access_log=False), KeyRing()))
 
 
-def listed(answer: Any) -> list[Any]:
+def results_of(answer: Any) -> list[Any]:
+    """The results in an answer of any dialect."""
     if isinstance(answer, list):
         return answer
     for name in ("results", "data", "rankings", "rerank"):
@@ -66,51 +67,51 @@ def listed(answer: Any) -> list[Any]:
 
 
 def body_of(dialect: Dialect, documents: list[str]) -> dict[str, Any]:
-    """Its example, with other documents and without a limit."""
+    """The dialect's example with other documents and without `top_n`."""
 
-    def grown(name: str, value: Any) -> Any:
+    def replaced(name: str, value: Any) -> Any:
         match value:
             case [{"text": _}, *_]:
                 return [{"text": document} for document in documents]
             case [str(), *_] if name != "rank_fields":
                 return documents
             case dict():
-                return {key: grown(key, one) for key, one in value.items() if key != "top_n"}
+                return {key: replaced(key, one) for key, one in value.items() if key != "top_n"}
         return value
 
     return {
-        name: grown(name, value)
+        name: replaced(name, value)
         for name, value in example(dialect).items()
         if name not in ("top_n", "top_k", "max_chunks_per_doc")
     }
 
 
 @pytest.mark.parametrize("dialect", ORDERED, ids=lambda dialect: type(dialect).__name__)
-def test_scores_that_print_the_same_are_in_the_order_of_their_logits(
+def test_results_with_equal_printed_scores_are_ordered_by_logit(
     saturated: TestClient, dialect: Dialect
 ) -> None:
-    documents = [" one" * (1 + place) for place in range(len(LOGITS))]
+    documents = [" one" * (1 + index) for index in range(len(LOGITS))]
 
     reply = saturated.post(home(dialect), json=body_of(dialect, documents))
 
     assert reply.status_code == 200, reply.text
-    results = listed(reply.json())
+    results = results_of(reply.json())
     assert [result["index"] for result in results] == BEST_FIRST
     if dialect.name != "nim":  # It sends logits.
         printed = {result.get("relevance_score", result.get("score")) for result in results}
         assert printed == {1.0}
 
 
-def test_simple_ranks_its_documents_so_too(saturated: TestClient) -> None:
-    documents = [" one" * (1 + place) for place in range(len(LOGITS))]
+def test_simple_orders_ranked_documents_by_logit(saturated: TestClient) -> None:
+    documents = [" one" * (1 + index) for index in range(len(LOGITS))]
     body = {"query": "q", "documents": documents}
     both = {"queries": ["q", "r"], "documents": [documents, documents]}
 
-    one = saturated.post("/simple/rerank", json=body).json()
-    two = saturated.post("/simple/batch_rerank", json=both).json()["results"]
+    single = saturated.post("/simple/rerank", json=body).json()
+    batch = saturated.post("/simple/batch_rerank", json=both).json()["results"]
 
-    assert one["ranked_documents"] == [documents[place] for place in BEST_FIRST]
-    assert [ranked["ranked_documents"] for ranked in two] == [one["ranked_documents"]] * 2
+    assert single["ranked_documents"] == [documents[index] for index in BEST_FIRST]
+    assert [ranked["ranked_documents"] for ranked in batch] == [single["ranked_documents"]] * 2
 
 
 @pytest.mark.parametrize("dialect", ORDERED, ids=lambda dialect: type(dialect).__name__)
@@ -119,10 +120,10 @@ def test_equal_documents_keep_the_order_of_the_request(
 ) -> None:
     documents = ["the same", "another one", "the same", "the same"] * 3
 
-    results = listed(client.post(home(dialect), json=body_of(dialect, documents)).json())
+    results = results_of(client.post(home(dialect), json=body_of(dialect, documents)).json())
 
-    places = [result["index"] for result in results]
-    others = [place for place in places if place % 4 == 1]
-    same = [place for place in places if place % 4 != 1]
+    indexes = [result["index"] for result in results]
+    others = [index for index in indexes if index % 4 == 1]
+    same = [index for index in indexes if index % 4 != 1]
     assert (same, others) == (sorted(same), sorted(others))
-    assert places in (same + others, others + same)
+    assert indexes in (same + others, others + same)

@@ -1,4 +1,4 @@
-"""What each dialect's own fields come to: the ask that reaches the ranker."""
+"""How the fields of each dialect become a `RankRequest`."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ PASSAGES = {"query": {"text": "q"}, "passages": [{"text": "a"}, {"text": "b"}]}
 INPUT = {"query": "q", "input": ["a", "b"]}
 NESTED = {"input": DOCUMENTS}
 
-# A request, and in what its ask differs from one that only has a query and documents.
-ASKS: list[tuple[type[RequestBody], dict[str, Any], dict[str, Any]]] = [
+# A body, and the fields of its RankRequest that differ from the defaults.
+REQUESTS: list[tuple[type[RequestBody], dict[str, Any], dict[str, Any]]] = [
     (openai.OpenAIRerankRequest, DOCUMENTS, {}),
     (openai.OpenAIRerankRequest, DOCUMENTS | {"max_tokens_per_doc": 7}, {"max_document_tokens": 7}),
     (openai.OpenAIRerankRequest, DOCUMENTS | {"max_tokens_per_doc": 0}, {}),
@@ -120,8 +120,8 @@ ASKS: list[tuple[type[RequestBody], dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("model", "body", "differs"), ASKS)
-def test_a_request_comes_to_this_ask(
+@pytest.mark.parametrize(("model", "body", "differs"), REQUESTS)
+def test_a_body_becomes_this_rank_request(
     model: type[RequestBody], body: dict[str, Any], differs: dict[str, Any]
 ) -> None:
     expected = {"query": "q", "documents": ("a", "b")} | differs
@@ -129,26 +129,26 @@ def test_a_request_comes_to_this_ask(
     assert validate(model, body).rank_request() == RankRequest(**expected)
 
 
-@pytest.mark.parametrize("model", dict.fromkeys(model for model, _, _ in ASKS))
-def test_every_dialect_hands_on_what_all_of_them_take(model: type[RequestBody]) -> None:
-    body = next(body for one, body, _ in ASKS if one is model)
+@pytest.mark.parametrize("model", dict.fromkeys(model for model, _, _ in REQUESTS))
+def test_every_dialect_passes_on_the_shared_fields(model: type[RequestBody]) -> None:
+    body = next(body for other, body, _ in REQUESTS if other is model)
 
     for name in ("instruction", "instruct", "task"):
-        ask = validate(model, body | {"priority": 7, name: "told"}).rank_request(deadline=12.5)
-        assert (ask.priority, ask.instruction, ask.deadline) == (7, "told", 12.5)
+        request = validate(model, body | {"priority": 7, name: "i"}).rank_request(deadline=12.5)
+        assert (request.priority, request.instruction, request.deadline) == (7, "i", 12.5)
 
 
-def test_scores_and_batches_hand_it_on_too() -> None:
-    told = {"priority": 7, "instruction": "told"}
-    scores = validate(vllm.VllmScoreRequest, {"text_1": "q", "text_2": "a", **told})
-    batch = validate(tutorials.SimpleBatchRequest, {"queries": ["q"], "documents": ["a"], **told})
+def test_score_and_batch_requests_pass_on_the_shared_fields() -> None:
+    shared = {"priority": 7, "instruction": "i"}
+    scores = validate(vllm.VllmScoreRequest, {"text_1": "q", "text_2": "a", **shared})
+    batch = validate(tutorials.SimpleBatchRequest, {"queries": ["q"], "documents": ["a"], **shared})
 
-    for [ask] in (scores.rank_requests(12.5), batch.rank_requests(12.5)):
-        assert (ask.priority, ask.instruction, ask.deadline) == (7, "told", 12.5)
+    for [request] in (scores.rank_requests(12.5), batch.rank_requests(12.5)):
+        assert (request.priority, request.instruction, request.deadline) == (7, "i", 12.5)
 
 
 @pytest.mark.parametrize(
-    ("model", "body", "most", "echoes"),
+    ("model", "body", "limit", "documents"),
     [
         (elastic.ElasticRequest, INPUT, None, False),
         (
@@ -171,9 +171,9 @@ def test_scores_and_batches_hand_it_on_too() -> None:
         (tei.TeiRequest, TEXTS | {"top_n": 1, "return_text": "true"}, 1, True),
     ],
 )
-def test_how_many_results_and_whether_with_their_texts(
-    model: type[RequestBody], body: dict[str, Any], most: int | None, echoes: bool
+def test_the_limit_of_results_and_whether_they_hold_documents(
+    model: type[RequestBody], body: dict[str, Any], limit: int | None, documents: bool
 ) -> None:
     request = validate(model, body)
 
-    assert (request.result_limit(), request.wants_documents()) == (most, echoes)
+    assert (request.result_limit(), request.wants_documents()) == (limit, documents)

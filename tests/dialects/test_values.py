@@ -1,4 +1,4 @@
-"""How many values a body may hold, counted before it is parsed."""
+"""The limit on the number of values in a body, counted before it is parsed."""
 
 from __future__ import annotations
 
@@ -22,19 +22,21 @@ MANY = 500_001
     ],
     ids=["lists", "texts", "empty texts", "fields", "backslashes"],
 )
-def test_a_body_of_too_many_values_is_refused_before_it_is_parsed(values: bytes) -> None:
+def test_a_body_with_too_many_values_is_refused_before_it_is_parsed(values: bytes) -> None:
     with pytest.raises(TooLarge, match="the body has more than 500,000 values"):
-        read_object(b'{"query": "q", "documents": ' + values, 1000)  # And its end is missing.
+        read_object(
+            b'{"query": "q", "documents": ' + values, 1000
+        )  # Not valid JSON: its end is missing.
 
 
 @pytest.mark.parametrize("text", ["[{,", '\\"[,"{\\\\', "\\"])
-def test_what_stands_in_a_text_is_no_value(text: str) -> None:
+def test_brackets_and_commas_in_strings_are_not_counted(text: str) -> None:
     body = orjson.dumps({"query": "q", "documents": [text * MANY]})
 
     assert read_object(body, 1000)["documents"] == [text * MANY]
 
 
-def test_where_more_documents_are_allowed_more_values_are() -> None:
+def test_a_higher_limit_of_documents_allows_more_values() -> None:
     body = orjson.dumps({"query": "q", "documents": ["d"] * MANY})
 
     assert len(read_object(body, MANY)["documents"]) == MANY

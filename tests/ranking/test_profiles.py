@@ -107,7 +107,7 @@ def test_dashscopes_sdk_can_send_preset_and_threshold_in_parameters(client: Test
     assert numbers(reply.json()) == whole[:1]
     assert "x-rankd-warnings" not in reply.headers
     assert both.status_code == 400
-    assert both.json()["message"].startswith("preset and parameters.preset say different things")
+    assert both.json()["message"].startswith("preset and parameters.preset have different values")
 
 
 @every_endpoint
@@ -176,7 +176,8 @@ def test_the_name_of_a_preset_sent_as_an_instruction_is_a_warning(client: TestCl
     reply = post(client, "/v1/rerank", BODY, task="first")
 
     assert reply.json()["meta"]["warnings"] == [
-        "the instruction 'first' was read as a text; the preset of that name is \"preset\": 'first'"
+        "the instruction 'first' was read as a text; to use the preset of that name, "
+        "send \"preset\": 'first'"
     ]
 
 

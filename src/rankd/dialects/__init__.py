@@ -1,31 +1,33 @@
-"""The counter: who speaks which JSON. One file, one company's whole wire.
+"""The APIs that rankd answers in: one file per vendor, and what they share.
 
-- base.py      what a dialect is; wire.py and texts.py what all of them need of JSON
-- union.py     on shared paths, whose dialect a body is in
-- deadlines.py by when an answer is wanted, wherever a client says it
-- counter.py   from a request to an answer, whatever the dialect
-- paths.py     every path that is served, and what is said of it
-- schema.py    what /openapi.json says of all this
+- base.py             the `Dialect` contract
+- registry.py         the list of dialects
+- detect.py           which dialect a body is in
+- routes.py           the table of POST routes
+- handler.py          a request from body to answer, in any dialect
+- request.py, reply.py  what dialects read requests into, and render answers from
+- json_io.py, fields.py  tolerant reading of JSON
+- error_responses.py  errors in the format of the request's dialect
+- openapi.py, documented_routes.py  what /openapi.json holds
 """
 
-from rankd.dialects.registry import BESIDES, DIALECTS
+from rankd.dialects.documented_routes import documented_routers, tags
+from rankd.dialects.error_responses import error_response
+from rankd.dialects.registry import DIALECTS, get_routers
 from rankd.dialects.routes import (
     PREFIXES,
-    documented_routers,
-    error_response,
     metric_labels,
     post_routes,
     refuse_conflicts,
     route_specs,
-    tags,
 )
 
 __all__ = [
-    "BESIDES",
     "DIALECTS",
     "PREFIXES",
     "documented_routers",
     "error_response",
+    "get_routers",
     "metric_labels",
     "post_routes",
     "refuse_conflicts",

@@ -1,11 +1,13 @@
-"""What every dialect is: a way to read a request, to render verdicts and to render errors."""
+"""The contract of a dialect: read a request, render the answer, render errors."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
+
+from fastapi import APIRouter, Request, Response
 
 from rankd.context import NO_ID, REQUEST_ID
 from rankd.dialects.envelopes import Failure, OpenAIFailure, openai_error
@@ -14,20 +16,28 @@ from rankd.dialects.reply import Reply
 from rankd.dialects.request import RERANK_PATHS, RequestBody
 from rankd.errors import RankError
 
+Endpoint = Callable[[Request], Awaitable[Response]]
+
 
 class Dialect(ABC):
-    """One company's whole wire.
+    """The API of one vendor. `registry.py` lists one instance of each.
+
+    Example: `dialect.render(reply)` returns the JSON of an answer to `dialect.Request`.
 
     Attributes:
-        name: in metrics, in /docs, and as the prefix that forces it (`/name`).
-        about: a line for /docs.
-        Request: what its body holds.
-        response: what its answer holds, for /docs and the tests that hold us to it.
-        failure: what its errors hold, likewise.
-        claims: bodies that are meant for it wherever they arrive, by the fields they
-            have; several are alternatives. See `union.py`.
-        paths: this vendor's own, beside `RERANK_PATHS`; they speak it without a prefix, too.
-        mounted: paths that stand under the prefix.
+        name: label in metrics, section of /docs, and the prefix that selects it (`/name`).
+        about: one line for /docs.
+        Request: model of the request body.
+        response: type of the answer, for /docs and the tests.
+        failure: model of the errors, likewise.
+        matchers: bodies on shared paths that are in this dialect; one must match.
+        detection_rank: position among dialects with matchers; the lowest is tried first,
+            and the last also takes bodies that match none.
+        paths: the vendor's own paths, which use this dialect with and without a prefix.
+        mounted: further paths that exist under the prefix.
+        get_router: the vendor's GET routes, such as its health checks.
+        renders_unidentified_401: a 401 on a shared path without a prefix, where the body
+            is not read, is rendered in this dialect.
     """
 
     name: ClassVar[str]
@@ -36,19 +46,26 @@ class Dialect(ABC):
     response: ClassVar[Any]
     failure: ClassVar[type[Failure]] = OpenAIFailure
     matchers: ClassVar[tuple[BodyMatcher, ...]] = ()
+    detection_rank: ClassVar[int] = 0
     paths: ClassVar[tuple[str, ...]] = ()
     mounted: ClassVar[tuple[str, ...]] = RERANK_PATHS
+    get_router: ClassVar[APIRouter | None] = None
+    renders_unidentified_401: ClassVar[bool] = False
 
     @property
     def prefix(self) -> str:
         return f"/{self.name}"
 
+    def extra_routes(self) -> tuple[ExtraRoute, ...]:
+        """POST routes of the vendor that do not take `Request`."""
+        return ()
+
     def of(self, body: Mapping[str, Any]) -> Dialect:
-        """The dialect of a body under this one's prefix."""
+        """The variant of this dialect that a body is in."""
         return self
 
     def variants(self) -> tuple[Dialect, ...]:
-        """All that `of` may return, for /docs."""
+        """Every dialect that `of` can return, for /docs."""
         return (self,)
 
     @abstractmethod
@@ -56,27 +73,54 @@ class Dialect(ABC):
         """The answer's JSON."""
 
     def error(self, problem: RankError) -> dict[str, Any]:
-        """An error's JSON; always with `message`, `detail` and `error`, which clients of
-        other vendors look for. OpenAI's, unless a vendor has its own."""
+        """An error's JSON, OpenAI's by default.
+
+        Always has `message`, `detail` and `error`, which clients of other vendors read.
+        """
         return openai_error(problem)
 
     def envelope(self, problem: RankError) -> dict[str, Any]:
-        """As `error`, with the id under which the log has the request."""
+        """As `error`, with the `request_id` that the log has too."""
         request_id = REQUEST_ID.get()
-        named = {} if request_id == NO_ID else {"request_id": request_id}
-        return {**self.error(problem), **named}
+        extra = {} if request_id == NO_ID else {"request_id": request_id}
+        return {**self.error(problem), **extra}
 
     def headers(self, reply: Reply) -> Mapping[str, str]:
+        """Further headers of an answer."""
         return {}
 
 
-# "any" is a value, "present" may be null, too, and so may "boolean".
+@dataclass(frozen=True)
+class ExtraRoute:
+    """A POST route whose body is not a dialect's `Request`, such as `/score`.
+
+    Attributes:
+        paths: without prefix; all are served alike.
+        prefixes: dialects under which the paths exist; None is without a prefix.
+        requests, responses: alternatives, for /docs.
+        failures: likewise; default: errors of the prefix's dialect.
+        ranks: whether it computes scores; then it counts in the metrics of reranking.
+        shown: whether /docs shows the first path under the first prefix.
+    """
+
+    paths: tuple[str, ...]
+    prefixes: tuple[str | None, ...]
+    endpoint: Endpoint
+    summary: str
+    requests: tuple[Any, ...]
+    responses: tuple[Any, ...]
+    failures: tuple[Any, ...] = ()
+    ranks: bool = True
+    shown: bool = True
+
+
+# "any": a value other than null. "present": may be null. "boolean": may be null, too.
 Kind = Literal["any", "present", "array", "object", "boolean"]
 
 
 @dataclass(frozen=True)
 class BodyMatcher:
-    """Fields by which a body is recognised, each with the JSON type it must have."""
+    """Fields that a body must have to match, each with the kind of its value."""
 
     fields: frozenset[tuple[str, Kind]]
 
@@ -85,12 +129,13 @@ class BodyMatcher:
         return BodyMatcher(frozenset(fields.items()))
 
     def covers(self, body: Mapping[str, Any]) -> bool:
+        """Whether a body has all the fields."""
         return all(name in body and _is(body[name], kind) for name, kind in self.fields)
 
     def hides(self, other: BodyMatcher) -> bool:
-        """Whether every body that `other` covers is covered by this one, too."""
-        wanted = dict(other.fields)
-        return all(name in wanted and _implies(wanted[name], kind) for name, kind in self.fields)
+        """Whether this one covers every body that `other` covers."""
+        kinds = dict(other.fields)
+        return all(name in kinds and _implies(kinds[name], kind) for name, kind in self.fields)
 
     def __str__(self) -> str:
         return " + ".join(
@@ -113,5 +158,4 @@ def _is(value: Any, kind: Kind) -> bool:
             return isinstance(value, dict)
         case "boolean":
             return value is None or is_switch(value)
-    # A null is as good as absent.
     return value is not None

@@ -1,7 +1,7 @@
-"""Many requests in one, at `/v1/batch_rerank`: each is answered, or refused, by itself.
+"""`/v1/batch_rerank`: several rerank requests in one, each answered or refused by itself.
 
-Each part is in whatever dialect its body speaks, is admitted by itself, and shares the engine
-with the others as requests of one caller do.
+The body of each part decides its dialect. Parts are admitted one by one, and share the engine
+like separate requests of one caller.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from rankd.dialects import detect, handler, json_io
 from rankd.dialects.base import Dialect
 from rankd.dialects.fields import SAYING, refuse_many_fields, type_name
+from rankd.dialects.headers import below_header, usage_headers, warning_header
 from rankd.dialects.reply import Reply
-from rankd.dialects.request import RERANK_PATHS, RequestBody, example
+from rankd.dialects.request import MODEL_DESCRIPTION, RERANK_PATHS, RequestBody, example
 from rankd.errors import InternalError, InvalidRequest, RankError, TooLarge
 from rankd.ranking.service import ModelService, service_of
 from rankd.telemetry import metrics
 from rankd.types import RankRequest, RankUsage
 
 _log = logging.getLogger("rankd")
-
 
 _MANY: dict[str, Any] = {"minItems": 1, "x-limit": "max_documents"}
 _Parts = Annotated[list[Any], Field(json_schema_extra={"items": {"type": "object"}, **_MANY})]
@@ -49,22 +49,22 @@ class BatchRerankRequest(BaseModel):
 
     requests: _Parts | None = Field(
         None,
-        description="Rerank requests, in any dialect each; absent where `queries` are sent. Fields "
-        "beside this one hold for every request that does not have them.",
+        description="Rerank requests, each in any dialect. Other fields of the body are defaults "
+        "for all of them. Absent if `queries` are sent.",
     )
     queries: _Queries | None = Field(
         None,
-        description="Short for requests of which each has but a query; absent where `requests` "
-        "are sent.",
+        description="Short for requests that have only a query each. Absent if `requests` are "
+        "sent.",
     )
-    model: str | None = Field(
-        None,
-        description="Any name is answered by the served model, unless --strict-model; that model "
-        "when absent.",
-    )
+    model: str | None = Field(None, description=MODEL_DESCRIPTION)
 
     def parts(self) -> list[Any]:
-        """The bodies of the requests, whatever they are."""
+        """The bodies of the requests, not validated, with the fields that all share.
+
+        Raises:
+            InvalidRequest: both `requests` and `queries` were sent, or neither, or an empty list.
+        """
         if (self.requests is None) == (self.queries is None):
             raise InvalidRequest("send either requests or queries", param="requests")
         parts = self.requests
@@ -76,16 +76,16 @@ class BatchRerankRequest(BaseModel):
         return [{**self._shared(), **part} if isinstance(part, dict) else part for part in parts]
 
     def _shared(self) -> dict[str, Any]:
-        named = {} if self.model is None else {"model": self.model}
-        return {**(self.model_extra or {}), **named}
+        model = {} if self.model is None else {"model": self.model}
+        return {**(self.model_extra or {}), **model}
 
 
 class BatchRerankPart(BaseModel):
-    index: int = Field(description="Place of the request, from 0.")
-    status_code: int = Field(description="That it would have had by itself.")
-    body: Any = Field(description="The answer, or the error, that it would have had by itself.")
+    index: int = Field(description="Index of the request, from 0.")
+    status_code: int = Field(description="The HTTP status that it would have by itself.")
+    body: Any = Field(description="The answer or error that it would have by itself.")
     retry_after: int | None = Field(
-        None, description="Seconds after which to send it again; absent when that is no use."
+        None, description="Seconds after which to retry; absent if a retry is no use."
     )
 
 
@@ -95,7 +95,7 @@ class BatchRerankResponse(BaseModel):
 
 @dataclass(frozen=True)
 class _Subrequest:
-    """A part that can be ranked."""
+    """A part that was read and can be ranked."""
 
     dialect: Dialect
     request: RequestBody
@@ -103,48 +103,54 @@ class _Subrequest:
 
 
 async def batch_rerank(http: Request) -> Response:
-    """Many requests in one, each answered or refused by itself."""
-    service = service_of(http)
-    request = json_io.validate(BatchRerankRequest, await handler.fields_in(http))
-    service.accept_model(request.model)
-    orders = [_read(http, service, part, place) for place, part in enumerate(request.parts())]
-    _refuse_too_many(orders, service.ranker.max_documents)
-    # As many at a time as the key may have, so that none is refused for the others.
-    turns = asyncio.Semaphore(service.ranker.limits.concurrency or len(orders))
+    """Answer every part; parts that cannot be read or ranked get an error each.
 
+    Raises:
+        InvalidRequest: the frame around the parts is wrong.
+        TooLarge: all parts together have too many documents.
+    """
+    service = service_of(http)
+    request = json_io.validate(BatchRerankRequest, await handler.read_body(http))
+    service.accept_model(request.model)
+    parts = [_read(http, service, part, index) for index, part in enumerate(request.parts())]
+    _refuse_too_many(parts, service.ranker.max_documents)
+    # As many at a time as the key may have in flight, so that none is refused because of others.
+    slots = asyncio.Semaphore(service.ranker.limits.concurrency or len(parts))
     replies: dict[int, Reply] = {}
 
-    async def answer(place: int, order: _Subrequest | dict[str, Any]) -> dict[str, Any]:
-        if not isinstance(order, _Subrequest):
-            return order
-        async with turns:
-            return await _answer(http, service, order, place, replies)
+    async def answer(index: int, part: _Subrequest | dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(part, _Subrequest):
+            return part
+        async with slots:
+            return await _answer(http, service, part, index, replies)
 
     async with asyncio.TaskGroup() as group:
-        parts = [group.create_task(answer(place, order)) for place, order in enumerate(orders)]
-    answered = [part.result() for part in parts]
-    return json_io.JsonResponse({"results": answered}, headers=_headers(service, replies))
+        tasks = [group.create_task(answer(index, part)) for index, part in enumerate(parts)]
+    results = [task.result() for task in tasks]
+    return json_io.JsonResponse({"results": results}, headers=_headers(service, replies))
 
 
 def _headers(service: ModelService, replies: Mapping[int, Reply]) -> dict[str, str]:
-    """What stands on every ranking, of all parts together."""
-    warnings = [f"requests[{at}]: {one}" for at in sorted(replies) for one in replies[at].warnings]
+    """The headers of one answer, for all parts together; `replies` is by index."""
+    warnings = [
+        f"requests[{index}]: {warning}"
+        for index in sorted(replies)
+        for warning in replies[index].warnings
+    ]
     usages = [reply.ranking.usage() for reply in replies.values()]
     left_out = [reply.left_out for reply in replies.values() if reply.left_out is not None]
     return {
         **service.provenance.header,
-        **json_io.warning_header(warnings),
-        **json_io.usage_headers(
-            RankUsage(*map(sum, zip(RankUsage(0, 0, 0, 0, 0), *usages, strict=True)))
-        ),
-        **json_io.below_header(sum(left_out) if left_out else None),
+        **warning_header(warnings),
+        **usage_headers(RankUsage(*map(sum, zip(RankUsage(0, 0, 0, 0, 0), *usages, strict=True)))),
+        **below_header(sum(left_out) if left_out else None),
     }
 
 
 def _read(
-    http: Request, service: ModelService, part: Any, place: int
+    http: Request, service: ModelService, part: Any, index: int
 ) -> _Subrequest | dict[str, Any]:
-    """What a part asks for, or why it cannot be answered."""
+    """The part as a request, or its error as a `BatchRerankPart`."""
     dialect = detect.dialect_of(part if isinstance(part, dict) else {})
     try:
         if not isinstance(part, dict):
@@ -153,46 +159,47 @@ def _read(
         json_io.refuse_long_lists(part, service.ranker.max_documents)
         return _Subrequest(dialect, *handler.read_request(http, service, dialect, part))
     except RankError as problem:
-        return _refused(dialect, problem, place)
+        return _failed(dialect, problem, index)
 
 
-def _refuse_too_many(orders: Sequence[_Subrequest | Mapping[str, Any]], most: int) -> None:
+def _refuse_too_many(parts: Sequence[_Subrequest | Mapping[str, Any]], limit: int) -> None:
     documents = sum(
-        len(order.rank_request.documents) for order in orders if isinstance(order, _Subrequest)
+        len(part.rank_request.documents) for part in parts if isinstance(part, _Subrequest)
     )
-    if documents > most:
+    if documents > limit:
         metrics.REFUSED.labels("request_documents").inc()
         raise TooLarge(
-            f"{documents:,} documents in {len(orders):,} requests; the limit of all together is "
-            f"{most:,}",
+            f"{documents:,} documents in {len(parts):,} requests; the limit of all together is "
+            f"{limit:,}",
             param="requests",
         )
 
 
 async def _answer(
-    http: Request, service: ModelService, order: _Subrequest, place: int, replies: dict[int, Reply]
+    http: Request, service: ModelService, part: _Subrequest, index: int, replies: dict[int, Reply]
 ) -> dict[str, Any]:
-    dialect, request, rank_request = order.dialect, order.request, order.rank_request
+    """The part's answer or error as a `BatchRerankPart`; adds its reply to `replies`."""
+    dialect, request, rank_request = part.dialect, part.request, part.rank_request
     try:
         ranking = await handler.rank(http, request, [rank_request], dialect=dialect)
         path, profile = RERANK_PATHS[0], handler.profile_of(http, request)
         reply = handler.build_reply(dialect, request, rank_request, ranking, service, path, profile)
         body = orjson.Fragment(bytes(handler.render(dialect, reply).body))
-        replies[place] = reply
-        return {"index": place, "status_code": 200, "body": body}
+        replies[index] = reply
+        return {"index": index, "status_code": 200, "body": body}
     except RankError as problem:
-        return _refused(dialect, problem, place)
+        return _failed(dialect, problem, index)
     except Exception as problem:
-        # One part's bug is no other's; its message may quote a document.
-        _log.error("a part of a request failed: %s", type(problem).__name__)
-        return _refused(dialect, InternalError("an error inside rankd; it has been logged"), place)
+        # A bug in one part must not fail the others. Only the type: messages may quote documents.
+        _log.error("a part of /batch_rerank failed: %s", type(problem).__name__)
+        return _failed(dialect, InternalError("an error inside rankd; it has been logged"), index)
 
 
-def _refused(dialect: Dialect, problem: RankError, place: int) -> dict[str, Any]:
-    wait = {} if problem.retry_after is None else {"retry_after": problem.retry_after}
+def _failed(dialect: Dialect, problem: RankError, index: int) -> dict[str, Any]:
+    extra = {} if problem.retry_after is None else {"retry_after": problem.retry_after}
     return {
-        "index": place,
+        "index": index,
         "status_code": problem.status,
         "body": dialect.envelope(problem),
-        **wait,
+        **extra,
     }

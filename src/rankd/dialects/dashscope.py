@@ -142,6 +142,7 @@ class Native(Dialect):
     Request = NativeRequest
     response = NativeResponse
     failure = NativeFailure
+    detection_rank = 10
     matchers = (BodyMatcher.on(input="object"),)
     paths = ("/api/v1/services/rerank/text-rerank/text-rerank",)
 

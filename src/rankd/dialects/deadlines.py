@@ -1,4 +1,4 @@
-"""How long a caller waits: as the body says, or a header, or the server."""
+"""The deadline of a request: from its body, its headers, or the server's --timeout-ms."""
 
 from __future__ import annotations
 
@@ -9,60 +9,63 @@ from collections.abc import Iterator
 from fastapi import Request
 from starlette.datastructures import Headers
 
+from rankd.config.text import shorten
 from rankd.context import ARRIVED, BATCH
 from rankd.errors import InvalidRequest
 from rankd.ranking.service import service_of
 
-# A day; beyond what any client waits, and within what a clock can add.
-LONGEST_MS = 86_400_000
+# One day.
+MAX_TIMEOUT_MS = 86_400_000
 
-OURS = "x-rankd-timeout-ms"
+TIMEOUT_HEADER = "x-rankd-timeout-ms"
 
-# What Envoy, and with it a service mesh, tells a server of its own patience.
-_ENVOYS = "x-envoy-expected-rq-timeout-ms"
+# Envoy, and with it a service mesh, sends the time that it waits itself.
+_ENVOY_HEADER = "x-envoy-expected-rq-timeout-ms"
 
-# `Prefer: wait=10`, in seconds: RFC 7240, 4.3.
-_WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=[,;]|$)', re.IGNORECASE)
+# `Prefer: wait=10`, in seconds: RFC 7240, section 4.3.
+_PREFER_WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=[,;]|$)', re.IGNORECASE)
 
 
 def deadline_of(http: Request, timeout_ms: int | None) -> float | None:
-    """The `time.monotonic()` after which nobody awaits the answer.
+    """The `time.monotonic()` after which the client does not wait any more; None: no limit.
 
-    The least of what the body and the headers say, or else the server's own; counted from
-    the moment at which the request came, so that a slow body and a queue are part of it.
+    The smallest timeout of body and headers, else the server's. It counts from the arrival
+    of the request, so a slow upload and the queue are part of it.
 
     Args:
-        timeout_ms: what the body says.
+        timeout_ms: that of the body.
 
     Raises:
-        InvalidRequest: our own header holds no number of milliseconds.
+        InvalidRequest: `x-rankd-timeout-ms` is not a number of milliseconds.
     """
-    said = [limit for limit in (timeout_ms, *_in_headers(http.headers)) if limit]
-    # The lines of a batch have until its window ends.
-    limit = min(said, default=0 if BATCH in http.scope else service_of(http).timeout_ms)
-    if not limit:
+    timeouts = [timeout for timeout in (timeout_ms, *_header_timeouts(http.headers)) if timeout]
+    # Lines of a batch have time until the window of the batch ends.
+    default = 0 if BATCH in http.scope else service_of(http).timeout_ms
+    timeout = min(timeouts, default=default)
+    if not timeout:
         return None
     arrived: float = http.scope.get(ARRIVED) or time.monotonic()
-    return arrived + limit / 1000
+    return arrived + timeout / 1000
 
 
-def _in_headers(headers: Headers) -> Iterator[int]:
-    """Milliseconds; 0 says nothing."""
-    if (ours := headers.get(OURS)) is not None:
-        yield _milliseconds(ours)
-    # What others meant for others is read where it is understood, and never refused.
-    envoys = headers.get(_ENVOYS, "")
-    if envoys.isascii() and envoys.isdigit():
-        yield min(int(envoys[:9]), LONGEST_MS)
-    if wait := _WAIT.search(",".join(headers.getlist("prefer"))):
-        yield min(int(wait[1]) * 1000, LONGEST_MS)
+def _header_timeouts(headers: Headers) -> Iterator[int]:
+    """Milliseconds; 0: no timeout."""
+    if (value := headers.get(TIMEOUT_HEADER)) is not None:
+        yield _milliseconds(value)
+    # Headers that are not rankd's own are ignored, not refused, if they make no sense.
+    envoy = headers.get(_ENVOY_HEADER, "")
+    if envoy.isascii() and envoy.isdigit():
+        yield min(int(envoy[:9]), MAX_TIMEOUT_MS)
+    if wait := _PREFER_WAIT.search(",".join(headers.getlist("prefer"))):
+        yield min(int(wait[1]) * 1000, MAX_TIMEOUT_MS)
 
 
 def _milliseconds(value: str) -> int:
     digits = value.strip()
     is_number = digits.isascii() and digits.isdigit() and len(digits) < 10
-    if not (is_number and 1 <= int(digits) <= LONGEST_MS):
+    if not (is_number and 1 <= int(digits) <= MAX_TIMEOUT_MS):
         raise InvalidRequest(
-            f"{OURS} must be 1 to {LONGEST_MS} milliseconds, not {value[:60]!r}", param=OURS
+            f"{TIMEOUT_HEADER} must be 1 to {MAX_TIMEOUT_MS} milliseconds, not {shorten(value)!r}",
+            param=TIMEOUT_HEADER,
         )
     return int(digits)

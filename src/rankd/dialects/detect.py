@@ -1,8 +1,7 @@
-"""The union: on a path that many vendors share, the body decides who is speaking.
+"""Finds out which dialect a body is in, on paths that several vendors share.
 
-Clients drop and add pieces of paths as they like, so a path alone is never enough:
-`/rerank` is called by clients of Cohere, TEI, vLLM, Infinity and Weaviate, and
-`/v1/rerank` by clients that send TEI's body to it.
+The path alone does not tell: clients of Cohere, TEI, vLLM, Infinity and Weaviate call
+`/rerank`, and some clients send TEI's body to `/v1/rerank`.
 """
 
 from __future__ import annotations
@@ -11,36 +10,34 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from rankd.dialects import dashscope, mixedbread, nim, openai, tei, voyage, weaviate
 from rankd.dialects.base import Dialect
+from rankd.dialects.registry import DIALECTS
 from rankd.errors import SetupError
 
-# Who is asked first whether a body is theirs. The last takes what nobody claims.
-ORDER: tuple[Dialect, ...] = (
-    dashscope.native,
-    nim.dialect,
-    tei.dialect,
-    mixedbread.dialect,
-    weaviate.dialect,
-    voyage.dialect,
-    openai.dialect,
+# Tried from first to last; the last also takes bodies that match none.
+ORDER: tuple[Dialect, ...] = tuple(
+    sorted(
+        (dialect for dialect in DIALECTS if dialect.matchers),
+        key=lambda dialect: dialect.detection_rank,
+    )
 )
+FALLBACK = ORDER[-1]
 
 
 def dialect_of(body: Mapping[str, Any]) -> Dialect:
-    """Whose dialect a body is in; ours when nobody claims it."""
+    """The dialect that a body is in."""
     for dialect in ORDER:
-        if any(claim.covers(body) for claim in dialect.matchers):
+        if any(matcher.covers(body) for matcher in dialect.matchers):
             return dialect
-    return ORDER[-1]
+    return FALLBACK
 
 
 def refuse_ambiguous_matchers(order: Sequence[Dialect] = ORDER) -> None:
-    """Raises `SetupError` when a dialect claims bodies that another one before it takes."""
+    """Raises `SetupError` if an earlier dialect takes every body of a later one's matcher."""
     for first, second in combinations(order, 2):
-        for claim in first.matchers:
+        for matcher in first.matchers:
             for hidden in second.matchers:
-                if claim.hides(hidden):
+                if matcher.hides(hidden):
                     raise SetupError(
                         f"dialects {first.name} and {second.name} both claim bodies with {hidden}"
                     )

@@ -1,4 +1,4 @@
-"""Error bodies that several dialects share: OpenAI's object, and `error` as a string."""
+"""Error formats that several dialects share: `error` as OpenAI's object, and as a string."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ class ErrorObject(BaseModel):
 
 
 class Failure(BaseModel):
-    """What every dialect's errors hold."""
+    """Fields of every dialect's errors."""
 
     request_id: str = Field(
-        "", description="As the header X-Request-Id; absent where what came was no request yet."
+        "",
+        description="As the header X-Request-Id. Absent if the request could not be read.",
     )
 
 
 class OpenAIFailure(Failure):
-    """OpenAI's envelope, and the fields in which other SDKs look for a reason."""
+    """OpenAI's error object, beside the fields that other SDKs read the reason from."""
 
     error: ErrorObject
     message: str
@@ -42,7 +43,7 @@ class StringFailure(Failure):
 
 
 def openai_error(problem: RankError) -> dict[str, Any]:
-    """OpenAI's envelope, with the fields beside it that other SDKs read a reason from."""
+    """The fields of `OpenAIFailure`, without the request's id."""
     return {
         "error": {
             "message": problem.message,
@@ -56,7 +57,7 @@ def openai_error(problem: RankError) -> dict[str, Any]:
 
 
 def string_error(problem: RankError, error_type: str) -> dict[str, Any]:
-    """The envelope of those whose clients read `error` as a string."""
+    """The fields of `StringFailure`, without the request's id."""
     return {
         "error": problem.message,
         "error_type": error_type,

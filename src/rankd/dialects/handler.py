@@ -1,24 +1,31 @@
-"""From a request to an answer, whatever the dialect: read, rank, render."""
+"""Handles a rerank request in any dialect: read the body, rank, render the answer."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from fastapi import Request, Response
-from starlette.types import Scope
 
-from rankd.config.tables import CUSTOM, Alias
+from rankd.config.tables import Alias
 from rankd.context import BATCH, CALLER, DIALECT, PARSING, TIMINGS
 from rankd.dialects import json_io, ndjson
-from rankd.dialects.base import Dialect
+from rankd.dialects.base import Dialect, Endpoint
 from rankd.dialects.deadlines import deadline_of
+from rankd.dialects.headers import below_header, usage_headers, warning_header
 from rankd.dialects.reply import Reply, above_threshold
 from rankd.dialects.request import RequestBody, agreed_text
-from rankd.errors import InvalidRequest, RankError
+from rankd.dialects.warnings import (
+    not_scored_warning,
+    profile_warnings,
+    threshold_warnings,
+    truncation_warnings,
+    unknown_fields,
+)
+from rankd.errors import InvalidRequest
 from rankd.ranking.profiles import Profile
 from rankd.ranking.service import ModelService, service_of
 from rankd.telemetry import metrics
@@ -27,25 +34,72 @@ from rankd.types import BACKGROUND_PRIORITY, RankRequest, RankResult, ScoredDocu
 
 _log = logging.getLogger("rankd.texts")
 
-# Whose dialect a body is in, that came to a path.
-Choice = Callable[[Scope, Mapping[str, Any]], Dialect]
+
+def endpoint(dialect_of: Callable[[Mapping[str, Any]], Dialect]) -> Endpoint:
+    """An endpoint that reranks, in the dialect that `dialect_of` finds for a body."""
+
+    async def rerank(http: Request) -> Response:
+        body = await read_body(http)
+        return await answer(http, service_of(http), dialect_of(body), body)
+
+    return rerank
 
 
-def endpoint(choose: Choice) -> Callable[[Request], Awaitable[Response]]:
-    """A route that ranks."""
-
-    async def rank(http: Request) -> Response:
-        body = await fields_in(http)
-        return await answer(http, service_of(http), choose(http.scope, body), body)
-
-    return rank
-
-
-async def fields_in(http: Request) -> dict[str, Any]:
-    """The body as a JSON object; raises as `json_io.fields_of`."""
+async def read_body(http: Request) -> dict[str, Any]:
+    """The body as a JSON object; raises as `json_io.read_object`."""
     body = await http.body()
     http.scope[PARSING] = time.perf_counter()
     return json_io.read_object(body, service_of(http).ranker.max_documents)
+
+
+async def answer(
+    http: Request, service: ModelService, dialect: Dialect, body: dict[str, Any]
+) -> Response:
+    """Rank what a body asks for, and answer in its dialect."""
+    http.scope[DIALECT] = dialect
+    if model := http.path_params.get("model"):
+        body.setdefault("model", model)
+    request, rank_request = read_request(http, service, dialect, body)
+    if ndjson.is_wanted(http):
+        return await _answer_streaming(http, service, dialect, request, rank_request)
+    ranking = await rank(http, request, [rank_request])
+    path, profile = http.scope["path"], profile_of(http, request)
+    reply = build_reply(dialect, request, rank_request, ranking, service, path, profile)
+    return render(dialect, reply)
+
+
+async def _answer_streaming(
+    http: Request,
+    service: ModelService,
+    dialect: Dialect,
+    request: RequestBody,
+    rank_request: RankRequest,
+) -> Response:
+    path, profile = http.scope["path"], profile_of(http, request)
+
+    async def rank_streaming(on_result: Callable[[ScoredDocument], None]) -> bytes:
+        def on_any_result(result: ScoredDocument) -> None:
+            if above_threshold([result], request, profile):
+                on_result(result)
+
+        ranking = await rank(http, request, [rank_request], on_any_result)
+        reply = build_reply(dialect, request, rank_request, ranking, service, path, profile)
+        return bytes(render(dialect, reply).body)
+
+    # Headers are sent before the first result, so they hold what is known by then.
+    warnings = [*unknown_fields(request, dialect.name), *profile_warnings(profile, service)]
+    headers = {**service.provenance.header, **profile.header, **warning_header(warnings)}
+    return await ndjson.stream(dialect, request, profile, rank_streaming, headers)
+
+
+def read_request(
+    http: Request, service: ModelService, dialect: Dialect, body: Mapping[str, Any]
+) -> tuple[RequestBody, RankRequest]:
+    """A body as the dialect's model, and as the request to rank."""
+    metrics.DIALECTS.labels(dialect.name).inc()
+    request = json_io.validate(dialect.Request, body)
+    service.accept_model(request.model)
+    return request, request.rank_request(deadline_of(http, request.timeout_ms))
 
 
 async def rank(
@@ -55,47 +109,52 @@ async def rank(
     on_result: Callable[[ScoredDocument], None] | None = None,
     dialect: Dialect | None = None,
 ) -> RankResult:
-    """Rank for whoever asks; complaints are about the fields that the caller sent.
+    """Rank for the request's caller.
 
     Args:
-        dialect: that the request is in, where its scope does not say.
+        on_result: called with each result as soon as it is computed.
+        dialect: of the request, if its scope does not hold one.
+
+    Raises:
+        InvalidRequest: names the field as the client sent it.
+        RankError: as `Ranker.rank`.
     """
-    whose: dict[str, Any] = {"caller": http.scope.get(CALLER, ""), "user": request.user or ""}
+    extra: dict[str, Any] = {"caller": http.scope.get(CALLER, ""), "user": request.user or ""}
     if BATCH in http.scope:
-        whose |= {"priority": BACKGROUND_PRIORITY, "background": True}
+        extra |= {"priority": BACKGROUND_PRIORITY, "background": True}
     profile = profile_of(http, request)
-    request.min_score()  # What cannot be compared is refused before anything is computed.
+    request.min_score()  # Refuses an impossible threshold before anything is computed.
     metrics.INSTRUCTIONS.labels(profile.preset).inc()
     rank_requests = [
-        replace(_with_profile(rank_request, request, profile), **whose)
+        replace(_with_profile(rank_request, request, profile), **extra)
         for rank_request in rank_requests
     ]
-    timeline = _timeline(http, rank_requests, profile, dialect)
+    timings = _start_timings(http, rank_requests, profile, dialect)
     if service_of(http).log_texts:
         _log_texts(rank_requests)
     try:
-        timeline.ranking = await service_of(http).rank(rank_requests, on_result, timeline)
-        return timeline.ranking
+        timings.ranking = await service_of(http).rank(rank_requests, on_result, timings)
+        return timings.ranking
     except InvalidRequest as problem:
         raise request.in_sent_names(problem) from None
 
 
-def _timeline(
+def _start_timings(
     http: Request, rank_requests: Sequence[RankRequest], profile: Profile, dialect: Dialect | None
 ) -> StageTimings:
-    """Where the stages of this task's ranking are noted, from now on."""
-    spoken = dialect or http.scope.get(DIALECT)
-    timeline = StageTimings(
+    """Where this task notes the stages of its ranking from now on."""
+    dialect = dialect or http.scope.get(DIALECT)
+    timings = StageTimings(
         counted=True,
-        dialect=spoken.name if spoken else "",
+        dialect=dialect.name if dialect else "",
         preset=profile.preset,
         documents=sum(len(rank_request.documents) for rank_request in rank_requests),
     )
     if (began := http.scope.pop(PARSING, None)) is not None:
-        timeline.add("parse", began, time.perf_counter())
-    http.scope.setdefault(TIMINGS, []).append(timeline)
-    TIMELINE.set(timeline)
-    return timeline
+        timings.add("parse", began, time.perf_counter())
+    http.scope.setdefault(TIMINGS, []).append(timings)
+    TIMELINE.set(timings)
+    return timings
 
 
 def _log_texts(rank_requests: Sequence[RankRequest]) -> None:
@@ -109,10 +168,12 @@ def _log_texts(rank_requests: Sequence[RankRequest]) -> None:
 
 
 def profile_of(http: Request, request: RequestBody) -> Profile:
-    """By what a request is judged: as it says itself, or its model's name, its key, the server.
+    """The instruction, threshold and calibration for a request.
+
+    Chosen by the request's own fields, else its model's name, its key, or the server's default.
 
     Raises:
-        InvalidRequest: it names a preset that is not there.
+        InvalidRequest: the request names a preset that does not exist.
     """
     return service_of(http).profiles.choose(
         text=agreed_text(**request.instructions()),
@@ -122,27 +183,29 @@ def profile_of(http: Request, request: RequestBody) -> Profile:
     )
 
 
-# What a request says of documents that do not fit, in any dialect: from which size on, and what
-# becomes of them.
-_SIZES = ("max_tokens_per_doc", "max_doc_length")
-_CUTS = (
+# Fields of any dialect that override what an alias says of long documents: from which size
+# on they do not fit, and what is done with those.
+_SIZE_FIELDS = ("max_tokens_per_doc", "max_doc_length")
+_TRUNCATION_FIELDS = (
     *("truncation", "truncation_side", "truncate", "truncation_direction"),
     *("max_chunks_per_doc", "overlap_tokens"),
 )
 
 
 def _with_profile(rank_request: RankRequest, request: RequestBody, profile: Profile) -> RankRequest:
-    """With what its profile says where the request says nothing."""
+    """The request with the profile's values for what it does not say itself."""
     rank_request = replace(rank_request, instruction=profile.instruction)
     if (alias := profile.alias) is None:
         return rank_request
-    if alias.max_tokens_per_doc and not request.has_field(*_SIZES):
+    if alias.max_tokens_per_doc and not request.has_field(*_SIZE_FIELDS):
         rank_request = replace(rank_request, max_document_tokens=alias.max_tokens_per_doc)
-    return rank_request if request.has_field(*_CUTS) else with_alias_truncation(alias, rank_request)
+    if request.has_field(*_TRUNCATION_FIELDS):
+        return rank_request
+    return with_alias_truncation(alias, rank_request)
 
 
 def with_alias_truncation(alias: Alias, rank_request: RankRequest) -> RankRequest:
-    """With what a name of the model says of documents that do not fit."""
+    """The request with an alias's treatment of documents that do not fit, if it has one."""
     if alias.truncation_policy is None:
         return rank_request
     return replace(
@@ -154,49 +217,6 @@ def with_alias_truncation(alias: Alias, rank_request: RankRequest) -> RankReques
     )
 
 
-async def answer(
-    http: Request, service: ModelService, dialect: Dialect, body: dict[str, Any]
-) -> Response:
-    """Rank what a body asks for, in its own dialect."""
-    http.scope[DIALECT] = dialect
-    if named := http.path_params.get("model"):
-        body.setdefault("model", named)
-    request, rank_request = read_request(http, service, dialect, body)
-    path, profile = http.scope["path"], profile_of(http, request)
-    if ndjson.is_wanted(http):
-
-        async def rank_streaming(tell: Callable[[ScoredDocument], None]) -> bytes:
-            def tell_if_wanted(result: ScoredDocument) -> None:
-                if above_threshold([result], request, profile):
-                    tell(result)
-
-            ranking = await rank(http, request, [rank_request], tell_if_wanted)
-            reply = build_reply(dialect, request, rank_request, ranking, service, path, profile)
-            return bytes(render(dialect, reply).body)
-
-        known = [
-            *json_io.unknown_fields(request, dialect.name),
-            *profile_warnings(profile, service),
-        ]
-        made_by = {**service.provenance.header, **profile.header}
-        headers = {**made_by, **json_io.warning_header(known)}
-        return await ndjson.stream(dialect, request, profile, rank_streaming, headers)
-    ranking = await rank(http, request, [rank_request])
-    return render(
-        dialect, build_reply(dialect, request, rank_request, ranking, service, path, profile)
-    )
-
-
-def read_request(
-    http: Request, service: ModelService, dialect: Dialect, body: Mapping[str, Any]
-) -> tuple[RequestBody, RankRequest]:
-    """What a body asks for, as it was said and as it is ranked."""
-    metrics.DIALECTS.labels(dialect.name).inc()
-    request = json_io.validate(dialect.Request, body)
-    service.accept_model(request.model)
-    return request, request.rank_request(deadline_of(http, request.timeout_ms))
-
-
 def build_reply(
     dialect: Dialect,
     request: RequestBody,
@@ -206,14 +226,16 @@ def build_reply(
     path: str,
     profile: Profile,
 ) -> Reply:
-    scored = {result.index for result in ranking.groups[0]}
+    """What the dialect renders the answer from; collects the warnings."""
+    [documents] = ranking.groups
+    scored = {document.index for document in documents}
     not_scored = [index for index in range(len(rank_request.documents)) if index not in scored]
     warnings = [
-        *json_io.not_scored_warning(not_scored, len(rank_request.documents)),
-        *json_io.unknown_fields(request, dialect.name),
-        *json_io.truncation_warnings(ranking.groups[0]),
+        *not_scored_warning(not_scored, len(rank_request.documents)),
+        *unknown_fields(request, dialect.name),
+        *truncation_warnings(documents),
         *profile_warnings(profile, service),
-        *threshold_warnings(ranking.groups[0], request, profile),
+        *threshold_warnings(documents, request, profile),
     ]
     return Reply(
         request=request,
@@ -229,45 +251,15 @@ def build_reply(
     )
 
 
-def profile_warnings(profile: Profile, service: ModelService) -> list[str]:
-    """A preset's name where a text is expected is understood as a text, but hardly meant so."""
-    if profile.preset != CUSTOM or profile.instruction not in service.profiles.presets:
-        return []
-    return [
-        f"the instruction {profile.instruction!r} was read as a text; the preset of that name is "
-        f'"preset": {profile.instruction!r}'
-    ]
-
-
-def threshold_warnings(
-    results: Sequence[ScoredDocument], request: RequestBody, profile: Profile
-) -> list[str]:
-    """What a caller does not expect: a threshold that it did not send, or none where it did."""
-    if request.threshold() is not None:
-        told = "score_threshold has no effect here: every document has its place in the answer"
-        return [] if request.applies_threshold() else [told]
-    left_out = len(results) - len(above_threshold(results, request, profile))
-    return json_io.below_threshold_warning(left_out, len(results), profile.threshold or 0)
-
-
 def render(dialect: Dialect, reply: Reply) -> Response:
+    """The answer in its dialect, with the headers that all dialects have."""
     metrics.BELOW_THRESHOLD.inc(reply.left_out or 0)
     with current().stage("render"):
         headers = {
             **reply.provenance,
-            **json_io.warning_header(reply.warnings),
-            **json_io.usage_headers(reply.ranking.usage()),
-            **json_io.below_header(reply.left_out),
+            **warning_header(reply.warnings),
+            **usage_headers(reply.ranking.usage()),
+            **below_header(reply.left_out),
             **dialect.headers(reply),
         }
         return json_io.JsonResponse(dialect.render(reply), headers=headers)
-
-
-def error_response(problem: RankError, dialect: Dialect) -> Response:
-    """An error in a dialect's own envelope."""
-    response = json_io.JsonResponse(dialect.envelope(problem), problem.status)
-    if problem.retry_after is not None:
-        response.headers["retry-after"] = str(problem.retry_after)
-    if problem.status == 401:
-        response.headers["www-authenticate"] = "Bearer"
-    return response

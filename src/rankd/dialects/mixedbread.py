@@ -86,6 +86,7 @@ class Mixedbread(Dialect):
     about = "Mixedbread's reranking API."
     Request = MixedbreadRequest
     response = MixedbreadResponse
+    detection_rank = 40
     matchers = (BodyMatcher.on(input="array"),)
 
     def render(self, reply: Reply) -> dict[str, Any]:

@@ -86,12 +86,17 @@ class NimFailure(StringFailure):
     type: str
 
 
+router = APIRouter(tags=["nim"])
+
+
 class Nim(Dialect):
     name = "nim"
     about = "NVIDIA NIM's ranking API."
+    get_router = router
     Request = NimRequest
     response = NimResponse
     failure = NimFailure
+    detection_rank = 20
     matchers = (BodyMatcher.on(passages="any"),)
     paths = ("/v1/ranking", "/ranking", "/v1/retrieval/{model:path}/reranking")
 
@@ -105,9 +110,6 @@ class Nim(Dialect):
 
     def error(self, problem: RankError) -> dict[str, Any]:
         return string_error(problem, problem.kind) | {"object": "error", "type": problem.kind}
-
-
-router = APIRouter(tags=["nim"])
 
 
 class NimHealth(BaseModel):

@@ -254,6 +254,7 @@ class OpenAI(Dialect):
     about = "rankd's own API: a superset of Cohere's, Jina's and vLLM's."
     Request = OpenAIRerankRequest
     response = OpenAIRerankResponse
+    detection_rank = 70
     matchers = (BodyMatcher.on(documents="any"),)
 
     def render(self, reply: Reply) -> dict[str, Any]:

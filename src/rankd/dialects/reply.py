@@ -1,4 +1,4 @@
-"""What a dialect renders an answer from, and the parts of answers that dialects share."""
+"""`Reply`, from which a dialect renders an answer, and parts of answers that dialects share."""
 
 from __future__ import annotations
 
@@ -10,42 +10,47 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankd.dialects import json_io
+from rankd.dialects.json_io import rounded
 from rankd.dialects.request import RequestBody
 from rankd.ranking.profiles import Profile
 from rankd.types import RankResult, ScoredDocument, best_first
 
 
 def threshold_of(request: RequestBody, profile: Profile) -> float | None:
-    """What documents are compared with; None where nothing is left out."""
+    """The threshold that applies: the request's, else the configured one; None: no threshold."""
     if not request.applies_threshold():
         return None
-    least = request.min_score()
-    return profile.threshold if least is None else least
+    threshold = request.min_score()
+    return profile.threshold if threshold is None else threshold
 
 
 def above_threshold(
     scored_documents: Sequence[ScoredDocument], request: RequestBody, profile: Profile
 ) -> Sequence[ScoredDocument]:
-    """Those that are not below the request's threshold, or else the configured one.
+    """The documents that reach the request's threshold, or else the configured one.
 
-    Compared is what the wire shows: a caller may send a number back that it has seen. What
-    is configured is meant for the score, whatever the answer shows.
+    The request's threshold is compared with the rounded number that the answer shows, so a
+    client can send back a number that it has seen. A configured threshold is always a score.
     """
-    least, logits = request.min_score(), request.wants_logits()
-    if least is None:
-        least, logits = profile.threshold, False
-    if least is None or not request.applies_threshold():
+    threshold, logits = request.min_score(), request.wants_logits()
+    if threshold is None:
+        threshold, logits = profile.threshold, False
+    if threshold is None or not request.applies_threshold():
         return scored_documents
     return [
-        one
-        for one in scored_documents
-        if json_io.rounded(one.logit if logits else one.score) >= least
+        document
+        for document in scored_documents
+        if shown_score(document, logits=logits) >= threshold
     ]
 
 
+def shown_score(scored_document: ScoredDocument, *, logits: bool) -> float:
+    """The score in [0, 1], or the logit in nats, with the digits that answers show."""
+    return rounded(scored_document.logit if logits else scored_document.score)
+
+
 def document_details(scored_document: ScoredDocument, profile: Profile) -> dict[str, Any]:
-    """What was read of a document, which part of it counts, and how probable it is."""
+    """The fields of a result that `return_details` adds."""
     start, end = scored_document.span or (0, 0)
     chunk = {
         "index": scored_document.chunk,
@@ -53,14 +58,14 @@ def document_details(scored_document: ScoredDocument, profile: Profile) -> dict[
         "start": start,
         "end": end,
     }
-    said = {
+    details = {
         "tokens": scored_document.tokens,
         "truncated": scored_document.truncated,
         "chunk": chunk,
     }
     if (probability := profile.normalized(scored_document)) is not None:
-        said["normalized_score"] = json_io.rounded(probability)
-    return said
+        details["normalized_score"] = rounded(probability)
+    return details
 
 
 _NO_PROFILE = Profile()
@@ -68,18 +73,18 @@ _NO_PROFILE = Profile()
 
 @dataclass(frozen=True)
 class Reply:
-    """What a dialect has to render an answer from.
+    """A ranked request, from which a dialect renders its answer.
 
     Attributes:
-        texts: of the documents, in the order of the request.
-        verdicts: one for each of them, in the same order; without those not scored in time.
-        not_scored: documents for which the time did not suffice, by index; only when that
-            was allowed.
+        path: of the request, without its prefix.
         model: as the client named it, or the served name.
-        warnings: what the caller should know: unknown fields, documents that were cut.
-        device: where it was computed.
-        profile: by what it was judged.
-        provenance: headers that say what it was computed by.
+        texts: the documents' texts, in the order of the request.
+        ranking: one group; it lacks the documents that were not scored in time.
+        not_scored: indexes of documents not scored in time; only for partial requests.
+        warnings: sentences for the client, such as unknown fields and documents that were cut.
+        device: on which the scores were computed.
+        profile: instruction, threshold and calibration that were used.
+        provenance: headers that name model, engine and instruction.
     """
 
     request: RequestBody
@@ -96,30 +101,31 @@ class Reply:
 
     @property
     def scored(self) -> list[ScoredDocument]:
+        """All scored documents, in the order of the request."""
         return self.ranking.groups[0]
 
     @cached_property
     def best(self) -> list[ScoredDocument]:
-        """As many as wanted of those that a threshold lets through, most relevant first."""
-        return best_first(self._through)[: self.request.result_limit() or None]
+        """The results: documents that reach the threshold, best first, at most `top_n`."""
+        return best_first(self._above)[: self.request.result_limit() or None]
 
     @cached_property
-    def _through(self) -> Sequence[ScoredDocument]:
+    def _above(self) -> Sequence[ScoredDocument]:
         return above_threshold(self.scored, self.request, self.profile)
 
     @property
     def threshold(self) -> float | None:
-        """What was compared with; None where nothing was."""
+        """The threshold that was applied; None: no threshold."""
         return threshold_of(self.request, self.profile)
 
     @property
     def left_out(self) -> int | None:
-        """Documents below the threshold; None where there is none."""
-        return None if self.threshold is None else len(self.scored) - len(self._through)
+        """Number of documents below the threshold; None: no threshold."""
+        return None if self.threshold is None else len(self.scored) - len(self._above)
 
     @cached_property
     def tokens(self) -> int:
-        """Tokens of every pair, template included."""
+        """Tokens of all pairs, template included."""
         return sum(scored_document.tokens for scored_document in self.scored)
 
     @property
@@ -128,14 +134,15 @@ class Reply:
         return sum(self.ranking.search_units)
 
     def number(self, scored_document: ScoredDocument) -> float:
-        """The score as it goes on the wire, in [0, 1], or the logit when asked for."""
-        return json_io.rounded(scored_document.logit if self._logits else scored_document.score)
+        """The score in [0, 1], or the logit if the request wants logits; rounded."""
+        return shown_score(scored_document, logits=self._logits)
 
     @cached_property
     def _logits(self) -> bool:
         return self.request.wants_logits()
 
     def text(self, scored_document: ScoredDocument) -> str:
+        """The document's text."""
         return self.texts[scored_document.index]
 
     def document(self, scored_document: ScoredDocument) -> dict[str, Any]:
@@ -150,13 +157,13 @@ class DocumentObject(BaseModel):
 
 
 class ResultObject(BaseModel):
-    index: int = Field(description="Place of the document in the request, from 0.")
-    relevance_score: float = Field(description="In [0, 1], or a logit when asked for.")
-    document: DocumentObject | None = Field(None, description="Absent when not wanted.")
+    index: int = Field(description="Index of the document in the request, from 0.")
+    relevance_score: float = Field(description="Score in [0, 1], or the logit if requested.")
+    document: DocumentObject | None = Field(None, description="Absent if not requested.")
 
 
 class UsageObject(BaseModel):
-    prompt_tokens: int = Field(description="Tokens of every pair, template included.")
+    prompt_tokens: int = Field(description="Tokens of all pairs, template included.")
     total_tokens: int
 
 
@@ -165,15 +172,15 @@ def usage(reply: Reply) -> dict[str, int]:
 
 
 def results(reply: Reply) -> list[dict[str, Any]]:
-    """Best first; `document` is an object or absent, never null."""
-    found = []
-    echoes = reply.request.wants_documents()
+    """Cohere's `results`, best first; `document` is an object or absent, never null."""
+    items = []
+    with_documents = reply.request.wants_documents()
     for scored_document in reply.best:
-        result: dict[str, Any] = {
+        item: dict[str, Any] = {
             "index": scored_document.index,
             "relevance_score": reply.number(scored_document),
         }
-        if echoes:
-            result["document"] = reply.document(scored_document)
-        found.append(result)
-    return found
+        if with_documents:
+            item["document"] = reply.document(scored_document)
+        items.append(item)
+    return items

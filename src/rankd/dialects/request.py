@@ -1,4 +1,4 @@
-"""Request bodies: what rankd accepts in every dialect, and how a body becomes a `RankRequest`."""
+"""Request bodies: fields that every dialect accepts, and how a body becomes a `RankRequest`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankd.dialects.deadlines import LONGEST_MS
+from rankd.dialects.deadlines import MAX_TIMEOUT_MS
 from rankd.dialects.fields import Count, DocumentList, Number, Query, echo, texts_of
 from rankd.errors import InvalidRequest
 from rankd.types import RankRequest, TruncationPolicy
 
-# Where clients ask for a ranking whatever their base URL holds: they drop and add
-# `/v1` and `/v2` as they like, so all of these mean the same.
+# Clients append one of these to their base URL, which may or may not end in `/v1` or `/v2`.
+# All are served alike.
 RERANK_PATHS = (
     "/v1/rerank",
     "/rerank",
@@ -25,61 +25,65 @@ RERANK_PATHS = (
 )
 
 
-class RequestBody(BaseModel):
-    """What rankd takes in every dialect, beside the vendor's own fields."""
+# Of the field `model`, in every request.
+MODEL_DESCRIPTION = "Ignored unless --strict-model is set. Default: the served model."
 
-    # Unknown fields are kept, so that the answer can name them.
+
+class RequestBody(BaseModel):
+    """Fields that rankd accepts in every dialect; a dialect's subclass adds the vendor's.
+
+    The methods tell what the request asks for, whatever the fields are called. A subclass
+    overrides those for which it has a field.
+    """
+
+    # Unknown fields are kept, so that a warning can name them.
     model_config = ConfigDict(extra="allow", protected_namespaces=())
 
-    model: str | None = Field(
-        None,
-        description="Any name is answered by the served model, unless --strict-model; that model "
-        "when absent.",
-    )
+    model: str | None = Field(None, description=MODEL_DESCRIPTION)
     instruction: str | None = Field(
-        None, description="What relevance means for this request; the server's when absent."
+        None, description="What relevance means for this query. Default: the server's instruction."
     )
     instruct: str | None = Field(None, description="Another name of `instruction`.")
     task: str | None = Field(None, description="Another name of `instruction`.")
     preset: str | None = Field(
         None,
-        description="The name of an instruction that the server holds; that of the model's name "
-        "or of the key when absent. An `instruction` beside it counts.",
+        description="Name of an instruction configured on the server; `instruction` overrides it. "
+        "Default: the preset of the model's name or of the API key.",
     )
     score_threshold: Number | None = Field(
         None,
         allow_inf_nan=False,
-        description="Documents whose score, as the answer shows it, is below are left out; the "
-        "server's threshold, which is mostly none, when absent.",
+        description="Leaves out documents whose score, as the answer shows it, is lower. "
+        "Default: the server's threshold, if one is configured.",
     )
     priority: Count | None = Field(
-        None, ge=0, le=999, description="Lower is sooner; 0 when absent."
+        None, ge=0, le=999, description="0 to 999; lower values are scored sooner. Default: 0."
     )
     user: str | None = Field(
-        None, description="Whom it is for: users share the engine fairly; nobody when absent."
+        None,
+        description="End user, for fair scheduling between users of one key. Default: no user.",
     )
     timeout_ms: Count | None = Field(
         None,
         ge=1,
-        le=LONGEST_MS,
-        description="Milliseconds from the request's arrival for which its answer is awaited, "
-        "then it is a 504; the server's --timeout-ms when absent. A header `x-rankd-timeout-ms` "
-        "says the same; the smaller counts.",
+        le=MAX_TIMEOUT_MS,
+        description="Milliseconds from arrival until the request fails with 504. The header "
+        "`x-rankd-timeout-ms` does the same; the smaller counts. Default: the server's "
+        "--timeout-ms.",
     )
     partial: bool | None = Field(
         None,
-        description="true: when the time is over the answer holds the documents that are scored, "
-        "and says which are not; false when absent.",
+        description="true: after the timeout, answer with the documents scored so far and name "
+        "the others. Default: false.",
     )
     cache: bool | None = Field(
         None,
-        description="false: compute every score, take and leave none in the cache; true when "
-        "absent.",
+        description="false: compute every score, and neither read nor write the cache. "
+        "Default: true.",
     )
 
-    # What a dialect's own fields say; each overrides what it has a field for.
-
     def query_text(self) -> str:
+        """The query's text."""
         raise NotImplementedError
 
     def document_texts(self) -> tuple[str, ...]:
@@ -87,11 +91,11 @@ class RequestBody(BaseModel):
         raise NotImplementedError
 
     def result_limit(self) -> int | None:
-        """How many results are wanted; None and 0 are all."""
+        """Maximum number of results; None and 0: all."""
         return None
 
     def wants_documents(self) -> bool:
-        """Whether results repeat their documents."""
+        """Whether results hold their documents."""
         return False
 
     def echo(self, index: int, text: str) -> dict[str, Any]:
@@ -99,68 +103,70 @@ class RequestBody(BaseModel):
         return {"text": text}
 
     def wants_logits(self) -> bool:
+        """Whether results hold logits, in nats, instead of scores in [0, 1]."""
         return False
 
     def truncation_policy(self) -> TruncationPolicy:
-        """What happens to documents that do not fit."""
+        """What is done with documents that do not fit."""
         return TruncationPolicy()
 
     def details(self) -> bool:
-        """Whether results say what was read of their documents, and how probable they are."""
+        """Whether results hold token counts, the best chunk, and the calibrated probability."""
         return False
 
     def has_field(self, *fields: str) -> bool:
-        """Whether the request has any of these fields; what its dialect does not know is none."""
-        known = type(self).model_fields
-        return any(name in known and getattr(self, name) is not None for name in fields)
+        """Whether the request has a value for one of these fields of its dialect."""
+        own = type(self).model_fields
+        return any(name in own and getattr(self, name) is not None for name in fields)
 
     def preset_name(self) -> str | None:
-        """The preset that the request chooses."""
+        """The preset that the request names."""
         return self.preset
 
     def threshold(self) -> float | None:
-        """The `score_threshold` that it sends."""
+        """The threshold that the request sends."""
         return self.score_threshold
 
     def applies_threshold(self) -> bool:
-        """Whether documents may be missing whose score is below a threshold."""
+        """Whether the answer leaves out documents below a threshold."""
         return True
 
     def min_score(self) -> float | None:
-        """The least number that the request wants to see, on the scale that the answer has.
+        """The threshold to apply: a score in [0, 1], or a logit if the answer holds logits.
 
         Raises:
-            InvalidRequest: no score can be so low, or so high.
+            InvalidRequest: the answer holds scores and the threshold is outside [0, 1].
         """
-        least = self.threshold() if self.applies_threshold() else None
-        if least is not None and not 0 <= least <= 1 and not self.wants_logits():
+        threshold = self.threshold() if self.applies_threshold() else None
+        if threshold is not None and not 0 <= threshold <= 1 and not self.wants_logits():
             raise InvalidRequest(
-                f"score_threshold must be between 0 and 1, as scores are, not {least:g}",
+                f"score_threshold must be between 0 and 1, as scores are, not {threshold:g}",
                 param="score_threshold",
             )
-        return least
+        return threshold
 
     def accepts_partial(self) -> bool:
-        """Whether documents that were not scored in time may be missing from the answer."""
+        """Whether the answer may lack documents that were not scored in time."""
         return bool(self.partial)
 
     def rank_request(self, deadline: float | None = None) -> RankRequest:
+        """The request to rank; raises `InvalidRequest` if a document has no text."""
         return self.rank_request_for(self.query_text(), self.document_texts(), deadline)
 
     def rank_request_for(
         self, query: str, documents: tuple[str, ...], deadline: float | None
     ) -> RankRequest:
-        """What a request says of one query and its documents; some requests have several."""
-        fit = self.truncation_policy()
+        """The request to rank one query and its documents; some bodies hold several queries."""
+        policy = self.truncation_policy()
         return RankRequest(
             query=query,
             documents=documents,
             instruction=agreed_text(**self.instructions()),
-            max_document_tokens=fit.tokens,
-            truncation=fit.truncation,
-            max_chunks=fit.chunks,
-            overlap=fit.overlap,
-            side=fit.side,
+            max_document_tokens=policy.tokens,
+            truncation=policy.truncation,
+            max_chunks=policy.chunks,
+            overlap=policy.overlap,
+            side=policy.side,
             details=self.details(),
             priority=self.priority or 0,
             deadline=deadline,
@@ -169,20 +175,21 @@ class RequestBody(BaseModel):
         )
 
     def instructions(self) -> dict[str, str | None]:
-        """The instruction in every spelling, by its path."""
+        """The instruction, under each of the fields that can hold it, by the field's path."""
         return {"instruction": self.instruction, "instruct": self.instruct, "task": self.task}
 
-    # What a dialect calls the fields of an ask that have another name in it, by that of `Ask`.
+    # The dialect's own names for fields of `RankRequest`, by the name there.
     sent_names: ClassVar[Mapping[str, str]] = {}
 
     def sent_names_of_body(self) -> Mapping[str, str]:
+        """As `sent_names`, if they differ between bodies of one dialect."""
         return self.sent_names
 
     def in_sent_names(self, problem: InvalidRequest) -> InvalidRequest:
-        """A complaint about a field of the ask, about the field that the caller sent."""
+        """An error about a field of `RankRequest`, as one about the field that the client sent."""
         names = dict(self.sent_names_of_body())
-        if told := [name for name, text in self.instructions().items() if text]:
-            names["instruction"] = told[0]
+        if sent := [name for name, text in self.instructions().items() if text]:
+            names["instruction"] = sent[0]
         if problem.param not in names:
             return problem
         name = names[problem.param]
@@ -191,43 +198,43 @@ class RequestBody(BaseModel):
 
 
 def agreed(**spellings: Any) -> Any:
-    """The one value that several spellings of a field have.
+    """The value of a field that has several names; None: none of them was sent.
 
     Raises:
-        InvalidRequest: they differ; one of them would be ignored, silently.
+        InvalidRequest: they were sent with different values.
     """
     given = {name: value for name, value in spellings.items() if value is not None}
     values = list(given.values())
     if any(value != values[0] for value in values):
         names = " and ".join(given)
-        raise InvalidRequest(f"{names} say different things; send one", param=list(given)[-1])
+        raise InvalidRequest(f"{names} have different values; send one", param=list(given)[-1])
     return values[0] if values else None
 
 
 def agreed_text(**spellings: str | None) -> str | None:
-    """As `agreed`, of texts, of which an empty one says nothing."""
+    """As `agreed`, for texts; an empty text counts as not sent."""
     text: str | None = agreed(**{name: text or None for name, text in spellings.items()})
     return text
 
 
 def example(body: dict[str, Any]) -> ConfigDict:
-    """A request's configuration: the body that /docs shows, and that tests send."""
+    """A model's configuration with an example body, for /docs and the tests."""
     return ConfigDict(json_schema_extra={"example": body})
 
 
 class DocumentsBody(RequestBody):
-    """`query`, `documents`, `top_n`: what most vendors took over from Cohere."""
+    """`query`, `documents` and `top_n`, which most vendors have from Cohere."""
 
-    query: Query = Field(description="The question; a string, or an object with `text`.")
+    query: Query = Field(description="The query: a string, or an object with `text`.")
     documents: DocumentList = Field(
-        description="What to judge: strings, or objects with `text` (or other fields); a string "
-        "by itself is one document."
+        description="The documents: strings, or objects with `text` (or other fields). One string "
+        "is one document."
     )
     top_n: Count | None = Field(
-        None, ge=0, description="Results to return; all when absent, 0 or above their number."
+        None, ge=0, description="Maximum number of results. 0 or absent: all."
     )
     return_documents: bool | None = Field(
-        None, description="Whether results repeat their documents; false when absent."
+        None, description="Whether results hold their documents. Default: false."
     )
 
     def query_text(self) -> str:
@@ -237,7 +244,7 @@ class DocumentsBody(RequestBody):
         return texts_of(self.documents, "documents", self.fields())
 
     def fields(self) -> Sequence[str]:
-        """Of object documents, the fields to read; none reads what `text_of` says."""
+        """Fields of object documents that are read; empty: as `text_of` chooses."""
         return ()
 
     def result_limit(self) -> int | None:
@@ -251,10 +258,10 @@ class DocumentsBody(RequestBody):
 
 
 class EchoingDocumentsBody(DocumentsBody):
-    """Of a vendor that repeats documents unless it is told not to."""
+    """For vendors whose results hold their documents by default."""
 
     return_documents: bool | None = Field(
-        None, description="Whether results repeat their documents; true when absent."
+        None, description="Whether results hold their documents. Default: true."
     )
 
     def wants_documents(self) -> bool:

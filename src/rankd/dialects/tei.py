@@ -98,12 +98,17 @@ _TYPES = {
 }
 
 
+router = APIRouter(tags=["tei"])
+
+
 class Tei(Dialect):
     name = "tei"
     about = "Hugging Face text-embeddings-inference (TEI)."
+    get_router = router
     Request = TeiRequest
     response = list[TeiRank]
     failure = StringFailure
+    detection_rank = 30
     matchers = (BodyMatcher.on(texts="any"),)
     paths = ("/",)
 
@@ -141,9 +146,6 @@ class Tei(Dialect):
 
     def error(self, problem: RankError) -> dict[str, Any]:
         return string_error(problem, _TYPES.get(problem.status, "Backend"))
-
-
-router = APIRouter(tags=["tei"])
 
 
 class Labels(BaseModel):

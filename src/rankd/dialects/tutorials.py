@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
 from rankd.dialects import handler, json_io
-from rankd.dialects.base import Dialect
+from rankd.dialects.base import Dialect, ExtraRoute
 from rankd.dialects.deadlines import deadline_of
 from rankd.dialects.fields import (
     LIST,
@@ -25,9 +25,16 @@ from rankd.dialects.fields import (
     refuse_many_fields,
     texts_of,
 )
+from rankd.dialects.headers import below_header, usage_headers, warning_header
 from rankd.dialects.infinity import string_results
-from rankd.dialects.reply import Reply, above_threshold, threshold_of
+from rankd.dialects.reply import Reply, above_threshold, shown_score, threshold_of
 from rankd.dialects.request import EchoingDocumentsBody, RequestBody, example
+from rankd.dialects.warnings import (
+    profile_warnings,
+    threshold_warnings,
+    truncation_warnings,
+    unknown_fields,
+)
 from rankd.errors import InvalidRequest
 from rankd.ranking.service import service_of
 from rankd.telemetry import metrics
@@ -77,6 +84,18 @@ class Simple(Dialect):
     Request = SimpleRequest
     response = SimpleResponse
 
+    def extra_routes(self) -> tuple[ExtraRoute, ...]:
+        return (
+            ExtraRoute(
+                ("/batch_rerank", "/v1/batch_rerank"),
+                (self.name,),
+                batch_rerank,
+                "Several queries in one request, answered or refused together",
+                (SimpleBatchRequest,),
+                (SimpleBatchResponse,),
+            ),
+        )
+
     def render(self, reply: Reply) -> dict[str, Any]:
         return _ranked(reply.scored, reply.best, reply.texts)
 
@@ -85,9 +104,11 @@ def _ranked(
     scored_documents: Sequence[ScoredDocument], best: Sequence[ScoredDocument], texts: Sequence[str]
 ) -> dict[str, Any]:
     return {
-        "scores": [json_io.rounded(scored_document.score) for scored_document in scored_documents],
+        "scores": [
+            shown_score(scored_document, logits=False) for scored_document in scored_documents
+        ],
         "ranked_documents": [texts[scored_document.index] for scored_document in best],
-        "ranked_scores": [json_io.rounded(scored_document.score) for scored_document in best],
+        "ranked_scores": [shown_score(scored_document, logits=False) for scored_document in best],
     }
 
 
@@ -196,7 +217,7 @@ class SimpleBatchResponse(BaseModel):
 async def batch_rerank(http: Request) -> Response:
     """Rerank several queries in one request; all are admitted together, or refused together."""
     service = service_of(http)
-    request = json_io.validate(SimpleBatchRequest, await handler.fields_in(http))
+    request = json_io.validate(SimpleBatchRequest, await handler.read_body(http))
     service.accept_model(request.model)
     rank_requests = request.rank_requests(deadline_of(http, request.timeout_ms))
     ranking = await handler.rank(http, request, rank_requests, dialect=simple)
@@ -205,12 +226,10 @@ async def batch_rerank(http: Request) -> Response:
     kept = [above_threshold(scored_documents, request, profile) for scored_documents in groups]
     left_out = sum(map(len, groups)) - sum(map(len, kept))
     metrics.BELOW_THRESHOLD.inc(left_out)
-    warnings = json_io.unknown_fields(request, simple.name) + handler.profile_warnings(
-        profile, service
-    )
+    warnings = unknown_fields(request, simple.name) + profile_warnings(profile, service)
     for index, scored_documents in enumerate(groups):
-        query_warnings = json_io.truncation_warnings(scored_documents)
-        query_warnings += handler.threshold_warnings(scored_documents, request, profile)
+        query_warnings = truncation_warnings(scored_documents)
+        query_warnings += threshold_warnings(scored_documents, request, profile)
         warnings += [f"query {index}: {warning}" for warning in query_warnings]
     with current().stage("render"):
         return json_io.JsonResponse(
@@ -229,11 +248,9 @@ async def batch_rerank(http: Request) -> Response:
             headers={
                 **service.provenance.header,
                 **profile.header,
-                **json_io.warning_header(warnings),
-                **json_io.usage_headers(ranking.usage()),
-                **json_io.below_header(
-                    None if threshold_of(request, profile) is None else left_out
-                ),
+                **warning_header(warnings),
+                **usage_headers(ranking.usage()),
+                **below_header(None if threshold_of(request, profile) is None else left_out),
             },
         )
 

@@ -20,13 +20,20 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankd.dialects import handler, json_io
-from rankd.dialects.base import Dialect
+from rankd.dialects.base import Dialect, ExtraRoute
 from rankd.dialects.deadlines import deadline_of
 from rankd.dialects.envelopes import Failure, openai_error
 from rankd.dialects.fields import Count, Number, Side, query_of, refuse_many_fields, text_of
+from rankd.dialects.headers import usage_headers, warning_header
 from rankd.dialects.openai import instruction_in
-from rankd.dialects.reply import Reply, UsageObject, usage
-from rankd.dialects.request import DocumentsBody, RequestBody, example
+from rankd.dialects.reply import Reply, UsageObject, shown_score, usage
+from rankd.dialects.request import MODEL_DESCRIPTION, DocumentsBody, RequestBody, example
+from rankd.dialects.warnings import (
+    profile_warnings,
+    threshold_warnings,
+    truncation_warnings,
+    unknown_fields,
+)
 from rankd.errors import InvalidRequest, RankError
 from rankd.ranking.service import ModelService, service_of
 from rankd.telemetry.timings import current
@@ -130,6 +137,37 @@ class Vllm(Dialect):
     Request = VllmRerankRequest
     response = VllmRerankResponse
     failure = VllmFailure
+
+    def extra_routes(self) -> tuple[ExtraRoute, ...]:
+        everywhere = (None, "vllm", "openai")
+        return (
+            ExtraRoute(
+                ("/v1/score", "/score"),
+                everywhere,
+                score,
+                "Score texts against each other, in the order of the request",
+                (VllmScoreRequest,),
+                (VllmScoreResponse,),
+            ),
+            ExtraRoute(
+                ("/tokenize",),
+                everywhere,
+                tokenize,
+                "The token ids of a text as documents are read: without the template",
+                (TokenizeRequest,),
+                (TokenizeResponse,),
+                ranks=False,
+            ),
+            ExtraRoute(
+                ("/invocations",),
+                ("vllm",),
+                invocations,
+                "SageMaker's only path: a score request, or a rerank request",
+                (VllmScoreRequest, VllmRerankRequest),
+                (VllmScoreResponse, VllmRerankResponse),
+                shown=False,
+            ),
+        )
 
     def render(self, reply: Reply) -> dict[str, Any]:
         return {
@@ -259,7 +297,16 @@ def is_score(body: Mapping[str, Any]) -> bool:
 async def score(http: Request) -> Response:
     """Score queries against documents, in the order of the request."""
     service = service_of(http)
-    return await score_body(http, service, await handler.fields_in(http))
+    return await score_body(http, service, await handler.read_body(http))
+
+
+async def invocations(http: Request) -> Response:
+    """A score request, or a rerank request in vLLM's form."""
+    service = service_of(http)
+    body = await handler.read_body(http)
+    if is_score(body):
+        return await score_body(http, service, body)
+    return await handler.answer(http, service, dialect, body)
 
 
 async def score_body(http: Request, service: ModelService, body: Mapping[str, Any]) -> Response:
@@ -273,12 +320,12 @@ async def score_body(http: Request, service: ModelService, body: Mapping[str, An
     )
     profile = handler.profile_of(http, request)
     warnings = [
-        *json_io.unknown_fields(request, dialect.name),
-        *json_io.truncation_warnings(scored_documents),
-        *handler.profile_warnings(profile, service),
-        *handler.threshold_warnings(scored_documents, request, profile),
+        *unknown_fields(request, dialect.name),
+        *truncation_warnings(scored_documents),
+        *profile_warnings(profile, service),
+        *threshold_warnings(scored_documents, request, profile),
     ]
-    headers = json_io.warning_header(warnings) | json_io.usage_headers(ranking.usage())
+    headers = warning_header(warnings) | usage_headers(ranking.usage())
     with current().stage("render"):
         answer = _answer(request, scored_documents, service.name_for(request.model), warnings)
         return json_io.JsonResponse(
@@ -291,10 +338,7 @@ class TokenizeRequest(BaseModel):
         extra="allow", json_schema_extra={"example": {"prompt": "The capital of China"}}
     )
 
-    model: str | None = Field(
-        None,
-        description="Ignored unless --strict-model is set. Default: the served model.",
-    )
+    model: str | None = Field(None, description=MODEL_DESCRIPTION)
     prompt: str = Field(description="The text; control tokens in it are read as text.")
     add_special_tokens: bool | None = Field(
         None, description="Accepted without effect: the model's tokenizer adds none."
@@ -314,7 +358,7 @@ class TokenizeResponse(BaseModel):
 async def tokenize(http: Request) -> Response:
     """Token ids of a text, encoded like a document and without the template."""
     service = service_of(http)
-    request = json_io.validate(TokenizeRequest, await handler.fields_in(http))
+    request = json_io.validate(TokenizeRequest, await handler.read_body(http))
     service.accept_model(request.model)
     encoder = service.ranker.encoder
     ids = await encoder.tokenize(request.prompt)
@@ -325,7 +369,7 @@ async def tokenize(http: Request) -> Response:
             "tokens": ids,
             "token_strs": encoder.decode(ids) if request.return_token_strs else None,
         },
-        headers=json_io.warning_header(json_io.unknown_fields(request, dialect.name)),
+        headers=warning_header(unknown_fields(request, dialect.name)),
     )
 
 
@@ -346,7 +390,7 @@ def _answer(
             {
                 "index": scored_document.index,
                 "object": "score",
-                "score": json_io.rounded(scored_document.logit if raw else scored_document.score),
+                "score": shown_score(scored_document, logits=raw),
             }
             for scored_document in scored_documents
         ],

@@ -82,6 +82,9 @@ class Voyage(Dialect):
     Request = VoyageRequest
     response = VoyageResponse
     failure = StringFailure
+    detection_rank = 60
+    # Clients of Voyage and Weaviate need a string; all others can read one.
+    renders_unidentified_401 = True
     matchers = (
         BodyMatcher.on(documents="any", top_k="present"),
         BodyMatcher.on(documents="any", truncation="boolean"),

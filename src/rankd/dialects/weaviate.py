@@ -75,12 +75,17 @@ class WeaviateResponse(BaseModel):
     score: float | None = Field(description="Score of `property`; null if documents were scored.")
 
 
+router = APIRouter(tags=["weaviate"])
+
+
 class Weaviate(Dialect):
     name = "weaviate"
     about = "Weaviate's reranker container."
+    get_router = router
     Request = WeaviateRequest
     response = WeaviateResponse
     failure = StringFailure
+    detection_rank = 50
     matchers = (
         BodyMatcher.on(documents="any", property="present"),
         BodyMatcher.on(query="any", property="any"),
@@ -108,9 +113,6 @@ class Weaviate(Dialect):
 
     def error(self, problem: RankError) -> dict[str, Any]:
         return string_error(problem, problem.kind)
-
-
-router = APIRouter(tags=["weaviate"])
 
 
 @router.get("/.well-known/live", status_code=204, response_class=Response)

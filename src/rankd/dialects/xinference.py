@@ -67,9 +67,13 @@ class XinferenceResponse(BaseModel):
     meta: XinferenceMeta
 
 
+router = APIRouter(tags=["xinference"])
+
+
 class Xinference(Dialect):
     name = "xinference"
     about = "Xinference's rerank API."
+    get_router = router
     Request = XinferenceRequest
     response = XinferenceResponse
 
@@ -85,9 +89,6 @@ class Xinference(Dialect):
                 "warnings": list(reply.warnings) or None,
             },
         }
-
-
-router = APIRouter(tags=["xinference"])
 
 
 class Auth(BaseModel):

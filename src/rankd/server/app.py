@@ -219,7 +219,7 @@ def build(
     app.state.service = service
     app.state.batches = None
     app.router.routes.extend(dialects.post_routes())
-    for router in (*dialects.BESIDES.values(), health.router, health.shared, batches.router):
+    for router in (*dialects.get_routers(), health.router, health.shared, batches.router):
         app.include_router(router)
     app.router.routes.extend(ui.routes(app, service, settings))
     for route in app.routes:

@@ -1,0 +1,30 @@
+"""Response headers that rankd adds in every dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rankd.types import RankUsage
+
+# Warnings in a header; a proxy refuses headers of more than a few thousand bytes.
+_MAX_WARNINGS = 5
+
+
+def warning_header(warnings: Sequence[str]) -> dict[str, str]:
+    """`x-rankd-warnings`: the first five, in ASCII, because few dialects have a field for them."""
+    if not warnings:
+        return {}
+    more = len(warnings) - _MAX_WARNINGS
+    shown = [*warnings[:_MAX_WARNINGS], *([f"and {more} more"] if more > 0 else [])]
+    return {"x-rankd-warnings": "; ".join(shown).encode("ascii", "backslashreplace").decode()}
+
+
+def usage_headers(usage: RankUsage) -> dict[str, str]:
+    """`x-rankd-usage`: what the request is charged for, as a dictionary of RFC 9651."""
+    counts = ", ".join(f"{name}={count}" for name, count in usage._asdict().items())
+    return {"x-rankd-cached": str(usage.cached_documents), "x-rankd-usage": counts}
+
+
+def below_header(left_out: int | None) -> dict[str, str]:
+    """`x-rankd-below-threshold`: documents left out; no header if there is no threshold (None)."""
+    return {} if left_out is None else {"x-rankd-below-threshold": str(left_out)}
