@@ -41,7 +41,7 @@ def test_a_terminal_shows_how_far_a_download_is_and_how_long_it_takes(
     assert shown.status == 0
     size = sum(file.stat().st_size for file in files.iterdir()) / 1e6
     assert f"downloading {MODEL}: " in shown.raw
-    assert f" of {size:.1f} MB, some seconds left, then it is loaded" in shown.raw
+    assert f" of {size:.1f} MB, less than 10 s left, then it is loaded" in shown.raw
     # When it is done, nothing of it stays.
     assert "downloading" not in shown.text
     assert "This set-up gives right scores." in shown.text

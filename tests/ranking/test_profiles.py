@@ -645,8 +645,8 @@ def test_a_field_that_a_dialect_does_not_have_says_nothing(fitting: TestClient) 
         ({"aliases": {"x": {}}, "served_model_name": "x"}, r"aliases\.x is the model's own name"),
         (
             {"calibration": {"default": {"threshold": 0.5, "model": "Qwen/Qwen3-Reranker-4B"}}},
-            r"calibration\.default was measured with 'Qwen/Qwen3-Reranker-4B', and this is "
-            "'builtin': calibrate again",
+            r"calibration\.default was measured with 'Qwen/Qwen3-Reranker-4B', but the served "
+            "model is 'builtin': calibrate again",
         ),
     ],
 )

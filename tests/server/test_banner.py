@@ -17,7 +17,7 @@ from rankd.telemetry import terminal
 from support.servers import serving
 from support.terminals import Shown, on_terminal
 
-READY = "Ctrl-C stops it"
+READY = "Ctrl-C stops the server"
 
 
 def served(*arguments: str, columns: int = 80, **environment: str) -> Shown:
@@ -134,7 +134,7 @@ def test_https_and_batch_jobs_and_limits_of_keys_are_in_it(tmp_path: Path) -> No
     assert "Address https://127.0.0.1:8000 " in said
     assert f"Batches in {tmp_path}" in said
     assert "none needed; each 60 requests a minute, 2 requests at a time" in said
-    assert "longer ones refused" in said
+    assert "longer ones are refused" in said
 
 
 def test_other_names_of_the_model_are_in_it() -> None:

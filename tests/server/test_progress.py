@@ -47,7 +47,7 @@ from support.terminals import on_terminal
             StartupStep("loading m", 27, 28, "layers"),
             27,
             0,
-            "loading m: 96%, 27 of 28 layers, some seconds left",
+            "loading m: 96%, 27 of 28 layers, less than 10 s left",
         ),
     ],
 )
@@ -66,7 +66,7 @@ async def _opening(*steps: StartupStep, seconds: float = 0.0) -> AsyncIterator[s
 def test_a_log_has_steps_once_and_long_ones_again(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "_LOG_EVERY", 0.2)
+    monkeypatch.setattr(progress, "_LOG_INTERVAL", 0.2)
     caplog.set_level(logging.INFO, "rankd")
     steps = [StartupStep("loading m", done, 4, "layers") for done in range(1, 5)]
 

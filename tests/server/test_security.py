@@ -328,7 +328,7 @@ def test_requests_that_pile_up_on_one_connection_are_a_429_behind_their_answers(
     assert said.count(b"HTTP/1.1 200") == MAX_PIPELINED + 1
     assert said.count(b"HTTP/1.1 429") == 1
     assert said.index(b"HTTP/1.1 429") > said.rindex(b"HTTP/1.1 200")
-    assert b"more than 32 requests wait on one connection" in said
+    assert b"more than 32 requests wait on this connection" in said
 
 
 def test_a_few_requests_in_one_packet_are_answered_in_order(server: Server) -> None:

@@ -81,7 +81,7 @@ def test_a_locked_key_is_opened_by_its_password(folder: Path) -> None:
         (["--ssl-certfile", "/no/such"], "cannot read ssl_certfile /no/such: No such file"),
         (["--ssl-certfile", "{}/server.key"], "cannot be used"),
         (["--ssl-certfile", "{}/server.pem", "--ssl-keyfile", "{}/locked.key"], "cannot be used"),
-        (["--ssl-keyfile", "{}/server.key"], "ssl_keyfile is of no use without ssl_certfile"),
+        (["--ssl-keyfile", "{}/server.key"], "ssl_keyfile has no effect without ssl_certfile"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(folder: Path, arguments: list[str], message: str) -> None:

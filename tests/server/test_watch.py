@@ -33,14 +33,14 @@ class Server:
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "_LOOK_EVERY", 0.001)
-    monkeypatch.setattr(run, "_LAST_WORDS", 0.001)
+    monkeypatch.setattr(run, "_ENGINE_CHECK_INTERVAL", 0.001)
+    monkeypatch.setattr(run, "_EXIT_DELAY", 0.001)
 
 
 def test_a_dead_engine_stops_the_server(caplog: pytest.LogCaptureFixture) -> None:
     watch, running = run._EngineWatch(), Server()
 
-    asyncio.run(watch.until_it_dies(Engine(looks=3), running))  # type: ignore[arg-type]
+    asyncio.run(watch.run(Engine(looks=3), running))  # type: ignore[arg-type]
 
     assert watch.died
     assert running.asked
@@ -50,7 +50,7 @@ def test_a_dead_engine_stops_the_server(caplog: pytest.LogCaptureFixture) -> Non
 def test_an_engine_that_ends_with_the_server_is_no_failure() -> None:
     watch, stopping = run._EngineWatch(), Server(should_exit=True)
 
-    asyncio.run(watch.until_it_dies(Engine(looks=0), stopping))  # type: ignore[arg-type]
+    asyncio.run(watch.run(Engine(looks=0), stopping))  # type: ignore[arg-type]
 
     assert not watch.died
     assert not stopping.asked

@@ -134,7 +134,7 @@ def test_auto_is_text_for_people_and_json_for_machines() -> None:
 
 
 def test_a_server_on_a_terminal_speaks_text() -> None:
-    shown = on_terminal("serve", *FAKE, "--port", "0", until="Ctrl-C stops it", columns=200)
+    shown = on_terminal("serve", *FAKE, "--port", "0", until="Ctrl-C stops the server", columns=200)
 
     assert shown.status == 0
     assert re.search(r"^\S+ \S+ INFO rankd: stopping", shown.text, re.MULTILINE)

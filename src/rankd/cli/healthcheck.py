@@ -5,14 +5,12 @@ from __future__ import annotations
 import http.client
 import ssl
 
+from rankd.config.addresses import connect_host
 from rankd.config.settings import Settings
 from rankd.errors import SetupError
 
 # Seconds for the whole question; Docker's own limit is 5.
 _PATIENCE = 4.0
-
-# Where a server is found that listens everywhere.
-_LOCAL = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}
 
 
 def probe(settings: Settings) -> None:
@@ -21,7 +19,7 @@ def probe(settings: Settings) -> None:
     Raises:
         SetupError: it is not ready, or there is none; says why.
     """
-    host = _LOCAL.get(settings.host, settings.host)
+    host = connect_host(settings.host)
     connection = _connection(host, settings)
     try:
         connection.request("GET", "/readyz")

@@ -34,7 +34,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at the file with every request."""
-    monkeypatch.setattr(auth, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(auth, "_CHECK_INTERVAL", 0.0)
 
 
 def test_a_line_is_a_key_or_its_digest_and_may_have_a_name(file: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_broken_file_keeps_the_old_keys_and_says_so_once(
     assert all(owners)
     assert ring.owner(b"k3y") is None
     assert len(caplog.records) == 1
-    assert "the keys stay as they were" in caplog.text
+    assert "keeping the previous API keys" in caplog.text
     assert "k3y" not in caplog.text
     file.write_text("mended\n")
     assert ring.owner(b"mended") is not None

@@ -165,7 +165,7 @@ def test_what_is_in_flight_is_answered_and_what_comes_is_not() -> None:
     assert (new.status_code, new.json()["error_type"]) == (503, "Unhealthy")
     assert alive.status_code == 200
     assert status == 0
-    assert "stopping; requests still to answer: 1, within 30 seconds" in errors
+    assert "stopping; requests in flight: 1, time limit: 30 seconds" in errors
     assert "Traceback" not in errors
 
 
