@@ -367,7 +367,7 @@ def test_bodies_together_are_bounded_and_small_ones_always_read() -> None:
         after = httpx.post(f"{server.url}/v1/rerank", content=BODY + b" " * LARGE)
 
     assert third[:2] == (429, "overloaded")
-    assert b"the limit is 200,000 together" in third[2]
+    assert b"the limit for all is 200,000" in third[2]
     assert b"retry-after: 1" in third[2]
     assert small.status_code == 200
     assert alone.status_code == 200  # More than there is room for, but nobody else wants it.
