@@ -674,7 +674,7 @@ def test_a_key_where_its_name_belongs_ends_the_start_and_is_not_shown(
 ) -> None:
     settings: Json = {"api_keys": ["key-of-acme"], "key_presets": {"key-of-acme": "default"}}
 
-    with pytest.raises(BadSettings, match="key_presets holds a key") as refusal, opened(**settings):
+    with pytest.raises(BadSettings, match="key_presets contains a key") as refusal, opened(**settings):
         pass
 
     assert "key-of-acme" not in str(refusal.value) + caplog.text

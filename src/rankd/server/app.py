@@ -130,13 +130,8 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
         )
         metrics.SERVED.info(service.provenance.labels)
         app = build(service, settings, keys, traced)
-        # Ranking paths that batch jobs may name: none with a model's name in it.
-        paths = (spec.path for spec in dialects.route_specs())
-        endpoints = frozenset(
-            path for path in paths if "{" not in path and not path.endswith("/tokenize")
-        )
         async with batches.open_batches(
-            settings, _asgi_client(app, traced), endpoints, service.drain.on_begin
+            settings, _asgi_client(app, traced), _batch_endpoints(), service.drain.on_begin
         ) as app.state.batches:
             yield app
 
@@ -176,7 +171,9 @@ def _check_key_presets(settings: Settings, keys: KeyRing) -> None:
     owners = keys.owners()
     for name in settings.key_presets:
         if keys.owner(name.encode()) is not None:
-            raise BadSettings("key_presets holds a key; put its name in --api-keys-file there")
+            raise BadSettings(
+                "key_presets contains a key; use its name instead, as set in --api-keys-file"
+            )
         if name not in owners:
             _log.warning("key_presets names %r, which no key has%s", name, nearest(name, owners))
 
@@ -189,6 +186,12 @@ def _admission(settings: Settings) -> Admission:
         max_waiting_requests=settings.max_waiting_requests,
         max_waiting_tokens=settings.max_waiting_tokens,
     )
+
+
+def _batch_endpoints() -> frozenset[str]:
+    """The ranking paths that batch jobs may use: not those with a model's name in the path."""
+    paths = (spec.path for spec in dialects.route_specs())
+    return frozenset(path for path in paths if "{" not in path and not path.endswith("/tokenize"))
 
 
 def _asgi_client(app: FastAPI, traced: AppWrapper) -> batches.AsgiClient:

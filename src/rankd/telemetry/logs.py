@@ -47,7 +47,7 @@ def handler(shape: Format = "auto", stream: IO[str] | None = None) -> logging.Ha
     Args:
         stream: default standard error.
     """
-    # sys.stderr is None when the descriptor was closed at the start; typeshed says never.
+    # sys.stderr is None when the descriptor was closed at the start; typeshed does not know.
     target: IO[str] | None = sys.stderr if stream is None else stream
     if target is None:
         return logging.NullHandler()
