@@ -159,7 +159,7 @@ def test_its_notes_say_what_to_do_next(chart: Chart) -> None:
     ]
 
     assert "rollout status deployment/rankd" in plain
-    assert "Whoever reaches the Service may use it" in plain
+    assert "every client that reaches the Service can use it" in plain
     assert "clientKey.secretName" in keyed
     assert "custom.metrics.k8s.io" in keyed
 

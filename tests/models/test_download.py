@@ -41,7 +41,7 @@ def test_a_terminal_shows_the_progress_and_remaining_time_of_a_download(
     assert shown.status == 0
     size = sum(file.stat().st_size for file in files.iterdir()) / 1e6
     assert f"downloading {MODEL}: " in shown.raw
-    assert f" of {size:.1f} MB, some seconds left, then it is loaded" in shown.raw
+    assert f" of {size:.1f} MB, less than 10 s left, then it is loaded" in shown.raw
     # At the end the progress line is erased.
     assert "downloading" not in shown.text
     assert "This set-up gives right scores." in shown.text

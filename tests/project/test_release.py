@@ -83,7 +83,7 @@ def workflow(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["ci", "release"])
-def test_workflows_run_only_make_and_ci_run(name: str) -> None:
+def test_workflows_run_only_make_and_ci_run_and_installs_of_uvicorn(name: str) -> None:
     jobs = yaml.safe_load(workflow(name))["jobs"]
     commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
     makefile = read("Makefile")
@@ -94,7 +94,8 @@ def test_workflows_run_only_make_and_ci_run(name: str) -> None:
             target = command.split()[1]
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), command
         else:
-            assert command == ".ci/run" or command.startswith("git config "), command
+            allowed = ("git config ", ".venv/bin/python -m pip install 'uvicorn==")
+            assert command == ".ci/run" or command.startswith(allowed), command
 
 
 @pytest.mark.parametrize("name", ["ci", "release"])
@@ -114,6 +115,16 @@ def test_ci_tests_all_python_versions_of_pyproject() -> None:
     tested = yaml.safe_load(workflow("ci"))["jobs"]["test"]["strategy"]["matrix"]["python"]
 
     assert tested == [f"3.{minor}" for minor in range(low, high)]
+
+
+def test_the_oldest_and_the_newest_uvicorn_of_pyproject_are_tested() -> None:
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    [allowed] = [one for one in project["dependencies"] if one.startswith("uvicorn")]
+    oldest, above = map(int, re.findall(r"0\.(\d+)", allowed))
+    steps = yaml.safe_load(workflow("ci"))["jobs"]["test"]["steps"]
+    tested = re.findall(r"uvicorn==0\.(\d+)\.\*", "\n".join(step.get("run", "") for step in steps))
+
+    assert tested == [str(oldest), str(above - 1)]
 
 
 def test_the_wheel_is_tested_before_it_is_published() -> None:

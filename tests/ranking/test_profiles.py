@@ -240,8 +240,8 @@ def test_every_name_of_the_model_is_listed_and_accepted(client: TestClient) -> N
         ({"aliases": {"x": {}}, "served_model_name": "x"}, r"aliases\.x is the model's own name"),
         (
             {"calibration": {"default": {"threshold": 0.5, "model": "Qwen/Qwen3-Reranker-4B"}}},
-            r"calibration\.default was measured with 'Qwen/Qwen3-Reranker-4B', and this is "
-            "'builtin': calibrate again",
+            r"calibration\.default was measured with 'Qwen/Qwen3-Reranker-4B', but the served "
+            "model is 'builtin': calibrate again",
         ),
     ],
 )
@@ -269,7 +269,10 @@ def test_a_key_in_place_of_its_name_stops_the_start_and_is_not_shown(
 ) -> None:
     settings: Json = {"api_keys": ["key-of-acme"], "key_presets": {"key-of-acme": "default"}}
 
-    with pytest.raises(BadSettings, match="key_presets holds a key") as refusal, opened(**settings):
+    with (
+        pytest.raises(BadSettings, match="key_presets contains a key") as refusal,
+        opened(**settings),
+    ):
         pass
 
     assert "key-of-acme" not in str(refusal.value) + caplog.text

@@ -1,4 +1,4 @@
-"""What a person sees when `rankd serve` is ready, on a real terminal."""
+"""The summary on the terminal when `rankd serve` is ready."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from rankd.telemetry import terminal
 from support.servers import serving
 from support.terminals import Shown, on_terminal
 
-READY = "Ctrl-C stops it"
+READY = "Ctrl-C stops the server"
 
 
 def served(*arguments: str, columns: int = 80, **environment: str) -> Shown:
-    """A server on the fake engine, until it is ready."""
-    given = ("serve", "--engine", "fake", "--port", "0", *arguments)
-    return on_terminal(*given, columns=columns, until=READY, environment=environment)
+    """The terminal of a server on the fake engine, until it is ready."""
+    options = ("serve", "--engine", "fake", "--port", "0", *arguments)
+    return on_terminal(*options, columns=columns, until=READY, environment=environment)
 
 
-def screen_of(columns: int = 80, gradio: bool = True, **given: object) -> str:
-    """The screen of a server that could be, without starting one.
+def screen_of(columns: int = 80, gradio: bool = True, **options: object) -> str:
+    """The summary for these settings, without a server.
 
     Args:
-        gradio: whether it is installed.
+        gradio: whether Gradio is installed.
     """
 
-    async def made() -> str:
-        settings = Settings.model_validate({"engine": "fake", **given})
+    async def rendered() -> str:
+        settings = Settings.model_validate({"engine": "fake", **options})
         async with open_app(settings) as app:
             stream = io.StringIO()
             return ready(app, settings, settings.host, 8000, stream)
@@ -42,10 +42,10 @@ def screen_of(columns: int = 80, gradio: bool = True, **given: object) -> str:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("COLUMNS", str(columns))
         patched.setattr(ui, "is_installed", lambda: gradio)
-        return asyncio.run(made())
+        return asyncio.run(rendered())
 
 
-def test_a_terminal_gets_one_screen_with_everything_one_needs_next() -> None:
+def test_a_terminal_shows_address_engine_keys_and_limits_on_one_screen() -> None:
     shown = served("--max-documents", "70", "--api-key", "k" * 20)
 
     assert shown.status == 0
@@ -58,10 +58,10 @@ def test_a_terminal_gets_one_screen_with_everything_one_needs_next() -> None:
     assert "70 documents and 32 MiB a request" in shown.text
     assert "k" * 20 not in shown.text
     assert len(shown.lines) < 24
-    assert "is ready at" not in shown.text  # The log's line is for logs.
+    assert "is ready at" not in shown.text  # The line for logs.
 
 
-def test_whoever_is_no_terminal_gets_one_line() -> None:
+def test_without_a_terminal_there_is_no_summary() -> None:
     with serving("--engine", "fake") as server:
         _, errors = server.stop(2)
 
@@ -74,12 +74,12 @@ def test_no_line_is_longer_than_the_terminal(columns: int) -> None:
     shown = served(columns=columns)
 
     lines = shown.text[: shown.text.index("stopping;")].splitlines()[:-1]
-    # An address is never broken: it could not be clicked.
+    # A URL is never broken over two lines: it could not be clicked.
     assert max(len(line) for line in lines if "http://" not in line) <= columns
     assert len(lines) > 8
 
 
-def test_colours_are_for_terminals_that_have_them_and_people_who_want_them() -> None:
+def test_colours_depend_on_the_terminal_and_on_no_color() -> None:
     assert "\x1b[1m" in served().raw
     assert "\x1b[1m" not in served(NO_COLOR="1").raw
     dumb = served(TERM="dumb").raw
@@ -97,31 +97,31 @@ def test_colours_are_for_terminals_that_have_them_and_people_who_want_them() -> 
         ({"FORCE_COLOR": "", "NO_COLOR": ""}, False),
     ],
 )
-def test_what_is_no_terminal_has_colours_only_by_force(
+def test_without_a_terminal_colours_need_force_color(
     environment: dict[str, str], expected: bool
 ) -> None:
     assert terminal.has_colours(io.StringIO(), environment) is expected
 
 
-def test_it_is_plain_ascii() -> None:
+def test_the_summary_is_plain_ascii() -> None:
     assert screen_of().isascii()
 
 
-def test_it_names_the_page_only_where_one_is_served() -> None:
+def test_the_web_page_is_shown_only_if_it_is_served() -> None:
     assert "http://127.0.0.1:8000/ui" in screen_of()
     assert "/ui" not in screen_of(ui=False)
     assert "/ui" not in screen_of(gradio=False)
 
 
-def test_it_says_where_to_look_when_it_listens_everywhere() -> None:
-    said = " ".join(screen_of(host="0.0.0.0").split())
+def test_a_wildcard_host_is_shown_as_the_loopback_address() -> None:
+    shown = " ".join(screen_of(host="0.0.0.0").split())
 
-    assert "http://127.0.0.1:8000, and all other addresses of this machine (0.0.0.0)" in said
+    assert "http://127.0.0.1:8000, and all other addresses of this machine (0.0.0.0)" in shown
     assert "http://[::1]:8000/docs" in screen_of(host="::")
 
 
-def test_https_and_batch_jobs_and_limits_of_keys_are_in_it(tmp_path: Path) -> None:
-    said = " ".join(
+def test_https_batch_jobs_and_limits_of_keys_are_shown(tmp_path: Path) -> None:
+    shown = " ".join(
         screen_of(
             ssl_certfile="cert.pem",
             batch_dir=tmp_path,
@@ -131,23 +131,23 @@ def test_https_and_batch_jobs_and_limits_of_keys_are_in_it(tmp_path: Path) -> No
         ).split()
     )
 
-    assert "Address https://127.0.0.1:8000 " in said
-    assert f"Batches in {tmp_path}" in said
-    assert "none needed; each 60 requests a minute, 2 requests at a time" in said
-    assert "longer ones refused" in said
+    assert "Address https://127.0.0.1:8000 " in shown
+    assert f"Batches in {tmp_path}" in shown
+    assert "none needed; each 60 requests a minute, 2 requests at a time" in shown
+    assert "longer ones are refused" in shown
 
 
-def test_other_names_of_the_model_are_in_it() -> None:
+def test_aliases_of_the_model_are_shown() -> None:
     assert "Names    builtin, code" in screen_of(aliases={"code": {}})
 
 
-def test_the_documented_screen_is_the_screen() -> None:
+def test_the_summary_in_the_docs_is_the_real_one() -> None:
     page = (Path(__file__).parents[2] / "docs/cli.md").read_text(encoding="utf-8")
     [shown] = re.findall(r"```text\n(builtin is ready .*?)\n```", page, re.DOTALL)
-    same = [
-        # Of the real model, and of the next release.
-        re.sub(r"(Model|Engine) .*|\(rankd [^)]+\)", r"\1", said)
-        for said in (shown, screen_of().strip())
-    ]
+    documented, real = (
+        # Without the lines that differ between engines and releases.
+        re.sub(r"(Model|Engine) .*|\(rankd [^)]+\)", r"\1", text)
+        for text in (shown, screen_of().strip())
+    )
 
-    assert same[0] == same[1]
+    assert documented == real

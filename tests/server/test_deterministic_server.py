@@ -1,4 +1,4 @@
-"""`rankd serve --deterministic`: the same answers from one server after the other."""
+"""`rankd serve --deterministic`: bit-identical results from server to server."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ WORDS = ["lion", "gravity", "capital", "重力", "rain", "bread", "planet", "riv
 
 
 def body(seed: int) -> dict[str, Any]:
-    dice = random.Random(seed)
-    texts = [" ".join(dice.choices(WORDS, k=dice.randrange(1, 60))) for _ in range(8)]
-    return {"query": " ".join(dice.choices(WORDS, k=5)), "documents": texts, "raw_scores": True}
+    chance = random.Random(seed)
+    texts = [" ".join(chance.choices(WORDS, k=chance.randrange(1, 60))) for _ in range(8)]
+    return {"query": " ".join(chance.choices(WORDS, k=5)), "documents": texts, "raw_scores": True}
 
 
 def answers(server: Server, order: list[int], **more: Any) -> dict[int, list[Any]]:
-    """The results of some requests, by what they ask, and who says so."""
-    found = {}
+    """The results by seed; checks that each response names the server's version."""
+    results = {}
     with httpx.Client(base_url=server.url, timeout=120) as client:
         for seed in order:
             reply = client.post("/v1/rerank", json=body(seed) | more)
             assert parsed(reply.headers["rankd"]) == client.get("/version").json()
-            found[seed] = reply.json()["results"]
-    return found
+            results[seed] = reply.json()["results"]
+    return results
 
 
 def loaded(server: Server, order: list[int]) -> dict[int, list[Any]]:
-    """As `answers`, beside others who ask for something else all the time."""
+    """As `answers`, while other clients send other requests all the time."""
     over = threading.Event()
 
     def ask(seed: int) -> None:
@@ -42,7 +42,7 @@ def loaded(server: Server, order: list[int]) -> dict[int, list[Any]]:
                 seed += 1
                 client.post("/v1/rerank", json=body(seed)).raise_for_status()
 
-    others = [threading.Thread(target=ask, args=(1000 * (1 + one),)) for one in range(4)]
+    others = [threading.Thread(target=ask, args=(1000 * (1 + client),)) for client in range(4)]
     for other in others:
         other.start()
     try:
@@ -53,14 +53,14 @@ def loaded(server: Server, order: list[int]) -> dict[int, list[Any]]:
             other.join()
 
 
-def test_servers_one_after_the_other_give_the_same_answers() -> None:
+def test_two_servers_return_bit_identical_results() -> None:
     order = list(range(6))
     options = ("--deterministic", "--engine", "native", "--device", "cpu", "--threads", "1")
     with serving(*options) as server:
         version = get(f"{server.url}/version").json()
         calm = answers(server, order)
         assert loaded(server, order[::-1]) == calm
-        assert answers(server, order) == calm  # Out of the cache.
+        assert answers(server, order) == calm  # From the cache.
         server.stop(signal.SIGTERM)
     with serving(*options, "--cache-mb", "0") as server:
         assert get(f"{server.url}/version").json() == version
@@ -70,7 +70,7 @@ def test_servers_one_after_the_other_give_the_same_answers() -> None:
     assert version["arithmetic"].endswith(", 1 thread")
 
 
-def test_an_engine_that_cannot_promise_it_refuses_to_start() -> None:
+def test_an_engine_without_deterministic_scores_refuses_to_start() -> None:
     ended = run("serve", "--engine", "vllm", "--deterministic", "--port", "0")
 
     assert ended.returncode == 2

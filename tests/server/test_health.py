@@ -1,4 +1,4 @@
-"""What probes and operators ask."""
+"""Health checks, version, model list, metrics, docs and request ids."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rankd.errors import EngineDown, SetupError
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/health"])
-def test_a_live_server_says_so(client: TestClient, path: str) -> None:
+def test_health_checks_return_200(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 200
     assert client.head(path).status_code == 200
 
 
-def test_a_dead_engine_is_not_ready_but_alive(
+def test_with_a_dead_engine_the_server_is_alive_but_not_ready(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def dead() -> None:
@@ -32,7 +32,7 @@ def test_a_dead_engine_is_not_ready_but_alive(
     assert client.get("/livez").status_code == 200
 
 
-def test_the_version_names_engine_and_model(client: TestClient) -> None:
+def test_the_version_has_engine_and_model(client: TestClient) -> None:
     answer = client.get("/version").json()
 
     assert answer["version"] == __version__
@@ -44,7 +44,7 @@ def test_the_served_model_is_listed_and_found_by_name(client: TestClient) -> Non
 
     assert model["id"] == "builtin"
     assert client.get("/v1/models/builtin").json() == model
-    # Xinference's client looks a model up by the name it will send.
+    # Xinference's client requests the model by the name that it will send.
     assert client.get("/v1/models/some/other").json()["model_type"] == "rerank"
 
 
@@ -64,16 +64,16 @@ def test_metrics_count_documents_and_requests_by_route(client: TestClient) -> No
     assert "scanner" not in text
 
 
-def test_an_unknown_path_and_a_wrong_method_get_the_envelope(client: TestClient) -> None:
-    lost = client.get("/v1/nothing")
+def test_an_unknown_path_and_a_wrong_method_get_json_errors(client: TestClient) -> None:
+    unknown = client.get("/v1/nothing")
     wrong = client.get("/v1/rerank")
 
-    assert (lost.status_code, lost.json()["error"]["code"]) == (404, "not_found")
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "not_found")
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
     assert wrong.headers["allow"] == "POST"
 
 
-def test_docs_show_the_request(client: TestClient) -> None:
+def test_openapi_describes_the_request_body(client: TestClient) -> None:
     assert client.get("/docs").status_code == 200
     paths = client.get("/openapi.json").json()["paths"]
     body = paths["/cohere/v2/rerank"]["post"]["requestBody"]["content"]["application/json"]
@@ -81,15 +81,15 @@ def test_docs_show_the_request(client: TestClient) -> None:
     assert body["schema"]["properties"]["documents"]["maxItems"] == 20
 
 
-def test_a_request_keeps_the_id_it_came_with(client: TestClient) -> None:
-    named = client.get("/livez", headers={"X-Request-Id": "mine-1"})
+def test_a_valid_request_id_of_the_client_is_kept(client: TestClient) -> None:
+    valid = client.get("/livez", headers={"X-Request-Id": "mine-1"})
     forged = client.get("/livez", headers={"X-Request-Id": "a b\tc"})
 
-    assert named.headers["x-request-id"] == "mine-1"
+    assert valid.headers["x-request-id"] == "mine-1"
     assert forged.headers["x-request-id"] != "a b\tc"
 
 
-def test_a_bug_is_a_plain_500_that_tells_nothing(client: TestClient) -> None:
+def test_an_unexpected_exception_is_a_500_without_its_message(client: TestClient) -> None:
     service = client.app.state.service  # type: ignore[attr-defined]
     with mock.patch.object(service.ranker.engine, "score", side_effect=ZeroDivisionError("secret")):
         reply = client.post("/v1/rerank", json={"query": "q", "documents": ["d"]})
@@ -101,7 +101,7 @@ def test_a_bug_is_a_plain_500_that_tells_nothing(client: TestClient) -> None:
     assert reply.json()["error"]["code"] == "internal_error"
 
 
-def test_a_model_that_overflows_is_a_500_and_never_a_score(client: TestClient) -> None:
+def test_a_nan_score_is_a_500(client: TestClient) -> None:
     service = client.app.state.service  # type: ignore[attr-defined]
     with mock.patch.object(service.ranker.engine, "score", return_value=[float("nan")]):
         reply = client.post("/v1/rerank", json={"query": "q", "documents": ["d"]})
@@ -123,13 +123,11 @@ def test_two_dialects_on_one_path_refuse_to_start() -> None:
     dialects.refuse_conflicts()
 
 
-def test_one_callers_mistake_harms_nobody_else(client: TestClient) -> None:
-    async def both() -> tuple[int, int]:
-        right = asyncio.to_thread(
-            client.post, "/v1/rerank", json={"query": "q", "documents": ["d"]}
-        )
-        wrong = asyncio.to_thread(client.post, "/v1/rerank", json={"query": 1})
-        replies = await asyncio.gather(right, wrong)
-        return replies[0].status_code, replies[1].status_code
+@pytest.mark.anyio
+async def test_an_invalid_request_does_not_affect_a_valid_one(client: TestClient) -> None:
+    valid, invalid = await asyncio.gather(
+        asyncio.to_thread(client.post, "/v1/rerank", json={"query": "q", "documents": ["d"]}),
+        asyncio.to_thread(client.post, "/v1/rerank", json={"query": 1}),
+    )
 
-    assert asyncio.run(both()) == (200, 400)
+    assert (valid.status_code, invalid.status_code) == (200, 400)

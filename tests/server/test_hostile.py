@@ -1,4 +1,4 @@
-"""What nobody should send, and some do: every path says no in its own words, and goes on."""
+"""Malformed and hostile requests on every path: errors in the path's format, no crash."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from support.servers import Server, serving
 
 HARMLESS = {"query": "capital of China", "documents": ["Lions live in Africa.", "China: Beijing"]}
 
-# What becomes of a body that a path shows as its example.
+# Turns the example body of a path into the bytes of an attack.
 Spoil = Callable[[Json], bytes]
 
 
@@ -40,20 +40,20 @@ def instead(body: bytes) -> Spoil:
 
 
 def beside(field: str) -> Spoil:
-    """One more field, written as it is."""
+    """One more field, as raw JSON."""
     return lambda body: b"{%s, %s" % (field.encode("utf-8", "surrogatepass"), plain(body)[1:])
 
 
 def in_texts(piece: bytes) -> Spoil:
-    """Something at the end of every text, written as it is."""
+    """Raw bytes at the end of every text."""
 
     def marked(value: Any) -> Any:
         match value:
             case list():
-                return [marked(one) for one in value]
+                return [marked(item) for item in value]
             case dict():
-                return {name: marked(one) for name, one in value.items()}
-            # Texts have blanks or Chinese in them; models, fields and choices do not.
+                return {name: marked(item) for name, item in value.items()}
+            # Texts contain spaces or Chinese; names of models, fields and choices do not.
             case str() if " " in value or not value.isascii():
                 return f"{value}@@"
         return value
@@ -62,22 +62,22 @@ def in_texts(piece: bytes) -> Spoil:
 
 
 def in_document(value: Any) -> Spoil:
-    """In place of the first document."""
+    """Replace the first document."""
 
     def spoil(body: Json) -> bytes:
         spoiled = deepcopy(body)
-        place = spoiled["input"] if isinstance(spoiled.get("input"), dict) else spoiled
+        target = spoiled["input"] if isinstance(spoiled.get("input"), dict) else spoiled
         for name in ("documents", "texts", "passages", "input", "text_2"):
-            if isinstance(place.get(name), list):
-                nested = isinstance(place[name][0], list)
-                place[name][0] = [value] if nested else value
+            if isinstance(target.get(name), list):
+                nested = isinstance(target[name][0], list)
+                target[name][0] = [value] if nested else value
         return plain(spoiled)
 
     return spoil
 
 
 def twice(body: Json) -> bytes:
-    """The first field two times."""
+    """Repeat the first field."""
     name, value = next(iter(body.items()))
     return beside(f"{json.dumps(name)}: {json.dumps(value)}")(body)
 
@@ -89,11 +89,14 @@ def within(levels: int, inmost: Any = "x") -> Any:
 
 
 DEEP = 100_000
-# orjson reads no more.
+# The deepest nesting that orjson parses.
 DEEPEST = '{"in":' * 1020 + "1" + "}" * 1020
 FORM = "application/x-www-form-urlencoded"
 
-# What is sent, with which headers, and what may be answered.
+ROUTES = tuple(route_specs())
+assert len(ROUTES) > 20
+
+# Name → body, headers, allowed statuses.
 ATTACKS: dict[str, tuple[Spoil, Mapping[str, str], set[int]]] = {
     # Not JSON, or not an object.
     "nothing": (instead(b""), {}, {400}),
@@ -109,7 +112,7 @@ ATTACKS: dict[str, tuple[Spoil, Mapping[str, str], set[int]]] = {
     "a form": (instead(b"query=q&documents=d"), {"content-type": FORM}, {400}),
     "noise": (instead(bytes(range(256))), {}, {400}),
     "NUL bytes": (instead(bytes(100)), {}, {400}),
-    # JSON that is none.
+    # Invalid JSON.
     "NaN": (beside('"more": NaN'), {}, {400}),
     "Infinity": (beside('"more": Infinity'), {}, {400}),
     "-Infinity": (beside('"more": [-Infinity]'), {}, {400}),
@@ -121,7 +124,7 @@ ATTACKS: dict[str, tuple[Spoil, Mapping[str, str], set[int]]] = {
     "deep arrays": (beside('"more": ' + "[" * DEEP + "]" * DEEP), {}, {400}),
     "deep objects": (beside('"more": ' + '{"a":' * DEEP + "1" + "}" * DEEP), {}, {400}),
     "nothing but depth": (instead(b"[" * DEEP + b"]" * DEEP), {}, {400}),
-    # JSON, but odd.
+    # Unusual but valid JSON.
     "half a surrogate pair": (in_texts(rb" \ud83d"), {}, {200}),
     "halves in the wrong order": (in_texts(rb" \ude00\ud83d"), {}, {200}),
     "an escaped NUL": (in_texts(rb" \u0000"), {}, {200}),
@@ -166,7 +169,7 @@ ATTACKS: dict[str, tuple[Spoil, Mapping[str, str], set[int]]] = {
     "a document without a blank": (in_document("a" * 100_000), {}, {200, 400}),
     "a model of 100 kB": (beside(f'"model": "{"m" * 100_000}"'), {}, {200, 400}),
     "an instruction of 100 kB": (beside(f'"instruction": "{"i " * 50_000}"'), {}, {200, 400}),
-    # Odd envelopes.
+    # Unusual headers and encodings.
     "no content type": (plain, {"content-type": ""}, {200}),
     "text": (plain, {"content-type": "text/plain"}, {200}),
     "a form in name": (plain, {"content-type": FORM}, {200}),
@@ -191,7 +194,7 @@ ATTACKS: dict[str, tuple[Spoil, Mapping[str, str], set[int]]] = {
     "a length that is none": (plain, {"x-content-length": "-1"}, {200}),
 }
 
-# In place of any field.
+# Values that replace each field.
 WRONG: tuple[Any, ...] = (
     None,
     True,
@@ -228,7 +231,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def line(server: Server) -> Iterator[HTTPConnection]:
-    """One connection for everything: what one request leaves behind, the next one meets."""
+    """One connection for all requests, so that leftovers of one would break the next."""
     connection = HTTPConnection(server.url.removeprefix("http://"), timeout=60)
     yield connection
     connection.close()
@@ -236,7 +239,7 @@ def line(server: Server) -> Iterator[HTTPConnection]:
 
 @pytest.fixture(autouse=True)
 def neighbour(server: Server) -> Iterator[None]:
-    """Somebody beside whose every request is answered right."""
+    """Another client whose valid requests must all succeed meanwhile."""
     answers: list[tuple[int, Any]] = []
     left = threading.Event()
 
@@ -250,10 +253,10 @@ def neighbour(server: Server) -> Iterator[None]:
     yield
     left.set()
     thread.join(60)
-    right = [200, [(1, True), (0, True)]]
-    found = [[status, ranked(answer)] for status, answer in answers]
-    assert found
-    assert [one for one in found if one != right] == []
+    expected = [200, [(1, True), (0, True)]]
+    results = [[status, ranked(answer)] for status, answer in answers]
+    assert results
+    assert [result for result in results if result != expected] == []
 
 
 def ranked(answer: Json) -> list[tuple[int, bool]]:
@@ -261,38 +264,40 @@ def ranked(answer: Json) -> list[tuple[int, bool]]:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_every_path_survives(name: str, line: HTTPConnection) -> None:
+def test_every_path_answers_an_attack_with_an_allowed_status(
+    name: str, line: HTTPConnection
+) -> None:
     spoil, headers, allowed = ATTACKS[name]
-    for offer in route_specs():
-        status, answer = sent(line, "POST", path_of(offer), spoil(example_of(offer)), headers)
+    for spec in ROUTES:
+        status, answer = sent(line, "POST", path_of(spec), spoil(example_of(spec)), headers)
 
-        assert status in allowed, f"{offer.path}: {status} {answer}"
-        conforms(offer, status, answer)
+        assert status in allowed, f"{spec.path}: {status} {answer}"
+        conforms(spec, status, answer)
 
 
-def test_wrong_types_in_any_field_are_refused_or_taken(line: HTTPConnection) -> None:
+def test_wrong_types_in_any_field_are_refused_or_ignored(line: HTTPConnection) -> None:
     seen = set()
-    for offer in route_specs():
-        for request in offer.requests:
+    for spec in ROUTES:
+        for request in spec.requests:
             if request not in seen:
                 seen.add(request)
                 for body in with_wrong_values(request):
-                    status, answer = sent(line, "POST", path_of(offer), plain(body))
+                    status, answer = sent(line, "POST", path_of(spec), plain(body))
 
-                    assert status in (200, 400), f"{offer.path}: {body}: {status} {answer}"
-                    conforms(offer, status, answer)
+                    assert status in (200, 400), f"{spec.path}: {body}: {status} {answer}"
+                    conforms(spec, status, answer)
 
     assert len(seen) > len(DIALECTS)
 
 
 def test_a_body_of_20_megabytes_is_read(line: HTTPConnection) -> None:
     more = beside(f'"more": "{"m" * 20_000_000}"')
-    for offer in route_specs():
-        if offer.shown:
-            status, answer = sent(line, "POST", path_of(offer), more(example_of(offer)))
+    for spec in ROUTES:
+        if spec.shown:
+            status, answer = sent(line, "POST", path_of(spec), more(example_of(spec)))
 
-            assert status == 200, f"{offer.path}: {answer}"
-            conforms(offer, status, answer)
+            assert status == 200, f"{spec.path}: {answer}"
+            conforms(spec, status, answer)
 
 
 @pytest.mark.parametrize("text", ["a word " * 3_000_000, "a" * 5_000_000, "\0" * 3_000_000])
@@ -304,8 +309,8 @@ def test_a_document_of_megabytes_is_cut(text: str, line: HTTPConnection) -> None
     assert len(answer["results"]) == 2
 
 
-def test_a_field_that_is_named_often_is_read_once(line: HTTPConnection) -> None:
-    # Else a body of 10 MB would make texts of 10 GB.
+def test_a_repeated_rank_field_is_read_once(line: HTTPConnection) -> None:
+    # Otherwise a body of 10 MB could become texts of 10 GB.
     body = {"query": "q", "documents": [{"text": "a word " * 9}], "rank_fields": ["text"]}
     often = {**body, "rank_fields": ["text"] * 1000}
     answers = [sent(line, "POST", "/v1/rerank", plain(one))[1] for one in (body, often)]
@@ -314,11 +319,11 @@ def test_a_field_that_is_named_often_is_read_once(line: HTTPConnection) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"])
-def test_other_methods_are_refused_with_what_is_allowed(method: str, server: Server) -> None:
-    for offer in route_specs():
-        path = path_of(offer)
+def test_other_methods_are_a_405_with_the_allowed_methods(method: str, server: Server) -> None:
+    for spec in ROUTES:
+        path = path_of(spec)
         if method in ("GET", "HEAD") and path in ("/", "/tei"):
-            continue  # A probe of TEI's clients.
+            continue  # A health check of TEI's clients.
         with connected(server) as connection:
             connection.request(method, path, b"{}" if method != "HEAD" else None)
             reply = connection.getresponse()
@@ -327,26 +332,28 @@ def test_other_methods_are_refused_with_what_is_allowed(method: str, server: Ser
         assert reply.status == 405, f"{method} {path}: {reply.status}"
         assert "POST" in reply.headers["allow"], path
         if method != "HEAD":
-            conforms(offer, 405, json.loads(said))
+            conforms(spec, 405, json.loads(said))
 
 
-def test_slashes_too_many_change_nothing(line: HTTPConnection) -> None:
-    for offer in route_specs():
-        path = path_of(offer)
+def test_extra_slashes_are_ignored(line: HTTPConnection) -> None:
+    for spec in ROUTES:
+        path = path_of(spec)
         for spelled in (f"{path}/", f"/{path}", path.replace("/", "//"), f"{path}///"):
-            status, answer = sent(line, "POST", spelled, plain(example_of(offer)))
+            status, answer = sent(line, "POST", spelled, plain(example_of(spec)))
 
             assert status == 200, f"{spelled}: {answer}"
 
 
 @pytest.mark.parametrize("rest", ["nothing", "v1/nothing", "v1/rerank/more", "v1", "%00", "%F0%9F"])
-def test_an_unknown_path_under_a_prefix_wears_its_envelope(rest: str, line: HTTPConnection) -> None:
+def test_an_unknown_path_under_a_prefix_gets_its_error_format(
+    rest: str, line: HTTPConnection
+) -> None:
     for dialect in DIALECTS:
         status, answer = sent(line, "POST", f"{dialect.prefix}/{rest}", b"{}")
 
         assert status == 404, f"{dialect.prefix}/{rest}: {answer}"
-        mine = [one.failure for one in DIALECTS if one.name == dialect.name]
-        assert fits(answer, tuple(mine)), f"{dialect.prefix}/{rest}: {answer}"
+        failures = [one.failure for one in DIALECTS if one.name == dialect.name]
+        assert fits(answer, tuple(failures)), f"{dialect.prefix}/{rest}: {answer}"
 
 
 @contextmanager
@@ -373,16 +380,16 @@ def sent(
     return reply.status, json.loads(said)
 
 
-def conforms(offer: RouteSpec, status: int, answer: Any) -> None:
+def conforms(spec: RouteSpec, status: int, answer: Any) -> None:
     if status != 200:
-        assert {"message", "detail", "error"} <= answer.keys(), f"{offer.path}: {answer}"
-        assert answer["message"], offer.path
-    models = offer.responses if status == 200 else offer.failures
-    assert fits(answer, models), f"{offer.path}: {status} {str(answer)[:500]}"
+        assert {"message", "detail", "error"} <= answer.keys(), f"{spec.path}: {answer}"
+        assert answer["message"], spec.path
+    models = spec.responses if status == 200 else spec.failures
+    assert fits(answer, models), f"{spec.path}: {status} {str(answer)[:500]}"
 
 
 def fits(answer: Any, models: tuple[Any, ...]) -> bool:
-    """Whether an answer is one of these, with no field beside those that it names."""
+    """Whether an answer matches one of the models, without additional fields."""
     return any(validator(model).is_valid(answer) for model in models)
 
 
@@ -391,12 +398,12 @@ def validator(model: Any) -> jsonschema_rs.Validator:
     return jsonschema_rs.validator_for(closed(TypeAdapter(model).json_schema()))
 
 
-def path_of(offer: RouteSpec) -> str:
-    return re.sub("{.*}", "some/model", offer.path)
+def path_of(spec: RouteSpec) -> str:
+    return re.sub("{.*}", "some/model", spec.path)
 
 
-def example_of(offer: RouteSpec) -> Json:
-    return example(offer.requests)
+def example_of(spec: RouteSpec) -> Json:
+    return example(spec.requests)
 
 
 @cache
@@ -405,7 +412,7 @@ def example(requests: tuple[Any, ...]) -> Json:
 
 
 def with_wrong_values(request: Any) -> Iterator[Json]:
-    """The example of a request, each time with one field wrong, in it or in an object of it."""
+    """The example of a request with one wrong field at a time, also in nested objects."""
     schema = body_of(request)["requestBody"]["content"]["application/json"]["schema"]
     good = schema["example"]
     for name, field in schema["properties"].items():

@@ -1,4 +1,4 @@
-"""Clients that offer to leave HTTP/1.1 keep their body: the bytes they send, and Java itself."""
+"""Requests with an `Upgrade` header keep their body (uvicorn#2722): recorded bytes, and Java."""
 
 from __future__ import annotations
 
@@ -93,26 +93,28 @@ def server() -> Iterator[Server]:
         "absolute target",
     ],
 )
-def test_the_body_beside_an_offer_arrives_whole(server: Server, packets: list[bytes]) -> None:
+def test_the_body_of_a_request_with_upgrade_arrives_complete(
+    server: Server, packets: list[bytes]
+) -> None:
     [(status, body)] = _talk(server, packets, replies=1)
 
     assert status == 200
     assert len(json.loads(body)["results"]) == 1
 
 
-def test_a_body_that_waits_for_100_continue_arrives_whole(server: Server) -> None:
+def test_a_body_after_100_continue_arrives_complete(server: Server) -> None:
     with _connect(server) as connection:
         replies = connection.makefile("rb")
         connection.sendall(EXPECT)
-        said = _reply(replies)
+        interim = _reply(replies)
         connection.sendall(BODY)
         status, _ = _reply(replies)
 
-    assert said == (100, b"")
+    assert interim == (100, b"")
     assert status == 200
 
 
-def test_a_large_body_arrives_whole(server: Server) -> None:
+def test_a_large_body_arrives_complete(server: Server) -> None:
     head = POST.replace(b"84", b"%d" % len(TWO_MEGABYTES))
 
     [(status, body)] = _talk(server, [head + TWO_MEGABYTES], replies=1)
@@ -130,7 +132,7 @@ def test_a_body_beyond_the_limit_is_a_413(server: Server) -> None:
     assert b"the limit is 4,000,000" in body
 
 
-def test_many_offers_on_one_connection_are_all_answered(server: Server) -> None:
+def test_several_upgrades_on_one_connection_are_all_answered(server: Server) -> None:
     plain = POST.replace(b"Upgrade: h2c\r\n", b"")
     requests = [POST + BODY, GET, CHUNKED + CHUNKED_BODY, plain + BODY, POST + BODY]
 
@@ -144,7 +146,7 @@ def test_many_offers_on_one_connection_are_all_answered(server: Server) -> None:
     assert statuses == [200] * 5
 
 
-def test_offers_in_one_packet_are_answered_in_their_order(server: Server) -> None:
+def test_pipelined_upgrades_are_answered_in_order(server: Server) -> None:
     missing = GET.replace(b"/livez", b"/missing")
     packet = POST + BODY + missing + CHUNKED + CHUNKED_BODY + GET
 
@@ -154,16 +156,16 @@ def test_offers_in_one_packet_are_answered_in_their_order(server: Server) -> Non
     assert replies[3][1] == b'{"status":"alive"}'
 
 
-def test_a_body_is_never_taken_for_a_request(server: Server) -> None:
+def test_a_body_is_never_parsed_as_a_request(server: Server) -> None:
     smuggled = b"GET /missing HTTP/1.1\r\nHost: x\r\n\r\n"
     packets = [POST.replace(b"84", b"%d" % len(smuggled)), smuggled, GET]
 
     replies = _talk(server, packets, replies=2)
 
-    assert [status for status, _ in replies] == [400, 200]  # No JSON; the GET. Not a 404.
+    assert [status for status, _ in replies] == [400, 200]  # Invalid JSON, then the GET; not a 404.
 
 
-def test_an_offer_of_a_websocket_is_passed_over(server: Server) -> None:
+def test_an_upgrade_to_websocket_is_ignored(server: Server) -> None:
     offer = (
         b"Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
@@ -179,18 +181,18 @@ def test_an_offer_of_a_websocket_is_passed_over(server: Server) -> None:
 
 
 @pytest.mark.parametrize("target", [b"example.com:443", b"/v1/rerank"])
-def test_connect_is_refused_and_what_follows_is_not_read(server: Server, target: bytes) -> None:
+def test_connect_is_refused_and_later_bytes_are_ignored(server: Server, target: bytes) -> None:
     packet = b"CONNECT " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n" + GET
 
     with _connect(server) as connection:
         connection.sendall(packet)
-        answer = connection.makefile("rb").read()  # Until it is closed.
+        answer = connection.makefile("rb").read()  # Until the connection is closed.
 
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.count(b"HTTP/1.1") == 1
 
 
-def test_a_body_without_a_known_end_stays_a_400(server: Server) -> None:
+def test_a_body_without_a_length_is_a_400(server: Server) -> None:
     with _connect(server) as connection:
         connection.sendall(CHUNKED.replace(b"chunked", b"gzip") + BODY)
         answer = connection.makefile("rb").read()
@@ -199,7 +201,7 @@ def test_a_body_without_a_known_end_stays_a_400(server: Server) -> None:
     assert answer.count(b"HTTP/1.1") == 1
 
 
-def test_a_client_that_leaves_in_the_middle_leaves_no_trace() -> None:
+def test_disconnects_during_a_request_log_no_errors() -> None:
     with serving("--engine", "fake") as server:
         for sent in (POST[:200], POST, POST + BODY[:20], CHUNKED + CHUNKED_BODY[:20], EXPECT):
             with _connect(server) as connection:
@@ -212,11 +214,11 @@ def test_a_client_that_leaves_in_the_middle_leaves_no_trace() -> None:
     assert status == 200
     assert "rankd_documents_total 1.0" in metrics
     assert "Traceback" not in errors
-    assert "upgrade" not in errors.lower()  # Nor a warning with every request of Java.
+    assert "upgrade" not in errors.lower()  # uvicorn would warn for every request of Java.
 
 
 @pytest.mark.skipif(shutil.which("javac") is None, reason="needs a JDK, 11 or newer")
-def test_the_http_client_of_the_jdk_is_answered(server: Server) -> None:
+def test_the_http_client_of_the_jdk_works(server: Server) -> None:
     ran = subprocess.run(
         ["java", str(JAVA), server.url], capture_output=True, text=True, timeout=120, check=False
     )
@@ -233,11 +235,11 @@ def test_the_http_client_of_the_jdk_is_answered(server: Server) -> None:
 
 
 def _talk(server: Server, packets: Iterable[bytes], *, replies: int) -> list[tuple[int, bytes]]:
-    """Send packets on one connection, then read so many replies: status and body."""
+    """Send packets on one connection, then read this many replies: status and body."""
     with _connect(server) as connection:
         for packet in packets:
             connection.sendall(packet)
-            time.sleep(0.002)  # So that each arrives alone.
+            time.sleep(0.002)  # So that packets arrive separately.
         stream = connection.makefile("rb")
         return [_reply(stream) for _ in range(replies)]
 

@@ -1,4 +1,4 @@
-"""A document of 100,000 tokens whose answer lies at its end, on the model that ships with rankd."""
+"""A document of 100,000 tokens with the answer at its end, on the built-in model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORDS = ["river", "market", "winter", "garden", "letter", "music", "window", "fo
 
 
 def filler(count: int) -> str:
-    """So many words, in sentences that answer nothing."""
+    """`count` words in sentences without the answer."""
     chance = random.Random(3)
     sentences = (" ".join(chance.choices(WORDS, k=9)) for _ in range(count // 9))
     return " ".join(f"The {sentence}." for sentence in sentences)
@@ -33,17 +33,17 @@ def url() -> Iterator[str]:
 
 
 def rank(url: str, **body: Any) -> httpx.Response:
-    told = {"query": QUERY, "documents": [LONG, "Lions hunt at night."], "return_details": True}
-    return httpx.post(f"{url}/v1/rerank", json={**told, **body}, timeout=300)
+    request = {"query": QUERY, "documents": [LONG, "Lions hunt at night."], "return_details": True}
+    return httpx.post(f"{url}/v1/rerank", json={**request, **body}, timeout=300)
 
 
-def of_the_long_one(answer: dict[str, Any]) -> dict[str, Any]:
-    [found] = [result for result in answer["results"] if result["index"] == 0]
-    result: dict[str, Any] = found
+def result_of_long_document(answer: dict[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any]
+    [result] = [result for result in answer["results"] if result["index"] == 0]
     return result
 
 
-def test_refused_it_is_named_with_its_size(url: str) -> None:
+def test_refuse_names_the_document_and_its_size(url: str) -> None:
     size = httpx.post(f"{url}/tokenize", json={"prompt": f" {LONG}"}, timeout=60).json()["count"]
     assert size > 100_000
 
@@ -56,10 +56,10 @@ def test_refused_it_is_named_with_its_size(url: str) -> None:
     assert message.endswith(f"documents[0] ({size:,})")
 
 
-def test_cut_it_says_nothing_of_the_answer_and_the_cut_is_told(url: str) -> None:
+def test_cut_loses_the_answer_and_adds_a_warning(url: str) -> None:
     answer = rank(url, truncation="cut").json()
 
-    result = of_the_long_one(answer)
+    result = result_of_long_document(answer)
     assert result["relevance_score"] < 0.05
     assert result["truncated"] is True
     assert ANSWER not in LONG[result["chunk"]["start"] : result["chunk"]["end"]]
@@ -67,7 +67,7 @@ def test_cut_it_says_nothing_of_the_answer_and_the_cut_is_told(url: str) -> None
     assert warning.startswith("document 0 was cut from 1")
 
 
-def test_in_chunks_the_answer_is_found_and_where_it_is(url: str) -> None:
+def test_chunk_finds_the_answer_and_its_position(url: str) -> None:
     answer = rank(url, truncation="chunk").json()
 
     result = answer["results"][0]
@@ -81,15 +81,15 @@ def test_in_chunks_the_answer_is_found_and_where_it_is(url: str) -> None:
     assert chunk["index"] == chunk["of"] - 1 > 200
 
 
-def test_read_from_its_end_it_is_found_too(url: str) -> None:
+def test_truncation_at_the_start_finds_the_answer(url: str) -> None:
     answer = rank(url, truncation_side="left", max_tokens_per_doc=300).json()
 
-    result = of_the_long_one(answer)
+    result = result_of_long_document(answer)
     assert result["relevance_score"] > 0.1
     assert LONG[result["chunk"]["start"] : result["chunk"]["end"]].endswith(ANSWER)
 
 
-def test_of_a_text_of_millions_of_characters_the_end_is_found(url: str) -> None:
+def test_the_end_of_a_text_of_a_million_characters_is_found(url: str) -> None:
     text = f"{filler(200_000)} Größe: e\u0301 🙂. {ANSWER}"
     assert len(text) > 1_000_000
 
@@ -103,7 +103,7 @@ def test_of_a_text_of_millions_of_characters_the_end_is_found(url: str) -> None:
     assert warning.startswith("document 0 was cut from more than ")
 
 
-def test_a_query_of_more_than_half_is_refused_with_the_numbers(url: str) -> None:
+def test_a_query_longer_than_half_the_limit_is_refused(url: str) -> None:
     reply = rank(url, query="why " * 5_000)
 
     assert reply.status_code == 400

@@ -1,4 +1,4 @@
-"""How far a start has come: one line on a terminal, messages in a log."""
+"""Progress of a start: one updated line on a terminal, otherwise log lines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.terminals import on_terminal
 
 
 @pytest.mark.parametrize(
-    ("loading", "seconds", "first", "expected"),
+    ("step", "seconds", "done_at_start", "expected"),
     [
         (StartupStep("looking"), 0.4, 0, "looking"),
         (StartupStep("looking"), 7.2, 0, "looking (7 s)"),
@@ -35,7 +35,7 @@ from support.terminals import on_terminal
             0,
             "getting m: 50%, 0.6 of 1.2 GB, about 5 min left, then it is loaded",
         ),
-        # What was there before says nothing of the speed: 100 MB in 10 s, 900 MB to go.
+        # An earlier download does not count for the speed: 50 MB in 10 s, 900 MB to go.
         (
             StartupStep("getting m", 100 * 10**6, 1000 * 10**6, "B"),
             10,
@@ -47,12 +47,14 @@ from support.terminals import on_terminal
             StartupStep("loading m", 27, 28, "layers"),
             27,
             0,
-            "loading m: 96%, 27 of 28 layers, some seconds left",
+            "loading m: 96%, 27 of 28 layers, less than 10 s left",
         ),
     ],
 )
-def test_a_step_in_words(loading: StartupStep, seconds: float, first: int, expected: str) -> None:
-    assert sentence(loading, seconds, first) == expected
+def test_a_step_is_described_with_its_progress_and_the_time_left(
+    step: StartupStep, seconds: float, done_at_start: int, expected: str
+) -> None:
+    assert sentence(step, seconds, done_at_start) == expected
 
 
 @asynccontextmanager
@@ -63,63 +65,72 @@ async def _opening(*steps: StartupStep, seconds: float = 0.0) -> AsyncIterator[s
     yield "open"
 
 
-def test_a_log_has_steps_once_and_long_ones_again(
+@pytest.mark.anyio
+async def test_the_log_has_each_step_once_and_long_steps_again(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "_LOG_EVERY", 0.2)
+    monkeypatch.setattr(progress, "_LOG_INTERVAL", 0.2)
     caplog.set_level(logging.INFO, "rankd")
     steps = [StartupStep("loading m", done, 4, "layers") for done in range(1, 5)]
 
-    async def start() -> None:
-        async with show_progress(_opening(StartupStep("looking"), *steps, seconds=0.13)) as opened:
-            assert opened == "open"
-
-    asyncio.run(start())
+    async with show_progress(_opening(StartupStep("looking"), *steps, seconds=0.13)) as opened:
+        assert opened == "open"
 
     assert caplog.messages[0] == "looking"
     assert caplog.messages.count("loading m") == 1
-    assert [said for said in caplog.messages if said.startswith("loading m: ")]
+    assert [line for line in caplog.messages if line.startswith("loading m: ")]
 
 
-def test_a_watch_that_is_over_hears_nothing_more(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.anyio
+async def test_no_listener_is_left_after_the_start() -> None:
+    async with show_progress(_opening()):
+        pass
+
+    assert STEP_LISTENER.get() is None
+
+
+@pytest.mark.anyio
+async def test_steps_after_the_start_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A restart of the engine runs in a task that still has the listener."""
     caplog.set_level(logging.INFO, "rankd")
 
-    async def start_and_restart() -> None:
-        async with show_progress(_opening()):
-            pass
-        assert STEP_LISTENER.get() is None
+    @asynccontextmanager
+    async def opening() -> AsyncIterator[asyncio.Event]:
+        started = asyncio.Event()
 
-    async def restarts_inside() -> None:
-        @asynccontextmanager
-        async def opening() -> AsyncIterator[asyncio.Event]:
-            go = asyncio.Event()
+        async def restart() -> None:
+            await started.wait()
+            report_step(StartupStep("starting again"))
 
-            async def restart() -> None:
-                await go.wait()
-                report_step(StartupStep("starting again"))
+        task = asyncio.create_task(restart())
+        yield started
+        await task
 
-            task = asyncio.create_task(restart())
-            yield go
-            await task
-
-        async with show_progress(opening()) as go:
-            go.set()
-
-    asyncio.run(start_and_restart())
-    asyncio.run(restarts_inside())
+    async with show_progress(opening()) as started:
+        started.set()
 
     assert "starting again" not in caplog.messages
 
 
-def test_a_message_of_the_log_gets_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Tty(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
-    stream = Terminal()
+
+def stderr_as_terminal(monkeypatch: pytest.MonkeyPatch) -> Tty:
+    """Not a fixture: pytest replaces sys.stderr between the setup and the test."""
+    stream = Tty()
     monkeypatch.setattr("sys.stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
-    handler = logging.StreamHandler(stream)
+    return stream
+
+
+@pytest.mark.anyio
+async def test_a_log_record_gets_its_own_line_on_the_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tty = stderr_as_terminal(monkeypatch)
+    handler = logging.StreamHandler(tty)
     logging.getLogger().addHandler(handler)
 
     async def start() -> None:
@@ -132,40 +143,29 @@ def test_a_message_of_the_log_gets_a_line_of_its_own(monkeypatch: pytest.MonkeyP
         await asyncio.sleep(0.1)
         logging.getLogger("rankd").warning("something")
 
-    async def both() -> None:
-        await asyncio.gather(start(), warn())
-
     try:
-        asyncio.run(both())
+        await asyncio.gather(start(), warn())
     finally:
         logging.getLogger().removeHandler(handler)
 
-    shown = stream.getvalue()
+    shown = tty.getvalue()
     assert "looking\r\x1b[Ksomething\n" in shown
     assert shown.endswith("\r\x1b[Kafter it\n")
 
 
-def test_what_speaks_for_itself_is_not_drawn_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+@pytest.mark.anyio
+async def test_a_step_that_draws_its_own_progress_is_not_overwritten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tty = stderr_as_terminal(monkeypatch)
+    step = StartupStep("starting vLLM", draws_itself=True)
+    async with show_progress(_opening(step, seconds=0.5)):
+        pass
 
-    stream = Terminal()
-    monkeypatch.setattr("sys.stderr", stream)
-    monkeypatch.setenv("TERM", "xterm")
-
-    async def start() -> None:
-        async with show_progress(
-            _opening(StartupStep("starting vLLM", draws_itself=True), seconds=0.5)
-        ):
-            pass
-
-    asyncio.run(start())
-
-    assert stream.getvalue().endswith("starting vLLM\n")
+    assert tty.getvalue().endswith("starting vLLM\n")
 
 
-def test_a_terminal_shows_what_it_waits_for_and_nothing_of_it_afterwards() -> None:
+def test_a_terminal_shows_the_current_step_and_clears_it_at_the_end() -> None:
     shown = on_terminal("check", columns=100)
 
     assert shown.status == 0
@@ -173,29 +173,28 @@ def test_a_terminal_shows_what_it_waits_for_and_nothing_of_it_afterwards() -> No
     assert "starting" not in shown.text
 
 
-def test_the_native_engine_tells_of_every_layer() -> None:
+@pytest.mark.anyio
+async def test_the_native_engine_reports_every_layer() -> None:
     from rankd.config.settings import Settings
     from rankd.server.app import open_ranker
 
-    told: list[StartupStep] = []
+    steps: list[StartupStep] = []
+    token = STEP_LISTENER.set(steps.append)
+    async with open_ranker(Settings(engine="native", device="cpu")) as (checkpoint, _):
+        STEP_LISTENER.reset(token)
+        layers = int(checkpoint.config["num_hidden_layers"])
 
-    async def start() -> None:
-        heard = STEP_LISTENER.set(told.append)
-        async with open_ranker(Settings(engine="native", device="cpu")) as (checkpoint, _):
-            STEP_LISTENER.reset(heard)
-            layers = int(checkpoint.config["num_hidden_layers"])
-            counted = [(one.done, one.total) for one in told if one.unit == "layers"]
-            assert counted == [(done, layers) for done in range(1, layers + 1)]
-
-    asyncio.run(start())
+    reported = [(step.done, step.total) for step in steps if step.unit == "layers"]
+    assert layers > 1
+    assert reported == [(done, layers) for done in range(1, layers + 1)]
 
 
 @pytest.mark.parametrize("name", ["check", "serve"])
-def test_ctrl_c_while_it_loads_is_calm(name: str) -> None:
+def test_ctrl_c_during_a_start_exits_without_a_traceback(name: str) -> None:
     port = ("--port", "0") if name == "serve" else ()
     shown = on_terminal(name, *port, until="starting the native engine")
 
-    # A server that is asked to stop has done what it should.
+    # A server that is stopped by a signal exits with 0.
     assert shown.status == (0 if name == "serve" else INTERRUPTED)
     assert "Traceback" not in shown.raw
     assert shown.text.replace("^C", "").strip() == ""

@@ -1,4 +1,4 @@
-"""The server as a process: how it starts, refuses, and ends."""
+"""The server as a process: start, errors, engine crashes and exit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support.servers import Server, command, family, get, run, serving
 BODY = {"query": "What is the capital of China?", "documents": ["Beijing is the capital."]}
 
 
-def test_sigterm_answers_what_was_taken_and_exits_with_0() -> None:
+def test_sigterm_exits_with_0() -> None:
     with serving("--engine", "fake") as server:
         assert httpx.post(f"{server.url}/v1/rerank", json=BODY).status_code == 200
 
@@ -34,7 +34,7 @@ def test_sigterm_answers_what_was_taken_and_exits_with_0() -> None:
     assert "Traceback" not in errors
 
 
-def test_ctrl_c_ends_it_quietly() -> None:
+def test_ctrl_c_exits_with_0() -> None:
     with serving("--engine", "fake") as server:
         status, errors = server.stop(signal.SIGINT)
 
@@ -42,14 +42,14 @@ def test_ctrl_c_ends_it_quietly() -> None:
     assert "Traceback" not in errors
 
 
-def test_a_stock_http_client_can_keep_its_connection() -> None:
+def test_a_connection_can_be_reused() -> None:
     with serving("--engine", "fake") as server, httpx.Client() as client:
         replies = [client.post(f"{server.url}/v1/rerank", json=BODY) for _ in range(3)]
 
     assert [reply.status_code for reply in replies] == [200, 200, 200]
 
 
-def test_one_request_is_one_line_of_the_log() -> None:
+def test_a_request_is_one_line_of_the_access_log() -> None:
     with serving("--engine", "fake") as server:
         httpx.post(f"{server.url}/v1/rerank", json=BODY, headers={"X-Request-Id": "mine-7"})
         _, errors = server.stop(signal.SIGTERM)
@@ -59,7 +59,7 @@ def test_one_request_is_one_line_of_the_log() -> None:
     assert json.loads(line)["request_id"] == "mine-7"
 
 
-def test_a_client_that_leaves_does_not_stop_the_others(builtin: Path) -> None:
+def test_a_disconnect_cancels_the_request_and_no_other(builtin: Path) -> None:
     documents = [f"document {number} " + "and so on " * 200 for number in range(400)]
     body = json.dumps({"query": "q", "documents": documents}).encode()
     with serving("--self-check", "off", "--batch-tokens", "512") as server:
@@ -76,7 +76,7 @@ def test_a_client_that_leaves_does_not_stop_the_others(builtin: Path) -> None:
 
     assert reply.status_code == 200
     assert "POST /v1/rerank 499" in errors
-    assert "rankd_documents_total 1.0" in metrics  # The 400 were never finished.
+    assert "rankd_documents_total 1.0" in metrics  # Without the 400 of the cancelled request.
     assert "Traceback" not in errors
 
 
@@ -87,7 +87,7 @@ def test_the_server_never_imports_torch() -> None:
     assert "libtorch" not in maps
 
 
-def test_a_killed_engine_is_a_clear_503_and_not_ready() -> None:
+def test_without_restarts_a_killed_engine_is_a_503_and_status_6() -> None:
     with serving("--self-check", "off", "--engine-restarts", "0") as server:
         [_, worker] = family(server.process.pid)
         os.kill(worker, signal.SIGKILL)
@@ -101,15 +101,15 @@ def test_a_killed_engine_is_a_clear_503_and_not_ready() -> None:
         assert httpx.get(f"{server.url}/livez").status_code == 200
         status, errors = server.ended()
 
-    assert status == 6  # Whoever started it can start it again.
+    assert status == 6  # The status for a supervisor to restart it.
     assert "stopping: the native engine" in errors
 
 
-# For machines that are busy with something else.
+# For busy machines.
 _PATIENT = ("--engine-wait-seconds", "200")
 
 
-def test_requests_in_flight_when_the_engine_is_killed_are_answered_right() -> None:
+def test_requests_in_flight_when_the_engine_is_killed_get_correct_scores() -> None:
     bodies = [_varied(number) for number in range(6)]
     with serving("--self-check", "off", "--cache-mb", "0", *_PATIENT) as server:
         calm = [httpx.post(f"{server.url}/v1/rerank", json=body, timeout=300) for body in bodies]
@@ -146,7 +146,7 @@ def _varied(number: int) -> dict[str, object]:
 def _asking(
     server: Server, bodies: list[dict[str, object]], replies: dict[int, httpx.Response]
 ) -> list[threading.Thread]:
-    """All at once, each with an id of its own; `replies` fills up."""
+    """Send all bodies at once, each with its own request id; `replies` fills up."""
 
     def ask(number: int) -> None:
         replies[number] = httpx.post(
@@ -168,7 +168,7 @@ def _scores(reply: httpx.Response) -> list[float]:
     return [result["relevance_score"] for result in results]
 
 
-def test_a_request_that_does_not_wait_is_told_when_to_come_back() -> None:
+def test_during_a_restart_a_request_that_may_not_wait_gets_retry_after() -> None:
     with serving("--self-check", "off", "--engine-wait-seconds", "0") as server:
         [_, worker] = family(server.process.pid)
         os.kill(worker, signal.SIGKILL)
@@ -186,7 +186,7 @@ def test_a_request_that_does_not_wait_is_told_when_to_come_back() -> None:
 
 
 def _wait_until_ready(server: Server, status: int = 200) -> None:
-    """A process that is being killed may live for a moment longer."""
+    """Wait until /readyz returns this status; a killed process takes a moment to exit."""
     for _ in range(2000):
         if get(f"{server.url}/readyz").status_code == status:
             return
@@ -194,14 +194,14 @@ def _wait_until_ready(server: Server, status: int = 200) -> None:
     pytest.fail(f"/readyz was never {status}")
 
 
-def test_a_crash_loop_ends_the_server_with_a_sentence() -> None:
+def test_a_crash_loop_stops_the_server_with_an_error_line() -> None:
     with serving("--self-check", "off", "--engine-restarts", "2") as server:
         killed: set[int] = set()
         while server.process.poll() is None:
             try:
                 worker = family(server.process.pid)[1:]
             except (FileNotFoundError, ProcessLookupError):
-                continue  # It ended while it was looked at.
+                continue  # The process ended meanwhile.
             for pid in worker:
                 os.kill(pid, signal.SIGKILL)
                 killed.add(pid)
@@ -214,7 +214,7 @@ def test_a_crash_loop_ends_the_server_with_a_sentence() -> None:
     assert "Traceback" not in errors
 
 
-def test_a_poisonous_request_is_refused_by_its_id_and_the_others_are_answered(
+def test_a_request_that_crashes_the_engine_is_refused_and_the_others_are_answered(
     builtin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bodies = [_varied(number) for number in range(5)]
@@ -242,13 +242,13 @@ def test_a_poisonous_request_is_refused_by_its_id_and_the_others_are_answered(
 
 
 def _only_in(word: str, others: str, model: Path) -> int:
-    """A token id of a word that other texts do not have."""
+    """A token id of a word that the other texts do not contain."""
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     ids = set(tokenizer.encode(word).ids) - set(tokenizer.encode(others).ids)
     return min(ids - set(tokenizer.encode(SUFFIX).ids))
 
 
-@pytest.mark.parametrize("restarting", [False, True], ids=["at rest", "while it starts again"])
+@pytest.mark.parametrize("restarting", [False, True], ids=["idle", "during a restart"])
 def test_a_killed_server_leaves_no_worker(restarting: bool) -> None:
     with serving("--self-check", "off") as server:
         [_, worker] = family(server.process.pid)
@@ -274,7 +274,7 @@ def _wait_until_dead(pid: int) -> bool:
     return False
 
 
-def test_many_clients_at_once_get_their_own_answers() -> None:
+def test_concurrent_clients_get_their_own_results() -> None:
     with serving("--self-check", "off") as server:
         alone = {
             word: httpx.post(f"{server.url}/v1/rerank", json=_ask(word)).json()["results"]
@@ -302,7 +302,7 @@ def _ask(word: str) -> dict[str, object]:
     return {"query": f"what is a {word}?", "documents": ["A fox hunts.", "A whale sings.", word]}
 
 
-def test_what_is_in_flight_at_sigterm_is_answered() -> None:
+def test_a_request_in_flight_at_sigterm_is_answered() -> None:
     with serving("--self-check", "off") as server:
         replies, status, errors = _stopped_during(server, _long(100))
 
@@ -311,7 +311,7 @@ def test_what_is_in_flight_at_sigterm_is_answered() -> None:
     assert "Traceback" not in errors
 
 
-def test_what_cannot_be_finished_in_time_is_a_clear_503() -> None:
+def test_a_request_that_exceeds_the_drain_time_is_a_503() -> None:
     with serving("--self-check", "off", "--drain-seconds", "1") as server:
         replies, status, errors = _stopped_during(server, _long(1000))
 
@@ -324,7 +324,7 @@ def test_what_cannot_be_finished_in_time_is_a_clear_503() -> None:
 def _stopped_during(
     server: Server, body: dict[str, object]
 ) -> tuple[list[httpx.Response], int, str]:
-    """SIGTERM while a request runs: its reply, the exit status, what the server wrote."""
+    """SIGTERM while a request runs: its reply, the exit status, standard error."""
     replies: list[httpx.Response] = []
     thread = threading.Thread(
         target=lambda: replies.append(httpx.post(f"{server.url}/v1/rerank", json=body, timeout=60))
@@ -341,7 +341,7 @@ def _long(documents: int) -> dict[str, object]:
     return {"query": "q", "documents": texts}
 
 
-def test_sigterm_while_the_model_loads_ends_it_at_once() -> None:
+def test_sigterm_while_the_model_loads_exits_with_0() -> None:
     process = subprocess.Popen(command("serve", "--port", "0"), stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     assert "loading" in process.stderr.readline()
@@ -364,14 +364,14 @@ def test_equal_documents_keep_the_order_of_the_request() -> None:
     assert len({result["relevance_score"] for result in results}) == 2
 
 
-def test_of_two_starts_on_one_port_the_second_to_listen_is_refused() -> None:
+def test_the_second_server_to_listen_on_a_port_is_refused() -> None:
     with _bind("127.0.0.1", 0) as first, _bind("127.0.0.1", first.getsockname()[1]) as second:
         _listen(first)
         with pytest.raises(PortTaken, match="is in use; choose another"):
             _listen(second)
 
 
-def test_a_port_in_use_is_one_sentence() -> None:
+def test_a_port_in_use_is_one_error_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ended = run("serve", "--engine", "fake", "--port", str(port))
@@ -393,7 +393,7 @@ def test_a_port_in_use_is_one_sentence() -> None:
         (["serve", "--config", "/no/such.toml"], "cannot read --config /no/such.toml"),
     ],
 )
-def test_a_newcomers_mistake_is_one_line(arguments: list[str], message: str) -> None:
+def test_a_wrong_argument_is_one_error_line(arguments: list[str], message: str) -> None:
     ended = run(*arguments)
 
     assert ended.returncode not in (0, 1)
@@ -402,7 +402,7 @@ def test_a_newcomers_mistake_is_one_line(arguments: list[str], message: str) -> 
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_device_that_is_not_there_is_a_sentence() -> None:
+def test_a_missing_device_is_an_error_without_a_traceback() -> None:
     ended = run("serve", "--device", "cuda")
 
     assert ended.returncode == 2
@@ -410,7 +410,7 @@ def test_a_device_that_is_not_there_is_a_sentence() -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_a_misspelled_variable_is_one_line() -> None:
+def test_a_misspelled_variable_is_one_error_line() -> None:
     ended = run("serve", RANKD_MAX_DOCUMENT="3")
 
     assert ended.returncode == 2
@@ -419,7 +419,7 @@ def test_a_misspelled_variable_is_one_line() -> None:
     )
 
 
-def test_a_folder_that_is_no_reranker_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_without_a_reranker_is_one_error_line(tmp_path: Path) -> None:
     empty, bare, other, many = (tmp_path / name for name in ("empty", "bare", "other", "many"))
     for folder in (empty, bare, other, many):
         folder.mkdir()
@@ -441,7 +441,9 @@ def test_a_folder_that_is_no_reranker_is_one_line(tmp_path: Path) -> None:
         assert ended.stderr.count("\n") == 1
 
 
-def test_random_weights_are_refused_and_served_only_when_told(random_checkpoint: Path) -> None:
+def test_random_weights_are_served_only_without_a_strict_self_check(
+    random_checkpoint: Path,
+) -> None:
     refused = run("serve", str(random_checkpoint), "--port", "0")
 
     assert refused.returncode == 5
@@ -452,7 +454,7 @@ def test_random_weights_are_refused_and_served_only_when_told(random_checkpoint:
     assert reply.status_code == 200
 
 
-def test_the_cards_documents_cost_193_tokens_over_http(random_checkpoint: Path) -> None:
+def test_the_documents_of_the_model_card_are_193_tokens(random_checkpoint: Path) -> None:
     body = {
         "query": "What is the capital of China?",
         "documents": [

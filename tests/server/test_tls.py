@@ -1,4 +1,4 @@
-"""HTTPS with a certificate of our own; what is wrong with one is a sentence."""
+"""HTTPS with a self-signed certificate, and error messages for unusable files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _flags(folder: Path, name: str = "server") -> list[str]:
     return ["--engine", "fake", *files]
 
 
-def test_a_client_that_trusts_the_certificate_is_answered(folder: Path) -> None:
+def test_a_client_that_trusts_the_certificate_gets_a_response(folder: Path) -> None:
     trusting = ssl.create_default_context(cafile=str(folder / "server.pem"))
     with serving(*_flags(folder)) as server:
         reply = httpx.post(f"{server.url}/v1/rerank", json=BODY, verify=trusting)
@@ -59,7 +59,7 @@ def test_a_client_that_trusts_the_certificate_is_answered(folder: Path) -> None:
     assert long.status_code == 431
 
 
-def test_with_authorities_a_client_must_show_a_certificate(folder: Path) -> None:
+def test_with_client_authorities_a_client_needs_a_certificate(folder: Path) -> None:
     trusting = ssl.create_default_context(cafile=str(folder / "server.pem"))
     with serving(*_flags(folder), f"--ssl-ca-certs={folder / 'server.pem'}") as server:
         with pytest.raises(httpx.TransportError):
@@ -70,7 +70,7 @@ def test_with_authorities_a_client_must_show_a_certificate(folder: Path) -> None
     assert reply.status_code == 200
 
 
-def test_a_locked_key_is_opened_by_its_password(folder: Path) -> None:
+def test_an_encrypted_key_is_read_with_its_password(folder: Path) -> None:
     with serving(*_flags(folder, "locked"), "--ssl-keyfile-password", "s3cret") as server:
         assert httpx.get(f"{server.url}/livez", verify=False).status_code == 200
 
@@ -81,13 +81,15 @@ def test_a_locked_key_is_opened_by_its_password(folder: Path) -> None:
         (["--ssl-certfile", "/no/such"], "cannot read ssl_certfile /no/such: No such file"),
         (["--ssl-certfile", "{}/server.key"], "cannot be used"),
         (["--ssl-certfile", "{}/server.pem", "--ssl-keyfile", "{}/locked.key"], "cannot be used"),
-        (["--ssl-keyfile", "{}/server.key"], "ssl_keyfile is of no use without ssl_certfile"),
+        (["--ssl-keyfile", "{}/server.key"], "ssl_keyfile has no effect without ssl_certfile"),
     ],
 )
-def test_what_cannot_be_used_is_one_line(folder: Path, arguments: list[str], message: str) -> None:
-    given = [argument.format(folder) for argument in arguments]
+def test_an_unusable_file_is_one_error_line(
+    folder: Path, arguments: list[str], message: str
+) -> None:
+    options = [argument.format(folder) for argument in arguments]
 
-    ended = run("serve", "--engine", "fake", "--port", "0", *given)
+    ended = run("serve", "--engine", "fake", "--port", "0", *options)
 
     assert ended.returncode == 2
     assert message in ended.stderr
@@ -99,7 +101,7 @@ def _silent(server: Server, held: ExitStack) -> socket.socket:
     return held.enter_context(socket.create_connection((host, int(port)), timeout=15))
 
 
-def test_who_connects_and_says_nothing_is_counted_and_closed_in_time(folder: Path) -> None:
+def test_silent_connections_are_counted_and_closed_in_time(folder: Path) -> None:
     flags = [*_flags(folder), "--max-waiting-requests", "4", "--read-timeout-seconds", "4"]
     limits = {"rankd.server.run.MIN_CONNECTIONS": 5, "rankd.server.run.SPARE_CONNECTIONS": 1}
     with serving(*flags, constants=limits) as server, ExitStack() as held:
@@ -108,7 +110,7 @@ def test_who_connects_and_says_nothing_is_counted_and_closed_in_time(folder: Pat
         for _ in range(67):
             _silent(server, held)
         probe = httpx.get(f"{server.url}/livez", verify=False)
-        time.sleep(0.2)  # Until its connection is forgotten.
+        time.sleep(0.2)  # Until the server has closed that connection.
         last = _silent(server, held)
         beyond = _silent(server, held)
         beyond.settimeout(2)
@@ -124,7 +126,7 @@ def test_who_connects_and_says_nothing_is_counted_and_closed_in_time(folder: Pat
     assert probe.status_code == after.status_code == 200
     assert refused
     assert closed
-    assert 3 < took < 15
+    assert 3 < took < 45
 
 
 def _closed(connection: socket.socket) -> bool:
@@ -134,7 +136,7 @@ def _closed(connection: socket.socket) -> bool:
         return True
 
 
-def test_plain_http_is_closed_and_others_are_answered(folder: Path) -> None:
+def test_plain_http_is_closed_and_https_is_answered(folder: Path) -> None:
     with serving(*_flags(folder), "--log-level", "debug") as server, ExitStack() as held:
         plain = _silent(server, held)
         plain.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -143,9 +145,9 @@ def test_plain_http_is_closed_and_others_are_answered(folder: Path) -> None:
             answers = [client.post(f"{server.url}/v1/rerank", json=BODY) for _ in range(3)]
         _silent(server, held)
         began = time.monotonic()
-        status, said = server.stop(signal.SIGTERM)
+        status, errors = server.stop(signal.SIGTERM)
 
     assert [answer.status_code for answer in answers] == [200] * 3
     assert status == 0
-    assert time.monotonic() - began < 15
-    assert "Traceback" not in said
+    assert time.monotonic() - began < 25  # Without waiting for the silent connection.
+    assert "Traceback" not in errors

@@ -1,56 +1,56 @@
-"""A server whose engine cannot be started again ends, and says so in its status."""
+"""The server stops, with its own exit status, when its engine cannot be restarted."""
 
 from __future__ import annotations
-
-import asyncio
 
 import pytest
 
 from rankd.errors import EngineDown
 from rankd.server import run
 
+pytestmark = pytest.mark.anyio
 
-class Engine:
-    """Answers so many looks, then is dead."""
 
-    def __init__(self, looks: int) -> None:
-        self.looks = looks
+class DyingEngine:
+    """Passes `checks` checks, then is dead."""
+
+    def __init__(self, checks: int) -> None:
+        self.checks = checks
 
     async def check(self) -> None:
-        self.looks -= 1
-        if self.looks < 0:
+        self.checks -= 1
+        if self.checks < 0:
             raise EngineDown("the engine has died")
 
 
-class Server:
+class RunningServer:
     def __init__(self, *, should_exit: bool = False) -> None:
         self.should_exit = should_exit
-        self.asked = False
+        self.was_stopped = False
 
     def ask_to_stop(self) -> None:
-        self.asked = True
+        self.was_stopped = True
 
 
 @pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "_LOOK_EVERY", 0.001)
-    monkeypatch.setattr(run, "_LAST_WORDS", 0.001)
+def _without_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_ENGINE_CHECK_INTERVAL", 0.001)
+    monkeypatch.setattr(run, "_EXIT_DELAY", 0.001)
 
 
-def test_a_dead_engine_stops_the_server(caplog: pytest.LogCaptureFixture) -> None:
-    watch, running = run._EngineWatch(), Server()
+async def test_a_dead_engine_stops_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    watch, server = run._EngineWatch(), RunningServer()
 
-    asyncio.run(watch.until_it_dies(Engine(looks=3), running))  # type: ignore[arg-type]
+    await watch.run(DyingEngine(checks=3), server)  # type: ignore[arg-type]
 
     assert watch.died
-    assert running.asked
+    assert server.was_stopped
     assert "stopping: the engine has died" in caplog.text
 
 
-def test_an_engine_that_ends_with_the_server_is_no_failure() -> None:
-    watch, stopping = run._EngineWatch(), Server(should_exit=True)
+async def test_an_engine_that_stops_with_the_server_is_not_a_failure() -> None:
+    watch, server = run._EngineWatch(), RunningServer(should_exit=True)
 
-    asyncio.run(watch.until_it_dies(Engine(looks=0), stopping))  # type: ignore[arg-type]
+    await watch.run(DyingEngine(checks=0), server)  # type: ignore[arg-type]
 
     assert not watch.died
-    assert not stopping.asked
+    assert not server.was_stopped

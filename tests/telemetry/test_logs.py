@@ -1,4 +1,4 @@
-"""The log: text for people, JSON for machines, whose request a line is of, and no forged line."""
+"""The log: text or JSON, the ids of requests, and texts that cannot forge a line."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Terminal(io.StringIO):
 
 
 def written(message: str, shape: Format, stream: io.StringIO | None = None, **extra: Any) -> str:
-    """What is written of a warning."""
+    """The output for one warning."""
     stream = io.StringIO() if stream is None else stream
     logger = logging.Logger("rankd.test")
     logger.addHandler(handler(shape, stream))
@@ -63,7 +63,7 @@ def in_request() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("in_request")
-def test_a_line_of_json_says_whose_it_is() -> None:
+def test_a_json_line_has_the_ids_of_its_request() -> None:
     line = json.loads(written("oh", "json", status=7))
 
     assert line.pop("timestamp").endswith("+00:00")
@@ -79,19 +79,19 @@ def test_a_line_of_json_says_whose_it_is() -> None:
 
 
 @pytest.mark.usefixtures("in_request")
-def test_a_line_of_text_says_whose_it_is() -> None:
+def test_a_text_line_has_the_ids_of_its_request() -> None:
     ids = f"request_id=mine-1 trace_id={'a' * 32} span_id={'b' * 16}"
 
     assert written("oh", "text").endswith(f" WARNING rankd.test: oh {ids}\n")
 
 
-def test_what_belongs_to_no_request_has_no_id() -> None:
+def test_a_line_outside_of_a_request_has_no_ids() -> None:
     assert set(json.loads(written("oh", "json"))) == {"timestamp", "level", "logger", "message"}
     assert written("oh", "text").endswith(" WARNING rankd.test: oh\n")
 
 
 @given(st.text(st.characters()))
-def test_no_text_forges_a_line_of_json(text: str) -> None:
+def test_no_text_can_forge_a_json_line(text: str) -> None:
     line = written(text, "json")
 
     assert line.isascii()
@@ -100,20 +100,20 @@ def test_no_text_forges_a_line_of_json(text: str) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_no_text_forges_a_line_of_text(text: str) -> None:
+def test_no_text_can_forge_a_text_line(text: str) -> None:
     first, *more = written(text, "text", Terminal()).removesuffix("\n").split("\n")
 
     assert " WARNING rankd.test: " in first
     assert all(line.startswith("    ") for line in more)
-    said = "\n".join((first.split("rankd.test: ", 1)[1], *more)).replace("\x1b[0m", "")
-    assert not set(said) & {"\r", "\x1b", "\x7f", "\x85", "\x9b", "\u2028", "\u2029"}
+    message = "\n".join((first.split("rankd.test: ", 1)[1], *more)).replace("\x1b[0m", "")
+    assert not set(message) & {"\r", "\x1b", "\x7f", "\x85", "\x9b", "\u2028", "\u2029"}
 
 
 @pytest.mark.parametrize(
     ("variables", "coloured"),
     [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
 )
-def test_colours_are_for_terminals_that_want_them(
+def test_colours_depend_on_terminal_and_variables(
     variables: dict[str, str], coloured: bool
 ) -> None:
     plain = {"TERM": "xterm", "NO_COLOR": "", "FORCE_COLOR": ""}
@@ -122,19 +122,19 @@ def test_colours_are_for_terminals_that_want_them(
         assert "\x1b" not in written("oh", "text")
 
 
-def test_colours_can_be_forced_into_text_but_not_into_json() -> None:
+def test_force_color_colours_text_but_not_json() -> None:
     with mock.patch.dict(os.environ, {"TERM": "xterm", "NO_COLOR": "", "FORCE_COLOR": "1"}):
         assert "\x1b[33m" in written("oh", "text")
         assert "\x1b" not in written("oh", "auto")
 
 
-def test_auto_is_text_for_people_and_json_for_machines() -> None:
+def test_auto_is_text_on_a_terminal_and_json_elsewhere() -> None:
     assert " WARNING rankd.test: oh" in written("oh", "auto", Terminal())
     assert json.loads(written("oh", "auto"))["message"] == "oh"
 
 
-def test_a_server_on_a_terminal_speaks_text() -> None:
-    shown = on_terminal("serve", *FAKE, "--port", "0", until="Ctrl-C stops it", columns=200)
+def test_a_server_on_a_terminal_logs_text() -> None:
+    shown = on_terminal("serve", *FAKE, "--port", "0", until="Ctrl-C stops the server", columns=200)
 
     assert shown.status == 0
     assert re.search(r"^\S+ \S+ INFO rankd: stopping", shown.text, re.MULTILINE)
@@ -142,7 +142,7 @@ def test_a_server_on_a_terminal_speaks_text() -> None:
 
 
 def test_a_server_whose_standard_error_is_closed_still_serves() -> None:
-    """As daemon managers and `2>&-` leave it."""
+    """As with daemon managers and `2>&-`."""
     port = free_port()
     process = subprocess.Popen(
         ["sh", "-c", 'exec "$@" 2>&-', "sh", *command("serve", *FAKE, "--port", str(port))]
@@ -168,24 +168,24 @@ def is_ready(port: int) -> bool:
         return False
 
 
-def test_every_line_of_a_server_is_json_and_names_its_request() -> None:
+def test_every_line_of_a_server_is_json_with_its_request_id() -> None:
     with serving(*FAKE) as server:
         httpx.post(f"{server.url}/v1/rerank", json=BODY, headers={"x-request-id": "mine-1"})
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as garbage:
             garbage.sendall(b"no request at all\r\n\r\n")
             garbage.recv(4096)
-        _, said = server.stop(signal.SIGTERM)
+        _, errors = server.stop(signal.SIGTERM)
 
-    lines = [json.loads(line) for line in said.splitlines()]
+    lines = [json.loads(line) for line in errors.splitlines()]
     [access] = [line for line in lines if line["logger"] == "rankd.access"]
     assert (access["request_id"], access["status"], access["path"]) == ("mine-1", 200, "/v1/rerank")
     assert access["duration_ms"] > 0
-    assert "canary" not in said
+    assert "canary" not in errors
 
 
-def test_the_workers_lines_are_the_servers() -> None:
-    """A line that the worker's own process writes, of a setting that reaches it as its job."""
+def test_the_native_worker_logs_in_the_servers_format() -> None:
+    """The format reaches the worker in its configuration."""
     script = (
         "import sys, json, logging\n"
         "from rankd.engines.native import worker\n"
@@ -206,8 +206,8 @@ def test_the_workers_lines_are_the_servers() -> None:
     assert (line["logger"], line["message"]) == ("torch", "two\nlines")
 
 
-def test_lines_of_vllms_processes_are_the_servers() -> None:
-    """The configuration that they get, in a process that changes what is written to stderr."""
+def test_vllms_processes_log_in_the_servers_format() -> None:
+    """Applies vLLM's logging configuration in a process that replaces sys.stderr.write."""
     script = (
         "import sys, json, logging\n"
         "from logging.config import dictConfig\n"
@@ -231,34 +231,35 @@ def test_lines_of_vllms_processes_are_the_servers() -> None:
 
 
 @pytest.mark.parametrize("own", ["", "VLLM_LOGGING_CONFIG_PATH", "VLLM_CONFIGURE_LOGGING"])
-def test_vllm_gets_that_configuration_unless_the_operator_has_another(own: str) -> None:
+def test_vllm_gets_our_logging_configuration_unless_the_operator_sets_one(own: str) -> None:
     with mock.patch.dict(os.environ, {own: "0"} if own else {}):
         before = dict(os.environ)
         with _vllm_logs_in_our_format(Settings(log_format="json")):
             file = Path(os.environ.get("VLLM_LOGGING_CONFIG_PATH", ""))
-            told = json.loads(file.read_text()) if file.is_file() else None
+            configuration = json.loads(file.read_text()) if file.is_file() else None
 
-        assert told == (None if own else dict_config("json", {"vllm": "INFO"}))
+        assert configuration == (None if own else dict_config("json", {"vllm": "INFO"}))
         assert dict(os.environ) == before
         assert not file.is_file()
 
 
-def test_texts_are_logged_only_when_asked_and_with_a_warning() -> None:
+def test_log_texts_logs_texts_and_warns_about_it() -> None:
     with serving(*FAKE, "--log-texts") as server:
         httpx.post(f"{server.url}/v1/rerank", json=BODY, headers={"x-request-id": "mine-1"})
-        _, said = server.stop(signal.SIGTERM)
+        _, errors = server.stop(signal.SIGTERM)
 
-    [asked] = [line for line in map(json.loads, said.splitlines()) if "asked" in line["message"]]
-    assert asked["query"] == "canary-query"
-    assert asked["documents"] == ["canary-document"]
-    assert asked["instruction"] == "canary-task"
-    assert asked["request_id"] == "mine-1"
+    lines = [json.loads(line) for line in errors.splitlines()]
+    [texts] = [line for line in lines if line["logger"] == "rankd.texts" and "query" in line]
+    assert texts["query"] == "canary-query"
+    assert texts["documents"] == ["canary-document"]
+    assert texts["instruction"] == "canary-task"
+    assert texts["request_id"] == "mine-1"
     warned = run("serve", *FAKE, "--log-texts", "--log-format", "text", "--host", "203.0.113.1")
     assert "--log-texts: queries, instructions and documents are written" in warned.stderr
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
-def test_every_dialects_error_names_the_request(client: TestClient, dialect: Dialect) -> None:
+def test_errors_of_every_dialect_have_the_request_id(client: TestClient, dialect: Dialect) -> None:
     path, body = home(dialect), example(dialect)
     service = client.app.state.service  # type: ignore[attr-defined]
     with mock.patch.object(service.ranker.engine, "score", side_effect=InternalError("oh")):
@@ -268,33 +269,36 @@ def test_every_dialects_error_names_the_request(client: TestClient, dialect: Dia
     assert reply.headers["x-request-id"] == reply.json()["request_id"] == "mine-1"
 
 
-def test_errors_in_parts_and_lines_name_the_request(client: TestClient) -> None:
+def test_errors_in_batches_and_unknown_paths_have_the_request_id(client: TestClient) -> None:
     headers = {"x-request-id": "mine-1", "accept": "application/x-ndjson"}
 
-    many = client.post("/v1/batch_rerank", json={"requests": [{}]}, headers=headers).json()
-    lost = client.get("/nothing", headers=headers).json()
+    batch = client.post("/v1/batch_rerank", json={"requests": [{}]}, headers=headers).json()
+    unknown = client.get("/nothing", headers=headers).json()
 
-    assert many["results"][0]["body"]["request_id"] == lost["request_id"] == "mine-1"
+    assert batch["results"][0]["body"]["request_id"] == unknown["request_id"] == "mine-1"
 
 
-def test_a_bugs_line_names_its_request() -> None:
+@pytest.fixture
+def json_log() -> Iterator[io.StringIO]:
+    """The log of rankd as JSON."""
     stream = io.StringIO()
-    lines = handler("json", stream)
+    json_handler = handler("json", stream)
+    logging.getLogger("rankd").addHandler(json_handler)
+    yield stream
+    logging.getLogger("rankd").removeHandler(json_handler)
 
-    async def ask() -> Any:
-        async with open_app(Settings(engine="fake", access_log=False)) as app:
-            client = TestClient(app, raise_server_exceptions=False)
-            engine = app.state.service.ranker.engine
-            with mock.patch.object(engine, "score", side_effect=ZeroDivisionError("canary")):
-                return await asyncio.to_thread(client.post, "/v1/rerank", json=BODY)
 
-    logging.getLogger("rankd").addHandler(lines)
-    try:
-        reply = asyncio.run(ask())
-    finally:
-        logging.getLogger("rankd").removeHandler(lines)
+@pytest.mark.anyio
+async def test_an_unexpected_exception_is_logged_with_its_request_id(
+    json_log: io.StringIO,
+) -> None:
+    async with open_app(Settings(engine="fake", access_log=False)) as app:
+        client = TestClient(app, raise_server_exceptions=False)
+        engine = app.state.service.ranker.engine
+        with mock.patch.object(engine, "score", side_effect=ZeroDivisionError("canary")):
+            reply = await asyncio.to_thread(client.post, "/v1/rerank", json=BODY)
 
-    [line] = map(json.loads, stream.getvalue().splitlines())
+    [line] = map(json.loads, json_log.getvalue().splitlines())
     assert line["request_id"] == reply.json()["request_id"]
     assert "ZeroDivisionError" in line["message"]
-    assert "canary" not in stream.getvalue()
+    assert "canary" not in json_log.getvalue()

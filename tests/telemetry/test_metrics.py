@@ -1,4 +1,4 @@
-"""What /metrics counts of requests, documents and batches, and that its labels are closed sets."""
+"""Metrics of requests, documents and batches; labels are closed sets."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ BODY = {"query": "q", "documents": ["a", "b", "a"]}
 NAMES = {one.name for dialect in dialects.DIALECTS for one in dialect.variants()}
 
 
-class Gained:
-    """What every series of a server has gained since it was last asked."""
+class Increases:
+    """The increase of every series since the last call."""
 
     def __init__(self, client: TestClient, **headers: str) -> None:
         self._client, self._headers = client, headers
@@ -38,19 +38,19 @@ class Gained:
 
     def now(self) -> dict[str, float]:
         shown = self._shown()
-        gained = {name: value - self._before.get(name, 0) for name, value in shown.items()}
+        increases = {name: value - self._before.get(name, 0) for name, value in shown.items()}
         self._before = shown
-        return {name: value for name, value in gained.items() if value}
+        return {name: value for name, value in increases.items() if value}
 
 
 @pytest.fixture
-def gained(client: TestClient) -> Gained:
-    return Gained(client)
+def increases(client: TestClient) -> Increases:
+    return Increases(client)
 
 
-def reranks(gained: dict[str, float]) -> list[str]:
-    """Labels of the requests to rank that were counted."""
-    return [name[27:] for name in gained if name.startswith("rankd_rerank_requests_total")]
+def reranks(increases: dict[str, float]) -> list[str]:
+    """Labels of the ranking requests that were counted."""
+    return [name[27:] for name in increases if name.startswith("rankd_rerank_requests_total")]
 
 
 @pytest.mark.parametrize(
@@ -74,12 +74,12 @@ def reranks(gained: dict[str, float]) -> list[str]:
         ("/jina/v1/ranking", {}, ("jina", "/v1/ranking", 404)),
     ],
 )
-def test_a_request_to_rank_is_counted_by_dialect_route_and_status(
-    client: TestClient, gained: Gained, path: str, body: Any, labels: tuple[str, str, int]
+def test_a_ranking_request_is_counted_by_dialect_route_and_status(
+    client: TestClient, increases: Increases, path: str, body: Any, labels: tuple[str, str, int]
 ) -> None:
     status = client.post(path, json=body).status_code
 
-    found = gained.now()
+    found = increases.now()
     dialect, route, expected = labels
     assert status == expected
     assert reranks(found) == [f'{{dialect="{dialect}",route="{route}",status="{status}"}}']
@@ -96,17 +96,17 @@ def test_a_request_to_rank_is_counted_by_dialect_route_and_status(
         ("GET", "/readyz"),
     ],
 )
-def test_what_is_no_request_to_rank_is_not_counted_as_one(
-    client: TestClient, gained: Gained, method: str, path: str
+def test_other_requests_are_not_counted_as_rankings(
+    client: TestClient, increases: Increases, method: str, path: str
 ) -> None:
     client.request(method, path, json=BODY if method == "POST" else None)
 
-    found = gained.now()
+    found = increases.now()
     assert reranks(found) == []
     assert not any(name.startswith("rankd_rerank_duration") for name in found)
 
 
-def test_labels_of_requests_are_closed_sets_whatever_strangers_send(client: TestClient) -> None:
+def test_labels_are_closed_sets_whatever_clients_send(client: TestClient) -> None:
     for number in range(20):
         client.post(f"/v1/retrieval/stranger-{number}/reranking", json={"stranger": number})
         client.post(f"/stranger-{number}", json=BODY)
@@ -124,23 +124,25 @@ def test_labels_of_requests_are_closed_sets_whatever_strangers_send(client: Test
         assert set(found) <= values
 
 
-def test_a_refusal_without_a_key_names_its_route() -> None:
+def test_a_401_is_counted_with_its_route() -> None:
     settings = Settings.model_validate({"engine": "fake", "api_keys": ["the-key"]})
     with app(settings) as client:
-        gained = Gained(client, authorization="Bearer the-key")
+        increases = Increases(client, authorization="Bearer the-key")
         client.post("/v1/rerank", json=BODY)
         client.post("/cohere/v2/rerank", json=BODY)
 
-        assert sorted(reranks(gained.now())) == [
+        assert sorted(reranks(increases.now())) == [
             '{dialect="cohere",route="/v2/rerank",status="401"}',
             '{dialect="unknown",route="/v1/rerank",status="401"}',
         ]
 
 
-def test_documents_tokens_and_equal_pairs_are_counted(client: TestClient, gained: Gained) -> None:
+def test_documents_tokens_and_equal_pairs_are_counted(
+    client: TestClient, increases: Increases
+) -> None:
     usage = client.post("/v1/rerank", json=BODY).json()["usage"]
 
-    found = gained.now()
+    found = increases.now()
     assert found["rankd_request_documents_sum"] == 3
     assert found["rankd_request_documents_count"] == 1
     assert found["rankd_request_tokens_sum"] == usage["prompt_tokens"]
@@ -148,11 +150,13 @@ def test_documents_tokens_and_equal_pairs_are_counted(client: TestClient, gained
     assert found["rankd_computed_pairs_total"] == 2
 
 
-def test_documents_in_chunks_are_counted_once_each(client: TestClient, gained: Gained) -> None:
+def test_documents_in_chunks_are_counted_once_each(
+    client: TestClient, increases: Increases
+) -> None:
     body = {"query": "q", "documents": ["short", "word " * 300], "truncation": "chunk"}
     reply = client.post("/v1/rerank", json=body | {"max_tokens_per_doc": 100})
 
-    found = gained.now()
+    found = increases.now()
     assert reply.status_code == 200
     assert found["rankd_chunked_documents_total"] == 1
     assert found["rankd_computed_pairs_total"] >= 3
@@ -167,22 +171,22 @@ def test_documents_in_chunks_are_counted_once_each(client: TestClient, gained: G
         ("/v1/batch_rerank", {"requests": [BODY] * 7}, "request_documents"),
     ],
 )
-def test_a_refusal_by_a_limit_is_counted_by_its_reason(
-    client: TestClient, gained: Gained, path: str, body: dict[str, Any], reason: str
+def test_a_refused_request_is_counted_by_reason(
+    client: TestClient, increases: Increases, path: str, body: dict[str, Any], reason: str
 ) -> None:
     assert client.post(path, json=body).status_code == 413
 
-    assert gained.now()[f'rankd_refused_total{{reason="{reason}"}}'] == 1
+    assert increases.now()[f'rankd_refused_total{{reason="{reason}"}}'] == 1
 
 
-def test_every_reason_is_there_before_the_first_refusal(client: TestClient) -> None:
+def test_every_reason_starts_at_0(client: TestClient) -> None:
     text = client.get("/metrics").text
 
     reasons = {"request_bytes", "connections", "waiting_bytes", "waiting_tokens", "key_tokens"}
     assert reasons <= set(re.findall(r'^rankd_refused_total{reason="(\w+)"}', text, re.M))
 
 
-def test_the_limits_stand_beside_what_waits() -> None:
+def test_the_limits_on_waiting_requests_are_metrics() -> None:
     with app(
         Settings.model_validate(
             {"engine": "fake", "max_waiting_tokens": 5000, "max_waiting_requests": 7}
@@ -194,7 +198,7 @@ def test_the_limits_stand_beside_what_waits() -> None:
     assert "rankd_max_waiting_requests 7.0" in lines
 
 
-def test_the_release_is_told_and_no_series_is_spent_on_when_others_began(
+def test_there_is_a_version_and_no_created_series(
     client: TestClient,
 ) -> None:
     text = client.get("/metrics").text
@@ -203,7 +207,7 @@ def test_the_release_is_told_and_no_series_is_spent_on_when_others_began(
     assert "_created" not in text
 
 
-def test_the_native_engine_tells_its_batches_and_its_process() -> None:
+def test_the_native_engine_has_metrics_of_batches_and_process() -> None:
     with serving("--self-check", "off", "--cache-mb", "0") as server:
         [_, worker, *_] = family(server.process.pid)
         before = families(get(f"{server.url}/metrics").text)
@@ -213,10 +217,10 @@ def test_the_native_engine_tells_its_batches_and_its_process() -> None:
 
     assert all(answer.status_code == 200 for answer in answers)
     assert before.get("rankd_engine_batch_pairs_sum", 0) == 0
-    assert after["rankd_engine_batch_pairs_sum"] == 6  # Of three documents two are equal.
+    assert after["rankd_engine_batch_pairs_sum"] == 6  # Two of the three documents are equal.
     assert after["rankd_engine_batch_pairs_count"] == 3
     tokens = answers[0].json()["usage"]["prompt_tokens"]
-    # Of the three equal heads that `usage` counts, one is computed.
+    # `usage` counts the prefix three times; it is computed once.
     assert 0 < after["rankd_engine_batch_tokens_sum"] < 3 * tokens
     assert 0 < after["rankd_engine_batch_duration_seconds_sum"] < 60
     assert after["rankd_engine_process_resident_memory_bytes"] == pytest.approx(
@@ -233,7 +237,7 @@ def families(text: str) -> dict[str, float]:
 
 @contextmanager
 def app(settings: Settings) -> Iterator[TestClient]:
-    """The app of some settings, in a loop of its own."""
+    """The app with these settings, in an event loop of its own."""
     with asyncio.Runner() as runner:
         context = open_app(settings)
         yield TestClient(runner.run(context.__aenter__()))

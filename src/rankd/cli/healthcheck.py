@@ -7,14 +7,12 @@ import http.client
 import ssl
 
 from rankd.cli.common import load_settings
+from rankd.config.addresses import connect_host
 from rankd.config.settings import Settings
 from rankd.errors import SetupError
 
 # Seconds for connecting and for each read. Docker kills a health check after 5.
 _TIMEOUT = 4.0
-
-# The address of this machine, for servers that listen on every address.
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}
 
 
 async def run(options: argparse.Namespace) -> int:
@@ -29,7 +27,7 @@ async def run(options: argparse.Namespace) -> int:
 
 def _probe(settings: Settings) -> None:
     """GET `/readyz` at the settings' address, with HTTPS if they have a certificate."""
-    host = _LOOPBACK.get(settings.host, settings.host)
+    host = connect_host(settings.host)
     connection = _connection(host, settings)
     try:
         connection.request("GET", "/readyz")

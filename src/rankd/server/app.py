@@ -1,39 +1,25 @@
-"""The front door: settings in, ASGI app out. The only place where rooms meet."""
+"""Builds the server from its settings: model, engine, ranker, routes and middleware."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.routing import Route
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp
 
 from rankd import __version__, batches, dialects, ui
 from rankd.config.settings import Settings
 from rankd.config.suggest import nearest
-from rankd.context import ARRIVED, CALLER, PREFIX
-from rankd.dialects.envelopes import OpenAIFailure
-from rankd.dialects.openapi import completed, failures
 from rankd.engines import open_engine
-from rankd.errors import (
-    BadSettings,
-    InternalError,
-    NotFound,
-    RankError,
-    SelfCheckFailed,
-    WrongMethod,
-)
+from rankd.errors import BadSettings, RankError, SelfCheckFailed
 from rankd.models.checkpoint import Checkpoint, locate
 from rankd.models.download import in_thread
 from rankd.prompts import open_encoder
@@ -47,6 +33,7 @@ from rankd.ranking.rate_limits import open_rate_limiter
 from rankd.ranking.scheduler import open_scheduler
 from rankd.ranking.service import ModelService
 from rankd.server import health
+from rankd.server.error_responses import render_bug, render_error, render_http
 from rankd.server.middleware import (
     AccessLogMiddleware,
     ApiKeyMiddleware,
@@ -55,6 +42,7 @@ from rankd.server.middleware import (
     KeyRing,
     PathPrefixMiddleware,
 )
+from rankd.server.openapi import serve_openapi
 from rankd.telemetry import metrics
 from rankd.telemetry.startup import StartupStep, report_step
 from rankd.telemetry.tracing import AppWrapper, no_tracing, open_tracing
@@ -62,9 +50,17 @@ from rankd.types import TruncationPolicy
 
 _log = logging.getLogger("rankd")
 
-_ABOUT = "Reranking with Qwen3-Reranker: right scores without a flag."
+_DESCRIPTION = "Reranking with Qwen3-Reranker: right scores, no flags needed."
 
-# Two: one long request does not hold up the tokens of the next.
+# Response headers that pages of other origins may read.
+_EXPOSED_HEADERS = (
+    *("rankd", "retry-after", "x-request-id"),
+    *("x-rankd-below-threshold", "x-rankd-cached", "x-rankd-usage"),
+    *("x-rankd-instruction", "x-rankd-warnings"),
+    *("server-timing", "traceparent"),
+)
+
+# Two, so that encoding a long request does not delay the next one.
 _ENCODING_THREADS = 2
 
 # All request bodies in memory together take at most this many times `max_body_bytes`.
@@ -73,10 +69,10 @@ WAITING_BODIES: float = 16
 
 @asynccontextmanager
 async def open_ranker(settings: Settings) -> AsyncIterator[tuple[Checkpoint, Ranker]]:
-    """A ranker that is ready, with its engine; leaving frees the engine.
+    """Load the model and start the engine; leaving the context stops the engine.
 
     Raises:
-        SetupError: the model or the engine cannot be used; says why.
+        SetupError: the model or the engine cannot be used; the message says why.
     """
     checkpoint = await in_thread(partial(locate, settings.model, settings.revision))
     report_step(StartupStep(f"loading {checkpoint.name}"))
@@ -100,13 +96,13 @@ async def open_ranker(settings: Settings) -> AsyncIterator[tuple[Checkpoint, Ran
                 Ranker(encoder, scheduler, max_documents=settings.max_documents, cache=cache),
             )
     finally:
-        # Whoever leaves does not wait for the encoding of what nobody will read.
+        # Do not wait for encoding: its results are no longer needed.
         executor.shutdown(wait=False, cancel_futures=True)
 
 
 @asynccontextmanager
 async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
-    """The whole server as an ASGI app, ready to answer.
+    """The whole server as an ASGI app that is ready for requests.
 
     Raises:
         SetupError: as `open_ranker`, or the self-check failed and is strict.
@@ -143,13 +139,8 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
         )
         metrics.SERVED.info(service.provenance.labels)
         app = build(service, settings, keys, traced)
-        # What ranks, but for paths that hold a model's name.
-        paths = (offer.path for offer in dialects.route_specs())
-        endpoints = frozenset(
-            path for path in paths if "{" not in path and not path.endswith("/tokenize")
-        )
         async with batches.open_batches(
-            settings, _inside(app, traced), endpoints, service.drain.on_begin
+            settings, _asgi_client(app, traced), _batch_endpoints(), service.drain.on_begin
         ) as app.state.batches:
             yield app
 
@@ -157,7 +148,14 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
 async def refuse_unfit_profiles(
     settings: Settings, checkpoint: Checkpoint, ranker: Ranker, own: Collection[str]
 ) -> None:
-    """What only the model can tell of presets, aliases and calibrations."""
+    """Check presets, aliases and calibrations against the loaded model.
+
+    Args:
+        own: the model's own names, which no alias may have.
+
+    Raises:
+        BadSettings: a preset is too long, an alias or a calibration is not for this model.
+    """
     limit = MAX_INSTRUCTION_TOKENS
     for name, text in settings.instructions.items():
         tokens = len(await ranker.encoder.tokenize(text))
@@ -168,20 +166,22 @@ async def refuse_unfit_profiles(
     for name in settings.aliases:
         if name in own:
             raise BadSettings(f"aliases.{name} is the model's own name; give it another")
-    for name, measured in settings.calibration.items():
-        if measured.model not in (None, checkpoint.name):
+    for name, calibration in settings.calibration.items():
+        if calibration.model not in (None, checkpoint.name):
             raise BadSettings(
-                f"calibration.{name} was measured with {measured.model!r}, and this is "
-                f"{checkpoint.name!r}: calibrate again"
+                f"calibration.{name} was measured with {calibration.model!r}, but the served "
+                f"model is {checkpoint.name!r}: calibrate again"
             )
 
 
 def _check_key_presets(settings: Settings, keys: KeyRing) -> None:
-    """A name that no key has is only a warning: the file may get the key later."""
+    """Refuse keys where names are expected. An unknown name is a warning: its key may follow."""
     owners = keys.owners()
     for name in settings.key_presets:
         if keys.owner(name.encode()) is not None:
-            raise BadSettings("key_presets holds a key; put its name in --api-keys-file there")
+            raise BadSettings(
+                "key_presets contains a key; use its name instead, as set in --api-keys-file"
+            )
         if name not in owners:
             _log.warning("key_presets names %r, which no key has%s", name, nearest(name, owners))
 
@@ -196,23 +196,33 @@ def _admission(settings: Settings) -> Admission:
     )
 
 
-def _inside(app: FastAPI, traced: AppWrapper) -> batches.AsgiClient:
-    """The app behind the door, but with the prefixes that the door takes off."""
-    handlers = {RankError: _render, HTTPException: _render_http}
-    inside: ASGIApp = ExceptionMiddleware(app.router, handlers)
-    inside = PathPrefixMiddleware(inside, prefixes=dialects.PREFIXES, note=PREFIX)
-    return batches.AsgiClient(traced(inside), {"app": app})
+def _batch_endpoints() -> frozenset[str]:
+    """The ranking paths that batch jobs may use: not those with a model's name in the path."""
+    paths = (spec.path for spec in dialects.route_specs())
+    return frozenset(path for path in paths if "{" not in path and not path.endswith("/tokenize"))
+
+
+def _asgi_client(app: FastAPI, traced: AppWrapper) -> batches.AsgiClient:
+    """Calls the routes in this process: with prefixes, without keys, limits and access log."""
+    handlers = {RankError: render_error, HTTPException: render_http}
+    routes: ASGIApp = ExceptionMiddleware(app.router, handlers)
+    routes = PathPrefixMiddleware(routes, prefixes=dialects.PREFIXES)
+    return batches.AsgiClient(traced(routes), {"app": app})
 
 
 def build(
     service: ModelService, settings: Settings, keys: KeyRing, traced: AppWrapper = no_tracing
 ) -> FastAPI:
-    """Put the rooms together around a desk that is ready."""
+    """The ASGI app, with all routes and middleware, around a service that is ready.
+
+    Args:
+        traced: wraps the app in the middleware that records spans.
+    """
     dialects.refuse_conflicts()
     app = FastAPI(
         title="rankd",
         version=__version__,
-        description=_ABOUT,
+        description=_DESCRIPTION,
         redirect_slashes=False,
         openapi_tags=[*dialects.tags(), *([batches.TAG] if settings.batch_dir else [])],
     )
@@ -223,118 +233,62 @@ def build(
         app.include_router(router)
     app.router.routes.extend(ui.routes(app, service, settings))
     for route in app.routes:
-        # Whoever may GET may ask by HEAD; FastAPI's routes do not know.
+        # RFC 9110, 9.1 requires HEAD; FastAPI's routes support GET only.
         if isinstance(route, APIRoute) and "GET" in route.methods:
             route.methods.add("HEAD")
+    _add_middleware(app, service, settings, keys, traced)
+    app.add_exception_handler(RankError, render_error)
+    app.add_exception_handler(HTTPException, render_http)
+    serve_openapi(app, settings)
+    return app
+
+
+def _add_middleware(
+    app: FastAPI, service: ModelService, settings: Settings, keys: KeyRing, traced: AppWrapper
+) -> None:
+    """Add the middleware, innermost first."""
     app.add_middleware(
         BodyLimitMiddleware,
-        limit=settings.max_body_bytes,
-        room=int(WAITING_BODIES * settings.max_body_bytes),
+        max_bytes=settings.max_body_bytes,
+        max_total_bytes=int(WAITING_BODIES * settings.max_body_bytes),
         seconds=settings.read_timeout_seconds,
         render=dialects.error_response,
-        in_pieces=batches.streams_body,
+        is_streamed=batches.streams_body,
     )
     app.add_middleware(
         ApiKeyMiddleware,
         keys=keys,
         is_open=lambda path: health.is_open(path) or (settings.ui and ui.is_open(path)),
-        note=CALLER,
         render=dialects.error_response,
     )
-    app.add_middleware(PathPrefixMiddleware, prefixes=dialects.PREFIXES, note=PREFIX)
+    app.add_middleware(PathPrefixMiddleware, prefixes=dialects.PREFIXES)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=[
-                *("rankd", "retry-after", "x-request-id"),
-                *("x-rankd-below-threshold", "x-rankd-cached", "x-rankd-usage"),
-                *("x-rankd-instruction", "x-rankd-warnings"),
-                *("server-timing", "traceparent"),
-            ],
+            expose_headers=_EXPOSED_HEADERS,
         )
     app.add_middleware(
         AccessLogMiddleware,
         counts_as=dialects.metric_labels,
         enabled=settings.access_log,
-        render=_bug,
-        arrived=ARRIVED,
+        render=render_bug,
         timing_origins=settings.cors_origins,
     )
     app.add_middleware(traced)
     app.add_middleware(DrainMiddleware, stopping=lambda: service.drain.begun)
-    app.add_exception_handler(RankError, _render)
-    app.add_exception_handler(HTTPException, _render_http)
-    _describe(app, settings)
-    return app
-
-
-_OPS_FAILURES = failures(OpenAIFailure, (401, 404, 500, 503))
-
-
-def _describe(app: FastAPI, settings: Settings) -> None:
-    """Let /openapi.json tell of the routes that FastAPI does not know.
-
-    It is made when first asked for, and in a thread: that takes half a second, in which
-    others want their answers.
-    """
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            book = FastAPI(title=app.title, version=app.version, openapi_tags=app.openapi_tags)
-            book.description = app.description
-            for router in dialects.documented_routers():
-                book.include_router(router)
-            if settings.batch_dir is not None:
-                book.include_router(batches.router)
-            for router in (health.router, health.shared):
-                book.include_router(router, responses=_OPS_FAILURES)
-            app.openapi_schema = completed(
-                book.openapi(), {"max_documents": settings.max_documents}
-            )
-        return app.openapi_schema
-
-    async def serve(http: Request) -> Response:
-        return JSONResponse(await asyncio.to_thread(openapi))
-
-    app.openapi = openapi  # type: ignore[method-assign]
-    # Before FastAPI's own route, which would make it where everyone waits.
-    app.router.routes.insert(0, Route("/openapi.json", serve, methods=["GET"]))
 
 
 async def _self_check(ranker: Ranker, settings: Settings) -> None:
-    # The fake engine has no opinion to check.
+    # The fake engine's scores mean nothing.
     if settings.self_check == "off" or ranker.engine.info.name == "fake":
         return
     report_step(StartupStep("checking known pairs"))
-    complaint = self_check.failure_message(await self_check.score_known_pairs(ranker))
-    if complaint is None:
+    failure = self_check.failure_message(await self_check.score_known_pairs(ranker))
+    if failure is None:
         return
     if settings.self_check == "strict":
-        raise SelfCheckFailed(complaint)
-    _log.warning("%s", complaint)
-
-
-async def _render(request: Request, error: Exception) -> Response:
-    problem = error if isinstance(error, RankError) else InternalError(str(error))
-    return dialects.error_response(problem, request.scope)
-
-
-async def _render_http(request: Request, error: Exception) -> Response:
-    """Starlette's own refusals: no such path, or not with this method."""
-    problem: RankError
-    path = request.scope.get("raw_path", b"").decode("latin-1") or request.url.path
-    if getattr(error, "status_code", 404) == 405:
-        problem = WrongMethod(f"{request.method} is not understood at {path}")
-    else:
-        problem = NotFound(f"nothing is served at {path}; see /docs")
-    response = dialects.error_response(problem, request.scope)
-    response.headers.update(getattr(error, "headers", None) or {})
-    return response
-
-
-def _bug(error: Exception, scope: Scope) -> Response:
-    problem = InternalError("an error inside rankd; it has been logged")
-    return dialects.error_response(problem, scope)
+        raise SelfCheckFailed(failure)
+    _log.warning("%s", failure)

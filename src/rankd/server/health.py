@@ -1,4 +1,4 @@
-"""What operators and probes ask: alive, ready, which version, which models."""
+"""Routes for operators: health checks, version, metrics and the list of models."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rankd.ranking.service import ModelService, ServiceDep
 
 router = APIRouter(tags=["operations"])
 
-# What vendors' clients ask wherever their base URL points; under every prefix, too.
+# Routes that vendors' clients request relative to their base URL, so also below prefixes.
 shared = APIRouter(tags=["operations"])
 
-# What may be asked without a key: nothing of it says more than a probe or a client that
-# has not yet decided to send one must know. Under every prefix, too.
+# Paths whose GET needs no key, also below prefixes. They show only what health checks need,
+# and what clients request before they send a key.
 OPEN_PATHS = frozenset(
     {
         "/livez",
@@ -37,28 +37,28 @@ OPEN_PATHS = frozenset(
 
 
 def is_open(path: str) -> bool:
-    """Whether a GET of it needs no key."""
+    """Whether a GET of this path needs no key."""
     return path in OPEN_PATHS or path.startswith(("/v1/models/", "/models/"))
 
 
 @router.get("/livez")
 async def livez() -> dict[str, str]:
-    """The process answers."""
+    """Liveness: 200 while the process can answer."""
     return {"status": "alive"}
 
 
 @router.get("/readyz")
-@router.get("/", include_in_schema=False)  # TEI's clients probe it here.
+@router.get("/", include_in_schema=False)  # TEI's clients send their health check here.
 @shared.get("/health", summary="Readyz, as other servers call it")
 async def readyz(service: ServiceDep) -> dict[str, str]:
-    """Scores can be had: the self-check has passed and the engine is alive; else 503."""
+    """Readiness: 200 when the self-check has passed and the engine is alive, otherwise 503."""
     await service.check()
     return {"status": "ready"}
 
 
 @router.get("/version")
 async def version(service: ServiceDep) -> Provenance:
-    """What runs here; the header `rankd` of every ranking says the same."""
+    """Versions of the server, engine and model, as in the `rankd` header of every ranking."""
     return service.provenance
 
 
@@ -68,18 +68,18 @@ async def version(service: ServiceDep) -> Provenance:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 async def metrics() -> Response:
-    """Prometheus' text format."""
+    """Metrics in Prometheus' text format."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
 class ModelObject(BaseModel):
     id: str
-    name: str = Field(description="As `id`; where Jina's clients look.")
+    name: str = Field(description="Same as `id`; Jina's clients read this field.")
     object: str = "model"
     created: int
     owned_by: str = "rankd"
-    max_model_len: int = Field(description="Tokens of one pair, template included.")
-    # What Xinference's client looks at before it ranks.
+    max_model_len: int = Field(description="Maximum tokens of one pair, template included.")
+    # Xinference's client checks this field before it ranks.
     model_type: str = "rerank"
     model_name: str
 
@@ -92,14 +92,14 @@ class ModelList(BaseModel):
 @shared.get("/v1/models")
 @shared.get("/models", include_in_schema=False)
 async def models(service: ServiceDep) -> ModelList:
-    """The served model by each of its names, as OpenAI lists models."""
+    """The served model under each of its names, in OpenAI's format."""
     return ModelList(data=[_model(service, name) for name in service.names])
 
 
 @shared.get("/v1/models/{model:path}")
 @shared.get("/models/{model:path}", include_in_schema=False)
 async def model(model: str, service: ServiceDep) -> ModelObject:
-    """One model, by any name that requests may use; a name may hold slashes."""
+    """The served model, by any name that requests may use; names may contain slashes."""
     if service.strict and not service.is_called(model):
         raise service.unknown(model)
     return _model(service, model)

@@ -1,8 +1,8 @@
-"""HTTP/1.1 by uvicorn and httptools: what it leaves unlimited is limited here.
+"""Adds limits to uvicorn's HTTP/1.1 protocol, and works around uvicorn#2722.
 
-uvicorn bounds neither the size of a head, nor the time a request takes to arrive, nor
-(in a client's words) the number of connections. And some clients would rather speak
-something else.
+uvicorn limits neither the size of a request head nor the time in which a request arrives,
+and refuses excess connections without the error format of the API. It also loses the body of
+requests with an `Upgrade` header: https://github.com/Kludex/uvicorn/issues/2722.
 """
 
 from __future__ import annotations
@@ -28,36 +28,36 @@ from rankd.errors import (
 )
 from rankd.telemetry import metrics
 
-# Bytes and lines of a request's head, and of its trailers; every proxy takes less.
+# Bytes and header lines of a request's head plus trailers; proxies allow less.
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 200
 
-# Requests that may stand behind the one that is being answered. A packet holds thousands,
-# and each would take its kilobytes and its turn.
+# Pipelined requests that may wait on one connection. One packet can hold thousands, and
+# each takes kilobytes of memory.
 MAX_PIPELINED = 32
 
-# Connections beyond the limit that are still told why; the next are closed at once.
+# Connections beyond the limit that still get a 429; further ones are closed at once.
 SPARE = 64
 
-# Seconds in which a client may read a refusal while we throw away what it still sends:
-# closing at once would take the answer back from it (RFC 9112, 9.6).
-_LINGER = 1.0
+# Seconds between an error and the close of the connection, in which further input is
+# discarded. Closing at once can destroy the response before the client reads it (RFC 9112, 9.6).
+_LINGER_SECONDS = 1.0
 
-# Seconds that half a body has at shutdown: nothing of it was taken.
-_GRACE = 2.0
+# Seconds at shutdown for the rest of a body to arrive.
+_BODY_GRACE_SECONDS = 2.0
 
-# Seconds until the next look at a client that is late, but not by its own fault.
-_LOOK_AGAIN = 1.0
+# Seconds until the next check of a request that is late because the server is busy with it.
+_RECHECK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """What one client may take of the server before it is known.
+    """Limits on connections, before a request is authenticated.
 
     Attributes:
-        read_seconds: for a whole request to arrive, however steadily it trickles.
-        connections: open at once.
-        render: puts an error into the envelope of whoever asks.
+        read_seconds: for a whole request to arrive.
+        connections: maximum number of open connections.
+        render: renders an error in the format of the request's API.
     """
 
     read_seconds: float
@@ -66,60 +66,59 @@ class ConnectionLimits:
 
 
 class Http11(HttpToolsProtocol):
-    """uvicorn's protocol within limits, and an offer to leave HTTP/1.1 is passed over.
+    """uvicorn's protocol with limits; `Upgrade` headers are ignored.
 
-    Java's HttpClient offers HTTP/2 with every request (`Upgrade: h2c`). httptools stops
-    behind the head of such a request and calls it complete, so that uvicorn loses its body:
-    https://github.com/Kludex/uvicorn/issues/2722. A server may ignore the offer (RFC 9110,
-    7.8), so a new parser reads the head once more without it, and then whatever follows.
+    Java's HttpClient sends `Upgrade: h2c` with every request. httptools stops after the head
+    of such a request and reports it as complete, so uvicorn loses the body (uvicorn#2722). A
+    server may ignore the header (RFC 9110, 7.8): a new parser reads the head again without
+    it, and then the body.
     """
 
     def __init__(self, *args: Any, limits: ConnectionLimits, **options: Any) -> None:
         super().__init__(*args, **options)
         self._limits = limits
-        self._arriving = False  # A request has begun and not ended.
+        self._arriving = False  # A request has begun and is not complete.
         self._in_head = True
         self._head_bytes = self._head_lines = 0
-        self._progressed = False
+        self._parsed_any = False
         self._unfinished_bytes = 0
-        self._crowded = False
-        self._clock: asyncio.TimerHandle | None = None
-        self._deaf = False
-        self._last_words: RankError | None = None
+        self._over_limit = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._discarding = False  # Further input is ignored.
+        self._pending_error: RankError | None = None  # To send after earlier responses.
 
     @classmethod
     def within(cls, limits: ConnectionLimits) -> type[Http11]:
-        """What uvicorn makes a protocol of for each connection."""
+        """A protocol factory with these limits, for uvicorn."""
         return cast("type[Http11]", partial(cls, limits=limits))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._crowded = self._is_full()
+        self._over_limit = self._is_full()
         if self._is_full(SPARE):
             transport.abort()
-        self._start_clock()
+        self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_clock()
+        self._stop_timer()
         super().connection_lost(exc)
 
     def _is_full(self, spare: int = 0) -> bool:
         return len(self.connections) > self._limits.connections + spare
 
-    # Bytes.
+    # Reading.
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        if self._deaf:
+        if self._discarding:
             return
-        if self._clock is None:
-            self._start_clock()
-        self._progressed = False
+        if self._timer is None:
+            self._start_timer()
+        self._parsed_any = False
         try:
             self._read(memoryview(data))
-            if not self._progressed:
-                # The parser shows a line when it is whole, and until then collects it in
-                # a time that grows with the square of its length.
+            if not self._parsed_any:
+                # The parser buffers an incomplete line, in time quadratic in its length.
                 self._unfinished_bytes += len(data)
                 _refuse_long_head(self._unfinished_bytes)
         except (httptools.HttpParserError, HeadersTooLarge) as problem:
@@ -136,7 +135,7 @@ class Http11(HttpToolsProtocol):
     def _read_head_again(self) -> None:
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         if method == b"CONNECT":
-            raise httptools.HttpParserInvalidMethodError("this is no proxy")
+            raise httptools.HttpParserInvalidMethodError("CONNECT is not supported")
         lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
         lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
@@ -147,8 +146,8 @@ class Http11(HttpToolsProtocol):
         super().on_message_begin()
         self._arriving = self._in_head = True
         self._head_bytes = self._head_lines = 0
-        self._progress()
-        self._start_clock()
+        self._on_parsed()
+        self._start_timer()
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -157,7 +156,7 @@ class Http11(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_lines += 1
         self._count(len(name) + len(value))
-        if self._in_head:  # Else a trailer, which must not pass for a header (RFC 9110, 6.5.1).
+        if self._in_head:  # Otherwise a trailer, which is not a header (RFC 9110, 6.5.1).
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -165,56 +164,61 @@ class Http11(HttpToolsProtocol):
             return
         if len(self.pipeline) >= MAX_PIPELINED:
             raise TooManyRequests(
-                f"more than {MAX_PIPELINED} requests wait on one connection; read the answers"
+                f"more than {MAX_PIPELINED} requests wait on this connection; "
+                "read the responses before sending more"
             )
         self._in_head = False
-        turned_away = self._crowded and self._is_full()
-        if turned_away and self.parser.get_method() not in (b"GET", b"HEAD"):
-            self.app = self._turn_away
+        is_refused = self._over_limit and self._is_full()
+        if is_refused and self.parser.get_method() not in (b"GET", b"HEAD"):
+            self.app = self._refuse_connection
         super().on_headers_complete()
-        self.cycle.keep_alive = self.cycle.keep_alive and not turned_away
+        self.cycle.keep_alive = self.cycle.keep_alive and not is_refused
 
     def on_body(self, body: bytes) -> None:
-        self._progress()
+        self._on_parsed()
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
             return
         self._arriving = False
-        self._progress()
-        self._stop_clock()
+        self._on_parsed()
+        self._stop_timer()
         super().on_message_complete()
 
     def _count(self, size: int) -> None:
-        self._progress()
+        self._on_parsed()
         self._head_bytes += size
         _refuse_long_head(self._head_bytes)
         if self._head_lines > MAX_HEADERS:
             raise HeadersTooLarge(f"the request has more than {MAX_HEADERS} headers")
 
-    def _progress(self) -> None:
-        self._progressed = True
+    def _on_parsed(self) -> None:
+        self._parsed_any = True
         self._unfinished_bytes = 0
 
-    # Time.
+    # Timeouts.
 
-    def _start_clock(self, seconds: float | None = None) -> None:
-        self._stop_clock()
+    def _start_timer(self, seconds: float | None = None) -> None:
+        self._stop_timer()
         seconds = self._limits.read_seconds if seconds is None else seconds
-        self._clock = self.loop.call_later(seconds, self._time_is_up)
+        self._timer = self.loop.call_later(seconds, self._on_timeout)
 
-    def _stop_clock(self) -> None:
-        if self._clock is not None:
-            self._clock.cancel()
-            self._clock = None
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _time_is_up(self) -> None:
+    def _on_timeout(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
-            # An answer is being made, or the door refuses the body, in the envelope it should.
-            self._start_clock(_LOOK_AGAIN)
+            # The app is working, or its middleware will refuse the late body.
+            self._start_timer(_RECHECK_SECONDS)
         elif self._arriving and self._in_head:
-            self._refuse(ReadTimeout(f"the head took more than {self._limits.read_seconds:g} s"))
+            self._refuse(
+                ReadTimeout(
+                    f"the request's head took more than {self._limits.read_seconds:g} s to arrive"
+                )
+            )
         else:
             self._close()
 
@@ -223,54 +227,54 @@ class Http11(HttpToolsProtocol):
 
     def _close(self) -> None:
         if self.transport.get_write_buffer_size():
-            self.transport.abort()  # Closing would wait until the client has read its answer.
+            self.transport.abort()  # close() would wait until the client has read its response.
         else:
             self.transport.close()
 
-    # The end.
+    # Closing.
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.transport.is_closing():
-            self._start_clock(self.timeout_keep_alive)  # As `_close`: it may never be read.
-        elif self._last_words is not None:
-            self._refuse(self._last_words)
+            self._start_timer(self.timeout_keep_alive)  # The client may never read it.
+        elif self._pending_error is not None:
+            self._refuse(self._pending_error)
 
     def shutdown(self) -> None:
         super().shutdown()
-        if self._is_half_sent():
-            grace = min(_GRACE, (self.config.timeout_graceful_shutdown or 0) / 2)
-            self.loop.call_later(grace, self._end_half_sent)
+        if self._awaits_body():
+            grace = min(_BODY_GRACE_SECONDS, (self.config.timeout_graceful_shutdown or 0) / 2)
+            self.loop.call_later(grace, self._refuse_late_body)
 
-    def _end_half_sent(self) -> None:
-        if self._is_half_sent() and not self.transport.is_closing():
+    def _refuse_late_body(self) -> None:
+        if self._awaits_body() and not self.transport.is_closing():
             self._refuse(ShuttingDown("the server is stopping and the body has not arrived"))
 
-    def _is_half_sent(self) -> bool:
+    def _awaits_body(self) -> bool:
         cycle = self.cycle
         return cycle is not None and cycle.more_body and not cycle.response_started
 
     def _refuse(self, problem: RankError) -> None:
-        """Answer behind what was asked before, read nothing more, and close."""
-        self._deaf = True
-        self._stop_clock()
-        if self._owes_earlier():
-            self._last_words = problem
+        """Send an error after the responses to earlier requests, then close."""
+        self._discarding = True
+        self._stop_timer()
+        if self._has_unanswered_before():
+            self._pending_error = problem
             return
-        half_sent = self._is_half_sent()
-        if half_sent:
+        awaits_body = self._awaits_body()
+        if awaits_body:
             self.cycle.disconnected = True  # The app stops waiting for the rest.
             self.cycle.message_event.set()
-        scope = self.cycle.scope if half_sent else {"type": "http", "path": ""}
+        scope = self.cycle.scope if awaits_body else {"type": "http", "path": ""}
         metrics.REQUESTS.labels("unmatched", str(problem.status)).inc()
         self._write(self._limits.render(problem, cast(Scope, scope)))
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self._clock = self.loop.call_later(_LINGER, self._close)
+        self._timer = self.loop.call_later(_LINGER_SECONDS, self._close)
 
-    def _owes_earlier(self) -> bool:
-        """Whether a request before the one that is arriving is still unanswered."""
+    def _has_unanswered_before(self) -> bool:
+        """Whether a request before the arriving one still waits for its response."""
         if self.cycle is None or self.cycle.response_complete:
             return False
         return bool(self.pipeline) or self._in_head or not self._arriving
@@ -281,10 +285,11 @@ class Http11(HttpToolsProtocol):
         head = [STATUS_LINE[response.status_code], *lines, b"connection: close\r\n\r\n"]
         self.transport.write(b"".join([*head, response.body]))
 
-    async def _turn_away(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _refuse_connection(self, scope: Scope, receive: Receive, send: Send) -> None:
         metrics.REFUSED.labels("connections").inc()
         problem = TooManyRequests(
-            f"more than {self._limits.connections:,} connections are open; keep fewer"
+            f"more than {self._limits.connections:,} connections are open; "
+            "open fewer, or try again later"
         )
         response = self._limits.render(problem, scope)
         response.headers["connection"] = "close"
@@ -293,12 +298,12 @@ class Http11(HttpToolsProtocol):
 
 def _refuse_long_head(size: int) -> None:
     if size > MAX_HEAD_BYTES:
-        raise HeadersTooLarge(f"the head of the request has more than {MAX_HEAD_BYTES:,} bytes")
+        raise HeadersTooLarge(f"the request's head has more than {MAX_HEAD_BYTES:,} bytes")
 
 
 def _reason(problem: Exception) -> RankError:
-    """Of what the parser says of an error in one of its callbacks, the error itself."""
-    for one in (problem, problem.__cause__, problem.__context__):
-        if isinstance(one, RankError):
-            return one
-    return InvalidRequest("this is no HTTP request")
+    """The RankError that a callback raised, which the parser may have wrapped."""
+    for error in (problem, problem.__cause__, problem.__context__):
+        if isinstance(error, RankError):
+            return error
+    return InvalidRequest("this is not a valid HTTP request")

@@ -1,4 +1,4 @@
-"""Says how far a start has come: on a terminal in one line that is replaced, else in the log."""
+"""Shows the progress of a start: one updated line on a terminal, otherwise log lines."""
 
 from __future__ import annotations
 
@@ -17,70 +17,71 @@ _log = logging.getLogger("rankd")
 
 T = TypeVar("T")
 
-# Seconds between two pictures of the line, and between two lines of a log.
-_DRAW_EVERY, _LOG_EVERY = 0.2, 10.0
+# Seconds between two updates of the terminal's line, and between two log lines of one step.
+_DRAW_INTERVAL, _LOG_INTERVAL = 0.2, 10.0
 
-# Seconds, and a share of the whole, before which nobody can say how long it takes.
-_MEASURED_SECONDS, _MEASURED_SHARE = 1.0, 0.02
+# No time estimate before this many seconds and this share of the step.
+_MIN_ESTIMATE_SECONDS, _MIN_ESTIMATE_SHARE = 1.0, 0.02
 
+# Carriage return, then ECMA-48's "erase to end of line".
 _CLEAR = "\r\x1b[K"
 
 
 @asynccontextmanager
 async def show_progress(opening: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
-    """Enter `opening`, and say meanwhile how far it has come."""
+    """Enter `opening`, and show the steps that it reports."""
     async with AsyncExitStack() as stack:
-        watch = _Line(sys.stderr) if _can_redraw(sys.stderr) else _Log()
-        heard = STEP_LISTENER.set(watch.hear)
-        drawing = asyncio.create_task(watch.draw())
+        progress = _TerminalLine(sys.stderr) if _can_redraw(sys.stderr) else _LogLines()
+        token = STEP_LISTENER.set(progress.on_step)
+        drawing = asyncio.create_task(progress.draw())
         try:
             opened = await stack.enter_async_context(opening)
         finally:
             drawing.cancel()
-            watch.end()
-            STEP_LISTENER.reset(heard)
+            progress.end()
+            STEP_LISTENER.reset(token)
         yield opened
 
 
 def _can_redraw(stream: TextIO | None) -> bool:
-    # A dumb terminal has no way to erase a line.
+    # A dumb terminal cannot erase a line.
     return terminal.is_terminal(stream) and terminal.can_move_cursor()
 
 
 class _Progress:
-    """The step that a start is in, and since when."""
+    """The current step and when it began."""
 
     def __init__(self) -> None:
-        self._now: StartupStep | None = None
-        self._begun = 0.0
-        self._first = 0
-        self._over = False
+        self._step: StartupStep | None = None
+        self._started = 0.0
+        self._done_at_start = 0
+        self._ended = False
 
-    def hear(self, loading: StartupStep) -> None:
-        # The engine's restarts tell of themselves, too, long after the start.
-        if self._over:
+    def on_step(self, step: StartupStep) -> None:
+        # Restarts of the engine report steps too, long after the start.
+        if self._ended:
             return
-        is_new = self._now is None or loading.step != self._now.step
+        is_new = self._step is None or step.step != self._step.step
         if is_new:
-            self._begun, self._first = time.monotonic(), loading.done
-        self._now = loading
+            self._started, self._done_at_start = time.monotonic(), step.done
+        self._step = step
         if is_new:
-            self.step(loading)
+            self.on_new_step(step)
 
-    def step(self, loading: StartupStep) -> None:
-        """A step begins."""
+    def on_new_step(self, step: StartupStep) -> None:
+        """Called when a step begins."""
 
     def end(self) -> None:
-        self._over = True
+        self._ended = True
 
-    def said(self) -> str:
-        if self._now is None:
+    def text(self) -> str:
+        if self._step is None:
             return "starting"
-        return sentence(self._now, time.monotonic() - self._begun, self._first)
+        return sentence(self._step, time.monotonic() - self._started, self._done_at_start)
 
 
-class _Line(_Progress):
-    """One line of a terminal."""
+class _TerminalLine(_Progress):
+    """One line of a terminal, updated in place."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
@@ -88,30 +89,30 @@ class _Line(_Progress):
         self._drawn = ""
         self._handlers = list(logging.getLogger().handlers)
         for handler in self._handlers:
-            handler.addFilter(self._make_room)
+            handler.addFilter(self._before_log_record)
 
     async def draw(self) -> None:
         while True:
-            if self._now is None or not self._now.draws_itself:
-                text = self.said()[: max(1, terminal.width(self._stream) - 1)]
+            if self._step is None or not self._step.draws_itself:
+                text = self.text()[: max(1, terminal.width(self._stream) - 1)]
                 if text != self._drawn:
                     self._write(f"{_CLEAR}{text}")
                     self._drawn = text
-            await asyncio.sleep(_DRAW_EVERY)
+            await asyncio.sleep(_DRAW_INTERVAL)
 
-    def step(self, loading: StartupStep) -> None:
-        if loading.draws_itself:
+    def on_new_step(self, step: StartupStep) -> None:
+        if step.draws_itself:
             self._clear()
-            self._write(f"{loading.step}\n")
+            self._write(f"{step.step}\n")
 
     def end(self) -> None:
         super().end()
         self._clear()
         for handler in self._handlers:
-            handler.removeFilter(self._make_room)
+            handler.removeFilter(self._before_log_record)
 
-    def _make_room(self, _record: logging.LogRecord) -> bool:
-        """A message of the log begins at the line's beginning, not behind it."""
+    def _before_log_record(self, _record: logging.LogRecord) -> bool:
+        """Clear the line, so that the log record starts at its beginning."""
         self._clear()
         return True
 
@@ -125,47 +126,48 @@ class _Line(_Progress):
         self._stream.flush()
 
 
-class _Log(_Progress):
-    """A message for each step, and every ten seconds while it lasts."""
+class _LogLines(_Progress):
+    """A log line for each step, and another every ten seconds while it lasts."""
 
     async def draw(self) -> None:
         while True:
-            await asyncio.sleep(_LOG_EVERY)
-            if self._now is not None and not self._now.draws_itself:
-                _log.info("%s", self.said())
+            await asyncio.sleep(_LOG_INTERVAL)
+            if self._step is not None and not self._step.draws_itself:
+                _log.info("%s", self.text())
 
-    def step(self, loading: StartupStep) -> None:
-        _log.info("%s", loading.step)
+    def on_new_step(self, step: StartupStep) -> None:
+        _log.info("%s", step.step)
 
 
-def sentence(loading: StartupStep, seconds: float, first: int = 0) -> str:
-    """A step in words.
+def sentence(step: StartupStep, seconds: float, done_at_start: int = 0) -> str:
+    """A step and its progress in words.
 
     Args:
-        seconds: since it began.
-        first: what was done at its beginning already, by an earlier start perhaps.
+        seconds: since the step began.
+        done_at_start: `done` when the step began, for example the size of an earlier download.
     """
-    if not loading.total:
-        return f"{loading.step} ({seconds:.0f} s)" if seconds >= _MEASURED_SECONDS else loading.step
-    done, share = loading.done - first, loading.done / loading.total
-    parts = [f"{loading.step}: {share:.0%}", _counted(loading)]
-    if seconds >= _MEASURED_SECONDS and done / loading.total >= _MEASURED_SHARE:
-        parts.append(_left(seconds * (loading.total - loading.done) / done))
-    if loading.then:
-        parts.append(f"then {loading.then}")
+    is_measured = seconds >= _MIN_ESTIMATE_SECONDS
+    if not step.total:
+        return f"{step.step} ({seconds:.0f} s)" if is_measured else step.step
+    done, share = step.done - done_at_start, step.done / step.total
+    parts = [f"{step.step}: {share:.0%}", _amount(step)]
+    if is_measured and done / step.total >= _MIN_ESTIMATE_SHARE:
+        parts.append(_time_left(seconds * (step.total - step.done) / done))
+    if step.then:
+        parts.append(f"then {step.then}")
     return ", ".join(parts)
 
 
-def _counted(loading: StartupStep) -> str:
-    if loading.unit != "B":
-        return f"{loading.done} of {loading.total} {loading.unit}"
-    unit, name = (10**9, "GB") if loading.total >= 10**9 else (10**6, "MB")
-    return f"{loading.done / unit:.1f} of {loading.total / unit:.1f} {name}"
+def _amount(step: StartupStep) -> str:
+    if step.unit != "B":
+        return f"{step.done} of {step.total} {step.unit}"
+    unit, name = (10**9, "GB") if step.total >= 10**9 else (10**6, "MB")
+    return f"{step.done / unit:.1f} of {step.total / unit:.1f} {name}"
 
 
-def _left(seconds: float) -> str:
+def _time_left(seconds: float) -> str:
     if seconds < 10:
-        return "some seconds left"
+        return "less than 10 s left"
     if seconds < 90:
         return f"about {round(seconds / 10) * 10} s left"
     if seconds < 90 * 60:

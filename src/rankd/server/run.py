@@ -1,4 +1,4 @@
-"""One process on one port: from settings to the last answer."""
+"""Runs the server: opens the port, starts uvicorn, handles signals, drains and exits."""
 
 from __future__ import annotations
 
@@ -32,13 +32,15 @@ from rankd.server.tls import Handshakes, tls_options
 
 _log = logging.getLogger("rankd")
 
-# Seconds between two looks at the engine, and of 503s before the server ends: probes
-# and clients learn why instead of finding a closed port.
-_LOOK_EVERY = 1.0
-_LAST_WORDS = 2.0
+# Seconds between two checks of the engine.
+_ENGINE_CHECK_INTERVAL = 1.0
 
-# Seconds between two looks at what is left to answer.
-_DRAIN_LOOK_EVERY = 0.05
+# Seconds of 503 responses before the server exits without an engine, so that health checks
+# and clients get the reason.
+_EXIT_DELAY = 2.0
+
+# Seconds between two checks whether the drain is complete.
+_DRAIN_CHECK_INTERVAL = 0.05
 
 # Open connections: at least so many, and so many more than requests that may wait.
 MIN_CONNECTIONS = 900
@@ -46,20 +48,20 @@ SPARE_CONNECTIONS = 100
 
 
 async def serve(settings: Settings) -> int:
-    """Serve until a signal; answers what was admitted before it returns.
+    """Serve until a signal arrives, then answer the admitted requests and return.
 
     Returns:
-        The exit status: 0, or 6 when the engine died, or died too often to be started again.
+        The exit status: 0, or 6 when the engine died and is not restarted.
 
     Raises:
-        SetupError: the port is taken, or as `open_app`.
+        SetupError: the port is in use, or as `open_app`.
     """
-    # The port first: loading a model for minutes only to find it taken is cruel.
+    # Bind first: loading a model can take minutes, and the port may be in use.
     with contextlib.closing(_bind(settings.host, settings.port)) as listener:
         try:
             return await _serve(settings, listener)
         except asyncio.CancelledError:
-            return 0  # Asked to stop before anything was served.
+            return 0  # Stopped while the model was loading.
 
 
 def _max_connections(settings: Settings) -> int:
@@ -69,8 +71,8 @@ def _max_connections(settings: Settings) -> int:
 
 async def _serve(settings: Settings, listener: socket.socket) -> int:
     loop = asyncio.get_running_loop()
-    if loading := asyncio.current_task():
-        loop.add_signal_handler(signal.SIGTERM, loading.cancel)
+    if startup := asyncio.current_task():
+        loop.add_signal_handler(signal.SIGTERM, startup.cancel)
     notify(f"STATUS=loading {settings.model}")
     limits = ConnectionLimits(
         settings.read_timeout_seconds, _max_connections(settings), dialects.error_response
@@ -99,55 +101,58 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
             loop.add_signal_handler(signum, server.ask_to_stop)
         server.announce = partial(_announce, app, settings)
         _listen(listener)
-        async with _watching(app.state.service.ranker.engine, server) as watch:
+        async with _watch_engine(app.state.service.ranker.engine, server) as watch:
             await server.serve(sockets=[listener])
     return ENGINE_DIED if watch.died else 0
 
 
 @dataclass
 class _EngineWatch:
-    """Whether the engine died for good before anyone asked the server to stop."""
+    """Stops the server when the engine is dead and is not restarted.
+
+    Attributes:
+        died: the engine died while the server was not stopping.
+    """
 
     died: bool = False
 
-    async def until_it_dies(self, engine: Engine, server: _Server) -> None:
+    async def run(self, engine: Engine, server: _Server) -> None:
         try:
             while True:
-                await asyncio.sleep(_LOOK_EVERY)
+                await asyncio.sleep(_ENGINE_CHECK_INTERVAL)
                 with contextlib.suppress(EngineRestarting):
                     await engine.check()
-                # An engine that is away is started again by us, and is no reason to kill us.
+                # Also during a restart of the engine: systemd must not restart the server.
                 notify(WATCHDOG)
         except EngineDown as problem:
             if server.should_exit:
                 return
             self.died = True
             _log.error("stopping: %s", problem.message)
-        await asyncio.sleep(_LAST_WORDS)
+        await asyncio.sleep(_EXIT_DELAY)
         server.ask_to_stop()
 
 
 @contextlib.asynccontextmanager
-async def _watching(engine: Engine, server: _Server) -> AsyncIterator[_EngineWatch]:
+async def _watch_engine(engine: Engine, server: _Server) -> AsyncIterator[_EngineWatch]:
     watch = _EngineWatch()
-    watching = asyncio.create_task(watch.until_it_dies(engine, server))
+    task = asyncio.create_task(watch.run(engine, server))
     try:
         yield watch
     finally:
-        watching.cancel()
-        await asyncio.wait([watching])
+        task.cancel()
+        await asyncio.wait([task])
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but signals and the drain are ours.
+    """uvicorn's server with other signal handling and another drain.
 
-    uvicorn raises the signal again once it has drained, which would end the
-    process before the engine is closed, and with a status that says "killed".
-    It also closes the port and all idle connections before it drains, so that
-    probes and clients meet a closed door and not the reason.
+    uvicorn raises the signal again after its drain, which would kill the process before the
+    engine is closed. It also closes the port and all idle connections before the drain, so
+    that health checks and clients get a refused connection instead of a 503.
 
     Attributes:
-        announce: is told of each listener, by its host and port, when it is served.
+        announce: called with the host and port of each listener when it accepts connections.
     """
 
     announce: Callable[[str, int], None]
@@ -167,19 +172,22 @@ class _Server(uvicorn.Server):
         self._drain = drain
         self._drain_seconds = drain_seconds
         self._drain_delay = drain_delay
-        self._asked = 0.0
+        self._stopping_since = 0.0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         if self.config.ssl is None:
             await super().startup(sockets)
         else:
             await super().startup([])
-            self._handshakes = [self._shake(one, self.config.ssl) for one in sockets or []]
+            self._handshakes = [
+                self._open_tls(listener, self.config.ssl) for listener in sockets or []
+            ]
         for listener in sockets or []:
             self.announce(*listener.getsockname()[:2])
 
-    def _shake(self, listener: socket.socket, context: ssl.SSLContext) -> Handshakes:
-        connections, most = self.server_state.connections, self._limits.connections + SPARE
+    def _open_tls(self, listener: socket.socket, context: ssl.SSLContext) -> Handshakes:
+        connections = self.server_state.connections
+        limit = self._limits.connections + SPARE
 
         def protocol() -> asyncio.Protocol:
             return self.config.http_protocol_class(  # type: ignore[call-arg]
@@ -189,9 +197,9 @@ class _Server(uvicorn.Server):
         return Handshakes(
             listener,
             context,
-            open=protocol,
+            protocol=protocol,
             seconds=self._limits.read_seconds,
-            has_room=lambda running: running + len(connections) < most,
+            may_accept=lambda running: running + len(connections) < limit,
         )
 
     @contextlib.contextmanager
@@ -199,35 +207,35 @@ class _Server(uvicorn.Server):
         yield
 
     def ask_to_stop(self) -> None:
-        """The first time drain, the second time leave."""
+        """Begin the drain; a second call ends the server without waiting for requests."""
         if self.should_exit:
             self.force_exit = True
-            self._give_up()
+            self._cancel_requests()
             return
-        self._asked = time.monotonic()
+        self._stopping_since = time.monotonic()
         self._drain.begin()
         self.should_exit = True
-        notify(STOPPING, f"STATUS=stopping, requests still to answer: {self._drain.running}")
+        notify(STOPPING, f"STATUS=stopping, requests in flight: {self._drain.running}")
         _log.info(
-            "stopping; requests still to answer: %d, within %d seconds",
+            "stopping; requests in flight: %d, time limit: %d seconds",
             self._drain.running,
             self._drain_seconds,
         )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the port once what was admitted is answered; until then refuse, and say why."""
-        while self._has_to_stay():  # noqa: ASYNC110  (a signal, the clock or an answer ends it)
-            await asyncio.sleep(_DRAIN_LOOK_EVERY)
+        """Close the port when all admitted requests are answered; meanwhile refuse new ones."""
+        while self._is_draining():  # noqa: ASYNC110  (a signal, the clock or a response ends it)
+            await asyncio.sleep(_DRAIN_CHECK_INTERVAL)
         if self._drain.running:
-            self._give_up()
-        # What is left are answers on their way out, and bodies on their way in.
+            self._cancel_requests()
+        # Now uvicorn waits for responses that are being sent and bodies that are arriving.
         left = self._drain_seconds - self._waited()
         self.config.timeout_graceful_shutdown = max(1, math.ceil(left))
         for handshakes in self._handshakes:
             handshakes.close()
         await super().shutdown(sockets)
 
-    def _has_to_stay(self) -> bool:
+    def _is_draining(self) -> bool:
         if self.force_exit:
             return False
         waited = self._waited()
@@ -237,10 +245,10 @@ class _Server(uvicorn.Server):
 
     def _waited(self) -> float:
         """Seconds since the server was asked to stop."""
-        return time.monotonic() - self._asked
+        return time.monotonic() - self._stopping_since
 
-    def _give_up(self) -> None:
-        """Whoever still waits is told that there will be no answer."""
+    def _cancel_requests(self) -> None:
+        """Cancel the requests in flight; their clients get a 503."""
         for task in self.server_state.tasks:
             task.cancel()
 
@@ -258,27 +266,27 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.bind(address)
     except OSError as problem:
         listener.close()
-        raise _taken(host, port, problem) from None
+        raise _port_error(host, port, problem) from None
     return listener
 
 
 def _listen(listener: socket.socket) -> None:
-    """From here on connections are taken; two that are not yet listening may share a port."""
+    """Accept connections. Fails if another process bound the same port and listened first."""
     try:
         listener.listen(2048)
     except OSError as problem:
         host, port = listener.getsockname()[:2]
-        raise _taken(host, port, problem) from None
+        raise _port_error(host, port, problem) from None
 
 
-def _taken(host: str, port: int, problem: OSError) -> PortTaken:
+def _port_error(host: str, port: int, problem: OSError) -> PortTaken:
     if problem.errno == errno.EADDRINUSE:
         return PortTaken(f"port {port} on {host} is in use; choose another with --port")
     return PortTaken(f"cannot listen on {host}:{port}: {problem.strerror}")
 
 
 def _announce(app: FastAPI, settings: Settings, host: str, port: int) -> None:
-    """On the screen of a person, or else in one line of the log; and to systemd."""
+    """Report readiness: a summary on a terminal, otherwise a log line; and to systemd."""
     name = app.state.service.name
     if not banner.show(app, settings, host, port):
         url = banner.address(settings, host, port)

@@ -1,6 +1,6 @@
-"""Tells systemd (`Type=notify`) how the server is; elsewhere it tells nobody.
+"""Sends status messages to systemd (`Type=notify`); does nothing elsewhere.
 
-The protocol is one datagram, https://www.freedesktop.org/software/systemd/man/sd_notify.html.
+Each message is one datagram: https://www.freedesktop.org/software/systemd/man/sd_notify.html.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ WATCHDOG = "WATCHDOG=1"
 
 
 def notify(*lines: str, environment: Mapping[str, str] | None = None) -> bool:
-    """Send lines of the form `NAME=value` to who started this process.
+    """Send lines of the form `NAME=value` to the socket in `NOTIFY_SOCKET`.
 
     Args:
-        environment: `os.environ` when absent.
+        environment: default `os.environ`.
 
     Returns:
-        Whether somebody took them. That nobody does is no reason not to serve.
+        Whether the message was sent. Errors are ignored: the server works without systemd.
     """
     address = (os.environ if environment is None else environment).get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
@@ -29,8 +29,8 @@ def notify(*lines: str, environment: Mapping[str, str] | None = None) -> bool:
     message = "\n".join(line.replace("\n", " ") for line in lines)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.setblocking(False)  # A full mailbox must not hold up requests.
-            # An @ stands for the zero byte of an abstract address.
+            sender.setblocking(False)  # A full receive queue must not delay requests.
+            # A leading @ stands for the zero byte of an abstract address.
             sender.connect(f"\0{address[1:]}" if address[0] == "@" else address)
             sender.send(message.encode())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""HTTPS: what uvicorn is told of certificates, and what is wrong with them."""
+"""HTTPS: options for uvicorn, checks of the certificate files, and limits on handshakes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rankd.errors import BadSettings
 
 
 def tls_options(settings: Settings) -> dict[str, Any]:
-    """uvicorn's options; none when there is no certificate.
+    """uvicorn's TLS options; empty without a certificate.
 
-    Authorities in --ssl-ca-certs make a client's certificate a condition: uvicorn reads
-    them, too, when it does not ask for one.
+    With --ssl-ca-certs clients must present a certificate, which uvicorn does not require
+    by default.
     """
     if settings.ssl_certfile is None:
         return {}
@@ -35,15 +35,17 @@ def tls_options(settings: Settings) -> dict[str, Any]:
 
 
 def check_tls(settings: Settings) -> None:
-    """Look at the files before a model is loaded for minutes.
+    """Check the certificate files, before the model is loaded.
 
     Raises:
-        BadSettings: one is missing or cannot be used; says which.
+        BadSettings: a file is missing or cannot be used; the message names it.
     """
     if settings.ssl_certfile is None:
         for name in ("ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs"):
             if getattr(settings, name) is not None:
-                raise BadSettings(f"{name} is of no use without ssl_certfile")
+                raise BadSettings(
+                    f"{name} has no effect without ssl_certfile; set ssl_certfile too"
+                )
         return
     for name in ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs"):
         file = getattr(settings, name)
@@ -54,7 +56,7 @@ def check_tls(settings: Settings) -> None:
             raise BadSettings(f"cannot read {name} {file}: {problem.strerror}") from None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # Without a password OpenSSL would ask for one at the terminal.
+        # With None, OpenSSL would prompt for a password on the terminal.
         context.load_cert_chain(
             settings.ssl_certfile, settings.ssl_keyfile, settings.ssl_keyfile_password or ""
         )
@@ -71,23 +73,23 @@ def check_tls(settings: Settings) -> None:
             ) from None
 
 
-# Connections taken at one look, so that those who are there get their turns.
-_AT_ONCE = 100
+# Connections accepted in one callback, so that open connections are served in between.
+_MAX_ACCEPTS = 100
 
-# Seconds until the next look when there are no more files.
-_LOOK_AGAIN = 1.0
+# Seconds until the next attempt when the process has no file descriptors left.
+_RETRY_SECONDS = 1.0
 
 
 class Handshakes:
-    """Takes connections and agrees on their keys, within the limits of everyone else.
+    """Accepts connections and performs TLS handshakes, within the connection limits.
 
-    uvicorn's listener gives each client a minute and does not count it, so that a
-    thousand who connect and say nothing take every file there is.
+    uvicorn's listener allows a minute for each handshake and does not count it as a
+    connection, so silent clients could use up all file descriptors.
 
     Args:
-        open: makes the protocol of a connection.
-        seconds: for one handshake; then it is closed.
-        has_room: whether one more connection may be open beside so many handshakes.
+        protocol: creates the protocol of a connection.
+        seconds: for one handshake; then the connection is closed.
+        may_accept: whether another connection may be opened, given the running handshakes.
     """
 
     def __init__(
@@ -95,26 +97,26 @@ class Handshakes:
         listener: socket.socket,
         context: ssl.SSLContext,
         *,
-        open: Callable[[], asyncio.Protocol],
+        protocol: Callable[[], asyncio.Protocol],
         seconds: float,
-        has_room: Callable[[int], bool],
+        may_accept: Callable[[int], bool],
     ) -> None:
         self._listener = listener
         self._context = context
-        self._open = open
+        self._protocol = protocol
         self._seconds = seconds
-        self._has_room = has_room
+        self._may_accept = may_accept
         self._loop = asyncio.get_running_loop()
         self._running: set[asyncio.Task[None]] = set()
-        self._again: asyncio.TimerHandle | None = None
+        self._retry: asyncio.TimerHandle | None = None
         listener.setblocking(False)
         self._listen()
 
     def close(self) -> None:
-        """Take nobody more, and leave who has not agreed."""
+        """Stop accepting, and cancel the handshakes that are not complete."""
         self._loop.remove_reader(self._listener)
-        if self._again is not None:
-            self._again.cancel()
+        if self._retry is not None:
+            self._retry.cancel()
         for task in self._running:
             task.cancel()
 
@@ -122,30 +124,33 @@ class Handshakes:
         self._loop.add_reader(self._listener, self._accept)
 
     def _accept(self) -> None:
-        for _ in range(_AT_ONCE):
+        for _ in range(_MAX_ACCEPTS):
             try:
                 connection, _ = self._listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
-            except OSError:  # No more files; asking at once would be asked again and again.
+            except OSError:  # No file descriptors left; the event loop would retry in a busy loop.
                 self._loop.remove_reader(self._listener)
-                self._again = self._loop.call_later(_LOOK_AGAIN, self._listen)
+                self._retry = self._loop.call_later(_RETRY_SECONDS, self._listen)
                 return
-            if not self._has_room(len(self._running)):
+            if not self._may_accept(len(self._running)):
                 connection.close()
                 continue
-            task = self._loop.create_task(self._agree(connection))
+            task = self._loop.create_task(self._shake_hands(connection))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def _agree(self, connection: socket.socket) -> None:
+    async def _shake_hands(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            # Who breaks off, speaks plain HTTP or has no certificate.
+            # The client disconnected, sent plain HTTP or has no certificate.
             with suppress(OSError):
                 await self._loop.connect_accepted_socket(
-                    self._open, connection, ssl=self._context, ssl_handshake_timeout=self._seconds
+                    self._protocol,
+                    connection,
+                    ssl=self._context,
+                    ssl_handshake_timeout=self._seconds,
                 )
                 return
         except BaseException:

@@ -1,7 +1,7 @@
-"""Every line of the log, whoever says it: text for people, JSON for machines.
+"""Configures logging: JSON, or text on a terminal, with the ids of the request.
 
-All of it goes through `logging`: rankd's own lines, uvicorn's, those of the native engine's
-worker and of vLLM's processes. What belongs to a request carries its id, and its trace's.
+All log lines go through `logging`: rankd's, uvicorn's, those of the native engine's worker
+and of vLLM's processes. Lines of a request carry its request id and its trace ids.
 """
 
 from __future__ import annotations
@@ -20,60 +20,59 @@ from rankd.telemetry.terminal import has_colours
 
 Format = Literal["auto", "text", "json"]
 
-# Whatever could move a terminal's cursor, or end a line where a program reads them.
+# Characters that can move a terminal's cursor, or end a line.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 _COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31m"}
-_PLAIN = "\x1b[0m"
+_RESET = "\x1b[0m"
 
-# What a record says of its request, in this order.
-_OF_REQUEST = ("request_id", "trace_id", "span_id")
+# Attributes of a record that identify its request, in the order of a text line.
+_REQUEST_IDS = ("request_id", "trace_id", "span_id")
 
 
 def configure(level: str, shape: Format = "auto") -> None:
-    """Log to stderr from now on.
+    """Log to standard error from now on.
 
     Args:
-        level: the least severe that is logged, by its name.
-        shape: auto is text on a terminal, else JSON.
+        level: name of the lowest level that is logged.
+        shape: `auto` is text on a terminal, otherwise JSON.
     """
     logging.basicConfig(level=level.upper(), handlers=[handler(shape)])
     logging.captureWarnings(True)
 
 
 def handler(shape: Format = "auto", stream: IO[str] | None = None) -> logging.Handler:
-    """What writes lines; nothing does where standard error is closed.
+    """The handler that writes log lines; discards them if standard error is closed.
 
     Args:
-        stream: standard error when absent.
+        stream: default standard error.
     """
-    # Python's own is None when the descriptor was closed at the start, which typeshed denies.
-    found: IO[str] | None = sys.stderr if stream is None else stream
-    if found is None:
+    # sys.stderr is None when the descriptor was closed at the start; typeshed does not know.
+    target: IO[str] | None = sys.stderr if stream is None else stream
+    if target is None:
         return logging.NullHandler()
-    stream = found
-    writing = logging.StreamHandler(stream)
-    writing.addFilter(_name_request)
-    if shape == "json" or (shape == "auto" and not stream.isatty()):
-        writing.setFormatter(_json())
+    stream_handler = logging.StreamHandler(target)
+    stream_handler.addFilter(_add_request_ids)
+    if shape == "json" or (shape == "auto" and not target.isatty()):
+        stream_handler.setFormatter(_json())
     else:
-        writing.setFormatter(TextFormatter(colours=has_colours(stream)))
-    return writing
+        stream_handler.setFormatter(TextFormatter(colours=has_colours(target)))
+    return stream_handler
 
 
 def descriptor_handler(shape: Format = "auto") -> logging.Handler:
-    """As `handler`, past whatever the process makes of `sys.stderr`.
+    """A handler for file descriptor 2, which ignores a replaced `sys.stderr`.
 
-    vLLM's older releases put the process's name before each line that is written there.
+    Older releases of vLLM replace `sys.stderr` and prefix each line with the process's name.
     """
     return handler(shape, os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace"))
 
 
 def dict_config(shape: Format, loggers: Mapping[str, str]) -> dict[str, Any]:
-    """For `logging.config.dictConfig`, in a process of someone else's.
+    """A configuration for `logging.config.dictConfig`, in a process that rankd does not start.
 
     Args:
-        loggers: the level of each, by its name.
+        loggers: logger name → level.
     """
     return {
         "version": 1,
@@ -86,8 +85,8 @@ def dict_config(shape: Format, loggers: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _name_request(record: logging.LogRecord) -> bool:
-    """Note whose line it is. A filter, because it runs in the task that logs."""
+def _add_request_ids(record: logging.LogRecord) -> bool:
+    """Add the ids to a record. A filter, because filters run in the task that logs."""
     if (request_id := REQUEST_ID.get()) != NO_ID:
         record.request_id = request_id
     if (ids := TRACE.get()) is not None:
@@ -100,13 +99,13 @@ def _json() -> logging.Formatter:
         ["levelname", "name", "message"],
         rename_fields={"levelname": "level", "name": "logger"},
         timestamp=True,
-        # As `\u2028`: then no text whatever can end a line.
+        # Escapes U+2028 and the like, so that no text can end a line.
         json_ensure_ascii=True,
         reserved_attrs=_RESERVED,
     )
 
 
-# Attributes of a record that are no fields: those of every record, and a message in colours.
+# Attributes of every record, and uvicorn's coloured message: not added to the JSON.
 _RESERVED = (
     *vars(logging.makeLogRecord({})),
     *("message", "asctime", "taskName", "color_message"),
@@ -114,9 +113,9 @@ _RESERVED = (
 
 
 class TextFormatter(logging.Formatter):
-    """One line a record; further lines of a message, such as a traceback's, are indented.
+    """One line per record; further lines of a message, such as a traceback's, are indented.
 
-    So no text that a caller sent can pass for a line of the log.
+    So no text of a request can look like a log line.
     """
 
     def __init__(self, *, colours: bool = False) -> None:
@@ -125,13 +124,13 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         first, *more = _CONTROL.sub(_escaped, super().format(record)).split("\n")
-        for name in _OF_REQUEST:
+        for name in _REQUEST_IDS:
             if hasattr(record, name):
                 first += f" {name}={getattr(record, name)}"
         line = "\n    ".join((first, *more))
         colour = _COLOURS.get(record.levelno) if self._colours else None
-        return f"{colour}{line}{_PLAIN}" if colour else line
+        return f"{colour}{line}{_RESET}" if colour else line
 
 
-def _escaped(found: re.Match[str]) -> str:
-    return ascii(found[0])[1:-1]
+def _escaped(match: re.Match[str]) -> str:
+    return ascii(match[0])[1:-1]

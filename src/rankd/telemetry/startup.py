@@ -1,7 +1,4 @@
-"""How far a start has come, for whoever watches it.
-
-What loads tells of it wherever it runs, in a thread too; only the command line listens.
-"""
+"""Progress of a start: the steps that code reports, and the listener that receives them."""
 
 from __future__ import annotations
 
@@ -12,14 +9,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class StartupStep:
-    """One step of a start.
+    """One step of a start, and how far it is.
 
     Attributes:
-        step: such as `loading builtin`.
-        done, total: in `unit`; a total of 0 is not known.
-        unit: `B` for bytes, else a plural, such as `layers`.
-        then: what still comes when this step is done.
-        aloud: it writes to the terminal itself how far it is.
+        step: name of the step, such as `loading builtin`.
+        done, total: progress in `unit`; total 0: unknown.
+        unit: `B` for bytes, otherwise a plural noun, such as `layers`.
+        then: what follows when this step is done, if anything.
+        draws_itself: the step writes its own progress to the terminal.
     """
 
     step: str
@@ -30,12 +27,13 @@ class StartupStep:
     draws_itself: bool = False
 
 
-# Who wants to hear of it; called from any thread.
+# Receives every step; called from any thread. None: nothing shows progress.
 STEP_LISTENER: ContextVar[Callable[[StartupStep], None] | None] = ContextVar(
-    "WATCHER", default=None
+    "STEP_LISTENER", default=None
 )
 
 
-def report_step(loading: StartupStep) -> None:
-    if (watcher := STEP_LISTENER.get()) is not None:
-        watcher(loading)
+def report_step(step: StartupStep) -> None:
+    """Pass a step to the listener, if there is one."""
+    if (listener := STEP_LISTENER.get()) is not None:
+        listener(step)

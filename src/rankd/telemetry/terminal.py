@@ -1,4 +1,4 @@
-"""What the terminal can do: how wide it is, whether it shows colours, what it can spell."""
+"""Properties of the terminal: width, colours, and the encoding of the standard streams."""
 
 from __future__ import annotations
 
@@ -8,36 +8,40 @@ import sys
 from collections.abc import Mapping
 from typing import IO
 
-# Where nobody says how wide: what every terminal was for decades.
-_WIDTH = 80
+# Columns of a terminal whose width is unknown.
+_DEFAULT_WIDTH = 80
 
 # ECMA-48's "select graphic rendition".
 _STYLES = {"bold": "1", "faint": "2", "red": "31", "green": "32"}
 
 
 def is_terminal(stream: IO[str] | None) -> bool:
-    """Whether a person reads it; a stream that the caller closed is None."""
+    """Whether the stream is a terminal; None is a stream that was closed at the start."""
     return stream is not None and stream.isatty()
 
 
 def width(stream: IO[str] | None) -> int:
-    """Columns of the terminal behind a stream; `COLUMNS` beats what it says itself."""
-    if (given := os.environ.get("COLUMNS", "")).isdecimal() and int(given) > 0:
-        return int(given)
+    """Columns of the terminal behind a stream; the variable `COLUMNS` overrides its size."""
+    if (columns := os.environ.get("COLUMNS", "")).isdecimal() and int(columns) > 0:
+        return int(columns)
     try:
         assert stream is not None
-        return os.get_terminal_size(stream.fileno()).columns or _WIDTH
+        return os.get_terminal_size(stream.fileno()).columns or _DEFAULT_WIDTH
     except (AssertionError, OSError, ValueError):
-        return _WIDTH
+        return _DEFAULT_WIDTH
 
 
 def can_move_cursor() -> bool:
-    """Whether terminals here obey escape sequences."""
+    """Whether the terminal supports escape sequences, by `TERM`."""
     return os.environ.get("TERM", "dumb") != "dumb"
 
 
 def has_colours(stream: IO[str] | None, environment: Mapping[str, str] | None = None) -> bool:
-    """By NO_COLOR (no-color.org), then FORCE_COLOR, then TERM, then whether it is a terminal."""
+    """Whether to use colours: NO_COLOR (no-color.org), then FORCE_COLOR, TERM and is_terminal.
+
+    Args:
+        environment: default `os.environ`.
+    """
     environment = os.environ if environment is None else environment
     if environment.get("NO_COLOR"):
         return False
@@ -47,24 +51,23 @@ def has_colours(stream: IO[str] | None, environment: Mapping[str, str] | None = 
 
 
 def styled(text: str, style: str, stream: IO[str] | None) -> str:
-    """The text in bold, faint, red or green, where colours are shown."""
+    """The text in `bold`, `faint`, `red` or `green`, if the stream has colours."""
     return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if has_colours(stream) else text
 
 
 def prepare() -> None:
-    """Let no character and no closed stream end a command with a traceback.
+    """Make the standard streams safe to use, whatever the locale and however they were opened.
 
-    What cannot be spelled in the locale's encoding is written as `\\u4e2d`. A standard
-    stream that the caller closed becomes /dev/null: else the next socket would take its
-    number, and whatever a library prints would go there. `sys.stdout` and `sys.stderr` write
-    to it then, so that nobody has to ask whether they are None; `sys.stdin` stays None, and
-    who reads it says that it is closed.
+    Characters outside the locale's encoding are written as `\\u4e2d`. A closed standard
+    stream is replaced by /dev/null: otherwise the next socket would get its descriptor, and
+    receive what libraries print. `sys.stdout` and `sys.stderr` then write to /dev/null, so
+    they are never None; `sys.stdin` stays None.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # It takes the lowest number that is free.
+            os.open(os.devnull, os.O_RDWR)  # Gets the lowest free descriptor: this one.
     for name, number in (("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
@@ -74,7 +77,7 @@ def prepare() -> None:
 
 
 def as_utf8(argument: str) -> str:
-    """Text of the command line whose bytes the locale could not read, but UTF-8 can."""
+    """A command line argument decoded as UTF-8, or unchanged if its bytes are not UTF-8."""
     try:
         return os.fsencode(argument).decode()
     except UnicodeError:
@@ -82,6 +85,6 @@ def as_utf8(argument: str) -> str:
 
 
 def use_utf8() -> None:
-    """Standard output carries data from here on: JSON and TOML are UTF-8 in any locale."""
+    """Write standard output as UTF-8 in any locale, for JSON and TOML."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")

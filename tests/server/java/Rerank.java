@@ -12,7 +12,7 @@ import java.util.List;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
-/** The JDK's HttpClient as it comes: it offers HTTP/2 with every request. */
+/** Uses the JDK's HttpClient with its defaults: it sends `Upgrade: h2c` with every request. */
 public class Rerank {
     private static final HttpClient CLIENT = HttpClient.newHttpClient();
 

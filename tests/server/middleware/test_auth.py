@@ -1,4 +1,4 @@
-"""Keys: wherever a client puts one; every path but the open ones needs it."""
+"""API keys: accepted wherever clients send them, and required on all paths but the open ones."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def basic(user: str, password: str) -> str:
         ("x-api-key", "first-key"),
     ],
 )
-def test_a_key_is_found_where_clients_put_it(guarded: TestClient, name: str, value: str) -> None:
+def test_a_key_is_accepted_where_clients_send_it(
+    guarded: TestClient, name: str, value: str
+) -> None:
     assert guarded.post("/v1/rerank", json=BODY, headers={name: value}).status_code == 200
 
 
@@ -67,7 +69,7 @@ def test_a_key_is_found_where_clients_put_it(guarded: TestClient, name: str, val
         ("api-key", "FIRST-KEY"),
     ],
 )
-def test_anything_else_is_a_401_in_the_words_that_clients_look_for(
+def test_anything_else_is_a_401_with_the_words_that_clients_look_for(
     guarded: TestClient, name: str, value: str
 ) -> None:
     reply = guarded.post("/v1/rerank", json=BODY, headers={name: value})
@@ -82,14 +84,14 @@ def test_anything_else_is_a_401_in_the_words_that_clients_look_for(
     ("path", "field"),
     [("/tei/rerank", "error_type"), ("/cohere/v2/rerank", "id"), ("/v1/ranking", "object")],
 )
-def test_a_401_wears_the_dialects_envelope(guarded: TestClient, path: str, field: str) -> None:
+def test_a_401_has_the_format_of_the_dialect(guarded: TestClient, path: str, field: str) -> None:
     assert field in guarded.post(path, json={}).json()
 
 
 def test_every_path_but_the_open_ones_needs_a_key(guarded: TestClient) -> None:
     routes = [route for route in guarded.app.routes if isinstance(route, Route)]  # type: ignore[attr-defined]
     served = {(method, route.path) for route in routes for method in route.methods or ()}
-    served |= {("POST", offer.path) for offer in dialects.route_specs()}
+    served |= {("POST", spec.path) for spec in dialects.route_specs()}
     prefixed = {
         (method, f"/{prefix}{path}") for method, path in served for prefix in dialects.PREFIXES
     }
@@ -114,11 +116,11 @@ def test_a_post_to_an_open_path_needs_a_key(guarded: TestClient) -> None:
     assert guarded.post("/", json={"query": "q", "texts": ["d"]}).status_code == 401
 
 
-def test_a_path_that_is_not_served_needs_a_key_too(guarded: TestClient) -> None:
+def test_an_unknown_path_needs_a_key(guarded: TestClient) -> None:
     assert guarded.get("/v1/nothing").status_code == 401
 
 
-def test_xinferences_client_learns_whether_to_send_its_key(
+def test_xinferences_client_can_ask_whether_keys_are_needed(
     client: TestClient, guarded: TestClient
 ) -> None:
     assert client.get("/v1/cluster/auth").json() == {"auth": False}
@@ -126,7 +128,7 @@ def test_xinferences_client_learns_whether_to_send_its_key(
 
 
 @pytest.mark.parametrize("sent", ["Bearer None", "Bearer undefined", "Bearer fake-api-key", "x"])
-def test_without_keys_whatever_is_sent_is_accepted(client: TestClient, sent: str) -> None:
+def test_without_keys_any_key_is_accepted(client: TestClient, sent: str) -> None:
     reply = client.post("/v1/rerank", json=BODY, headers={"Authorization": sent})
 
     assert reply.status_code == 200
@@ -144,7 +146,7 @@ def test_a_strict_server_refuses_other_models(guarded: TestClient) -> None:
     assert other.json()["message"] == "model 'gpt' is not served here; use 'builtin'"
 
 
-def test_keys_are_settings_and_never_repeated() -> None:
+def test_keys_are_settings_and_never_quoted_in_errors() -> None:
     assert load({}, {"RANKD_API_KEYS": '["a", "b"]'}).api_keys == ("a", "b")
     assert load({"api_keys": ["a"]}, {}).api_keys == ("a",)
     for wrong in ('["s3cret", ""]', '["s3cret "]', "s3cret", '{"s3cret": 1}'):

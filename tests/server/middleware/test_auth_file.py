@@ -1,4 +1,4 @@
-"""Keys in a file: read at start, read again when it changes, kept when the new one is broken."""
+"""The key file: read at start, reloaded when it changes, kept when the new one is unusable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rankd.server.middleware.auth import KeyRing, hash_key, read_keys
 from support.servers import run, serving
 
 BODY = {"query": "q", "documents": ["d"]}
-LONG = "a-key-of-which-nobody-knows"
+LONG = "a-key-that-cannot-be-guessed"
 
 
 @pytest.fixture
@@ -32,24 +32,24 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look at the file with every request."""
-    monkeypatch.setattr(auth, "_LOOK_EVERY", 0.0)
+def without_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check the file for changes on every call."""
+    monkeypatch.setattr(auth, "_CHECK_INTERVAL", 0.0)
 
 
-def test_a_line_is_a_key_or_its_digest_and_may_have_a_name(file: Path) -> None:
+def test_a_line_is_a_key_or_a_digest_optionally_with_a_name(file: Path) -> None:
     ring = KeyRing((), file)
 
     owners = {key: ring.owner(key.encode()) for key in ("named-key", "other")}
     assert owners == {"named-key": "search", "other": "team@example.com"}
     for key in ("plain-key", "secret", "YQ==", "a b"):
-        assert ring.owner(key.encode()) == hash_key(key)[7:19]  # Tells apart, opens nothing.
-    for stranger in ("", "# Who may ask.", "search", "search = named-key", hash_key("secret")):
-        assert ring.owner(stranger.encode()) is None
+        assert ring.owner(key.encode()) == hash_key(key)[7:19]  # Part of the digest, not the key.
+    for unknown in ("", "# Who may ask.", "search", "search = named-key", hash_key("secret")):
+        assert ring.owner(unknown.encode()) is None
 
 
-@pytest.mark.usefixtures("at_once")
-def test_a_file_that_changes_is_read_again(file: Path) -> None:
+@pytest.mark.usefixtures("without_interval")
+def test_a_changed_file_is_reloaded(file: Path) -> None:
     ring = KeyRing(["fixed"], file)
 
     file.write_text("new-key\n")
@@ -59,8 +59,8 @@ def test_a_file_that_changes_is_read_again(file: Path) -> None:
     assert ring.owner(b"fixed") is not None
 
 
-@pytest.mark.usefixtures("at_once")
-def test_a_file_put_in_the_place_of_another_is_read(file: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("without_interval")
+def test_a_replaced_file_is_reloaded(file: Path, tmp_path: Path) -> None:
     ring = KeyRing((), file)
     old = file.stat()
     other = tmp_path / "other"
@@ -72,7 +72,7 @@ def test_a_file_put_in_the_place_of_another_is_read(file: Path, tmp_path: Path) 
     assert ring.owner(b"x" * old.st_size) is not None
 
 
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("without_interval")
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -82,9 +82,9 @@ def test_a_file_put_in_the_place_of_another_is_read(file: Path, tmp_path: Path) 
         lambda file: file.write_text("k3y\nsha256:12\n"),
         lambda file: file.write_bytes(b"k3y\n\xff\xfe\n"),
     ],
-    ids=["gone", "empty", "only comments", "half a digest", "no text"],
+    ids=["missing", "empty", "only comments", "half a digest", "not text"],
 )
-def test_a_broken_file_keeps_the_old_keys_and_says_so_once(
+def test_an_unusable_file_keeps_the_old_keys_and_is_logged_once(
     file: Path, spoil: Callable[[Path], object], caplog: pytest.LogCaptureFixture
 ) -> None:
     ring = KeyRing((), file)
@@ -96,26 +96,24 @@ def test_a_broken_file_keeps_the_old_keys_and_says_so_once(
     assert all(owners)
     assert ring.owner(b"k3y") is None
     assert len(caplog.records) == 1
-    assert "the keys stay as they were" in caplog.text
+    assert "keeping the previous API keys" in caplog.text
     assert "k3y" not in caplog.text
     file.write_text("mended\n")
     assert ring.owner(b"mended") is not None
     assert ring.owner(b"plain-key") is None
 
 
-def test_it_is_not_looked_at_with_every_request(file: Path) -> None:
+def test_the_file_is_checked_at_most_once_a_second(file: Path) -> None:
     ring = KeyRing((), file)
 
     file.write_text("new-key\n")
 
-    assert ring.owner(b"plain-key") is not None  # For up to a second.
+    assert ring.owner(b"plain-key") is not None  # Until the next check.
     assert ring.owner(b"new-key") is None
 
 
 @pytest.mark.parametrize("text", ["", "\n# nothing\n", "sha256:zz", "a = sha256:12"])
-def test_a_file_that_is_broken_at_start_is_a_sentence_without_its_keys(
-    tmp_path: Path, text: str
-) -> None:
+def test_an_unusable_file_at_start_is_an_error_without_its_keys(tmp_path: Path, text: str) -> None:
     file = tmp_path / "keys"
     file.write_text(text)
 
@@ -125,7 +123,7 @@ def test_a_file_that_is_broken_at_start_is_a_sentence_without_its_keys(
     assert "zz" not in str(refused.value)
 
 
-def test_a_missing_file_ends_the_start() -> None:
+def test_a_missing_file_is_an_error_at_start() -> None:
     ended = run("serve", "--engine", "fake", "--port", "0", "--api-keys-file", "/no/such/keys")
 
     assert ended.returncode == 2
@@ -134,7 +132,7 @@ def test_a_missing_file_ends_the_start() -> None:
     )
 
 
-def test_digests_are_keys_in_the_settings_too() -> None:
+def test_settings_accept_digests() -> None:
     settings = load({"api_keys": [hash_key(LONG)]}, {})
 
     assert KeyRing(settings.api_keys).owner(LONG.encode()) is not None
@@ -149,21 +147,21 @@ def test_settings_do_not_show_their_secrets() -> None:
     assert "s3cret" not in repr(settings)
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_bytes(b"\xef\xbb\xbfplain-key\r\nb-key\r\n")
 
     assert KeyRing((), file).owner(b"plain-key") is not None
 
 
-def test_a_key_that_is_no_utf8_is_one_line_and_not_repeated() -> None:
+def test_a_key_that_is_not_utf8_is_one_error_line_without_the_key() -> None:
     flag = run("serve", "--engine", "fake", "--port", "0", "--api-key", os.fsdecode(b"\xffs3cret"))
 
     assert flag.returncode == 2
     assert flag.stderr == "rankd: api_keys: a key must be text in UTF-8\n"
 
 
-def test_hash_key_prints_what_a_file_takes(tmp_path: Path) -> None:
+def test_hash_key_prints_a_line_for_the_file(tmp_path: Path) -> None:
     ended = run("hash-key", stdin=f"{LONG}\n")
     file = tmp_path / "keys"
     file.write_text(ended.stdout)
@@ -173,16 +171,16 @@ def test_hash_key_prints_what_a_file_takes(tmp_path: Path) -> None:
     assert KeyRing((), file).owner(LONG.encode()) is not None
 
 
-def test_hash_key_warns_of_a_key_that_can_be_guessed_and_refuses_none() -> None:
-    short, none = run("hash-key", stdin="abc\n"), run("hash-key", stdin="\n")
+def test_hash_key_warns_of_a_short_key_and_refuses_an_empty_one() -> None:
+    short, empty = run("hash-key", stdin="abc\n"), run("hash-key", stdin="\n")
 
     assert short.stdout.strip() == hash_key("abc")
     assert "can be guessed" in short.stderr
-    assert none.returncode == 2
-    assert none.stderr.startswith("rankd: no key was given")
+    assert empty.returncode == 2
+    assert empty.stderr.startswith("rankd: no key was given")
 
 
-def test_a_running_server_takes_a_new_key_without_a_restart(tmp_path: Path) -> None:
+def test_a_running_server_reloads_its_keys(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("old-key\n")
     with serving("--engine", "fake", "--api-keys-file", str(file)) as server:

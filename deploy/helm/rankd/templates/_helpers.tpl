@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* At most 52 characters, so that what is added to it still is a name. */}}
+{{/* At most 52 characters, so that names with a suffix stay valid. */}}
 {{- define "rankd.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
@@ -39,7 +39,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
-{{/* The Secret of keys, or nothing where everyone may come in. */}}
+{{/* The Secret with the keys, or nothing if no keys are set. */}}
 {{- define "rankd.keysSecret" -}}
 {{- if and .Values.keys.existingSecret .Values.keys.list -}}
 {{- fail "keys.existingSecret and keys.list: give one of them" -}}

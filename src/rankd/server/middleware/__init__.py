@@ -1,4 +1,4 @@
-"""The door: pure ASGI middleware. Lets a request in, watches it, writes it down."""
+"""ASGI middleware: request ids and access log, API keys, body limits, prefixes, drain."""
 
 from rankd.server.middleware.access_log import AccessLogMiddleware
 from rankd.server.middleware.auth import ApiKeyMiddleware, KeyRing

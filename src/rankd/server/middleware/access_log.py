@@ -1,4 +1,4 @@
-"""A request's id, its line in the log and its place in the metrics."""
+"""Assigns request ids, writes the access log, counts requests and renders internal errors."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from collections.abc import Callable, Collection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rankd.context import FAILURE, REQUEST_ID, TIMINGS
+from rankd.context import ARRIVED, FAILURE, REQUEST_ID, TIMINGS
 from rankd.telemetry import metrics
 from rankd.telemetry.timings import server_timing
 
 _log = logging.getLogger("rankd.access")
 
-# What a caller may name its request; anything else could forge lines of the log.
+# A request id that is accepted from a client; other text could forge log lines.
 _SAFE_ID = re.compile(rb"[\w.:-]{1,128}", re.ASCII)
 
-# Errors behind an error that are still written down.
-_LONGEST_CHAIN = 10
+# Maximum number of chained exceptions in a logged traceback.
+_MAX_CHAIN = 10
+
+# Status in log and metrics when the client left before a response began.
+_CLIENT_LEFT = 499
 
 
 class AccessLogMiddleware:
-    """Names each request, in `X-Request-Id` of the answer and in the log.
+    """Adds `X-Request-Id` to every response, logs and counts every request.
 
     Args:
-        counts_as: the dialect and the route of a request to rank; None of any other.
-        enabled: write the lines; ids and metrics are kept in any case.
-        render: what a client is told of a bug.
-        arrived: where in the scope is noted when the request came.
-        timing_origins: whose pages may read how long the stages of a ranking took; * are all.
+        counts_as: the dialect and the route of a ranking request; None for other requests.
+        enabled: write access log lines. Ids and metrics do not depend on it.
+        render: the response for an unexpected exception.
+        timing_origins: origins that get `Timing-Allow-Origin`; `*` allows all.
     """
 
     def __init__(
@@ -43,59 +45,57 @@ class AccessLogMiddleware:
         counts_as: Callable[[Scope], tuple[str, str] | None],
         enabled: bool,
         render: Callable[[Exception, Scope], Response],
-        arrived: str,
         timing_origins: Collection[str] = (),
     ) -> None:
         self._app = app
         self._counts_as = counts_as
         self._enabled = enabled
         self._render = render
-        self._arrived = arrived
         self._timing_origins = timing_origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began = time.perf_counter()
-        scope[self._arrived] = time.monotonic()
-        path = scope["path"]  # As it came; the rooms behind may change it.
+        started = time.perf_counter()
+        scope[ARRIVED] = time.monotonic()
+        path = scope["path"]  # The client's path; other middleware changes the scope's.
         request_id = _request_id(scope)
         REQUEST_ID.set(request_id.decode())
-        status = 499  # What remains when nothing was sent: the client left.
+        status = _CLIENT_LEFT
 
-        async def note(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [
                     *message["headers"],
                     (b"x-request-id", request_id),
-                    *self._timings(scope, time.perf_counter() - began),
+                    *self._timings(scope, time.perf_counter() - started),
                 ]
             await send(message)
 
         try:
-            await self._app(scope, receive, note)
+            await self._app(scope, receive, send_with_id)
         except Exception as problem:
-            # Answered here and not by the framework, whose answer would pass by the log.
-            _log.error("%s %s failed: %s", scope["method"], _shown(path), _trace(problem))
+            # Handled here, because the framework's own handler would bypass the access log.
+            _log.error("%s %s failed: %s", scope["method"], _escaped(path), _trace(problem))
             scope[FAILURE] = problem
-            if status != 499:
-                return  # Too late for another answer; the server below closes the connection.
-            await self._render(problem, scope)(scope, receive, note)
+            if status != _CLIENT_LEFT:
+                return  # The response has begun: uvicorn closes the connection.
+            await self._render(problem, scope)(scope, receive, send_with_id)
         finally:
-            self._write(scope, path, status, time.perf_counter() - began)
+            self._record(scope, path, status, time.perf_counter() - started)
 
     def _timings(self, scope: Scope, total: float) -> list[tuple[bytes, bytes]]:
-        """How long the stages of its rankings took, if it ranked.
+        """`Server-Timing` headers of a ranking request; empty for other requests.
 
         Args:
-            total: seconds until now.
+            total: seconds since the request arrived.
         """
-        if not (timelines := scope.get(TIMINGS)):
+        if not (timings := scope.get(TIMINGS)):
             return []
-        headers = [(b"server-timing", server_timing(timelines, total).encode())]
+        headers = [(b"server-timing", server_timing(timings, total).encode())]
         origin = _origin(scope)
         if "*" in self._timing_origins:
             headers.append((b"timing-allow-origin", b"*"))
@@ -103,43 +103,43 @@ class AccessLogMiddleware:
             headers.append((b"timing-allow-origin", origin.encode("latin-1")))
         return headers
 
-    def _write(self, scope: Scope, path: str, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, path: str, status: int, seconds: float) -> None:
         route = _route(scope)
         metrics.REQUESTS.labels(route, str(status)).inc()
         metrics.SECONDS.labels(route).observe(seconds)
-        if (ranked := self._counts_as(scope)) is not None:
-            metrics.RERANKS.labels(*ranked, str(status)).inc()
+        if (labels := self._counts_as(scope)) is not None:
+            metrics.RERANKS.labels(*labels, str(status)).inc()
             metrics.RERANK_SECONDS.labels(str(status)).observe(seconds)
         if self._enabled:
             _log.info(
                 "%s %s %d %.1fms",
                 scope["method"],
-                _shown(path),
+                _escaped(path),
                 status,
                 seconds * 1000,
                 extra={
                     "method": scope["method"],
-                    "path": _shown(path),
+                    "path": _escaped(path),
                     "status": status,
                     "duration_ms": round(seconds * 1000, 3),
                 },
             )
 
 
-def _shown(path: str) -> str:
-    """A path as one line of plain characters: a decoded one may hold newlines and escapes."""
+def _escaped(path: str) -> str:
+    """A path as one line of printable ASCII; a decoded path may contain control characters."""
     return ascii(path)[1:-1]
 
 
 def _trace(problem: BaseException) -> str:
-    """Where it happened and what, but not what it says: that may quote a document."""
+    """A traceback with exception types but without messages, which may quote a document."""
     parts: list[str] = []
-    seen: BaseException | None = problem
-    while seen is not None and len(parts) < _LONGEST_CHAIN:
-        parts.append(
-            f"{type(seen).__qualname__}\n{''.join(traceback.format_tb(seen.__traceback__))}"
-        )
-        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    current: BaseException | None = problem
+    while current is not None and len(parts) < _MAX_CHAIN:
+        frames = "".join(traceback.format_tb(current.__traceback__))
+        parts.append(f"{type(current).__qualname__}\n{frames}")
+        context = None if current.__suppress_context__ else current.__context__
+        current = current.__cause__ or context
     return "caused by ".join(parts)
 
 
@@ -151,12 +151,12 @@ def _request_id(scope: Scope) -> bytes:
 
 
 def _origin(scope: Scope) -> str:
-    """The page that asks, as browsers say it."""
+    """The `Origin` header, or ""."""
     return next(
         (value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"), ""
     )
 
 
 def _route(scope: Scope) -> str:
-    """The route's pattern, not its path: a path per scanner would never end."""
+    """The route's pattern. Paths as labels would create a series for every scanned URL."""
     return getattr(scope.get("route"), "path", "unmatched")

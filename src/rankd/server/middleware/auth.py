@@ -1,4 +1,4 @@
-"""Lets in who has a key, wherever a client of some vendor puts it."""
+"""Authentication by API key: the key store, and the middleware that refuses unknown keys."""
 
 from __future__ import annotations
 
@@ -15,86 +15,88 @@ from pathlib import Path
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from rankd.context import CALLER
 from rankd.errors import AuthenticationFailed, BadSettings, RankError
 
 _log = logging.getLogger("rankd")
 
-# Headers that hold nothing but the key: Azure's and Pinecone's, and everyone else's.
-_BARE = (b"api-key", b"x-api-key")
+# Headers whose whole value is the key. Azure's and Pinecone's clients send the first.
+_KEY_HEADERS = (b"api-key", b"x-api-key")
 
-# Words before it in `Authorization`; in any case.
+# Schemes that precede a key in `Authorization`, compared without case.
 _SCHEMES = (b"bearer", b"apikey", b"token")
 
+# A line `name = key` of the key file.
+_NAMED_KEY = re.compile(r"([\w.@-]+)\s+=\s+(\S.*)")
 
-# A line of the file: `name = key`, or the key alone.
-_NAMED = re.compile(r"([\w.@-]+)\s+=\s+(\S.*)")
-
-# How a digest is told from a key.
+# Marks the digest of a key, in settings and in the key file.
 _SHA256 = "sha256:"
 
-# Seconds between two looks at whether the file has changed.
-_LOOK_EVERY = 1.0
+# Seconds between two checks whether the key file has changed.
+_CHECK_INTERVAL = 1.0
 
 
 class KeyRing:
-    """The keys of a server: those of its settings, and those of a file that may change.
+    """The accepted API keys: those from the settings, and those from a file that is reloaded.
 
     Raises:
-        BadSettings: the file cannot be read, or holds no key.
+        BadSettings: the file cannot be read, or contains no key.
     """
 
     def __init__(self, keys: Sequence[str] = (), file: Path | None = None) -> None:
-        self._fixed = {_known(key): "" for key in keys}
+        self._from_settings = {_digest_of(key): "" for key in keys}
         self._file = file
         self._from_file: Mapping[bytes, str] = {}
-        self._seen = (0, 0, 0)
-        self._complaint = ""
-        self._looked = time.monotonic()
+        self._file_state = (0, 0, 0)
+        self._last_error = ""
+        self._checked = time.monotonic()
         if file is not None:
-            self._seen = _state(file)
+            self._file_state = _state(file)
             self._from_file = read_keys(file)
 
     def __bool__(self) -> bool:
-        """Whether a key is needed at all: a file never opens the door to everyone."""
-        return bool(self._fixed) or self._file is not None
+        """Whether requests need a key. True with a key file, whatever it contains."""
+        return bool(self._from_settings) or self._file is not None
 
     def owner(self, key: bytes) -> str | None:
-        """Whose key this is: its name in the file, or the first digits of its digest, which
-        tell nobody the key; None when it opens nothing.
+        """The owner of a key: its name in the file, or the first 12 digits of its digest.
 
-        Digests are compared, in a time that does not depend on where they differ.
+        Returns None for an unknown key. Digests are compared in constant time.
         """
-        self._look()
-        digest = _digest(key)
-        for known, name in (*self._from_file.items(), *self._fixed.items()):
-            if hmac.compare_digest(digest, known):
+        self._reload_if_changed()
+        digest = _sha256(key)
+        for accepted, name in self._digests():
+            if hmac.compare_digest(digest, accepted):
                 return _owner(digest, name)
         return None
 
     def owners(self) -> frozenset[str]:
-        """What `owner` may say of the keys there are now."""
-        keys = (*self._from_file.items(), *self._fixed.items())
-        return frozenset(_owner(digest, name) for digest, name in keys)
+        """Every value that `owner` can return for the current keys."""
+        return frozenset(_owner(digest, name) for digest, name in self._digests())
 
-    def _look(self) -> None:
-        """Take over a file that has changed; one that cannot be used changes nothing."""
+    def _digests(self) -> Iterator[tuple[bytes, str]]:
+        yield from self._from_file.items()
+        yield from self._from_settings.items()
+
+    def _reload_if_changed(self) -> None:
+        """Reload a changed file. If it cannot be used, log it once and keep the old keys."""
         now = time.monotonic()
-        if self._file is None or now - self._looked < _LOOK_EVERY:
+        if self._file is None or now - self._checked < _CHECK_INTERVAL:
             return
-        self._looked = now
+        self._checked = now
         try:
             state = _state(self._file)
-            if state == self._seen:
+            if state == self._file_state:
                 return
-            self._seen = state
+            self._file_state = state
             self._from_file = read_keys(self._file)
-            self._complaint = ""
+            self._last_error = ""
             _log.info("read %d keys from %s", len(self._from_file), self._file)
         except BadSettings as problem:
-            self._seen = (0, 0, 0)  # Looked at again until it can be read.
-            if self._complaint != str(problem):
-                self._complaint = str(problem)
-                _log.error("the keys stay as they were: %s", problem)
+            self._file_state = (0, 0, 0)  # Read it again at the next check.
+            if self._last_error != str(problem):
+                self._last_error = str(problem)
+                _log.error("keeping the previous API keys: %s", problem)
 
 
 def _owner(digest: bytes, name: str) -> str:
@@ -102,13 +104,13 @@ def _owner(digest: bytes, name: str) -> str:
 
 
 def read_keys(file: Path) -> dict[bytes, str]:
-    """The digests in a file of keys, each with its name or "".
+    """Digest → name (or "") of each key in a file.
 
     Raises:
-        BadSettings: it cannot be read or holds no key; never repeats a line of it.
+        BadSettings: the file cannot be read or contains no key. Never quotes a line.
     """
     try:
-        # A mark of Windows must not become a part of the first key.
+        # utf-8-sig: a byte order mark must not become part of the first key.
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except OSError as problem:
         raise BadSettings(f"cannot read --api-keys-file {file}: {problem.strerror}") from None
@@ -119,29 +121,30 @@ def read_keys(file: Path) -> dict[bytes, str]:
         text = line.strip()
         if not text or text.startswith("#"):
             continue
-        name, key = match.groups() if (match := _NAMED.fullmatch(text)) else ("", text)
+        name, key = match.groups() if (match := _NAMED_KEY.fullmatch(text)) else ("", text)
         try:
-            keys[_known(key)] = name
+            keys[_digest_of(key)] = name
         except ValueError:
             raise BadSettings(
                 f"{file}, line {number}: {_SHA256} must be followed by 64 hexadecimal digits"
             ) from None
     if not keys:
-        raise BadSettings(f"--api-keys-file {file} holds no key")
+        raise BadSettings(f"--api-keys-file {file} contains no key; write one per line")
     return keys
 
 
 def hash_key(key: str) -> str:
-    """A key as it may stand in a file or in a configuration.
+    """The digest of a key, in the form that settings and key files accept.
 
-    SHA-256 alone is enough for keys that are random; it is not for words.
+    Unsalted SHA-256 protects random keys; it does not protect keys that can be guessed.
     """
-    return _SHA256 + _digest(key.encode()).hex()
+    return _SHA256 + _sha256(key.encode()).hex()
 
 
-def _known(key: str) -> bytes:
+def _digest_of(key: str) -> bytes:
+    """The digest of a plain key, or of a key that is given as a digest."""
     if not key.startswith(_SHA256):
-        return _digest(key.encode())
+        return _sha256(key.encode())
     digest = bytes.fromhex(key.removeprefix(_SHA256))
     if len(digest) != sha256().digest_size:
         raise ValueError(len(digest))
@@ -149,7 +152,7 @@ def _known(key: str) -> bytes:
 
 
 def _state(file: Path) -> tuple[int, int, int]:
-    """What changes when a file is written, or another is put in its place."""
+    """Changes when the file is edited or replaced by another file."""
     try:
         stat = file.stat()
     except OSError as problem:
@@ -158,13 +161,14 @@ def _state(file: Path) -> tuple[int, int, int]:
 
 
 class ApiKeyMiddleware:
-    """Refuses what carries no known key, before its body is read.
+    """Refuses requests without an accepted key, before their body is read.
+
+    The owner of the key is stored in the scope under `CALLER`.
 
     Args:
-        keys: any of them opens every path; none at all opens them to everyone.
-        is_open: whether a GET of this path needs none.
-        note: where in the scope a short digest of the key is noted: whose request it is.
-        render: puts an error into the envelope of whoever asks.
+        keys: each of them allows every path. If empty, no request needs a key.
+        is_open: whether a GET of this path needs no key.
+        render: renders an error in the format of the request's API.
     """
 
     def __init__(
@@ -173,18 +177,16 @@ class ApiKeyMiddleware:
         *,
         keys: KeyRing,
         is_open: Callable[[str], bool],
-        note: str,
         render: Callable[[RankError, Scope], Response],
     ) -> None:
         self._app = app
         self._keys = keys
         self._is_open = is_open
-        self._note = note
         self._render = render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._keys and not self._may_pass(scope):
-            # The words that clients look for.
+        if scope["type"] == "http" and self._keys and not self._is_allowed(scope):
+            # Some clients look for the words "invalid api token".
             problem = AuthenticationFailed(
                 "invalid api token: send a key as `Authorization: Bearer KEY`"
             )
@@ -192,20 +194,20 @@ class ApiKeyMiddleware:
             return
         await self._app(scope, receive, send)
 
-    def _may_pass(self, scope: Scope) -> bool:
+    def _is_allowed(self, scope: Scope) -> bool:
         if scope["method"] in ("GET", "HEAD") and self._is_open(scope["path"]):
             return True
         for key in sent_keys(scope["headers"]):
             if (owner := self._keys.owner(key)) is not None:
-                scope[self._note] = owner
+                scope[CALLER] = owner
                 return True
         return False
 
 
 def sent_keys(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
-    """Whatever in a request's headers may be a key."""
+    """Every value in a request's headers that may be an API key."""
     for name, value in headers:
-        if name in _BARE:
+        if name in _KEY_HEADERS:
             yield value.strip()
         elif name == b"authorization":
             scheme, _, rest = value.strip().partition(b" ")
@@ -214,16 +216,16 @@ def sent_keys(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
             elif scheme.lower() == b"basic":
                 yield from _password(rest)
             elif not rest:
-                yield scheme  # The key alone.
+                yield scheme  # The key without a scheme.
 
 
 def _password(encoded: bytes) -> Iterator[bytes]:
-    """For clients without a field for a key: `http://any:KEY@host`."""
+    """The password of basic authentication, for URLs such as `http://any:KEY@host`."""
     try:
         yield base64.b64decode(encoded.strip(), validate=True).partition(b":")[2]
     except binascii.Error:
         return
 
 
-def _digest(key: bytes) -> bytes:
+def _sha256(key: bytes) -> bytes:
     return sha256(key).digest()

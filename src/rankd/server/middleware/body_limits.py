@@ -1,4 +1,4 @@
-"""Reads a body whole, within a limit, and drops the work of a client who left."""
+"""Limits request bodies in size, time and total memory; cancels work when the client leaves."""
 
 from __future__ import annotations
 
@@ -20,166 +20,156 @@ from rankd.errors import (
 )
 from rankd.telemetry import metrics
 
-# Of a body that is read in pieces, bytes for which there is as much time as for another's whole.
-_PIECE = 1024 * 1024
-# Bytes up to which a body is always read: who fills the room with large ones keeps no
-# small one out.
-_SMALL = 64 * 1024
+# Bytes of a streamed body that must arrive within the read timeout.
+_PART_BYTES = 1024 * 1024
+
+# A body up to this size, in bytes, is exempt from the total limit, so that large bodies
+# cannot keep small requests out.
+_SMALL_BODY_BYTES = 64 * 1024
 
 Render = Callable[[RankError, Scope], Response]
 
 
 class BodyLimitMiddleware:
-    """FastAPI goes on with the request of a client who hung up; this cancels it.
+    """Reads each body before the app runs, and cancels the app when the client disconnects.
+
+    FastAPI itself continues with the request of a disconnected client.
 
     Args:
-        limit: bytes of one body; more is a 413, before it is read when the client
-            says how long it is.
-        room: bytes of all bodies that are arriving or being answered; one that would take
-            more is a 429, unless it is small or the only one. 0: any number.
-        seconds: for a body to arrive, however steadily it trickles; then a 408.
-        render: puts an error into the envelope that clients expect.
-        in_pieces: whether a body is read by its route, as it arrives, which also limits it.
+        max_bytes: of one body; beyond it 413. With a Content-Length, nothing is read first.
+        max_total_bytes: of all bodies in memory; beyond it 429, unless the body is small or
+            the only one. 0: unlimited.
+        seconds: for a body to arrive; then 408.
+        render: renders an error in the format of the request's API.
+        is_streamed: whether the route reads the body as it arrives, and limits its size.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        limit: int,
-        room: int,
+        max_bytes: int,
+        max_total_bytes: int,
         seconds: float,
         render: Render,
-        in_pieces: Callable[[Scope], bool] = lambda scope: False,
+        is_streamed: Callable[[Scope], bool] = lambda scope: False,
     ) -> None:
         self._app = app
-        self._limit = limit
-        self._room = _BodyBudget(room)
+        self._max_bytes = max_bytes
+        self._budget = _BodyBudget(max_total_bytes)
         self._seconds = seconds
         self._render = render
-        self._in_pieces = in_pieces
+        self._is_streamed = is_streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
-        if self._in_pieces(scope):
-            await self._pass_pieces(scope, receive, send)
+        if self._is_streamed(scope):
+            await self._run_streamed(scope, receive, send)
             return
-        with self._room.share() as share:
-            await self._answer(scope, receive, send, share)
+        with self._budget.reserve() as reservation:
+            await self._run_buffered(scope, receive, send, reservation)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, share: _Share) -> None:
+    async def _run_buffered(
+        self, scope: Scope, receive: Receive, send: Send, reservation: _Reservation
+    ) -> None:
         try:
-            body = await self._read_in_time(scope, receive, share)
+            body = await self._read_in_time(scope, receive, reservation)
         except ClientGone:
             return
         except (TooManyRequests, ReadTimeout, ShuttingDown, TooLarge, UnsupportedMedia) as problem:
             response = self._render(problem, scope)
-            # The rest of the body is still to come, and must not be read as a request.
+            # The rest of the body may still arrive and must not be parsed as a request.
             response.headers["connection"] = "close"
             await response(scope, receive, send)
             return
-        await self._run_while_wanted(scope, body, receive, send)
+        await self._run_until_disconnect(scope, body, receive, send)
 
-    async def _read_in_time(self, scope: Scope, receive: Receive, share: _Share) -> bytes:
+    async def _read_in_time(
+        self, scope: Scope, receive: Receive, reservation: _Reservation
+    ) -> bytes:
         try:
             async with asyncio.timeout(self._seconds):
-                return await self._read(scope, receive, share)
+                return await self._read(scope, receive, reservation)
         except TimeoutError:
             raise ReadTimeout(f"the body took more than {self._seconds:g} s to arrive") from None
         except asyncio.CancelledError:
             raise ShuttingDown("the server is stopping and the body has not arrived") from None
 
-    async def _read(self, scope: Scope, receive: Receive, share: _Share) -> bytes:
+    async def _read(self, scope: Scope, receive: Receive, reservation: _Reservation) -> bytes:
         _refuse_compressed(scope)
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit():
-                self._refuse_beyond(int(value))
-        body = bytearray()  # A list of pieces takes forty times as much of a body that drips.
+                self._check_size(int(value))
+        # Not a list of parts: for a body in tiny parts it takes forty times the memory.
+        body = bytearray()
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone("the client left while sending")
             body += message.get("body", b"")
-            self._refuse_beyond(len(body))
-            share.grow(len(body))
+            self._check_size(len(body))
+            reservation.resize(len(body))
             if not message.get("more_body", False):
                 return bytes(body)
 
-    async def _pass_pieces(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the route read; every megabyte has as long to arrive as another's whole body."""
-        loop = asyncio.get_running_loop()
-        size, late_at = 0, loop.time() + self._seconds
-        is_whole = False
+    async def _run_streamed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the route read the body; each megabyte must arrive within the read timeout."""
+        stream = _BodyStream(receive, self._seconds)
 
-        async def piece() -> Message:
-            nonlocal size, late_at, is_whole
-            try:
-                async with asyncio.timeout_at(None if is_whole else late_at):
-                    message = await receive()
-            except TimeoutError:
-                raise ReadTimeout(
-                    f"a megabyte of the body took more than {self._seconds:g} s to arrive"
-                ) from None
-            before, size = size, size + len(message.get("body", b""))
-            if size // _PIECE > before // _PIECE:
-                late_at = loop.time() + self._seconds
-            is_whole = not message.get("more_body", False)
-            return message
-
-        async def note(message: Message) -> None:
-            if message["type"] == "http.response.start" and not is_whole:
-                # The rest of the body is still to come, and must not be read as a request.
+        async def send_closing(message: Message) -> None:
+            if message["type"] == "http.response.start" and not stream.is_complete:
+                # The rest of the body may still arrive and must not be parsed as a request.
                 others = [header for header in message["headers"] if header[0] != b"connection"]
                 message["headers"] = [*others, (b"connection", b"close")]
             await send(message)
 
         try:
             _refuse_compressed(scope)
-            await self._app(scope, piece, note)
+            await self._app(scope, stream.receive, send_closing)
         except UnsupportedMedia as problem:
-            await self._render(problem, scope)(scope, receive, note)
+            await self._render(problem, scope)(scope, receive, send_closing)
         except asyncio.CancelledError:
-            await self._say_that_it_ends(scope, receive, note)
+            await self._send_shutting_down(scope, receive, send_closing)
 
-    def _refuse_beyond(self, size: int) -> None:
-        if size > self._limit:
+    def _check_size(self, size: int) -> None:
+        if size > self._max_bytes:
             metrics.REFUSED.labels("request_bytes").inc()
-            raise TooLarge(f"the body has {size:,} bytes or more; the limit is {self._limit:,}")
+            raise TooLarge(f"the body has {size:,} bytes or more; the limit is {self._max_bytes:,}")
 
-    async def _run_while_wanted(
+    async def _run_until_disconnect(
         self, scope: Scope, body: bytes, receive: Receive, send: Send
     ) -> None:
-        began = False
+        started = False
 
-        async def note(message: Message) -> None:
-            nonlocal began
-            began = True
+        async def send_noting(message: Message) -> None:
+            nonlocal started
+            started = True
             await send(message)
 
-        work = asyncio.ensure_future(self._app(scope, _replay(body, receive), note))
-        gone = asyncio.ensure_future(_disconnect(receive))
+        work = asyncio.ensure_future(self._app(scope, _replay(body, receive), send_noting))
+        disconnect = asyncio.ensure_future(_disconnect(receive))
         try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((work, disconnect), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            # The server ends and has waited long enough; whoever still listens is told.
-            gone.cancel()
+            # The drain time is over: send an error, or let a stream send its last line.
+            disconnect.cancel()
             work.cancel()
-            if began:
-                with suppress(asyncio.CancelledError):  # A stream says so in its last line.
+            if started:
+                with suppress(asyncio.CancelledError):
                     await work
             else:
-                await self._say_that_it_ends(scope, receive, send)
+                await self._send_shutting_down(scope, receive, send)
             return
-        gone.cancel()
+        disconnect.cancel()
         if not work.done():
             metrics.ABANDONED_REQUESTS.labels("client").inc()
             work.cancel()
         with suppress(asyncio.CancelledError):  # The client left.
             await work
 
-    async def _say_that_it_ends(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _send_shutting_down(self, scope: Scope, receive: Receive, send: Send) -> None:
         problem = ShuttingDown("the server is stopping and could not finish in time")
         await self._render(problem, scope)(scope, receive, send)
 
@@ -188,57 +178,89 @@ def _refuse_compressed(scope: Scope) -> None:
     for name, value in scope["headers"]:
         if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
             raise UnsupportedMedia(
-                f"content-encoding {value.decode('latin-1')!r} is not read; send it plain"
+                f"content-encoding {value.decode('latin-1')!r} is not supported; "
+                "send the body uncompressed"
             )
+
+
+class _BodyStream:
+    """The `receive` of a body that its route reads as it arrives.
+
+    Attributes:
+        is_complete: the last part was received.
+    """
+
+    def __init__(self, receive: Receive, seconds: float) -> None:
+        self.is_complete = False
+        self._receive = receive
+        self._seconds = seconds
+        self._size = 0
+        self._deadline = asyncio.get_running_loop().time() + seconds
+
+    async def receive(self) -> Message:
+        """Raises ReadTimeout when a megabyte does not arrive in time."""
+        try:
+            async with asyncio.timeout_at(None if self.is_complete else self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            raise ReadTimeout(
+                f"a megabyte of the body took more than {self._seconds:g} s to arrive"
+            ) from None
+        before, self._size = self._size, self._size + len(message.get("body", b""))
+        if self._size // _PART_BYTES > before // _PART_BYTES:
+            self._deadline = asyncio.get_running_loop().time() + self._seconds
+        self.is_complete = not message.get("more_body", False)
+        return message
 
 
 class _BodyBudget:
-    """Memory for bodies.
+    """The memory of all bodies.
 
     Attributes:
-        held: bytes that are taken now.
+        reserved: bytes that are in use now.
     """
 
     def __init__(self, limit: int) -> None:
-        self.held = 0
+        self.reserved = 0
         self._limit = limit
 
     @contextmanager
-    def share(self) -> Iterator[_Share]:
-        """One body's part of it, given back at the end."""
-        share = _Share(self)
+    def reserve(self) -> Iterator[_Reservation]:
+        """The share of one body, released at the end."""
+        reservation = _Reservation(self)
         try:
-            yield share
+            yield reservation
         finally:
-            self.held -= share.size
+            self.reserved -= reservation.size
 
-    def refuse_beyond(self, more: int) -> None:
-        if self._limit and self.held and self.held + more > self._limit:
+    def check(self, size: int) -> None:
+        """Raises TooManyRequests when `size` more bytes exceed the limit."""
+        if self._limit and self.reserved and self.reserved + size > self._limit:
             metrics.REFUSED.labels("waiting_bytes").inc()
             raise TooManyRequests(
-                f"{self.held:,} bytes of other bodies are being answered; the limit is "
-                f"{self._limit:,} together"
+                f"the bodies of other requests hold {self.reserved:,} bytes; the limit for all "
+                f"is {self._limit:,}; try again later"
             )
 
 
-class _Share:
-    def __init__(self, room: _BodyBudget) -> None:
+class _Reservation:
+    def __init__(self, budget: _BodyBudget) -> None:
         self.size = 0
-        self._room = room
+        self._budget = budget
 
-    def grow(self, size: int) -> None:
-        """Raises Overloaded when there is no room; nothing is kept for what has not arrived,
-        so that nobody takes it by a promise."""
-        self._room.held -= self.size
+    def resize(self, size: int) -> None:
+        """Reserve the bytes that have arrived, not the announced ones, which cost a client
+        nothing. Raises TooManyRequests beyond the limit."""
+        self._budget.reserved -= self.size
         self.size = 0
-        if size > _SMALL:
-            self._room.refuse_beyond(size)
+        if size > _SMALL_BODY_BYTES:
+            self._budget.check(size)
         self.size = size
-        self._room.held += size
+        self._budget.reserved += size
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body once, and then what comes after it."""
+    """A `receive` that returns the whole body first, then the messages after it."""
     waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:

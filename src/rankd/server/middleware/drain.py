@@ -1,4 +1,4 @@
-"""The last answers of a server that stops."""
+"""Adds `Connection: close` to responses while the server stops."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _CLOSE = (b"connection", b"close")
 
 
 class DrainMiddleware:
-    """Closes each connection behind its answer, so that the client goes elsewhere next time.
+    """Closes each connection after its response, so that clients connect to another server.
 
     Args:
-        stopping: whether the server was asked to stop.
+        stopping: returns whether the server was asked to stop.
     """
 
     def __init__(self, app: ASGIApp, *, stopping: Callable[[], bool]) -> None:
@@ -21,10 +21,10 @@ class DrainMiddleware:
         self._stopping = stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def close(message: Message) -> None:
+        async def send_closing(message: Message) -> None:
             if message["type"] == "http.response.start" and self._stopping():
                 others = [header for header in message["headers"] if header[0] != b"connection"]
                 message["headers"] = [*others, _CLOSE]
             await send(message)
 
-        await self._app(scope, receive, close)
+        await self._app(scope, receive, send_closing)

@@ -1,4 +1,4 @@
-"""Paths as people mean them."""
+"""Normalizes request paths and removes the prefix that selects a dialect."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from collections.abc import Collection
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from rankd.context import PREFIX
+
 _SLASHES = re.compile("//+")
 
-# A base URL that ends in `/v1`, and a client that adds its own.
+# `/v1` of a base URL, followed by the version that the client adds itself.
 _VERSIONS = re.compile(r"/v\d(?=/v\d/)")
 
 
 class PathPrefixMiddleware:
-    """Takes out what base URLs bring along: `//v1/rerank`, `/v1/rerank/`, `/v1/v2/rerank`.
+    """Cleans up joined paths such as `//v1/rerank`, `/v1/rerank/` and `/v1/v2/rerank`.
 
-    Half of the clients join a base URL and a path with a slash of their own, whether or
-    not the base already ends in one. A prefix that forces a dialect is taken off and
-    noted, so that the same routes serve it.
+    Many clients join a base URL and a path with another slash, or add a version of their own
+    to a base URL that ends in one. A prefix that selects a dialect is removed from the path
+    and stored in the scope, so that one set of routes serves every prefix.
 
     Args:
-        prefixes: first segments of a path that are no part of it.
-        note: where in the scope one is noted.
+        prefixes: first path segments to remove; the removed one is stored under `PREFIX`.
     """
 
-    def __init__(self, app: ASGIApp, *, prefixes: Collection[str], note: str) -> None:
+    def __init__(self, app: ASGIApp, *, prefixes: Collection[str]) -> None:
         self._app = app
         self._prefixes = prefixes
-        self._note = note
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             path = _normalized(scope["path"])
             first, _, rest = path[1:].partition("/")
             if first in self._prefixes:
-                scope[self._note] = first
+                scope[PREFIX] = first
                 path = _normalized(f"/{rest}")
             scope["path"] = path
         await self._app(scope, receive, send)

@@ -1,6 +1,6 @@
-"""Traces: a span for each request, and below it one for each stage of its rankings.
+"""Tracing with OpenTelemetry: a span for each request, with a child for each stage.
 
-Nothing of OpenTelemetry is imported unless traces are wanted.
+OpenTelemetry is imported only when tracing is enabled.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ from starlette.types import ASGIApp
 from rankd import __version__
 from rankd.errors import SetupError
 
-# Middleware around a whole app.
+# Wraps an ASGI app in middleware.
 AppWrapper = Callable[[ASGIApp], ASGIApp]
 
-# Seconds at the end of a server for spans that are not sent yet, within its drain.
-_LAST_SPANS = 5.0
+# Maximum seconds for sending the remaining spans at the end; the drain time may be shorter.
+_FLUSH_SECONDS = 5.0
 
 
 @asynccontextmanager
 async def open_tracing(*, enabled: bool, drain_seconds: float) -> AsyncIterator[AppWrapper]:
-    """Opens what makes spans of an app's requests, and sends them, where they are wanted.
+    """Start the exporter; yields the wrapper that adds tracing to an app, or `no_tracing`.
+
+    Leaving the context sends the remaining spans.
 
     Raises:
-        SetupError: OpenTelemetry is not installed, or its variables make no sense.
+        SetupError: OpenTelemetry is not installed, or one of its variables is invalid.
     """
     if not enabled:
         yield no_tracing
@@ -40,9 +42,9 @@ async def open_tracing(*, enabled: bool, drain_seconds: float) -> AsyncIterator[
     try:
         yield partial(TracingMiddleware, tracer=provider.get_tracer("rankd", __version__))
     finally:
-        await close(provider, min(_LAST_SPANS, drain_seconds))
+        await close(provider, min(_FLUSH_SECONDS, drain_seconds))
 
 
 def no_tracing(app: ASGIApp) -> ASGIApp:
-    """Of a server that makes no spans: the app as it is."""
+    """Returns the app unchanged: the wrapper when tracing is off."""
     return app

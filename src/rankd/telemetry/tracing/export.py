@@ -1,6 +1,6 @@
-"""Where spans go: to a collector, in a thread, by OTLP over HTTP.
+"""Exports spans to a collector with OTLP over HTTP, in a background thread.
 
-OpenTelemetry's own variables say where it is, what is sampled and how much is kept:
+OpenTelemetry's environment variables set the endpoint, the sampling and the queue:
 https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 """
 
@@ -32,49 +32,57 @@ _PROTOCOL = "http/protobuf"
 
 
 def open_provider() -> TracerProvider:
-    """Raises `BadSettings` when OpenTelemetry's variables want what is not here."""
+    """The tracer provider, configured by OpenTelemetry's environment variables.
+
+    Raises:
+        BadSettings: a variable is invalid, or selects a protocol or exporter other than
+            OTLP over HTTP.
+    """
     _refuse_other_protocols()
-    # It says the same of every batch, with each attempt; `Reporting` says it once.
+    # It logs every failed attempt of every batch; `ReportingExporter` logs a failure once.
     logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
     try:
         provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         if _variable("OTEL_TRACES_EXPORTER", "otlp") != "none":
-            provider.add_span_processor(BatchSpanProcessor(Reporting(OTLPSpanExporter())))
+            provider.add_span_processor(BatchSpanProcessor(ReportingExporter(OTLPSpanExporter())))
     except ValueError as problem:
-        raise BadSettings(f"--otel: a variable OTEL_* makes no sense: {problem}") from None
+        raise BadSettings(f"--otel: invalid OTEL_* variable: {problem}") from None
     return provider
 
 
 async def close(provider: TracerProvider, seconds: float) -> None:
-    """Send what is not sent yet, for so long at most; a collector that hangs is left behind."""
-    # No thread of the loop's own: it would wait for that one, however long it takes.
+    """Send the remaining spans, for at most `seconds`; then give up on the collector."""
+    # Not a thread of the loop's executor: the loop would wait for it without a limit.
     loop, closed = asyncio.get_running_loop(), asyncio.Event()
 
-    def end() -> None:
+    def shut_down() -> None:
         provider.shutdown()
-        with suppress(RuntimeError):  # Nobody waits any more, nor is there a loop.
+        with suppress(RuntimeError):  # The wait timed out and the loop is closed.
             loop.call_soon_threadsafe(closed.set)
 
-    threading.Thread(target=end, daemon=True).start()
+    threading.Thread(target=shut_down, daemon=True).start()
     with suppress(TimeoutError):
         await asyncio.wait_for(closed.wait(), seconds)
 
 
-class Reporting(SpanExporter):
-    """Says once that spans are lost, and once that they are not any more."""
+class ReportingExporter(SpanExporter):
+    """Logs once when the collector begins to fail, and once when it works again."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
-        self._lost = False
+        self._failing = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         result = self._exporter.export(spans)
-        lost = result is not SpanExportResult.SUCCESS
-        if lost and not self._lost:
-            _log.warning("traces: %s does not take them; they are lost until it does", _where())
-        elif self._lost and not lost:
-            _log.info("traces: %s takes them again", _where())
-        self._lost = lost
+        failed = result is not SpanExportResult.SUCCESS
+        if failed and not self._failing:
+            _log.warning(
+                "traces: cannot send spans to %s; they are dropped until it accepts them",
+                _endpoint(),
+            )
+        elif self._failing and not failed:
+            _log.info("traces: %s accepts spans again", _endpoint())
+        self._failing = failed
         return result
 
     def shutdown(self) -> None:
@@ -87,26 +95,26 @@ class Reporting(SpanExporter):
 def _refuse_other_protocols() -> None:
     for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
         if (protocol := _variable(name, _PROTOCOL)) != _PROTOCOL:
-            raise BadSettings(f"--otel: {name} is {protocol!r}; rankd speaks {_PROTOCOL} only")
+            raise BadSettings(f"--otel: {name} is {protocol!r}; rankd supports {_PROTOCOL} only")
     exporter = _variable("OTEL_TRACES_EXPORTER", "otlp")
     if exporter not in ("otlp", "none"):
-        raise BadSettings(f"--otel: OTEL_TRACES_EXPORTER is {exporter!r}; it may be otlp or none")
+        raise BadSettings(f"--otel: OTEL_TRACES_EXPORTER is {exporter!r}; use otlp or none")
 
 
 def _resource() -> Resource:
-    """What the variables say of this service, and else its own name."""
+    """The resource from OpenTelemetry's variables; the service name defaults to rankd."""
     resource = Resource.create({SERVICE_VERSION: __version__})
     if str(resource.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):
         resource = resource.merge(Resource({SERVICE_NAME: "rankd"}))
     return resource
 
 
-def _where() -> str:
-    """The collector's address, without a password."""
+def _endpoint() -> str:
+    """The collector's URL for log lines, without a password."""
     base = _variable("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")
     return str(redacted("", _variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", base)))
 
 
 def _variable(name: str, default: str) -> str:
-    """An empty variable is as good as none, says OpenTelemetry."""
+    """An environment variable; OpenTelemetry treats an empty one as unset."""
     return os.environ.get(name, "").strip() or default

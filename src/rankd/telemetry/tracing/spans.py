@@ -1,7 +1,6 @@
-"""From a request to its spans: names and attributes of OpenTelemetry's conventions for HTTP.
+"""Creates the spans of a request, with OpenTelemetry's semantic conventions for HTTP.
 
-What users asked and what was judged is no attribute, nor is an error's sentence, which may
-quote it.
+Attributes never contain a query, a document or an error message, which may quote them.
 """
 
 from __future__ import annotations
@@ -21,17 +20,18 @@ from rankd.context import BATCH, FAILURE, REQUEST_ID, TIMINGS, TRACE, TraceIds
 from rankd.errors import RankError
 from rankd.telemetry.timings import Stage, StageTimings
 
-# Probes, /metrics and whatever else is only read would be most of all spans.
+# Without GET: health checks and /metrics would be most of the spans.
 _TRACED = frozenset({"POST", "DELETE"})
 
-_LEFT = 499  # What remains when nothing was sent: the client left.
+# Status of the span when the client left before a response began.
+_CLIENT_LEFT = 499
 
 
 class TracingMiddleware:
-    """Makes a span of each request, as a child of the caller's when it says `traceparent`.
+    """Creates a span for each request, as a child of the span in its `traceparent` header.
 
-    The answer says `traceparent`, too, in a header of its own and in `Server-Timing`, which is
-    where browsers' tools find it.
+    The response carries `traceparent` as a header, and in `Server-Timing`, where scripts in
+    browsers can read it.
     """
 
     def __init__(self, app: ASGIApp, *, tracer: Tracer) -> None:
@@ -42,42 +42,44 @@ class TracingMiddleware:
         if scope["type"] != "http" or scope["method"] not in _TRACED:
             await self._app(scope, receive, send)
             return
-        asked = _asked(scope)  # As it came; the rooms behind may change the path.
-        status = _LEFT
+        attributes = _request_attributes(scope)  # Before other middleware changes the path.
+        status = _CLIENT_LEFT
 
-        async def note(message: Message) -> None:
+        async def send_with_ids(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *_told(span)]
+                message["headers"] = [*message["headers"], *_trace_headers(span)]
             await send(message)
 
-        with self._span(scope, asked) as span:
+        with self._span(scope, attributes) as span:
             try:
-                await self._app(scope, receive, note)
+                await self._app(scope, receive, send_with_ids)
             except Exception as problem:
                 scope.setdefault(FAILURE, problem)
                 raise
             finally:
-                self._note_end(span, scope, status)
+                self._finish(span, scope, status)
 
     @contextmanager
     def _span(self, scope: Scope, attributes: Mapping[str, Any]) -> Iterator[Span]:
-        # A line of a batch job comes over no wire.
+        # A line of a batch job does not arrive over the network.
         kind = SpanKind.INTERNAL if BATCH in scope else SpanKind.SERVER
         span = self._tracer.start_span(
             str(scope["method"]), _context_of(scope), kind, attributes=attributes
         )
         ids = span.get_span_context()
-        named = TraceIds(f"{ids.trace_id:032x}", f"{ids.span_id:016x}") if ids.is_valid else None
-        before = TRACE.set(named)
+        trace_ids = (
+            TraceIds(f"{ids.trace_id:032x}", f"{ids.span_id:016x}") if ids.is_valid else None
+        )
+        token = TRACE.set(trace_ids)
         try:
             yield span
         finally:
-            TRACE.reset(before)
+            TRACE.reset(token)
             span.end()
 
-    def _note_end(self, span: Span, scope: Scope, status: int) -> None:
+    def _finish(self, span: Span, scope: Scope, status: int) -> None:
         if not span.is_recording():
             return
         if route := getattr(scope.get("route"), "path", ""):
@@ -87,46 +89,48 @@ class TracingMiddleware:
         span.set_attribute("rankd.request_id", REQUEST_ID.get())
         if BATCH in scope:
             span.set_attribute("rankd.batch", True)
-        _note_failure(span, scope, status)
-        self._note_rankings(span, scope.get(TIMINGS, ()))
+        _set_error(span, scope, status)
+        self._add_rankings(span, scope.get(TIMINGS, ()))
 
-    def _note_rankings(self, span: Span, timelines: Sequence[StageTimings]) -> None:
-        """The stages are children of the request; of many rankings, of a span for each."""
-        if len(timelines) == 1:
-            span.set_attributes(_judged(timelines[0]))
-            self._note_stages(span, timelines[0].stages)
+    def _add_rankings(self, span: Span, timings: Sequence[StageTimings]) -> None:
+        """Add the stages as children of the request's span; several rankings get own spans."""
+        if len(timings) == 1:
+            span.set_attributes(_ranking_attributes(timings[0]))
+            self._add_stages(span, timings[0].stages)
             return
-        for timeline in timelines:
-            stages = timeline.stages
+        for ranking in timings:
+            stages = ranking.stages
             if not stages:
                 continue
-            part = self._tracer.start_span(
+            child = self._tracer.start_span(
                 "rerank",
                 trace.set_span_in_context(span),
-                attributes=_judged(timeline),
-                start_time=_wall(min(stage.began for stage in stages)),
+                attributes=_ranking_attributes(ranking),
+                start_time=_nanoseconds(min(stage.began for stage in stages)),
             )
-            self._note_stages(part, stages)
-            part.end(_wall(max(stage.ended for stage in stages)))
+            self._add_stages(child, stages)
+            child.end(_nanoseconds(max(stage.ended for stage in stages)))
 
-    def _note_stages(self, parent: Span, stages: Sequence[Stage]) -> None:
+    def _add_stages(self, parent: Span, stages: Sequence[Stage]) -> None:
         context = trace.set_span_in_context(parent)
         for stage in list(stages):
-            child = self._tracer.start_span(stage.name, context, start_time=_wall(stage.began))
+            child = self._tracer.start_span(
+                stage.name, context, start_time=_nanoseconds(stage.began)
+            )
             if stage.failed:
                 child.set_status(StatusCode.ERROR)
-            child.end(_wall(stage.ended))
+            child.end(_nanoseconds(stage.ended))
 
 
 def _context_of(scope: Scope) -> Context:
-    """The caller's, in whatever headers OTEL_PROPAGATORS names; a new one where it says none."""
+    """The caller's context, from the headers that OTEL_PROPAGATORS selects; else a new one."""
     return extract(
         {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     )
 
 
-def _asked(scope: Scope) -> dict[str, Any]:
-    # Not the query string: whatever stands there is the caller's own.
+def _request_attributes(scope: Scope) -> dict[str, Any]:
+    # Without the query string, which may contain anything.
     server, client = scope.get("server"), scope.get("client")
     return {
         "http.request.method": scope["method"],
@@ -135,36 +139,36 @@ def _asked(scope: Scope) -> dict[str, Any]:
         "network.protocol.version": scope["http_version"],
         **({"server.address": server[0], "server.port": server[1]} if server else {}),
         **({"client.address": client[0]} if client else {}),
-        **_agent(scope),
+        **_user_agent(scope),
     }
 
 
-def _agent(scope: Scope) -> dict[str, str]:
+def _user_agent(scope: Scope) -> dict[str, str]:
     for name, value in scope["headers"]:
         if name == b"user-agent":
             return {"user_agent.original": value.decode("latin-1")}
     return {}
 
 
-def _judged(timeline: StageTimings) -> dict[str, Any]:
+def _ranking_attributes(timings: StageTimings) -> dict[str, Any]:
     attributes: dict[str, Any] = {
-        "rankd.dialect": timeline.dialect,
-        "rankd.preset": timeline.preset,
-        "rankd.documents": timeline.documents,
+        "rankd.dialect": timings.dialect,
+        "rankd.preset": timings.preset,
+        "rankd.documents": timings.documents,
     }
-    if (ranking := timeline.ranking) is not None:
+    if (ranking := timings.ranking) is not None:
         usage = ranking.usage()
-        cut = sum(result.truncated for group in ranking.groups for result in group)
+        truncated = sum(result.truncated for group in ranking.groups for result in group)
         attributes |= {
             "rankd.tokens": usage.prompt_tokens,
             "rankd.cached_documents": usage.cached_documents,
-            "rankd.truncated_documents": cut,
+            "rankd.truncated_documents": truncated,
         }
     return attributes
 
 
-def _note_failure(span: Span, scope: Scope, status: int) -> None:
-    """The server's failures are the span's; a caller's mistake is none of the server's."""
+def _set_error(span: Span, scope: Scope, status: int) -> None:
+    """Record the error. Only a 5xx makes the span an error: a 4xx is the client's."""
     problem = scope.get(FAILURE)
     if problem is None and status < 400:
         return
@@ -176,14 +180,14 @@ def _note_failure(span: Span, scope: Scope, status: int) -> None:
         span.set_status(StatusCode.ERROR)
 
 
-def _told(span: Span) -> list[tuple[bytes, bytes]]:
+def _trace_headers(span: Span) -> list[tuple[bytes, bytes]]:
     ids = span.get_span_context()
     if not ids.is_valid:
         return []
-    said = b"00-%032x-%016x-%02x" % (ids.trace_id, ids.span_id, ids.trace_flags)
-    return [(b"traceparent", said), (b"server-timing", b'traceparent;desc="%b"' % said)]
+    value = b"00-%032x-%016x-%02x" % (ids.trace_id, ids.span_id, ids.trace_flags)
+    return [(b"traceparent", value), (b"server-timing", b'traceparent;desc="%b"' % value)]
 
 
-def _wall(moment: float) -> int:
-    """A moment of `time.perf_counter()` in nanoseconds since 1970."""
+def _nanoseconds(moment: float) -> int:
+    """A `time.perf_counter()` value as nanoseconds since 1970."""
     return time.time_ns() - int((time.perf_counter() - moment) * 1e9)

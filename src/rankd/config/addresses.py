@@ -1,0 +1,11 @@
+"""Addresses that clients on this machine use for a listen address."""
+
+from __future__ import annotations
+
+# A wildcard listens on every address, and is itself no address to connect to.
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}
+
+
+def connect_host(listen_host: str) -> str:
+    """The host to connect to: loopback for a wildcard, otherwise the listen address itself."""
+    return _LOOPBACK.get(listen_host, listen_host)
