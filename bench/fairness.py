@@ -1,10 +1,10 @@
 """Latency of small requests beside large ones, as a multiple of their latency alone.
 
 In one run, on one server: requests with five documents are repeated, first alone, then while a
-request with a thousand documents is being scored, then while another user sends many requests
-at once.
+request with a thousand documents is being scored, then while another key sends many requests
+at once. `--engine vllm` needs the environment of `make setup-vllm`.
 
-    python bench/fairness.py [MODEL] [--rounds 3] [--goal 3]
+    python bench/fairness.py [MODEL] [--engine native] [--rounds 3] [--goal 3]
 """
 
 from __future__ import annotations
@@ -41,15 +41,17 @@ async def measure(url: str, rounds: int) -> list[tuple[str, list[float]]]:
     crowded: list[float] = []
     async with httpx.AsyncClient(base_url=url, timeout=600) as http:
 
-        async def ask(user: str, count: int) -> float:
+        async def ask(key: str, count: int) -> float:
             body = {
                 "query": text(8),
                 "documents": [text(76) for _ in range(count)],
                 "return_documents": False,
-                "user": user,
             }
             began = time.perf_counter()
-            (await http.post("/v1/rerank", json=body)).raise_for_status()
+            reply = await http.post(
+                "/v1/rerank", json=body, headers={"authorization": f"Bearer {key}"}
+            )
+            reply.raise_for_status()
             return time.perf_counter() - began
 
         await ask("small", SMALL)
@@ -61,7 +63,7 @@ async def measure(url: str, rounds: int) -> list[tuple[str, list[float]]]:
     return [
         ("alone", alone),
         (f"beside one request of {LARGE:,}", beside),
-        (f"beside {CROWD * 4} requests of {5 * SMALL} by another user", crowded),
+        (f"beside {CROWD * 4} requests of {5 * SMALL} by another key", crowded),
     ]
 
 
@@ -81,18 +83,19 @@ async def _while(ask: Ask, load: list[asyncio.Task[float]]) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("model", nargs="?", default="builtin")
+    parser.add_argument("--engine", choices=("native", "vllm"), default="native")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--goal", type=float, default=3.0, help="exit with an error above this ratio"
     )
-    parser.add_argument("--batch-tokens", default="1024")
     options = parser.parse_args()
-    arguments = [options.model, "--engine", "native", "--cache-mb", "0", "--no-access-log"]
-    with serving(*arguments, "--batch-tokens", options.batch_tokens) as server:
+    flags = ("--engine", options.engine, "--cache-mb", "0", "--no-access-log")
+    keys = [part for key in ("small", "large", "crowd") for part in ("--api-key", key)]
+    with serving(options.model, *flags, *keys) as server:
         situations = asyncio.run(measure(server.url, options.rounds))
         server.stop(signal.SIGTERM)
     idle = statistics.median(situations[0][1])
-    print(f"{SMALL} documents of about 90 tokens, {options.model}, native engine\n")
+    print(f"{SMALL} documents of about 90 tokens, {options.model}, {options.engine} engine\n")
     print("| situation | requests | p50 ms | p95 ms | ratio of medians |")
     print("|---|---|---|---|---|")
     for name, seconds in situations:
@@ -101,7 +104,7 @@ def main() -> None:
         print(
             f"| {name} | {len(seconds)} | {middle * 1000:.1f} | {p95:.1f} | {middle / idle:.2f} |"
         )
-    if statistics.median(situations[1][1]) > options.goal * idle:
+    if any(statistics.median(seconds) > options.goal * idle for _, seconds in situations[1:]):
         sys.exit(f"more than {options.goal} times the latency alone")
 
 

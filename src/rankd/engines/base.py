@@ -100,7 +100,7 @@ class Engine(Protocol):
 
         Raises:
             EngineDied: the engine died while it had this batch.
-            EngineRestarting: the engine is away; this batch was not computed.
+            EngineRestarting: the engine is away and has no slots; this batch was not computed.
             EngineDown: the engine cannot score any more.
             PromptsTooLarge: carries the logits of the prompts that fit.
         """
