@@ -13,11 +13,6 @@ from rankd.engines.vllm.error_mapping import DEAD, translated
 from rankd.errors import EngineDown, InternalError
 from rankd.types import Prompt
 
-# Batches in flight, each a quarter of what vLLM computes in one step: two full steps, so that the
-# next one is ready when a step ends.
-SLOTS = 8
-BATCHES_PER_STEP = 4
-
 
 class Collector(Protocol):
     """Where vLLM puts the answer of one document."""
@@ -43,7 +38,7 @@ class Llm(Protocol):
 
 
 class VllmEngine:
-    def __init__(self, info: EngineInfo, llm: Llm, params: Any, *, slots: int = SLOTS) -> None:
+    def __init__(self, info: EngineInfo, llm: Llm, params: Any, *, slots: int) -> None:
         """An engine that is ready.
 
         Args:

@@ -22,6 +22,9 @@ class DeviceProfile:
         batch_tokens: tokens of one step; raised to `max_tokens` when that is larger, because
             a whole pair must fit in one step.
         batch_pairs: maximum pairs of one step.
+        slots: batches of the scheduler in flight; vLLM merges them into its steps.
+        slot_tokens: tokens of one such batch. All slots together keep vLLM busy; a new request
+            waits for as many tokens at most.
         dtype: used for the setting `auto`; vLLM's own `auto` is the checkpoint's dtype.
         eager: run without compiled graphs.
     """
@@ -32,6 +35,8 @@ class DeviceProfile:
     chunked_prefill: bool
     batch_tokens: int
     batch_pairs: int
+    slots: int
+    slot_tokens: int
     dtype: str = "auto"
     eager: bool = False
 
@@ -43,6 +48,8 @@ CUDA = DeviceProfile(
     chunked_prefill=True,
     batch_tokens=16384,
     batch_pairs=512,
+    slots=8,  # Two full steps, so that the next is ready when a step ends. Not run on a GPU.
+    slot_tokens=4096,
 )
 
 # Its configuration is tested; it has not run on hardware.
@@ -54,6 +61,8 @@ NPU = DeviceProfile(
     chunked_prefill=False,
     batch_tokens=16384,
     batch_pairs=512,
+    slots=8,  # Two full steps, so that the next is ready when a step ends. Not run on a GPU.
+    slot_tokens=4096,
 )
 
 CPU = DeviceProfile(
@@ -63,6 +72,8 @@ CPU = DeviceProfile(
     chunked_prefill=True,
     batch_tokens=4096,
     batch_pairs=256,
+    slots=2,  # As the native engine: 1,024 tokens take longer than the way to vLLM and back.
+    slot_tokens=1024,
     dtype="float32",  # Exact, and faster than bfloat16 on most CPUs.
     eager=True,  # Compiling takes minutes and needs a C++ compiler.
 )

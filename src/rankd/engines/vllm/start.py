@@ -19,8 +19,8 @@ from rankd.config.settings import Settings
 from rankd.engines.base import EngineInfo
 from rankd.engines.vllm.args import engine_args, supported_args
 from rankd.engines.vllm.compatibility import refuse_known_bad
-from rankd.engines.vllm.engine import BATCHES_PER_STEP, VllmEngine
-from rankd.engines.vllm.profiles import profile_for
+from rankd.engines.vllm.engine import VllmEngine
+from rankd.engines.vllm.profiles import DeviceProfile, profile_for
 from rankd.engines.vllm.versions import installed
 from rankd.errors import BadModel, SetupError
 from rankd.models.checkpoint import Checkpoint
@@ -63,7 +63,7 @@ async def open_engine(
         # Imported in a function of its own: vLLM's imports keep the calling frame alive, and
         # with it all its local variables.
         library = _import_vllm()
-        engine = await _open(library, checkpoint, profile.device, args, settings)
+        engine = await _open(library, checkpoint, profile, args, settings)
         try:
             yield engine
         finally:
@@ -114,7 +114,11 @@ def _import_vllm() -> _Vllm:
 
 
 async def _open(
-    library: _Vllm, checkpoint: Checkpoint, device: str, args: dict[str, Any], settings: Settings
+    library: _Vllm,
+    checkpoint: Checkpoint,
+    profile: DeviceProfile,
+    args: dict[str, Any],
+    settings: Settings,
 ) -> VllmEngine:
     llm = await _start_in_thread(library, args, settings)
     if "classify" not in await llm.get_supported_tasks():
@@ -128,13 +132,14 @@ async def _open(
         version=library.version,
         model=checkpoint.name,
         revision=checkpoint.revision,
-        device=device,
+        device=profile.device,
         dtype=str(llm.model_config.dtype).removeprefix("torch."),
         max_tokens=args["max_model_len"],
-        batch_tokens=args["max_num_batched_tokens"] // BATCHES_PER_STEP,
+        batch_tokens=min(profile.slot_tokens, args["max_num_batched_tokens"]),
     )
     # Logits instead of probabilities, because a sigmoid rounds values near 1 to 1.
-    return VllmEngine(info, llm, library.params(task="classify", use_activation=False))
+    params = library.params(task="classify", use_activation=False)
+    return VllmEngine(info, llm, params, slots=profile.slots)
 
 
 async def _start_in_thread(library: _Vllm, args: dict[str, Any], settings: Settings) -> Any:
