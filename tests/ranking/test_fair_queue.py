@@ -8,23 +8,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankd.ranking.fair_queue import AGEING_BOUND, Call, FairQueue
+from rankd.ranking.fair_queue import AGEING_BOUND, FairQueue, QueuedCall
 from rankd.types import Prompt
 
 
-def _call(*lengths: int, priority: int = 0, prefix: int = 0) -> Call:
+def _call(*lengths: int, priority: int = 0, prefix: int = 0) -> QueuedCall:
     shared = (1,) * prefix
-    return Call([Prompt(shared, (2,) * length) for length in lengths], priority=priority)
+    return QueuedCall([Prompt(shared, (2,) * length) for length in lengths], priority=priority)
 
 
-def _queue(*calls: Call, slice_tokens: int = 1) -> FairQueue:
+def _queue(*calls: QueuedCall, slice_tokens: int = 1) -> FairQueue:
     queue = FairQueue(slice_tokens)
     for call in calls:
         queue.add(call)
     return queue
 
 
-def _names(batch: Iterable[tuple[Call, int]], **calls: Call) -> str:
+def _names(batch: Iterable[tuple[QueuedCall, int]], **calls: QueuedCall) -> str:
     names = {call: name for name, call in calls.items()}
     return "".join(names[call] for call, _ in batch)
 
@@ -187,9 +187,9 @@ def test_a_call_removed_within_its_slice_leaves_the_next_call_a_whole_one() -> N
     assert _names(queue.take(60), a=a, b=b) == "aaabbb"
 
 
-def _owned(caller: str, *lengths: int, priority: int = 0) -> Call:
+def _owned(caller: str, *lengths: int, priority: int = 0) -> QueuedCall:
     prompts = [Prompt((), (2,) * length) for length in lengths]
-    return Call(prompts, priority=priority, path=caller.split("/", 1))
+    return QueuedCall(prompts, priority=priority, path=caller.split("/", 1))
 
 
 def test_keys_get_equal_shares_however_many_calls_each_has() -> None:
@@ -349,7 +349,7 @@ def test_smaller_batches_hand_out_every_prompt_once_too(
     for lengths, priority, caller, prefix in calls:
         # Each prompt has a prefix of its own, as several queries of one request have.
         prompts = [Prompt(tuple([1] * prefix), (2,) * length) for length in lengths]
-        waiting.append(Call(prompts, priority=priority, path=caller.split("/", 1)))
+        waiting.append(QueuedCall(prompts, priority=priority, path=caller.split("/", 1)))
     queue = _queue(*waiting)
 
     seen = []
@@ -382,7 +382,7 @@ def test_a_call_of_the_lowest_priority_is_served_within_the_bound_under_endless_
     classes, longest = 1 + len(others), 40
     bound = AGEING_BOUND * classes * (sum(low) + longest) + budget
 
-    served, calls = 0, list[Call]()
+    served, calls = 0, list[QueuedCall]()
     while lowest.waiting:
         assert served <= bound
         calls = [call for call in calls if call.waiting]

@@ -37,7 +37,7 @@ AGEING_BOUND = _AGEING + 1
 _LARGE_CALL_BATCHES = 4
 
 
-class Call:
+class QueuedCall:
     """The prompts of one scoring call, handed out in their order.
 
     Args:
@@ -62,7 +62,7 @@ class Call:
         """Prompts that were not handed out."""
         return len(self.prompts) - self._next
 
-    def first(self) -> Call | None:
+    def first(self) -> QueuedCall | None:
         """The call itself while prompts of it wait, else None."""
         return self if self._next < len(self.prompts) else None
 
@@ -144,9 +144,9 @@ class _Share:
         self.start_tag = 0
         self.debt = 0
         self._children: dict[str, _Share] = {}
-        self._flows: _FlowHeap[_Share | Call] = _FlowHeap()
+        self._flows: _FlowHeap[_Share | QueuedCall] = _FlowHeap()
 
-    def add(self, call: Call, path: Sequence[str]) -> None:
+    def add(self, call: QueuedCall, path: Sequence[str]) -> None:
         if not path:
             self._flows.add(call)
             return
@@ -156,7 +156,7 @@ class _Share:
             self._flows.add(child)
         child.add(call, path[1:])
 
-    def first(self) -> Call | None:
+    def first(self) -> QueuedCall | None:
         """The call to serve next; removes flows in front of it that are empty."""
         while (flow := self._flows.first()) is not None:
             call = flow.first()
@@ -167,7 +167,7 @@ class _Share:
                 del self._children[flow.name]
         return None
 
-    def take(self, call: Call, path: Sequence[str], *, keeps_turn: bool) -> int:
+    def take(self, call: QueuedCall, path: Sequence[str], *, keeps_turn: bool) -> int:
         """Hand out the next prompt of the first call; it stays first if it keeps its turn."""
         cost = call.cost()
         if path:
@@ -205,10 +205,10 @@ class _PriorityClass(_Share):
         self.priority = priority
         self.reserve_tag = reserve_tag
         self._slice_tokens = slice_tokens
-        self._current: Call | None = None
+        self._current: QueuedCall | None = None
         self._slice_left = 0
 
-    def take_next(self, call: Call) -> int:
+    def take_next(self, call: QueuedCall) -> int:
         """Hand out the next prompt of the first call."""
         if call is not self._current:
             self._current, self._slice_left = call, self._slice_tokens
@@ -234,12 +234,12 @@ class FairQueue:
         self.tokens = 0
         self._slice_tokens = slice_tokens
         self._classes: dict[int, _PriorityClass] = {}
-        self._calls: set[Call] = set()
+        self._calls: set[QueuedCall] = set()
         self._served = 0
         self._reserved = 0  # Owed to lower priorities, in tokens times _AGEING.
         self._reserve_time = 0
 
-    def add(self, call: Call) -> None:
+    def add(self, call: QueuedCall) -> None:
         if call.priority not in self._classes:
             self._classes[call.priority] = _PriorityClass(
                 call.priority, self._reserve_time, self._slice_tokens
@@ -248,13 +248,13 @@ class FairQueue:
         self._calls.add(call)
         self.tokens += call.waiting_tokens
 
-    def remove(self, call: Call) -> None:
+    def remove(self, call: QueuedCall) -> None:
         """Hand out no more of a call. Its entry in the heap is removed when it comes first."""
         self.tokens -= call.waiting_tokens
         self._calls.discard(call)
         call.abandon()
 
-    def next_batch(self, budget: int) -> list[tuple[Call, int]]:
+    def next_batch(self, budget: int) -> list[tuple[QueuedCall, int]]:
         """The next batch as (call, index of its prompt), of at most `budget` tokens.
 
         While a large call waits, batches are half as large: a newcomer waits for the batches
@@ -268,9 +268,9 @@ class FairQueue:
         calls = dict.fromkeys(call for call, _ in batch)
         return batch + self._take_rest(calls, budget - (self._served - served_before))
 
-    def take(self, budget: int) -> list[tuple[Call, int]]:
+    def take(self, budget: int) -> list[tuple[QueuedCall, int]]:
         """At most `budget` tokens in fair order; one prompt even if it is longer."""
-        batch: list[tuple[Call, int]] = []
+        batch: list[tuple[QueuedCall, int]] = []
         while (call := self._first()) is not None:
             cost = call.cost()
             if batch and cost > budget:
@@ -279,9 +279,9 @@ class FairQueue:
             batch.append((call, self._take_one(call, cost)))
         return batch
 
-    def _take_rest(self, calls: Iterable[Call], budget: int) -> list[tuple[Call, int]]:
+    def _take_rest(self, calls: Iterable[QueuedCall], budget: int) -> list[tuple[QueuedCall, int]]:
         """The remaining prompts of the calls that fit whole."""
-        batch: list[tuple[Call, int]] = []
+        batch: list[tuple[QueuedCall, int]] = []
         for call in calls:
             if not call.waiting or call.waiting_tokens > budget:
                 continue
@@ -294,7 +294,7 @@ class FairQueue:
             batch += [(call, call.take()) for _ in range(call.waiting)]
         return batch
 
-    def _first(self) -> Call | None:
+    def _first(self) -> QueuedCall | None:
         """The call whose prompt is next."""
         best = self._most_urgent()
         late = self._passed_over(best.priority) if best and len(self._classes) > 1 else None
@@ -303,7 +303,7 @@ class FairQueue:
             return best
         return late if self._reserved >= _AGEING * late.cost() else best
 
-    def _most_urgent(self) -> Call | None:
+    def _most_urgent(self) -> QueuedCall | None:
         while self._classes:
             priority = min(self._classes)
             call = self._classes[priority].first()
@@ -312,19 +312,19 @@ class FairQueue:
             del self._classes[priority]
         return None
 
-    def _passed_over(self, best: int) -> Call | None:
+    def _passed_over(self, best: int) -> QueuedCall | None:
         """The first call of the lower priority that got least of the reserved share."""
         lower = [one for one in self._classes.values() if one.priority != best and one.first()]
         return min(lower, key=lambda one: one.reserve_tag).first() if lower else None
 
-    def _take_one(self, call: Call, cost: int) -> int:
+    def _take_one(self, call: QueuedCall, cost: int) -> int:
         self._account(call, cost)
         self.tokens -= call.waiting_tokens
         index = self._classes[call.priority].take_next(call)
         self.tokens += call.waiting_tokens
         return index
 
-    def _account(self, call: Call, cost: int) -> None:
+    def _account(self, call: QueuedCall, cost: int) -> None:
         served = self._classes[call.priority]
         self._served += cost
         if call.priority == min(self._classes):

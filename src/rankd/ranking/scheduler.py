@@ -33,7 +33,7 @@ from rankd.errors import (
     PoisonRequest,
     TooLarge,
 )
-from rankd.ranking.fair_queue import Call, FairQueue
+from rankd.ranking.fair_queue import FairQueue, QueuedCall
 from rankd.telemetry import metrics
 from rankd.types import Prompt
 
@@ -46,7 +46,7 @@ POISON_SECONDS = 300.0
 OnLogit = Callable[[int, float], None]
 
 
-class _ScoringCall(Call):
+class _ScoringCall(QueuedCall):
     """A call with its answers.
 
     Attributes:

@@ -157,7 +157,7 @@ REFUSED = Counter(
     "Requests refused, by reason.",
     ["reason"],
 )
-LIMITS_LOST = Counter(
+RATE_LIMIT_BACKEND_ERRORS = Counter(
     "rankd_limits_backend_errors_total",
     "Failed calls to the Redis of the key limits; the requests were admitted unchecked.",
 )
