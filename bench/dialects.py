@@ -279,22 +279,22 @@ async def split(model: str, count: int, repetitions: int) -> None:
         ranker, timers = app.state.service.ranker, Timers()
         timers.around(ranker, "rank_measured")
         timers.around(ranker.encoder, "encode")
-        timers.around(ranker.engine, "score")
+        timers.around(ranker.scheduler, "score")
         [route] = (one for one in app.routes if getattr(one, "path", "") == "/v1/rerank")
         timers.around(route, "app")
         call = timers.timed("whole", app)
         for _ in range(repetitions):
             await call(*_scope(orjson.dumps(body)))
-    names = ("whole", "app", "timed", "encode", "score")
-    whole, routed, timed, encode, score = map(timers.median, names)
+    names = ("whole", "app", "rank_measured", "encode", "score")
+    whole, routed, ranked, encode, score = map(timers.median, names)
     print(f"\nOf {whole:,.0f} us of CPU in the app, {count} documents, one request at a time:\n")
     print("| part | us | share |")
     print("|---|---|---|")
     for name, part in {
         "tokenizing, including a thread's round trip": encode,
-        "fake engine": score,
-        "ranker: equal pairs, results, counters": timed - encode - score,
-        "dialect layer, Starlette's request and response": routed - timed,
+        "scheduler, fake engine": score,
+        "ranker: equal pairs, results, counters": ranked - encode - score,
+        "dialect layer, Starlette's request and response": routed - ranked,
         "middleware, FastAPI, routing": whole - routed,
     }.items():
         print(f"| {name} | {part:,.0f} | {part / whole:.0%} |")

@@ -1,3 +1,3 @@
-"""rankd: a rerank server for Qwen3-Reranker that gives right scores without a flag."""
+"""rankd: a rerank server for Qwen3-Reranker. Right scores, no flags needed."""
 
 __version__ = "0.1.0"

@@ -155,7 +155,7 @@ async def test_half_a_surrogate_pair_in_a_line_is_accepted(tmp_path: Path) -> No
         done = await client.wait_until_ended((await client.start_job(rows))["id"])
         [row] = await client.rows(done["output_file_id"])
 
-    assert row["custom_id"] == "?"
+    assert row["custom_id"] == "\ufffd"
     assert row["response"]["status_code"] == 200
 
 

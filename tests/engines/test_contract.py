@@ -1,4 +1,4 @@
-"""What every engine promises, asked of every engine."""
+"""The `Engine` contract, on every engine."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_order_of_the_prompts_is_the_order_of_the_logits(opened: Opened) -> 
     assert backwards[::-1] == pytest.approx(score(opened, prompts), abs=1e-4)
 
 
-def test_one_call_may_hold_prompts_of_several_heads(opened: Opened) -> None:
+def test_one_call_may_have_prompts_with_different_prefixes(opened: Opened) -> None:
     mixed = [
         prompt
         for pair in zip(random_prompts(9, 2), random_prompts(9, 3), strict=True)
@@ -55,14 +55,14 @@ def test_one_call_may_hold_prompts_of_several_heads(opened: Opened) -> None:
     assert logits[1::2] == pytest.approx(score(opened, mixed[1::2]), abs=1e-4)
 
 
-def test_a_prompt_as_long_as_the_engine_takes_is_scored(opened: Opened) -> None:
+def test_a_prompt_of_max_tokens_is_scored(opened: Opened) -> None:
     longest = Prompt((1, 2, 3), (4,) * (opened.engine.info.max_tokens - 3))
 
     assert len(score(opened, [longest, longest])) == 2
 
 
 def test_concurrent_calls_get_their_own_answers(opened: Opened) -> None:
-    requests = [random_prompts(1 + 3 * place, seed=place) for place in range(12)]
+    requests = [random_prompts(1 + 3 * index, seed=index) for index in range(12)]
 
     async def all_at_once() -> list[list[float]]:
         return await asyncio.gather(*map(opened.engine.score, requests))
@@ -73,7 +73,7 @@ def test_concurrent_calls_get_their_own_answers(opened: Opened) -> None:
         assert answer == pytest.approx(score(opened, request), abs=1e-4)
 
 
-def test_the_loop_turns_while_the_engine_works(opened: Opened) -> None:
+def test_the_event_loop_runs_while_the_engine_computes(opened: Opened) -> None:
     gaps = []
 
     async def tick() -> None:
@@ -90,11 +90,11 @@ def test_the_loop_turns_while_the_engine_works(opened: Opened) -> None:
 
     opened.run(watch())
 
-    # Generous: the machine may be busy. A blocking engine is silent for seconds.
+    # Generous: the machine may be busy. A blocking engine stops the loop for seconds.
     assert max(gaps) < 0.7
 
 
-def test_an_open_engine_checks_well_and_says_what_it_is(opened: Opened) -> None:
+def test_an_open_engine_is_healthy_and_describes_itself(opened: Opened) -> None:
     opened.run(opened.engine.check())
 
     assert opened.engine.info.name in {"native", "vllm", "fake"}

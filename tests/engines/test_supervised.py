@@ -1,10 +1,10 @@
-"""Deaths and restarts, with an engine in memory that dies when it is told to."""
+"""Crashes and restarts, with a scripted engine in memory."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,9 +14,9 @@ from prometheus_client import REGISTRY
 
 from rankd.config.settings import Settings
 from rankd.context import REQUEST_ID
-from rankd.engines import supervised as module
+from rankd.engines import supervised
 from rankd.engines.base import EngineInfo, Slots
-from rankd.engines.supervised import Opening, SupervisedEngine, open_supervised
+from rankd.engines.supervised import OpenEngine, SupervisedEngine, open_supervised
 from rankd.errors import (
     DeadlineExceeded,
     EngineDown,
@@ -29,42 +29,52 @@ from rankd.ranking import scheduler as scheduling
 from rankd.ranking.scheduler import Scheduler, open_scheduler
 from rankd.types import AnswerTokenIds, Prompt
 
+pytestmark = pytest.mark.anyio
+
 POISON = 13
-INFO = EngineInfo("mortal", "puppet", "0", "cpu", "float32", 512)
+INFO = EngineInfo("scripted", "model", "0", "cpu", "float32", 512)
 
 
-class Mortal:
-    """Scores a prompt by its first id; one that begins with `POISON` kills it."""
+class ScriptedEngine:
+    """Scores a prompt by the first id of its suffix; `POISON` as the first id kills the engine.
+
+    Attributes:
+        running: batches in flight.
+        max_running: highest number of batches in flight.
+        scored: first ids of all prompts scored, in order.
+        batches: first ids of each batch received.
+        hangs: after a crash, batches in flight get no error.
+    """
 
     def __init__(self) -> None:
         self.info = INFO
         self.slots = Slots(2, eager=1)
         self.running = 0
-        self.at_once: list[int] = []
+        self.max_running = 0
         self.scored: list[int] = []
         self.batches: list[list[int]] = []
-        self.mute = False
-        self._died = asyncio.Event()
+        self.hangs = False
+        self._crashed = asyncio.Event()
 
-    def die(self) -> None:
-        self._died.set()
+    def crash(self) -> None:
+        self._crashed.set()
 
     async def check(self) -> None:
-        if self._died.is_set():
-            raise EngineDown("the puppet fell")
+        if self._crashed.is_set():
+            raise EngineDown("the engine crashed")
 
     async def score(self, batch: Sequence[Prompt]) -> list[float]:
         await self.check()
         firsts = [prompt.suffix[0] for prompt in batch]
         self.batches.append(firsts)
         self.running += 1
-        self.at_once.append(self.running)
+        self.max_running = max(self.max_running, self.running)
         try:
             for _ in range(4):
                 await asyncio.sleep(0.002)
-                await (self.check() if not self.mute else asyncio.sleep(60))
+                await (self.check() if not self.hangs else asyncio.sleep(60))
             if POISON in firsts:
-                self.die()
+                self.crash()
             await self.check()
         finally:
             self.running -= 1
@@ -72,56 +82,60 @@ class Mortal:
         return [float(first) for first in firsts]
 
 
-class Stage:
-    """Opens mortals, and remembers them; what stands in `fates` happens to the next ones."""
+class Engines:
+    """Opens engines.
+
+    Attributes:
+        opened: all engines, in the order of their starts.
+        restarts: what the next restarts do: raise an error, or wait for an event.
+    """
 
     def __init__(self) -> None:
-        self.lives: list[Mortal] = []
-        self.fates: list[Exception | asyncio.Event] = []
+        self.opened: list[ScriptedEngine] = []
+        self.restarts: list[Exception | asyncio.Event] = []
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Mortal]:
-        if self.lives and self.fates:
-            fate = self.fates.pop(0)
-            if isinstance(fate, Exception):
-                raise fate
-            await fate.wait()
-        self.lives.append(Mortal())
-        yield self.lives[-1]
-        self.lives[-1].die()
-
-
-Scene = Callable[[Scheduler, Stage], Coroutine[Any, Any, None]]
+    async def open(self) -> AsyncIterator[ScriptedEngine]:
+        if self.opened and self.restarts:
+            restart = self.restarts.pop(0)
+            if isinstance(restart, Exception):
+                raise restart
+            await restart.wait()
+        engine = ScriptedEngine()
+        self.opened.append(engine)
+        yield engine
+        engine.crash()
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_FIRST_DELAY", 0.01)
-    monkeypatch.setattr(module, "_LOOK_EVERY", 0.01)
+    monkeypatch.setattr(supervised, "_FIRST_DELAY", 0.01)
+    monkeypatch.setattr(supervised, "_CHECK_EVERY", 0.01)
 
 
 @asynccontextmanager
-async def _scheduler(opening: Opening, settings: Settings) -> AsyncIterator[Scheduler]:
+async def _scheduler(open_engine: OpenEngine, settings: Settings) -> AsyncIterator[Scheduler]:
     async with (
-        open_supervised(opening, AnswerTokenIds(1, 2), settings) as engine,
+        open_supervised(open_engine, AnswerTokenIds(1, 2), settings) as engine,
         open_scheduler(engine, patience=settings.engine_wait_seconds) as scheduler,
     ):
         yield scheduler
 
 
-def _play(scene: Scene, **settings: Any) -> Stage:
-    stage = Stage()
+@asynccontextmanager
+async def _supervised(
+    engines: Engines | None = None, **settings: Any
+) -> AsyncIterator[tuple[Scheduler, Engines]]:
+    """A scheduler on a supervised engine; a test that hangs fails after 60 seconds."""
+    engines = engines or Engines()
+    async with (
+        _scheduler(engines.open, Settings(engine="fake", **settings)) as scheduler,
+        asyncio.timeout(60),
+    ):
+        yield scheduler, engines
 
-    async def play() -> None:
-        given = Settings(engine="fake", **settings)
-        async with _scheduler(stage.open, given) as scheduler:
-            await asyncio.wait_for(scene(scheduler, stage), 20)
 
-    asyncio.run(play())
-    return stage
-
-
-def _ask(scheduler: Scheduler, first: int, **options: Any) -> asyncio.Task[list[float]]:
+def _score(scheduler: Scheduler, first: int, **options: Any) -> asyncio.Task[list[float]]:
     return asyncio.create_task(scheduler.score([Prompt((), (first, 0))], **options))
 
 
@@ -134,146 +148,143 @@ async def _all(calls: Sequence[asyncio.Task[list[float]]]) -> list[Any]:
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
-def test_calls_in_flight_at_a_death_are_answered() -> None:
-    async def scene(scheduler: Scheduler, stage: Stage) -> None:
-        calls = [_ask(scheduler, first) for first in range(20, 40)]
+async def test_calls_in_flight_at_a_crash_are_answered() -> None:
+    async with _supervised() as (scheduler, engines):
+        calls = [_score(scheduler, first) for first in range(20, 40)]
         await asyncio.sleep(0.004)
-        stage.lives[0].die()
+        engines.opened[0].crash()
 
         assert await _all(calls) == [[float(first)] for first in range(20, 40)]
 
-    assert len(_play(scene).lives) == 2
+    assert len(engines.opened) == 2
 
 
-def test_an_engine_that_dies_without_a_word_to_its_calls_holds_nobody_up() -> None:
-    async def scene(scheduler: Scheduler, stage: Stage) -> None:
-        stage.lives[0].mute = True
-        calls = [_ask(scheduler, first) for first in range(20, 24)]
+async def test_calls_are_answered_even_if_the_crashed_engine_never_ends_them() -> None:
+    async with _supervised() as (scheduler, engines):
+        engines.opened[0].hangs = True
+        calls = [_score(scheduler, first) for first in range(20, 24)]
         await asyncio.sleep(0.01)
-        stage.lives[0].die()
+        engines.opened[0].crash()
 
         assert await _all(calls) == [[float(first)] for first in range(20, 24)]
 
-    _play(scene)
 
-
-def test_a_suspect_whose_turn_never_comes_does_not_wait_for_ever() -> None:
-    async def scene(scheduler: Scheduler, stage: Stage) -> None:
-        calls = [_ask(scheduler, first) for first in (20, 21)]
+async def test_a_call_to_be_repeated_fails_if_the_engine_does_not_come_back() -> None:
+    async with _supervised(engine_wait_seconds=1) as (scheduler, engines):
+        calls = [_score(scheduler, first) for first in (20, 21)]
         await asyncio.sleep(0.004)
-        stage.lives[0].die()
-        await _until(lambda: len(stage.lives) == 2 and len(stage.lives[1].batches) == 2)
-        stage.fates.append(asyncio.Event())
-        stage.lives[1].die()  # While the first is run again, and the second waits.
+        engines.opened[0].crash()
+        await _until(lambda: len(engines.opened) == 2 and len(engines.opened[1].batches) == 2)
+        engines.restarts.append(asyncio.Event())
+        engines.opened[1].crash()  # The first is scored again, the second waits.
 
         assert [type(answer) for answer in await _all(calls)] == [PoisonRequest, EngineRestarting]
 
-    _play(scene, engine_wait_seconds=1)
 
-
-def test_only_the_request_that_kills_alone_is_refused_by_its_id() -> None:
-    async def scene(scheduler: Scheduler, stage: Stage) -> None:
-        REQUEST_ID.set("the-culprit")
-        culprit = _ask(scheduler, POISON)
-        REQUEST_ID.set("an-innocent")
-        answers = await _all([*(_ask(scheduler, first) for first in range(20, 30)), culprit])
+async def test_only_the_request_that_kills_the_engine_alone_is_refused_by_its_id() -> None:
+    async with _supervised() as (scheduler, engines):
+        token = REQUEST_ID.set("poison-id")
+        poison = _score(scheduler, POISON)
+        REQUEST_ID.reset(token)
+        answers = await _all([*(_score(scheduler, first) for first in range(20, 30)), poison])
 
         assert answers[:-1] == [[float(first)] for first in range(20, 30)]
         assert isinstance(answers[-1], PoisonRequest)
-        assert "the-culprit" in answers[-1].message
+        assert "poison-id" in answers[-1].message
 
-    assert len(_play(scene).lives) == 3
+    assert len(engines.opened) == 3
 
 
-def test_two_culprits_are_both_found() -> None:
-    async def scene(scheduler: Scheduler, stage: Stage) -> None:
-        calls = [_ask(scheduler, first) for first in (20, POISON, 21)]
+async def test_two_poison_requests_are_both_found() -> None:
+    async with _supervised() as (scheduler, engines):
+        calls = [_score(scheduler, first) for first in (20, POISON, 21)]
         other = asyncio.create_task(scheduler.score([Prompt((), (POISON, 9))]))
         answers = await _all([*calls, other])
 
         assert [type(answer) for answer in answers] == [list, PoisonRequest, list, PoisonRequest]
 
-        assert await _ask(scheduler, 22) == [22.0]
+        assert await _score(scheduler, 22) == [22.0]
 
-    assert len(_play(scene).lives) == 4
+    assert len(engines.opened) == 4
 
 
-def test_suspects_run_one_at_a_time_and_newcomers_wait() -> None:
-    async def scene(scheduler: Scheduler, stage: Stage) -> None:
-        suspects = [_ask(scheduler, first) for first in range(20, 26)]
+async def test_suspects_are_scored_one_by_one_and_new_calls_wait() -> None:
+    async with _supervised() as (scheduler, engines):
+        suspects = [_score(scheduler, first) for first in range(20, 26)]
         await asyncio.sleep(0.004)
-        stage.lives[0].die()
+        engines.opened[0].crash()
         await asyncio.sleep(0)
-        newcomers = [_ask(scheduler, first) for first in range(30, 36)]
+        newcomers = [_score(scheduler, first) for first in range(30, 36)]
         await _all([*suspects, *newcomers])
 
-        probe, *scored = stage.lives[1].scored
+        probe, *scored = engines.opened[1].scored
         assert probe == 2
         assert scored == [*range(20, 26), *range(30, 36)]
-        assert stage.lives[1].batches == [[2], *([one] for one in range(20, 26)), [*range(30, 36)]]
-        assert max(stage.lives[1].at_once) == 1
+        assert engines.opened[1].batches == [
+            [2],
+            *([first] for first in range(20, 26)),
+            [*range(30, 36)],
+        ]
+        assert engines.opened[1].max_running == 1
 
-    _play(scene)
 
-
-def test_a_death_before_a_call_is_not_its_fault() -> None:
-    async def scene(scheduler: Scheduler, stage: Stage) -> None:
-        stage.lives[0].die()
-        calls = [_ask(scheduler, first) for first in range(20, 26)]
+async def test_a_call_is_not_suspected_of_an_earlier_crash() -> None:
+    async with _supervised() as (scheduler, engines):
+        engines.opened[0].crash()
+        calls = [_score(scheduler, first) for first in range(20, 26)]
 
         assert await _all(calls) == [[float(first)] for first in range(20, 26)]
-        assert stage.lives[1].batches == [[2], [*range(20, 26)]]  # No call was a suspect.
+        # As suspects, they would be scored one by one.
+        assert engines.opened[1].batches == [[2], [*range(20, 26)]]
 
-    _play(scene)
 
-
-def test_a_known_culprit_costs_no_further_life() -> None:
-    async def scene(scheduler: Scheduler, stage: Stage) -> None:
-        first, again = [(await _all([_ask(scheduler, POISON)]))[0] for _ in range(2)]
+async def test_a_known_poison_request_is_refused_without_a_crash() -> None:
+    async with _supervised() as (scheduler, engines):
+        first, again = [(await _all([_score(scheduler, POISON)]))[0] for _ in range(2)]
         assert isinstance(first, PoisonRequest)
         assert isinstance(again, PoisonRequest)
-        assert await _ask(scheduler, 20) == [20.0]
+        assert await _score(scheduler, 20) == [20.0]
 
-    assert len(_play(scene).lives) == 3
+    assert len(engines.opened) == 3
 
 
-def test_a_culprit_is_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_poison_request_is_tried_again_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(scheduling, "POISON_SECONDS", 0.05)
 
-    async def scene(scheduler: Scheduler, stage: Stage) -> None:
-        await _all([_ask(scheduler, POISON)])
+    async with _supervised() as (scheduler, engines):
+        await _all([_score(scheduler, POISON)])
         await asyncio.sleep(0.1)
-        await _all([_ask(scheduler, POISON)])
-        await _ask(scheduler, 20)
+        await _all([_score(scheduler, POISON)])
+        await _score(scheduler, 20)
 
-    assert len(_play(scene).lives) == 5
+    assert len(engines.opened) == 5
 
 
-def test_a_deadline_holds_while_the_engine_is_away() -> None:
-    async def scene(scheduler: Scheduler, stage: Stage) -> None:
+async def test_deadlines_end_calls_while_the_engine_restarts() -> None:
+    async with _supervised() as (scheduler, engines):
         back = asyncio.Event()
-        stage.fates.append(back)
-        in_flight = _ask(scheduler, 20, deadline=time.monotonic() + 0.2)
+        engines.restarts.append(back)
+        in_flight = _score(scheduler, 20, deadline=time.monotonic() + 0.2)
         await asyncio.sleep(0.004)
-        stage.lives[0].die()
-        late = _ask(scheduler, 21, deadline=time.monotonic() + 0.1)
-        patient = _ask(scheduler, 22)
+        engines.opened[0].crash()
+        late = _score(scheduler, 21, deadline=time.monotonic() + 0.1)
+        patient = _score(scheduler, 22)
         problems = await _all([in_flight, late])
 
         assert [type(problem) for problem in problems] == [DeadlineExceeded] * 2
         back.set()
         assert await patient == [22.0]
 
-    _play(scene)
 
-
-def test_a_suspect_that_is_cancelled_holds_nobody_up() -> None:
-    async def scene(scheduler: Scheduler, stage: Stage) -> None:
+async def test_a_cancelled_suspect_is_not_scored_again() -> None:
+    async with _supervised() as (scheduler, engines):
         back = asyncio.Event()
-        stage.fates.append(back)
-        suspects = [_ask(scheduler, first) for first in (20, 21, 22)]
+        engines.restarts.append(back)
+        suspects = [_score(scheduler, first) for first in (20, 21, 22)]
         await asyncio.sleep(0.004)
-        stage.lives[0].die()
+        engines.opened[0].crash()
         await asyncio.sleep(0.05)
         suspects[0].cancel()
         await asyncio.sleep(0)
@@ -282,192 +293,182 @@ def test_a_suspect_that_is_cancelled_holds_nobody_up() -> None:
 
         assert isinstance(answers[0], asyncio.CancelledError)
         assert answers[1:] == [[21.0], [22.0]]
-        assert 20 not in stage.lives[1].scored
-
-    _play(scene)
+        assert 20 not in engines.opened[1].scored
 
 
-def test_an_engine_that_stays_away_is_a_503_to_be_tried_again() -> None:
-    async def scene(scheduler: Scheduler, stage: Stage) -> None:
+async def test_calls_fail_with_retry_after_if_the_restart_takes_too_long() -> None:
+    async with _supervised(engine_wait_seconds=1) as (scheduler, engines):
         back = asyncio.Event()
-        stage.fates.append(back)
+        engines.restarts.append(back)
         await scheduler.check()
-        in_flight = _ask(scheduler, 20)
+        in_flight = _score(scheduler, 20)
         await asyncio.sleep(0.004)
-        stage.lives[0].die()
+        engines.opened[0].crash()
         with pytest.raises(EngineRestarting):
             await scheduler.check()
         assert REGISTRY.get_sample_value("rankd_engine_up") == 0
         began = time.monotonic()
-        problems = await _all([in_flight, _ask(scheduler, 21)])
+        problems = await _all([in_flight, _score(scheduler, 21)])
         assert 0.5 < time.monotonic() - began < 10
-        late = (await _all([_ask(scheduler, 22)]))[0]
+        late = (await _all([_score(scheduler, 22)]))[0]
 
         for problem in (*problems, late):
             assert isinstance(problem, EngineRestarting)
             assert problem.retry_after
             assert problem.retry_after >= 1
         back.set()
-        await _until(lambda: len(stage.lives) == 2 and stage.lives[1].scored != [])
+        await _until(lambda: len(engines.opened) == 2 and engines.opened[1].scored != [])
         await asyncio.sleep(0.02)
         await scheduler.check()
         assert REGISTRY.get_sample_value("rankd_engine_up") == 1
-        assert await _ask(scheduler, 23) == [23.0]
-
-    _play(scene, engine_wait_seconds=1)
+        assert await _score(scheduler, 23) == [23.0]
 
 
-def test_a_start_that_fails_is_tried_again() -> None:
-    async def scene(scheduler: Scheduler, stage: Stage) -> None:
+async def test_a_restart_that_fails_is_repeated() -> None:
+    async with _supervised() as (scheduler, engines):
         # SetupError is ours; a library may raise anything.
-        stage.fates += [SetupError("no memory"), KeyError("a bug"), OSError("no process")]
-        call = _ask(scheduler, 20)
+        engines.restarts += [SetupError("no memory"), KeyError("a bug"), OSError("no process")]
+        call = _score(scheduler, 20)
         await asyncio.sleep(0.004)
-        stage.lives[0].die()
+        engines.opened[0].crash()
 
         assert await call == [20.0]
 
-    assert len(_play(scene).lives) == 2
+    assert len(engines.opened) == 2
 
 
-def test_an_engine_that_does_not_answer_the_probe_takes_no_calls() -> None:
-    async def scene(scheduler: Scheduler, stage: Stage) -> None:
-        call = _ask(scheduler, 20)
+async def test_an_engine_that_fails_the_probe_gets_no_calls() -> None:
+    async with _supervised() as (scheduler, engines):
+        call = _score(scheduler, 20)
         await asyncio.sleep(0.004)
-        stage.lives[0].die()
-        await _until(lambda: len(stage.lives) == 2)
-        stage.lives[1].die()
+        engines.opened[0].crash()
+        await _until(lambda: len(engines.opened) == 2)
+        engines.opened[1].crash()
 
         assert await call == [20.0]
-        assert stage.lives[1].scored == []
+        assert engines.opened[1].scored == []
 
-    assert len(_play(scene).lives) == 3
+    assert len(engines.opened) == 3
 
 
-def test_a_crash_loop_ends_in_a_sentence() -> None:
-    async def scene(scheduler: Scheduler, stage: Stage) -> None:
-        stage.fates += [SetupError("the disk is gone")] * 9
-        call = _ask(scheduler, 20)
+async def test_a_crash_loop_ends_with_the_last_reason() -> None:
+    async with _supervised(engine_restarts=3) as (scheduler, engines):
+        engines.restarts += [SetupError("the disk is gone")] * 9
+        call = _score(scheduler, 20)
         await asyncio.sleep(0.004)
-        stage.lives[0].die()
+        engines.opened[0].crash()
         [problem] = await _all([call])
         with pytest.raises(EngineDown) as caught:
             await scheduler.check()
 
-        for one in (problem, caught.value):
-            assert type(one) is EngineDown
-            assert one.retry_after  # Whoever started the server starts it again.
-            assert one.message == (
-                "the engine died 4 times in 5 minutes, at last because the disk is gone"
+        for error in (problem, caught.value):
+            assert type(error) is EngineDown
+            assert error.retry_after  # A process manager restarts the server.
+            assert error.message == (
+                "the engine died 4 times in 5 minutes; last reason: the disk is gone"
             )
-        assert len(stage.fates) == 9 - 3
-
-    _play(scene, engine_restarts=3)
+        assert len(engines.restarts) == 9 - 3
 
 
-def test_deaths_long_ago_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WINDOW", 0.1)
+async def test_crashes_outside_the_window_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervised, "WINDOW", 0.1)
 
-    async def scene(scheduler: Scheduler, stage: Stage) -> None:
-        for life in range(4):
-            stage.lives[life].die()
-            assert await _ask(scheduler, 20) == [20.0]
+    async with _supervised(engine_restarts=1) as (scheduler, engines):
+        for index in range(4):
+            engines.opened[index].crash()
+            assert await _score(scheduler, 20) == [20.0]
             await asyncio.sleep(0.15)
 
-    assert len(_play(scene, engine_restarts=1).lives) == 5
+    assert len(engines.opened) == 5
 
 
-def test_no_restarts_end_at_the_first_death() -> None:
-    async def scene(scheduler: Scheduler, stage: Stage) -> None:
-        call = _ask(scheduler, 20)
+async def test_with_no_restarts_the_first_crash_is_final() -> None:
+    async with _supervised(engine_restarts=0) as (scheduler, engines):
+        call = _score(scheduler, 20)
         await asyncio.sleep(0.004)
-        stage.lives[0].die()
+        engines.opened[0].crash()
         [problem] = await _all([call])
-        with pytest.raises(EngineDown, match="the puppet fell") as caught:
+        with pytest.raises(EngineDown, match="the engine crashed") as caught:
             await scheduler.check()
 
         assert type(problem) is type(caught.value) is EngineDown
-        assert problem.message == "the puppet fell"
+        assert problem.message == "the engine crashed"
 
-    assert len(_play(scene, engine_restarts=0).lives) == 1
+    assert len(engines.opened) == 1
 
 
-def test_pauses_grow_and_are_bounded() -> None:
-    async def scene(scheduler: Scheduler, stage: Stage) -> None:
-        pauses = []
-        supervised = scheduler.engine
-        assert isinstance(supervised, SupervisedEngine)
+async def test_delays_grow_up_to_a_limit() -> None:
+    async with _supervised() as (scheduler, _):
+        delays = []
+        engine = scheduler.engine
+        assert isinstance(engine, SupervisedEngine)
         for _ in range(60):
-            supervised._deaths.append(time.monotonic())
-            pauses.append([supervised._delay() for _ in range(20)])
+            engine._crashes.append(time.monotonic())
+            delays.append([engine._delay() for _ in range(20)])
 
-        assert set(pauses[0]) == {0.0}
+        assert set(delays[0]) == {0.0}
         for repeated in (1, 2, 3, 4):
             longest = 0.01 * 2 ** (repeated - 1)
-            assert all(longest / 2 <= pause <= longest for pause in pauses[repeated])
-            assert len(set(pauses[repeated])) > 1
-        assert max(pauses[-1]) <= 30
-
-    _play(scene)
+            assert all(longest / 2 <= delay <= longest for delay in delays[repeated])
+            assert len(set(delays[repeated])) > 1
+        assert max(delays[-1]) <= 30
 
 
-def test_closing_is_no_death(caplog: pytest.LogCaptureFixture) -> None:
-    calls: list[asyncio.Task[list[float]]] = []
-
-    async def scene(scheduler: Scheduler, stage: Stage) -> None:
-        calls.append(_ask(scheduler, 20))
+async def test_closing_does_not_count_as_a_crash(caplog: pytest.LogCaptureFixture) -> None:
+    async with _supervised() as (scheduler, engines):
+        call = _score(scheduler, 20)
         await asyncio.sleep(0.004)
 
-    async def play() -> list[Any]:
-        stage = Stage()
-        async with _scheduler(stage.open, Settings(engine="fake")) as scheduler:
-            await scene(scheduler, stage)
-        answers = await _all(calls)
-        assert len(stage.lives) == 1
-        return answers
+    [problem] = await _all([call])
 
-    [problem] = asyncio.run(play())
-
+    assert len(engines.opened) == 1
     assert isinstance(problem, RankError)
     assert problem.message == "the server is stopping"
     assert not caplog.records
 
 
-def test_the_first_start_is_not_tried_again() -> None:
+async def test_the_first_start_is_not_repeated() -> None:
+    starts = []
+
     @asynccontextmanager
-    async def opening() -> AsyncIterator[Mortal]:
+    async def open_engine() -> AsyncIterator[ScriptedEngine]:
+        starts.append(time.monotonic())
         raise SetupError("no such model")
         yield
 
-    async def play() -> None:
-        async with open_supervised(opening, AnswerTokenIds(1, 2), Settings(engine="fake")):
+    with pytest.raises(SetupError, match="no such model"):
+        async with open_supervised(open_engine, AnswerTokenIds(1, 2), Settings(engine="fake")):
             pytest.fail("it opened")
 
-    with pytest.raises(SetupError, match="no such model"):
-        asyncio.run(play())
+    assert len(starts) == 1
+
+
+class _EnginesWithOtherThreads(Engines):
+    """Each engine computes with one thread more than the one before."""
+
+    def __init__(self, *, deterministic: bool) -> None:
+        super().__init__()
+        self._deterministic = deterministic
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[ScriptedEngine]:
+        async with super().open() as engine:
+            threads = f"{len(self.opened)} threads"
+            engine.info = replace(INFO, deterministic=self._deterministic, arithmetic=threads)
+            yield engine
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
-def test_bits_that_are_promised_do_not_change_with_a_restart(deterministic: bool) -> None:
-    class Drifting(Stage):
-        @asynccontextmanager
-        async def open(self) -> AsyncIterator[Mortal]:
-            async with super().open() as life:
-                threads = f"{len(self.lives)} threads"
-                life.info = replace(INFO, deterministic=deterministic, arithmetic=threads)
-                yield life
-
-    async def play() -> list[Any]:
-        stage = Drifting()
-        given = Settings(engine="fake", engine_restarts=2)
-        async with _scheduler(stage.open, given) as scheduler:
-            stage.lives[0].die()
-            return await _all([_ask(scheduler, 20)])
-
-    [answer] = asyncio.run(play())
+async def test_a_deterministic_engine_must_restart_with_the_same_arithmetic(
+    deterministic: bool,
+) -> None:
+    other_threads = _EnginesWithOtherThreads(deterministic=deterministic)
+    async with _supervised(other_threads, engine_restarts=2) as (scheduler, engines):
+        engines.opened[0].crash()
+        [answer] = await _all([_score(scheduler, 20)])
 
     if deterministic:
         assert isinstance(answer, EngineDown)
-        assert "would compute by 3 threads, and began by 1 threads" in answer.message
+        assert "computes with 3 threads, the first one with 1 threads" in answer.message
     else:
         assert answer == [20.0]

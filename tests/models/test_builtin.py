@@ -66,7 +66,7 @@ def test_the_known_pairs_pass_with_twice_the_margin(scored: Any) -> None:
     assert scored[0]
     for outcome in scored[0]:
         assert outcome.problem is None
-        assert outcome.right - outcome.wrong > 2 * self_check.LEAST_MARGIN
+        assert outcome.right - outcome.wrong > 2 * self_check.MIN_MARGIN
 
 
 def test_four_of_five_unseen_triples_are_right(scored: Any) -> None:

@@ -101,7 +101,7 @@ def test_the_policy_of_the_server_applies_unless_the_request_overrides_it(
         max_tokens=110,
         instruction="i",
         max_instruction_tokens=512,
-        fit=TruncationPolicy(truncation="chunk", side="left"),
+        truncation_policy=TruncationPolicy(truncation="chunk", side="left"),
         chunk_tokens=20,
         chunk_overlap=0,
     )

@@ -1,4 +1,4 @@
-"""Equal pairs in flight are computed once, and nobody loses because another left."""
+"""Equal pairs in flight are computed once; a request that ends early fails no other."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from rankd.errors import EngineDown, PoisonRequest
 from rankd.ranking.coalescing import SingleFlight
 from rankd.types import Prompt
 
+pytestmark = pytest.mark.anyio
+
 
 def pairs(names: str, tokens: int = 3) -> dict[bytes, Prompt]:
     return {name.encode(): Prompt((1,), (ord(name),) * tokens) for name in names}
@@ -23,7 +25,7 @@ def right(names: str) -> dict[bytes, float]:
 
 
 class Engine:
-    """Calls that end when the test says so."""
+    """Engine calls that end when the test ends them."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -42,7 +44,7 @@ class Engine:
     async def end(
         self, call: int, problem: Exception | None = None, *, ready: str | None = None
     ) -> None:
-        """Let a call fail, or score everything, or only what was `ready` when time was over."""
+        """End a call: with an error, or with all its pairs, or only those in `ready`."""
         if problem is None:
             self._ends[call].set_result(ready)
         else:
@@ -55,14 +57,14 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-class Desk:
-    """Flights, and requests that are under way."""
+class Requests:
+    """Starts requests that share a `SingleFlight` and an engine."""
 
     def __init__(self) -> None:
         self.engine = Engine()
-        self.flights = SingleFlight()
+        self.single_flight = SingleFlight()
 
-    async def ask(
+    async def start(
         self,
         names: str,
         priority: int = 0,
@@ -72,7 +74,7 @@ class Desk:
         caller: str = "",
     ) -> asyncio.Task[dict[bytes, float]]:
         task = asyncio.create_task(
-            self.flights.score(
+            self.single_flight.score(
                 pairs(names, tokens),
                 self.engine,
                 caller=caller,
@@ -85,289 +87,242 @@ class Desk:
         return task
 
 
-def test_an_equal_request_waits_for_the_first() -> None:
-    async def work() -> None:
-        service = Desk()
-        first, second = await service.ask("ab"), await service.ask("ab")
-        await service.engine.end(0)
+async def test_an_equal_request_waits_for_the_first() -> None:
+    requests = Requests()
+    first, second = await requests.start("ab"), await requests.start("ab")
+    await requests.engine.end(0)
 
-        assert service.engine.calls == ["ab"]
-        assert await first == await second == right("ab")
-
-    asyncio.run(work())
+    assert requests.engine.calls == ["ab"]
+    assert await first == await second == right("ab")
 
 
-def test_only_what_nobody_computes_is_computed() -> None:
-    async def work() -> None:
-        service = Desk()
-        first, second = await service.ask("ab"), await service.ask("bcd")
-        assert service.engine.calls == ["ab", "cd"]
-        await service.engine.end(1)
-        assert not second.done()
-        await service.engine.end(0)
+async def test_only_pairs_that_are_not_in_flight_are_computed() -> None:
+    requests = Requests()
+    first, second = await requests.start("ab"), await requests.start("bcd")
+    assert requests.engine.calls == ["ab", "cd"]
+    await requests.engine.end(1)
+    assert not second.done()
+    await requests.engine.end(0)
 
-        assert await first == right("ab")
-        assert await second == right("bcd")
-
-    asyncio.run(work())
+    assert await first == right("ab")
+    assert await second == right("bcd")
 
 
 @pytest.mark.parametrize("how", ["cancelled", "late", "failed"])
-def test_when_the_first_ends_early_one_of_the_others_computes(how: str) -> None:
-    async def work() -> None:
-        service = Desk()
-        first, *others = [await service.ask("ab") for _ in range(4)]
-        if how == "cancelled":
-            first.cancel()
-            await settle()
-        elif how == "late":
-            await service.engine.end(0, ready="")
-        else:
-            await service.engine.end(0, EngineDown("gone"))
-        assert service.engine.calls == ["ab", "ab"]
-        await service.engine.end(1)
-
-        assert [await other for other in others] == [right("ab")] * 3
-        assert service.engine.calls == ["ab", "ab"]
-        if how == "late":
-            assert await first == {}
-        else:
-            with pytest.raises((asyncio.CancelledError, EngineDown)):
-                await first
-
-    asyncio.run(work())
-
-
-def test_a_failure_of_ones_own_is_ones_own() -> None:
-    async def work() -> None:
-        service = Desk()
-        first, second = await service.ask("a"), await service.ask("a")
-        await service.engine.end(0, EngineDown("one"))
-        await service.engine.end(1, EngineDown("two"))
-
-        with pytest.raises(EngineDown, match="one"):
-            await first
-        with pytest.raises(EngineDown, match="two"):
-            await second
-
-    asyncio.run(work())
-
-
-def test_who_waits_and_leaves_does_not_stop_the_first() -> None:
-    async def work() -> None:
-        service = Desk()
-        first, second = await service.ask("ab"), await service.ask("ab")
-        second.cancel()
+async def test_when_the_first_ends_early_one_of_the_others_computes(how: str) -> None:
+    requests = Requests()
+    first, *others = [await requests.start("ab") for _ in range(4)]
+    if how == "cancelled":
+        first.cancel()
         await settle()
-        third = await service.ask("ab")
-        await service.engine.end(0)
+    elif how == "late":
+        await requests.engine.end(0, ready="")
+    else:
+        await requests.engine.end(0, EngineDown("gone"))
+    assert requests.engine.calls == ["ab", "ab"]
+    await requests.engine.end(1)
 
-        assert await first == await third == right("ab")
-        assert service.engine.calls == ["ab"]
-
-    asyncio.run(work())
-
-
-def test_nobody_waits_for_the_less_urgent() -> None:
-    async def work() -> None:
-        service = Desk()
-        slow, urgent = await service.ask("ab", priority=9), await service.ask("ab", priority=1)
-        joins = await service.ask("ab", priority=5)
-        await service.engine.end(1)
-
-        assert service.engine.calls == ["ab", "ab"]
-        assert await urgent == await joins == right("ab")
-        assert not slow.done()
-        await service.engine.end(0)
-        assert await slow == right("ab")
-
-    asyncio.run(work())
-
-
-def test_the_less_urgent_waits_for_the_more_urgent() -> None:
-    async def work() -> None:
-        service = Desk()
-        first, second = await service.ask("ab", priority=0), await service.ask("ab", priority=9)
-        await service.engine.end(0)
-
-        assert await first == await second
-        assert service.engine.calls == ["ab"]
-
-    asyncio.run(work())
-
-
-def test_a_short_request_does_not_wait_for_a_long_one() -> None:
-    async def work() -> None:
-        service = Desk()
-        long, short = await service.ask("abcdefgh"), await service.ask("ab")
-        await service.engine.end(1)
-
-        assert await short == right("ab")
-        assert not long.done()
-        await service.engine.end(0)
-        assert await long == right("abcdefgh")
-
-    asyncio.run(work())
-
-
-def test_a_deadline_is_kept_while_another_computes() -> None:
-    async def work() -> None:
-        service = Desk()
-        first = await service.ask("ab")
-        began = time.monotonic()
-        second = await service.ask("abc", deadline=began + 0.05)
-        await service.engine.end(1)
-
-        assert await second == right("c")
-        assert time.monotonic() - began < 5
-        await service.engine.end(0)
-        assert await first == right("ab")
-
-    asyncio.run(work())
-
-
-def test_what_was_scored_before_the_first_ones_deadline_is_shared() -> None:
-    async def work() -> None:
-        service = Desk()
-        first, second = await service.ask("abc"), await service.ask("abc")
-        await service.engine.end(0, ready="ac")
-        assert service.engine.calls == ["abc", "b"]
-        await service.engine.end(1)
-
-        assert await first == right("ac")
-        assert await second == right("abc")
-
-    asyncio.run(work())
-
-
-def test_when_ones_own_time_is_over_what_others_have_scored_counts() -> None:
-    async def work() -> None:
-        service = Desk()
-        first, slow = await service.ask("a"), await service.ask("b")
-        second = await service.ask("abc")
-        assert service.engine.calls == ["a", "b", "c"]
-        await service.engine.end(0)
-        await service.engine.end(2, ready="")
-
-        assert await second == right("a")
-        assert not slow.done()
-        await service.engine.end(1)
-        assert await first | await slow == right("ab")
-
-    asyncio.run(work())
-
-
-def test_what_ended_the_engine_is_computed_by_nobody_else() -> None:
-    async def work() -> None:
-        service = Desk()
-        first, *others = await service.ask("ab"), await service.ask("ab"), await service.ask("abc")
-        await service.engine.end(0, PoisonRequest("it ended the engine"))
-        await service.engine.end(1)
-
-        for task in (first, *others):
-            with pytest.raises(PoisonRequest, match="it ended the engine"):
-                await task
-        assert service.engine.calls == ["ab", "c"]
-        assert service.flights._flights == {}
-
-    asyncio.run(work())
-
-
-def test_who_shares_only_a_part_of_what_ended_the_engine_is_answered() -> None:
-    async def work() -> None:
-        service = Desk()
-        first, second = await service.ask("ab"), await service.ask("acd")
-        assert service.engine.calls == ["ab", "cd"]
-        await service.engine.end(0, PoisonRequest("it ended the engine"))
-        await service.engine.end(1)
-        await service.engine.end(2)
-
-        assert service.engine.calls == ["ab", "cd", "a"]
-        assert await second == right("acd")
-        with pytest.raises(PoisonRequest):
+    assert [await other for other in others] == [right("ab")] * 3
+    assert requests.engine.calls == ["ab", "ab"]
+    if how == "late":
+        assert await first == {}
+    else:
+        with pytest.raises((asyncio.CancelledError, EngineDown)):
             await first
 
-    asyncio.run(work())
+
+async def test_each_request_raises_the_error_of_its_own_call() -> None:
+    requests = Requests()
+    first, second = await requests.start("a"), await requests.start("a")
+    await requests.engine.end(0, EngineDown("one"))
+    await requests.engine.end(1, EngineDown("two"))
+
+    with pytest.raises(EngineDown, match="one"):
+        await first
+    with pytest.raises(EngineDown, match="two"):
+        await second
 
 
-def test_a_caller_of_few_does_not_wait_for_one_of_many() -> None:
-    async def work() -> None:
-        service = Desk()
-        crowd = [await service.ask(name, caller="busy") for name in "abc"]
-        quick = await service.ask("c", caller="quiet")
-        another = await service.ask("b", caller="busy")
-        assert service.engine.calls == ["a", "b", "c", "c"]
-        await service.engine.end(3)
-        assert await quick == right("c")
-        assert not any(task.done() for task in crowd)
-        await service.engine.end(1)
-        await service.engine.end(2)
+async def test_a_waiting_request_that_is_cancelled_does_not_stop_the_first() -> None:
+    requests = Requests()
+    first, second = await requests.start("ab"), await requests.start("ab")
+    second.cancel()
+    await settle()
+    third = await requests.start("ab")
+    await requests.engine.end(0)
 
-        # Now one call of the busy one is left, which is as soon as one of its own.
-        shares = await service.ask("a", caller="quiet")
-        await service.engine.end(0)
-        assert await shares == right("a")
-        assert await another == right("b")
-        assert service.engine.calls == ["a", "b", "c", "c"]
-        assert (service.flights._flights, service.flights._calls) == ({}, {})
-
-    asyncio.run(work())
+    assert await first == await third == right("ab")
+    assert requests.engine.calls == ["ab"]
 
 
-def test_who_joins_nobody_can_still_be_joined() -> None:
-    async def work() -> None:
-        service = Desk()
-        first, alone = await service.ask("ab"), await service.ask("ab", joins=False)
-        third = await service.ask("ab")
-        assert service.engine.calls == ["ab", "ab"]
-        await service.engine.end(1)
+async def test_a_request_does_not_wait_for_a_less_urgent_one() -> None:
+    requests = Requests()
+    slow, urgent = await requests.start("ab", priority=9), await requests.start("ab", priority=1)
+    joins = await requests.start("ab", priority=5)
+    await requests.engine.end(1)
 
-        assert await alone == await third == right("ab")
-        await service.engine.end(0)
-        assert await first == right("ab")
-
-    asyncio.run(work())
+    assert requests.engine.calls == ["ab", "ab"]
+    assert await urgent == await joins == right("ab")
+    assert not slow.done()
+    await requests.engine.end(0)
+    assert await slow == right("ab")
 
 
-def test_nothing_is_left_behind() -> None:
-    async def work() -> None:
-        service = Desk()
-        tasks = [await service.ask("ab"), await service.ask("bc"), await service.ask("ab")]
-        tasks[0].cancel()
-        await settle()
-        await service.engine.end(1)
-        await service.engine.end(2)
-        await asyncio.wait(tasks)
+async def test_a_request_waits_for_a_more_urgent_one() -> None:
+    requests = Requests()
+    first, second = await requests.start("ab", priority=0), await requests.start("ab", priority=9)
+    await requests.engine.end(0)
 
-        assert service.engine.calls == ["ab", "c", "ab"]
-        assert (service.flights._flights, service.flights._calls) == ({}, {})
+    assert await first == await second
+    assert requests.engine.calls == ["ab"]
 
-    asyncio.run(work())
+
+async def test_a_short_request_does_not_wait_for_a_long_one() -> None:
+    requests = Requests()
+    long, short = await requests.start("abcdefgh"), await requests.start("ab")
+    await requests.engine.end(1)
+
+    assert await short == right("ab")
+    assert not long.done()
+    await requests.engine.end(0)
+    assert await long == right("abcdefgh")
+
+
+async def test_a_deadline_ends_the_wait_for_another_request() -> None:
+    requests = Requests()
+    first = await requests.start("ab")
+    began = time.monotonic()
+    second = await requests.start("abc", deadline=began + 0.05)
+    await requests.engine.end(1)
+
+    assert await second == right("c")
+    assert time.monotonic() - began < 5
+    await requests.engine.end(0)
+    assert await first == right("ab")
+
+
+async def test_pairs_scored_before_the_deadline_of_the_first_are_shared() -> None:
+    requests = Requests()
+    first, second = await requests.start("abc"), await requests.start("abc")
+    await requests.engine.end(0, ready="ac")
+    assert requests.engine.calls == ["abc", "b"]
+    await requests.engine.end(1)
+
+    assert await first == right("ac")
+    assert await second == right("abc")
+
+
+async def test_after_the_deadline_pairs_that_others_have_scored_are_returned() -> None:
+    requests = Requests()
+    first, slow = await requests.start("a"), await requests.start("b")
+    second = await requests.start("abc")
+    assert requests.engine.calls == ["a", "b", "c"]
+    await requests.engine.end(0)
+    await requests.engine.end(2, ready="")
+
+    assert await second == right("a")
+    assert not slow.done()
+    await requests.engine.end(1)
+    assert await first | await slow == right("ab")
+
+
+async def test_a_call_that_killed_the_engine_is_not_computed_again() -> None:
+    requests = Requests()
+    first, *others = [await requests.start(names) for names in ("ab", "ab", "abc")]
+    await requests.engine.end(0, PoisonRequest("it ended the engine"))
+    await requests.engine.end(1)
+
+    for task in (first, *others):
+        with pytest.raises(PoisonRequest, match="it ended the engine"):
+            await task
+    assert requests.engine.calls == ["ab", "c"]
+    assert requests.single_flight._in_flight == {}
+
+
+async def test_a_request_that_joined_a_part_of_a_poison_call_is_answered() -> None:
+    requests = Requests()
+    first, second = await requests.start("ab"), await requests.start("acd")
+    assert requests.engine.calls == ["ab", "cd"]
+    await requests.engine.end(0, PoisonRequest("it ended the engine"))
+    await requests.engine.end(1)
+    await requests.engine.end(2)
+
+    assert requests.engine.calls == ["ab", "cd", "a"]
+    assert await second == right("acd")
+    with pytest.raises(PoisonRequest):
+        await first
+
+
+async def test_a_caller_with_few_calls_does_not_wait_for_one_with_many() -> None:
+    requests = Requests()
+    crowd = [await requests.start(name, caller="busy") for name in "abc"]
+    quick = await requests.start("c", caller="quiet")
+    another = await requests.start("b", caller="busy")
+    assert requests.engine.calls == ["a", "b", "c", "c"]
+    await requests.engine.end(3)
+    assert await quick == right("c")
+    assert not any(task.done() for task in crowd)
+    await requests.engine.end(1)
+    await requests.engine.end(2)
+
+    # The busy caller has one call left, so that is served as soon as a new one.
+    shares = await requests.start("a", caller="quiet")
+    await requests.engine.end(0)
+    assert await shares == right("a")
+    assert await another == right("b")
+    assert requests.engine.calls == ["a", "b", "c", "c"]
+    assert (requests.single_flight._in_flight, requests.single_flight._calls_per_caller) == ({}, {})
+
+
+async def test_a_request_that_does_not_join_can_be_joined() -> None:
+    requests = Requests()
+    first, alone = await requests.start("ab"), await requests.start("ab", joins=False)
+    third = await requests.start("ab")
+    assert requests.engine.calls == ["ab", "ab"]
+    await requests.engine.end(1)
+
+    assert await alone == await third == right("ab")
+    await requests.engine.end(0)
+    assert await first == right("ab")
+
+
+async def test_ended_calls_are_removed() -> None:
+    requests = Requests()
+    tasks = [await requests.start("ab"), await requests.start("bc"), await requests.start("ab")]
+    tasks[0].cancel()
+    await settle()
+    await requests.engine.end(1)
+    await requests.engine.end(2)
+    await asyncio.wait(tasks)
+
+    assert requests.engine.calls == ["ab", "c", "ab"]
+    assert (requests.single_flight._in_flight, requests.single_flight._calls_per_caller) == ({}, {})
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_in_any_order_of_events_everyone_gets_their_own_answer(seed: int) -> None:
-    dice = random.Random(seed)  # Time is turns of the loop, so a seed is an order.
+async def test_in_any_order_of_events_each_request_gets_its_own_logits(seed: int) -> None:
+    # Nothing depends on the clock, so a seed always gives the same order.
+    rng = random.Random(seed)
 
-    async def turns(most: int) -> None:
-        for _ in range(dice.randrange(1, most)):
+    async def some_iterations(limit: int) -> None:
+        for _ in range(rng.randrange(1, limit)):
             await asyncio.sleep(0)
 
     async def compute(pairs: Mapping[bytes, Prompt]) -> dict[bytes, float]:
-        await turns(20)
-        if dice.random() < 0.2:
-            raise EngineDown("now and then")
+        await some_iterations(20)
+        if rng.random() < 0.2:
+            raise EngineDown("crashed")
         return {key: float(pair.suffix[0]) for key, pair in pairs.items()}
 
-    async def request(flights: SingleFlight) -> str:
-        await turns(60)
-        names = "".join(dice.sample("abcdefgh", dice.randrange(1, 8)))
-        work = flights.score(
-            pairs(names), compute, caller=dice.choice("xy"), priority=dice.randrange(3)
+    async def request(single_flight: SingleFlight) -> str:
+        await some_iterations(60)
+        names = "".join(rng.sample("abcdefgh", rng.randrange(1, 8)))
+        work = single_flight.score(
+            pairs(names), compute, caller=rng.choice("xy"), priority=rng.randrange(3)
         )
         task = asyncio.create_task(work)
-        if dice.random() < 0.3:
-            await turns(12)
+        if rng.random() < 0.3:
+            await some_iterations(12)
             if task.cancel():
                 return "left"
         try:
@@ -376,12 +331,9 @@ def test_in_any_order_of_events_everyone_gets_their_own_answer(seed: int) -> Non
             return "failed"
         return "answered"
 
-    async def work() -> None:
-        flights = SingleFlight()
-        async with asyncio.timeout(30):
-            ends = await asyncio.gather(*(request(flights) for _ in range(100)))
+    single_flight = SingleFlight()
+    async with asyncio.timeout(30):
+        ends = await asyncio.gather(*(request(single_flight) for _ in range(100)))
 
-        assert {"left", "failed", "answered"} == set(ends)
-        assert (flights._flights, flights._calls) == ({}, {})
-
-    asyncio.run(work())
+    assert {"left", "failed", "answered"} == set(ends)
+    assert (single_flight._in_flight, single_flight._calls_per_caller) == ({}, {})

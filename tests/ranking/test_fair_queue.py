@@ -8,28 +8,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankd.ranking.fair_queue import AGEING_BOUND, Call, FairQueue
+from rankd.ranking.fair_queue import AGEING_BOUND, FairQueue, QueuedCall
 from rankd.types import Prompt
 
 
-def _call(*lengths: int, priority: int = 0, prefix: int = 0) -> Call:
+def _call(*lengths: int, priority: int = 0, prefix: int = 0) -> QueuedCall:
     shared = (1,) * prefix
-    return Call([Prompt(shared, (2,) * length) for length in lengths], priority=priority)
+    return QueuedCall([Prompt(shared, (2,) * length) for length in lengths], priority=priority)
 
 
-def _queue(*calls: Call, slice_tokens: int = 1) -> FairQueue:
+def _queue(*calls: QueuedCall, slice_tokens: int = 1) -> FairQueue:
     queue = FairQueue(slice_tokens)
     for call in calls:
         queue.add(call)
     return queue
 
 
-def _names(batch: Iterable[tuple[Call, int]], **calls: Call) -> str:
+def _names(batch: Iterable[tuple[QueuedCall, int]], **calls: QueuedCall) -> str:
     names = {call: name for name, call in calls.items()}
     return "".join(names[call] for call, _ in batch)
 
 
-def test_a_call_gives_its_prompts_in_order() -> None:
+def test_prompts_of_a_call_are_handed_out_in_order() -> None:
     call = _call(3, 1, 2)
 
     assert _queue(call).take(100) == [(call, 0), (call, 1), (call, 2)]
@@ -86,11 +86,11 @@ def test_a_late_call_neither_jumps_ahead_for_long_nor_waits_for_the_large_one() 
     assert "ss" not in batch
 
 
-def test_a_removed_call_leaves_nothing_behind() -> None:
-    gone, kept = _call(10, 10), _call(10, 10)
-    queue = _queue(gone, kept)
+def test_a_removed_call_leaves_no_tokens() -> None:
+    removed, kept = _call(10, 10), _call(10, 10)
+    queue = _queue(removed, kept)
 
-    queue.remove(gone)
+    queue.remove(removed)
 
     assert queue.tokens == 20
     assert _names(queue.take(100), k=kept) == "kk"
@@ -126,11 +126,11 @@ def test_every_prompt_is_handed_out_once(
 
     seen = []
     while batch := queue.take(budget):
-        sizes = [len(call.prompts[place].suffix) for call, place in batch]
+        sizes = [len(call.prompts[index].suffix) for call, index in batch]
         assert sum(sizes) <= budget or len(batch) == 1
         seen += batch
 
-    expected = [(call, place) for call in waiting for place in range(len(call.prompts))]
+    expected = [(call, index) for call in waiting for index in range(len(call.prompts))]
     assert sorted(seen, key=expected.index) == expected
     assert queue.tokens == 0
 
@@ -145,13 +145,13 @@ def test_a_call_is_served_in_slices() -> None:
 
 
 def test_keys_take_turns_by_slices_too() -> None:
-    theirs = [_owned("they", *[10] * 3) for _ in range(3)]
+    others = [_owned("other", *[10] * 3) for _ in range(3)]
     mine = _owned("me", *[10] * 6)
-    queue = _queue(*theirs, mine, slice_tokens=30)
+    queue = _queue(*others, mine, slice_tokens=30)
 
-    whose = ["they" if call is not mine else "me" for call, _ in queue.take(120)]
+    keys = [call.path[0] for call, _ in queue.take(120)]
 
-    assert whose == ["they"] * 3 + ["me"] * 3 + ["they"] * 3 + ["me"] * 3
+    assert keys == ["other"] * 3 + ["me"] * 3 + ["other"] * 3 + ["me"] * 3
 
 
 def test_a_newcomer_in_the_middle_of_a_slice_is_next_after_it() -> None:
@@ -173,23 +173,23 @@ def test_many_small_calls_do_not_starve_a_large_one() -> None:
         queue.add(_call(10, 10, 10, 10))
         seen += queue.take(40)
 
-    # The others alone are as much as can be done, and wait in ever larger numbers.
+    # The small calls alone use the whole engine, and more and more of them wait.
     assert sum(call is large for call, _ in seen) > len(seen) / 20
 
 
-def test_a_call_removed_within_its_slice_leaves_the_next_call_a_whole_one() -> None:
-    gone, a, b = _call(*[10] * 9), _call(*[10] * 9), _call(*[10] * 9)
-    queue = _queue(gone, a, b, slice_tokens=30)
+def test_after_a_call_is_removed_within_its_slice_the_next_call_gets_a_whole_one() -> None:
+    removed, a, b = _call(*[10] * 9), _call(*[10] * 9), _call(*[10] * 9)
+    queue = _queue(removed, a, b, slice_tokens=30)
     queue.take(20)
 
-    queue.remove(gone)
+    queue.remove(removed)
 
     assert _names(queue.take(60), a=a, b=b) == "aaabbb"
 
 
-def _owned(caller: str, *lengths: int, priority: int = 0) -> Call:
+def _owned(caller: str, *lengths: int, priority: int = 0) -> QueuedCall:
     prompts = [Prompt((), (2,) * length) for length in lengths]
-    return Call(prompts, priority=priority, path=caller.split("/", 1))
+    return QueuedCall(prompts, priority=priority, path=caller.split("/", 1))
 
 
 def test_keys_get_equal_shares_however_many_calls_each_has() -> None:
@@ -199,7 +199,7 @@ def test_keys_get_equal_shares_however_many_calls_each_has() -> None:
     batch = _queue(*many, single).take(200)
 
     assert sum(call is single for call, _ in batch) == 10
-    assert {sum(call is one for call, _ in batch) for one in many} == {1, 2}
+    assert {sum(call is other for call, _ in batch) for other in many} == {1, 2}
 
 
 def test_a_key_with_many_users_gets_no_more_than_a_key_with_one() -> None:
@@ -225,7 +225,7 @@ def test_keys_and_users_are_charged_for_tokens_served_out_of_turn(large: str, cr
     assert 0.8 < shares[True] / shares[False] < 1.25
 
 
-def test_a_key_that_comes_back_is_owed_nothing() -> None:
+def test_a_key_that_comes_back_gets_no_credit() -> None:
     queue = _queue(_owned("busy", *[10] * 100), first := _owned("guest", 10))
     queue.take(500)
     second = _owned("guest", *[10] * 50)
@@ -263,12 +263,12 @@ def test_keys_without_calls_are_removed() -> None:
         queue.add(_owned(f"caller {number}", 1))
         queue.take(3)
 
-    [lane] = queue._classes.values()
+    [priority_class] = queue._classes.values()
 
-    assert len(lane._children) < 5
+    assert len(priority_class._children) < 5
 
 
-def test_a_low_priority_gets_a_sixteenth_and_so_does_not_starve() -> None:
+def test_a_low_priority_gets_one_token_in_17_and_does_not_starve() -> None:
     low = _call(*[10] * 100, priority=999)
     queue = _queue(low, *(_call(*[10] * 1000, priority=0) for _ in range(2)))
 
@@ -278,7 +278,7 @@ def test_a_low_priority_gets_a_sixteenth_and_so_does_not_starve() -> None:
     assert low not in batch[:15]
 
 
-def test_the_low_priority_passed_over_for_longest_is_next() -> None:
+def test_lower_priorities_get_equal_parts_of_the_reserved_share() -> None:
     low = [_call(*[10] * 5, priority=priority) for priority in (3, 500, 999)]
     queue = _queue(*low, _call(*[10] * 1000))
 
@@ -287,7 +287,7 @@ def test_the_low_priority_passed_over_for_longest_is_next() -> None:
     assert sorted(late[:3]) == sorted(late[3:]) == [3, 500, 999]
 
 
-def test_no_share_is_saved_up_while_no_low_priority_waits() -> None:
+def test_no_share_is_reserved_while_no_low_priority_waits() -> None:
     queue = _queue(_call(*[10] * 1000))
     queue.take(9_000)
     low = _call(10, 10, priority=5)
@@ -306,7 +306,7 @@ def test_batches_are_half_as_large_while_a_large_call_waits() -> None:
     together = queue.next_batch(100)
 
     assert len(alone) == 5
-    # Half of it in turns, and then the rest of the small one, which fits whole.
+    # Half of the budget in turns, then the rest of the small call, which fits.
     assert _names(together, L=large, s=small) in ("sLsLss", "LsLsLss")
 
 
@@ -349,17 +349,17 @@ def test_smaller_batches_hand_out_every_prompt_once_too(
     for lengths, priority, caller, prefix in calls:
         # Each prompt has a prefix of its own, as several queries of one request have.
         prompts = [Prompt(tuple([1] * prefix), (2,) * length) for length in lengths]
-        waiting.append(Call(prompts, priority=priority, path=caller.split("/", 1)))
+        waiting.append(QueuedCall(prompts, priority=priority, path=caller.split("/", 1)))
     queue = _queue(*waiting)
 
     seen = []
     while batch := queue.next_batch(budget):
-        sizes = [len(call.prompts[place]) for call, place in batch]
-        prefixes = {id(call.prompts[place].prefix) for call, place in batch}
+        sizes = [len(call.prompts[index]) for call, index in batch]
+        prefixes = {id(call.prompts[index].prefix) for call, index in batch}
         assert sum(sizes) <= budget or len(batch) == 1 or len(prefixes) < len(batch)
         seen += batch
 
-    expected = [(call, place) for call in waiting for place in range(len(call.prompts))]
+    expected = [(call, index) for call in waiting for index in range(len(call.prompts))]
     assert sorted(seen, key=expected.index) == expected
     assert queue.tokens == 0
 
@@ -382,7 +382,7 @@ def test_a_call_of_the_lowest_priority_is_served_within_the_bound_under_endless_
     classes, longest = 1 + len(others), 40
     bound = AGEING_BOUND * classes * (sum(low) + longest) + budget
 
-    served, calls = 0, list[Call]()
+    served, calls = 0, list[QueuedCall]()
     while lowest.waiting:
         assert served <= bound
         calls = [call for call in calls if call.waiting]

@@ -1,4 +1,4 @@
-"""What the scheduler promises, on every engine."""
+"""The scheduler on every engine."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ def opened(
         yield opened
 
 
-def test_cancelling_a_call_leaves_the_others_right(opened: Opened) -> None:
-    wanted = random_prompts(30, seed=4)
+def test_cancelling_a_call_does_not_change_the_others(opened: Opened) -> None:
+    prompts = random_prompts(30, seed=4)
 
     async def cancel_one() -> list[float]:
-        doomed = asyncio.create_task(opened.scheduler.score(random_prompts(600, seed=5)))
-        kept = asyncio.create_task(opened.scheduler.score(wanted))
+        cancelled = asyncio.create_task(opened.scheduler.score(random_prompts(600, seed=5)))
+        kept = asyncio.create_task(opened.scheduler.score(prompts))
         await asyncio.sleep(0)
-        doomed.cancel()
+        cancelled.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await doomed
+            await cancelled
         return await kept
 
     logits = opened.run(cancel_one())
 
-    assert logits == pytest.approx(opened.score(wanted), abs=1e-4)
+    assert logits == pytest.approx(opened.score(prompts), abs=1e-4)
 
 
-def test_a_deadline_that_has_passed_is_an_error_and_harms_nobody(opened: Opened) -> None:
+def test_a_deadline_that_has_passed_is_an_error_and_later_calls_are_scored(opened: Opened) -> None:
     prompts = random_prompts(5, seed=6)
 
     async def too_late() -> list[float]:
@@ -62,16 +62,16 @@ def test_a_deadline_midway_keeps_what_was_scored(opened: Opened) -> None:
             await opened.scheduler.score(prompts, deadline=time.monotonic() + seconds)
         return late.value.logits
 
-    # How far an engine comes in half of the time is its own business; none, now and then.
+    # The share that an engine scores in half of the time varies.
     for share in (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.5):
         try:
             some = opened.run(score(needed * share))
         except pytest.fail.Exception:
-            continue  # It was faster this time.
-        scored = [place for place, logit in enumerate(some) if logit is not None]
+            continue  # This time it was done before the deadline.
+        scored = [index for index, logit in enumerate(some) if logit is not None]
         assert len(some) == 400
-        assert [some[place] for place in scored] == pytest.approx(
-            [logits[place] for place in scored], abs=1e-4
+        assert [some[index] for index in scored] == pytest.approx(
+            [logits[index] for index in scored], abs=1e-4
         )
         if 0 < len(scored) < 400:
             return
@@ -87,7 +87,7 @@ def test_a_deadline_that_has_passed_leaves_nothing_scored(opened: Opened) -> Non
     assert opened.run(too_late()) == (None,) * 400
 
 
-def test_what_is_urgent_overtakes_what_is_not(opened: Opened) -> None:
+def test_an_urgent_call_overtakes_a_patient_one(opened: Opened) -> None:
     finished = []
 
     async def score(name: str, count: int, priority: int) -> None:
@@ -102,7 +102,7 @@ def test_what_is_urgent_overtakes_what_is_not(opened: Opened) -> None:
     assert finished == ["urgent", "patient"]
 
 
-def test_a_small_call_is_not_held_up_by_a_large_one(opened: Opened) -> None:
+def test_a_small_call_does_not_wait_for_a_large_one(opened: Opened) -> None:
     finished = []
 
     async def score(name: str, count: int) -> None:
@@ -145,8 +145,8 @@ def test_nothing_is_streamed_after_a_call_was_cancelled(opened: Opened) -> None:
     async def leave() -> int:
         first = asyncio.Event()
 
-        def listen(place: int, logit: float) -> None:
-            logits_seen.append(place)
+        def listen(index: int, logit: float) -> None:
+            logits_seen.append(index)
             first.set()
 
         scoring = opened.scheduler.score(random_prompts(900, seed=22), on_logit=listen)
@@ -155,14 +155,14 @@ def test_nothing_is_streamed_after_a_call_was_cancelled(opened: Opened) -> None:
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        heard = len(logits_seen)
+        streamed = len(logits_seen)
         await opened.scheduler.score(random_prompts(200, seed=23))
-        return heard
+        return streamed
 
-    heard = opened.run(leave())
+    streamed = opened.run(leave())
 
-    assert 0 < heard < 900
-    assert len(logits_seen) == heard
+    assert 0 < streamed < 900
+    assert len(logits_seen) == streamed
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_single_call_does_not_wait_for_the_many_of_another_key_or_user(
     opened.run(race())
 
     assert len(finished) == 13
-    # With equal shares it is done when the crowd has had as much as one of its calls.
+    # With equal shares it ends when the crowd got the tokens of one call, give or take.
     assert finished.index("single") <= 3
 
 

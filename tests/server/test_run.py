@@ -210,7 +210,7 @@ def test_a_crash_loop_stops_the_server_with_an_error_line() -> None:
 
     assert status == 6
     assert len(killed) == 3
-    assert "stopping: the engine died 3 times in 5 minutes, at last because " in errors
+    assert "stopping: the engine died 3 times in 5 minutes; last reason: " in errors
     assert "Traceback" not in errors
 
 

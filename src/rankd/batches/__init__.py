@@ -7,7 +7,7 @@
 - service.py       the directory, its lock and the deletion of expired files
 - database.py      one SQLite file and its thread; queries.py holds the SQL
 - records.py       rows: file, job, result of a line
-- runner.py        runs jobs line by line; slots.py limits the lines in flight
+- runner.py        runs jobs line by line; weighted_semaphore.py limits the lines in flight
 - lines.py         reads and checks the input file, builds the rows of output files
 - result_writer.py stores results; output_files.py writes the files of a finished job
 """

@@ -26,6 +26,7 @@ from rankd.batches.parameters import (
 from rankd.batches.records import File, now
 from rankd.batches.schemas import Deleted, ExpiresAfter, FileList, FileObject, UploadForm
 from rankd.batches.upload import UploadedForm, uploaded_form
+from rankd.config.text import shorten
 from rankd.dialects import json_io
 from rankd.dialects.openapi import body_of
 from rankd.errors import InvalidRequest, NotFound
@@ -76,9 +77,7 @@ def _new_file(form: UploadedForm, owner: str, retention_seconds: int) -> File:
     if purpose is None:
         raise InvalidRequest("purpose is missing; send batch", param="purpose")
     if purpose != "batch":
-        raise InvalidRequest(
-            f"purpose must be batch, not {json_io.short_name(purpose)!r}", param="purpose"
-        )
+        raise InvalidRequest(f"purpose must be batch, not {shorten(purpose)!r}", param="purpose")
     if form.filename is None:
         raise InvalidRequest("file is missing", param="file")
     if not form.size:
@@ -137,9 +136,7 @@ async def list_files(http: Request) -> Response:
     limit = limit_of(http, _MAX_FILES, _MAX_FILES)
     order = http.query_params.get("order", "desc")
     if order not in ("asc", "desc"):
-        raise InvalidRequest(
-            f"order must be asc or desc, not {json_io.short_name(order)!r}", param="order"
-        )
+        raise InvalidRequest(f"order must be asc or desc, not {shorten(order)!r}", param="order")
     files = await batches.database.run(
         queries.list_files,
         owner_of(http),
@@ -209,4 +206,4 @@ async def _file_in_path(http: Request) -> File:
 
 
 def _not_found(file_id: str) -> NotFound:
-    return NotFound(f"no such file: {json_io.short_name(file_id)}", param="file_id")
+    return NotFound(f"no such file: {shorten(file_id)}", param="file_id")

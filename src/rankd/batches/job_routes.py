@@ -22,6 +22,7 @@ from rankd.batches.parameters import (
 from rankd.batches.records import Job, new_id, now
 from rankd.batches.schemas import BatchList, BatchObject, CreateBatchRequest
 from rankd.batches.service import DAY, BatchService
+from rankd.config.text import shorten
 from rankd.dialects import json_io
 from rankd.dialects.openapi import body_of
 from rankd.errors import InvalidRequest, NotFound, TooManyRequests
@@ -111,7 +112,7 @@ def _check_metadata(metadata: Mapping[str, str] | None) -> None:
 def _check_endpoint(endpoint: str, endpoints: frozenset[str]) -> None:
     if endpoint not in endpoints:
         raise InvalidRequest(
-            f"endpoint {json_io.short_name(endpoint)!r} is not served here; send /v1/rerank, "
+            f"endpoint {shorten(endpoint)!r} is not served here; send /v1/rerank, "
             "/v1/score or another path of docs/api.md",
             param="endpoint",
         )
@@ -123,7 +124,7 @@ def _window_seconds(window: str) -> int:
     if not 0 < seconds <= _MAX_WINDOW_SECONDS:
         raise InvalidRequest(
             "completion_window must be 24h, or another number of s, m, h or d up to 30d, not "
-            f"{json_io.short_name(window)!r}",
+            f"{shorten(window)!r}",
             param="completion_window",
         )
     return seconds
@@ -143,7 +144,7 @@ async def _check_input_file(batches: BatchService, owner: str, file_id: str) -> 
 
 def _no_input_file(file_id: str) -> InvalidRequest:
     # Not a 404: the path exists.
-    return InvalidRequest(f"no such file: {json_io.short_name(file_id)}", param="input_file_id")
+    return InvalidRequest(f"no such file: {shorten(file_id)}", param="input_file_id")
 
 
 @router.get(
@@ -195,5 +196,5 @@ async def cancel(http: Request) -> Response:
 
 def _existing(job: Job | None, job_id: str) -> Job:
     if job is None:
-        raise NotFound(f"no such batch job: {json_io.short_name(job_id)}", param="batch_id")
+        raise NotFound(f"no such batch job: {shorten(job_id)}", param="batch_id")
     return job

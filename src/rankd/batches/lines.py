@@ -11,6 +11,8 @@ from typing import IO, Any
 import orjson
 
 from rankd.batches.records import new_id
+from rankd.config.text import shorten
+from rankd.dialects import json_io
 
 # Errors reported for one file.
 MAX_ERRORS = 100
@@ -88,7 +90,7 @@ def check_file(path: Path, endpoint: str, *, max_lines: int, max_bytes: int) -> 
                 custom_id = _checked(text, endpoint, max_bytes)["custom_id"]
                 if custom_id in first_lines:
                     message = (
-                        f"custom_id {_short(custom_id)} is already used in line "
+                        f"custom_id {shorten(ascii(custom_id))} is already used in line "
                         f"{first_lines[custom_id]}; each must be unique"
                     )
                     raise InvalidLine("duplicate_custom_id", message, "custom_id")
@@ -142,9 +144,8 @@ def _checked(text: bytes, endpoint: str, max_bytes: int) -> dict[str, Any]:
     if fields.get("method") != "POST":
         raise InvalidLine("invalid_method", 'method must be "POST"', "method")
     if fields.get("url") != endpoint:
-        message = (
-            f"url must be the endpoint of the batch, {endpoint}, not {_short(fields.get('url'))}"
-        )
+        url = shorten(ascii(fields.get("url")))
+        message = f"url must be the endpoint of the batch, {endpoint}, not {url}"
         raise InvalidLine("invalid_url", message, "url")
     if not isinstance(fields.get("body"), dict):
         raise InvalidLine("invalid_body", "body must be an object", "body")
@@ -152,34 +153,20 @@ def _checked(text: bytes, endpoint: str, max_bytes: int) -> dict[str, Any]:
 
 
 def _parsed(text: bytes) -> dict[str, Any]:
-    text = text.removeprefix(b"\xef\xbb\xbf")  # A byte order mark, as Windows writes it.
     try:
-        fields = orjson.loads(text)
+        fields = json_io.loads(text)
     except orjson.JSONDecodeError:
-        # orjson refuses half a surrogate pair; the endpoint repairs it when it reads the body.
-        try:
-            fields = json.loads(text.decode(), parse_constant=_refuse_constant)
-        except (ValueError, RecursionError):
-            raise InvalidLine("invalid_json_line", "the line is not valid JSON") from None
+        raise InvalidLine("invalid_json_line", "the line is not valid JSON") from None
     if not isinstance(fields, dict):
         raise InvalidLine("invalid_json_line", "the line must be a JSON object")
     return fields
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(name)  # NaN and Infinity are not JSON.
-
-
 def _body(body: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(body)
-    except orjson.JSONEncodeError:
+    except orjson.JSONEncodeError:  # More than 254 levels; the endpoint refuses it with a reason.
         return json.dumps(body).encode()
-
-
-def _short(value: Any) -> str:
-    text = ascii(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 # Output lines.
@@ -201,8 +188,7 @@ def _output_line(
 ) -> bytes:
     fields = {
         "id": new_id("batch_req_"),
-        # UTF-8 cannot encode half a surrogate pair.
-        "custom_id": custom_id.encode("utf-8", "replace").decode(),
+        "custom_id": custom_id,
         "response": response,
         "error": error,
     }

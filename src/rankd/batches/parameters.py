@@ -9,6 +9,7 @@ from fastapi import Request, Response
 
 from rankd.batches.records import File, Job
 from rankd.batches.service import BatchService
+from rankd.config.text import shorten
 from rankd.context import CALLER
 from rankd.dialects import json_io
 from rankd.dialects.envelopes import OpenAIFailure
@@ -71,7 +72,7 @@ def limit_of(http: Request, maximum: int, default: int) -> int:
         return default
     if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= maximum):
         raise InvalidRequest(
-            f"limit must be 1 to {maximum:,}, not {json_io.short_name(text)!r}", param="limit"
+            f"limit must be 1 to {maximum:,}, not {shorten(text)!r}", param="limit"
         )
     return int(text)
 

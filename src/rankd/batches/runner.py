@@ -24,7 +24,7 @@ from rankd.batches.database import Database
 from rankd.batches.lines import JobLine
 from rankd.batches.records import UNFINISHED, Job, LineResult, Status, new_id
 from rankd.batches.result_writer import ResultWriter
-from rankd.batches.slots import Slots
+from rankd.batches.weighted_semaphore import WeightedSemaphore
 from rankd.context import BATCH, CALLER, REQUEST_ID
 from rankd.dialects.asgi_client import AsgiClient, AsgiResponse
 from rankd.errors import StorageDown
@@ -79,7 +79,7 @@ class JobRunner:
         self._folder = folder
         self._client = client
         self._limits = limits
-        self._slots = Slots(limits.concurrency)
+        self._slots = WeightedSemaphore(limits.concurrency)
         self._results = ResultWriter(database)
         self._owner_locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._windows: dict[str, asyncio.Timeout] = {}

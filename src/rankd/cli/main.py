@@ -11,7 +11,7 @@ from typing import Any
 
 from rankd.cli import parser
 from rankd.errors import INTERRUPTED, RankError, SetupError
-from rankd.models.download import is_fetching
+from rankd.models.download import is_downloading
 from rankd.telemetry import terminal
 
 # The module of each command. It is imported only when its command runs, and has a function
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output has left (`| head`). Python would flush again at exit.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    if is_fetching():
+    if is_downloading():
         # Python would wait for the hub's download threads, perhaps for minutes.
         os._exit(status)
     return status

@@ -23,7 +23,7 @@ from rankd.errors import EXIT_CODES
 from rankd.evaluation import options
 from rankd.telemetry import terminal
 
-_ABOUT = "A rerank server for Qwen3-Reranker with correct scores out of the box."
+_ABOUT = "A rerank server for Qwen3-Reranker: right scores, no flags needed."
 
 # Commands by purpose, in the order of the help.
 COMMANDS: Mapping[str, Mapping[str, str]] = {

@@ -16,7 +16,7 @@ from rankd.engines.devices import accelerator, cores
 from rankd.engines.registry import ENGINES
 from rankd.models.checkpoint import Checkpoint
 from rankd.ranking.ranker import Ranker
-from rankd.ranking.self_check import LEAST_MARGIN, Outcome, failure_message
+from rankd.ranking.self_check import MIN_MARGIN, Outcome, failure_message
 from rankd.types import sigmoid
 
 # Libraries that scores depend on, then those of the server. Not imported: torch takes seconds.
@@ -125,7 +125,7 @@ class PairReport(_Report):
             wrong=_scored(pair.wrong, outcome.wrong),
             margin=outcome.right - outcome.wrong,
             expected=Expected(
-                least_margin=LEAST_MARGIN, right_score_above=0.5, wrong_score_below=0.5
+                least_margin=MIN_MARGIN, right_score_above=0.5, wrong_score_below=0.5
             ),
             problem=outcome.problem,
         )

@@ -15,6 +15,7 @@ from rankd.cli.common import load_quiet_settings, write_line
 from rankd.cli.documents import read_documents
 from rankd.config.settings import Settings
 from rankd.config.suggest import nearest
+from rankd.config.text import has_surrogates
 from rankd.dialects.handler import with_alias_truncation
 from rankd.dialects.json_io import rounded
 from rankd.errors import BadSettings
@@ -30,7 +31,7 @@ _STEP = 64
 
 
 @dataclass(frozen=True)
-class RerankOptions:
+class RerankArguments:
     """The flags of `rankd rerank`.
 
     Attributes:
@@ -54,7 +55,7 @@ class RerankOptions:
     def __post_init__(self) -> None:
         if not self.query.strip():
             raise BadSettings("--query must not be empty")
-        if any("\ud800" <= character <= "\udfff" for character in self.query):
+        if has_surrogates(self.query):
             raise BadSettings("--query is not UTF-8 text")
         if self.top_n is not None and self.top_n < 1:
             raise BadSettings(f"--top-n must be at least 1, not {self.top_n}")
@@ -92,7 +93,7 @@ async def run(options: argparse.Namespace) -> int:
     """Print the documents as JSON lines, most relevant first; returns 0."""
     if options.preset and "instruction" in options:
         raise BadSettings("--preset and --instruction both set the instruction; give one of them")
-    wanted = RerankOptions(
+    wanted = RerankArguments(
         query=as_utf8(options.query),
         file=options.file,
         top_n=options.top_n,
@@ -104,7 +105,7 @@ async def run(options: argparse.Namespace) -> int:
     return await _rerank(load_quiet_settings(options), wanted)
 
 
-async def _rerank(settings: Settings, wanted: RerankOptions) -> int:
+async def _rerank(settings: Settings, wanted: RerankArguments) -> int:
     profile = wanted.profile(settings)
     documents = read_documents(wanted.file)
     request = _request(wanted.query, profile)

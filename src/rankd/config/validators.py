@@ -12,6 +12,7 @@ from typing import Any
 
 from rankd.config.suggest import nearest
 from rankd.config.tables import DEFAULT, Calibration
+from rankd.config.text import has_surrogates
 
 # The format that `rankd hash-key` prints.
 _DIGEST = re.compile(r"sha256:[0-9a-fA-F]{64}")
@@ -41,7 +42,7 @@ def check_keys(keys: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse API keys that no client can send, and malformed digests."""
     if not all(key.strip() == key and key for key in keys):
         raise ValueError("a key must not be empty, or begin or end with a blank")
-    if not all(_is_text(key) for key in keys):
+    if any(has_surrogates(key) for key in keys):
         raise ValueError("a key must be text in UTF-8")
     if any(key.startswith("sha256:") and not _DIGEST.fullmatch(key) for key in keys):
         raise ValueError("sha256: must be followed by 64 hexadecimal digits")
@@ -94,8 +95,3 @@ def instruction_named(name: str, settings: Mapping[str, Any], prefix: str = "") 
         hint = nearest(name, [*presets, DEFAULT])
         raise ValueError(f"{prefix}{name!r} is neither in [instructions] nor {DEFAULT!r}{hint}")
     return str(presets[name])
-
-
-def _is_text(value: str) -> bool:
-    """False for surrogates: bytes of the command line that are not UTF-8."""
-    return not any("\ud800" <= character <= "\udfff" for character in value)

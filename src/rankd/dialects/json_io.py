@@ -35,11 +35,6 @@ def rounded(number: float) -> float:
     return float(f"{number:.7g}")
 
 
-def short_name(name: str) -> str:
-    """A name from a request, short enough for a message."""
-    return shorten(name)
-
-
 # Bodies as objects.
 
 # Values in a body. Ten million empty lists would take a gigabyte and block the event loop for

@@ -192,7 +192,7 @@ async def info(service: ServiceDep) -> TeiInfo:
         max_batch_tokens=_UNLIMITED,
         max_batch_requests=None,
         max_client_batch_size=service.ranker.max_documents,
-        auto_truncate=service.ranker.encoder.fit.truncation != "refuse",
+        auto_truncate=service.ranker.encoder.truncation_policy.truncation != "refuse",
         tokenization_workers=2,
         version=__version__,
         sha=None,

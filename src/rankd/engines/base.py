@@ -1,7 +1,7 @@
 """The engine contract: batches of prompts in, logits out.
 
-An engine knows no priorities, callers or deadlines: `ranking/scheduler.py` decides which prompts
-are scored next, on every engine.
+An engine has no priorities, callers or deadlines: `ranking/scheduler.py` decides which prompts are
+scored next, on every engine.
 
     async with open_engine(checkpoint, answers, settings) as engine:
         logits = await engine.score([Prompt(prefix, suffix)])
@@ -18,15 +18,17 @@ from rankd.types import Prompt
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What an engine says of itself.
+    """Properties of an open engine.
 
     Attributes:
-        max_tokens: longest prompt it takes, prefix and suffix together.
-        version: of the library that computes, where it is not rankd's own code.
-        deterministic: equal prompts have equal logits to the last bit, whatever else is computed
-            and however often the engine is started.
-        arithmetic: the set-up that `deterministic` holds for.
-        batch_tokens: tokens of one batch; a longer prompt is a batch of its own.
+        name: the engine's name in the registry, such as `native`.
+        model, revision: the checkpoint's name and revision.
+        device, dtype: as the library names them.
+        max_tokens: maximum length of a prompt, prefix and suffix together.
+        version: of the library that computes; empty if it is rankd's own code.
+        deterministic: equal prompts have bit-identical logits, in any batch and after restarts.
+        arithmetic: kernels and threads for which `deterministic` holds.
+        batch_tokens: maximum tokens of a batch; a longer prompt is a batch of its own.
     """
 
     name: str
@@ -42,12 +44,13 @@ class EngineInfo:
 
 
 class Slots:
-    """How many batches an engine takes at once. An engine may change it while it runs.
+    """How many batches an engine takes at once. The engine may change it while it runs.
 
     Attributes:
-        count: batches that `score` may be awaited for at once; 0 while the engine is away.
-        eager: below so many batches in flight, a batch that is not full is useful: the engine
-            would be idle, or it merges batches. Above it only full batches are.
+        count: maximum batches in flight, that is concurrent calls of `score`; 0 while the engine
+            restarts.
+        eager: while fewer batches are in flight, partly filled batches are sent too, because the
+            engine would be idle or merges batches. From this number on only full ones are.
     """
 
     def __init__(self, count: int, eager: int) -> None:
@@ -67,10 +70,10 @@ class Slots:
 
 
 class PromptsTooLarge(Exception):
-    """Some prompts of a batch do not fit in the device's memory, each alone.
+    """Some prompts of a batch do not fit in the device's memory, even alone.
 
     Attributes:
-        logits: of the batch, in order; None for the prompts that do not fit.
+        logits: in the order of the batch; None for the prompts that do not fit.
     """
 
     def __init__(self, logits: Sequence[float | None]) -> None:
@@ -79,7 +82,7 @@ class PromptsTooLarge(Exception):
 
 
 class Engine(Protocol):
-    """An engine that is ready. Its module's `open_engine` opens it and frees its memory."""
+    """An engine that is ready. Its module's `open_engine` starts it and frees its memory."""
 
     @property
     def info(self) -> EngineInfo: ...
@@ -96,21 +99,21 @@ class Engine(Protocol):
 
         Returns:
             N logits, log p(yes) - log p(no) in nats, in the order of the batch. Rounding aside,
-            no logit depends on its neighbours. Cancelling the call abandons the batch.
+            no logit depends on the other prompts. Cancelling the call abandons the batch.
 
         Raises:
             EngineDied: the engine died while it had this batch.
-            EngineRestarting: the engine is away and has no slots; this batch was not computed.
-            EngineDown: the engine cannot score any more.
+            EngineRestarting: the engine restarts and has no slots; this batch was not computed.
+            EngineDown: the engine is down and not restarted.
             PromptsTooLarge: carries the logits of the prompts that fit.
         """
         ...
 
     async def check(self) -> None:
-        """Raise when no score can be had now; cheap enough for a probe.
+        """Raises if the engine cannot score now; cheap enough for a probe.
 
         Raises:
-            EngineRestarting: not now, but soon.
-            EngineDown: not any more.
+            EngineRestarting: the engine restarts, or has not answered for some seconds.
+            EngineDown: the engine is down and not restarted.
         """
         ...

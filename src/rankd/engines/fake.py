@@ -1,7 +1,7 @@
-"""An engine without a model: instant, deterministic, for client authors and tests.
+"""An engine without a model: instant and deterministic, for client authors and tests.
 
-Its logits follow the words that a document shares with the question, so answers
-look alive; they mean nothing.
+A logit grows with the share of a document's tokens that the query contains. It says nothing about
+relevance.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from rankd.engines.base import EngineInfo, Slots
 from rankd.models.checkpoint import Checkpoint
 from rankd.types import AnswerTokenIds, Prompt
 
-# Scoring is instant, so batches may be larger than those of other engines. They are small enough
-# that a long request lets others in and can be cancelled.
-_BATCHES = 4
+# Scoring is instant, so batches are larger than on other engines. They are still small enough that
+# a long request can be cancelled and other requests are scored in between.
+_BATCH_FACTOR = 4
 
 
 class FakeEngine:
@@ -28,7 +28,7 @@ class FakeEngine:
         return [self._logit(prompt) for prompt in batch]
 
     async def check(self) -> None:
-        """Nothing here can break."""
+        """Always succeeds."""
 
     def _logit(self, prompt: Prompt) -> float:
         words = set(prompt.suffix)
@@ -48,7 +48,7 @@ async def open_engine(
             device="none",
             dtype="none",
             max_tokens=min(settings.max_tokens, checkpoint.max_tokens),
-            batch_tokens=_BATCHES * settings.batch_tokens,
+            batch_tokens=_BATCH_FACTOR * settings.batch_tokens,
             deterministic=True,
         )
     )

@@ -1,6 +1,7 @@
-"""Any engine, started again when it dies, until it died too often.
+"""Restarts an engine that dies, up to a number of restarts in five minutes.
 
-What was computed when it died is the scheduler's business: `score` raises `EngineDied`.
+`SupervisedEngine.score` raises `EngineDied` for batches that were in flight; the scheduler scores
+them again.
 """
 
 from __future__ import annotations
@@ -24,38 +25,42 @@ from rankd.types import AnswerTokenIds, Prompt
 
 _log = logging.getLogger("rankd")
 
-Opening = Callable[[], AbstractAsyncContextManager[Engine]]
+OpenEngine = Callable[[], AbstractAsyncContextManager[Engine]]
 
-# Deaths are counted for so many seconds.
+# Seconds for which a crash counts.
 WINDOW = 300.0
 
-# Seconds between two looks at an engine that nobody calls.
-_LOOK_EVERY = 0.5
+# Seconds between two checks of the engine, also while it is idle.
+_CHECK_EVERY = 0.5
 
-# Seconds before a restart: none after a first death, then doubled with each.
+# Seconds before a restart: 0 after the first crash, then doubled with each further one.
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
 
-# A start may take so many times as long as the first did: the disk may be busy now.
+# A restart may take this many times as long as the first start: the disk may be busy.
 _START_FACTOR = 3
 
 
 @dataclass(eq=False, slots=True)
-class _EngineLifetime:
-    """One engine from its start to its death."""
+class _EngineRun:
+    """One engine from its start to its crash.
+
+    Attributes:
+        died: done when the engine has died.
+    """
 
     engine: Engine
-    ended: asyncio.Future[None] = field(
+    died: asyncio.Future[None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
 
 class SupervisedEngine:
-    """An `Engine` that is started again when it dies. It has no slots meanwhile.
+    """An `Engine` that is restarted when it dies. While it restarts, it has no slots.
 
     Args:
         first: an engine that is ready.
-        restarts: deaths within `WINDOW` seconds after which it is started again; 0: never.
-        start_seconds: how long the first start took.
+        restarts: restarts allowed within `WINDOW` seconds; 0: none.
+        start_seconds: duration of the first start, for `Retry-After`.
     """
 
     def __init__(self, first: Engine, *, restarts: int, start_seconds: float) -> None:
@@ -63,22 +68,22 @@ class SupervisedEngine:
         self.slots = Slots(0, eager=0)
         self._restarts = restarts
         self._start_seconds = start_seconds
-        self._dead_since = 0.0
-        self._lost: EngineDown | None = None
-        self._deaths: deque[float] = deque()
-        self._current: _EngineLifetime | None = None
-        self._take(first)
+        self._died_at = 0.0
+        self._given_up: EngineDown | None = None
+        self._crashes: deque[float] = deque()
+        self._current: _EngineRun | None = None
+        self._use(first)
 
     async def score(self, batch: Sequence[Prompt]) -> list[float]:
-        life = await self._alive()
-        scoring = asyncio.ensure_future(life.engine.score(batch))
+        run = await self._running()
+        scoring = asyncio.ensure_future(run.engine.score(batch))
         try:
-            await asyncio.wait((scoring, life.ended), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((scoring, run.died), return_when=asyncio.FIRST_COMPLETED)
         finally:
             if not scoring.done():
                 scoring.cancel()
-                # An engine that still computes an abandoned batch has no room for another one.
-                await asyncio.wait((scoring, life.ended), return_when=asyncio.FIRST_COMPLETED)
+                # The engine may still compute the batch; until it ends, its slot is taken.
+                await asyncio.wait((scoring, run.died), return_when=asyncio.FIRST_COMPLETED)
         if not scoring.done() or scoring.cancelled():
             raise EngineDied("the engine died while it computed this batch")
         try:
@@ -86,121 +91,123 @@ class SupervisedEngine:
         except EngineRestarting:
             raise
         except EngineDown as problem:
-            self._mark_dead(life, problem)
-            self._refuse_if_lost()
+            self._mark_dead(run, problem)
+            self._refuse_if_given_up()
             raise EngineDied(problem.message) from None
 
     async def check(self) -> None:
-        """Raises `EngineRestarting` while the engine is away, `EngineDown` when it stays away."""
-        life = self._current
-        if life is not None:
+        """Raises `EngineRestarting` while the engine restarts, `EngineDown` if it stays down."""
+        run = self._current
+        if run is not None:
             try:
-                await life.engine.check()
+                await run.engine.check()
             except EngineRestarting:
                 raise
             except EngineDown as problem:
-                self._mark_dead(life, problem)
-        self._refuse_if_lost()
+                self._mark_dead(run, problem)
+        self._refuse_if_given_up()
         if self._current is None:
-            raise self._away()
+            raise self._restarting_error()
 
-    async def _alive(self) -> _EngineLifetime:
-        """The engine that runs. Looks first: a batch must not be suspected of an earlier death.
+    async def _running(self) -> _EngineRun:
+        """The running engine, checked first, so that a batch is not blamed for an earlier crash.
 
         Raises:
-            EngineRestarting: the engine is away; nothing was computed.
-            EngineDown: it stays away.
+            EngineRestarting: the engine restarts; nothing was computed.
+            EngineDown: the engine is not restarted any more.
         """
-        life = self._current
-        if life is not None:
+        run = self._current
+        if run is not None:
             try:
-                await life.engine.check()
+                await run.engine.check()
             except EngineRestarting:
-                pass  # It may answer yet. When it does not, it is replaced.
+                pass  # It may answer soon. If it does not, it is restarted.
             except EngineDown as problem:
-                self._mark_dead(life, problem)
-        self._refuse_if_lost()
-        if life is None or life is not self._current:
-            raise self._away()
-        return life
+                self._mark_dead(run, problem)
+        self._refuse_if_given_up()
+        if run is None or run is not self._current:
+            raise self._restarting_error()
+        return run
 
-    def _take(self, engine: Engine) -> None:
-        self._current = _EngineLifetime(engine)
+    def _use(self, engine: Engine) -> None:
+        self._current = _EngineRun(engine)
         metrics.ENGINE_UP.set(1)
         engine.slots.on_change(partial(self._copy_slots, self._current))
         self._copy_slots(self._current)
 
-    def _copy_slots(self, life: _EngineLifetime) -> None:
-        if life is self._current:
-            self.slots.set(life.engine.slots.count, life.engine.slots.eager)
+    def _copy_slots(self, run: _EngineRun) -> None:
+        if run is self._current:
+            self.slots.set(run.engine.slots.count, run.engine.slots.eager)
 
-    def _refuse_if_lost(self) -> None:
-        if self._lost is not None:
-            raise EngineDown(self._lost.message)
+    def _refuse_if_given_up(self) -> None:
+        if self._given_up is not None:
+            raise EngineDown(self._given_up.message)
 
-    def _away(self) -> EngineRestarting:
+    def _restarting_error(self) -> EngineRestarting:
         problem = EngineRestarting("the engine has died and is being started again")
         problem.retry_after = max(1, math.ceil(self._start_seconds))
         return problem
 
-    def _mark_dead(self, life: _EngineLifetime, problem: EngineDown) -> None:
-        """Note a death, once per engine. An engine that is closed has not died."""
-        if life.ended.done() or self._lost is not None:
+    def _mark_dead(self, run: _EngineRun, problem: EngineDown) -> None:
+        """Note a crash, once per engine. Closing an engine does not count."""
+        if run.died.done() or self._given_up is not None:
             return
-        life.ended.set_result(None)
+        run.died.set_result(None)
         self._current = None
-        self._dead_since = time.monotonic()
+        self._died_at = time.monotonic()
         metrics.ENGINE_UP.set(0)
-        self._count_death(problem.message)
+        self._count_crash(problem.message)
         self.slots.set(0, 0)
 
-    def _count_death(self, reason: str) -> None:
-        """Give up when there were too many."""
+    def _count_crash(self, reason: str) -> None:
+        """Count a crash or a failed restart; give up when there were too many."""
         now = time.monotonic()
-        self._deaths.append(now)
-        while self._deaths[0] < now - WINDOW:
-            self._deaths.popleft()
-        if len(self._deaths) <= self._restarts:
+        self._crashes.append(now)
+        while self._crashes[0] < now - WINDOW:
+            self._crashes.popleft()
+        if len(self._crashes) <= self._restarts:
             _log.warning(
-                "the engine is started again (death %d of the %d survived in %g minutes): %s",
-                len(self._deaths),
+                "the engine is restarted (restart %d of the %d allowed in %g minutes): %s",
+                len(self._crashes),
                 self._restarts,
                 WINDOW / 60,
                 reason,
             )
         elif self._restarts:
-            often = f"the engine died {len(self._deaths)} times in {WINDOW / 60:g} minutes"
-            self.give_up(f"{often}, at last because {reason}")
+            count = f"the engine died {len(self._crashes)} times in {WINDOW / 60:g} minutes"
+            self.give_up(f"{count}; last reason: {reason}")
         else:
             self.give_up(reason)
 
     def give_up(self, reason: str) -> None:
-        """Start it no more: from now on `check` and `score` raise `EngineDown`."""
-        self._lost = self._lost or EngineDown(reason)
+        """Never restart again: from now on `check` and `score` raise `EngineDown`."""
+        self._given_up = self._given_up or EngineDown(reason)
         self._current = None
         metrics.ENGINE_UP.set(0)
         self.slots.set(0, 0)
 
-    async def keep(self, opening: Opening, stack: AsyncExitStack, supervision: Supervision) -> None:
-        """Start the engine again whenever it dies, until there were too many deaths.
+    async def supervise(
+        self, open_engine: OpenEngine, stack: AsyncExitStack, supervision: Supervision
+    ) -> None:
+        """Restart the engine whenever it dies, until it died too often.
 
         Args:
-            stack: holds the engine that is open.
+            stack: closes the current engine.
         """
         try:
             while self._current is not None:
-                await self._until_death(self._current)
+                await self._wait_until_dead(self._current)
                 await stack.aclose()
-                while self._current is None and self._lost is None:
+                while self._current is None and self._given_up is None:
                     await asyncio.sleep(self._delay())
-                    await self._start(opening, stack, supervision)
+                    await self._restart(open_engine, stack, supervision)
         finally:
-            # Only a bug comes here otherwise, and nobody shall wait for ever because of it.
+            # After a bug too, no call may wait forever.
             self.give_up("the engine is no longer supervised")
 
-    async def _until_death(self, life: _EngineLifetime) -> None:
-        while not life.ended.done():
-            await asyncio.wait([life.ended], timeout=_LOOK_EVERY)
+    async def _wait_until_dead(self, run: _EngineRun) -> None:
+        while not run.died.done():
+            await asyncio.wait([run.died], timeout=_CHECK_EVERY)
             try:
                 await self.check()
             except EngineDown:
@@ -209,54 +216,54 @@ class SupervisedEngine:
                 metrics.ENGINE_UP.set(1)
 
     def _delay(self) -> float:
-        """Seconds to wait; by chance, so that servers that died together do not start together."""
-        repeated = len(self._deaths) - 2
+        """Seconds before a restart; random, so that several servers do not start at once."""
+        repeated = len(self._crashes) - 2
         if repeated < 0:
             return 0.0
-        # The exponent is bounded because a float is.
+        # The exponent is limited because floats overflow.
         longest = min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** min(repeated, 16))
         return longest * random.uniform(0.5, 1.0)
 
-    def _refuse_other_bits(self, engine: Engine) -> None:
-        """Raises `EngineDown` when its scores may differ from the first one's, and must not."""
+    def _refuse_other_arithmetic(self, engine: Engine) -> None:
+        """Raises `EngineDown` if scores must be deterministic and may differ from the first's."""
         if self.info.deterministic and engine.info.arithmetic != self.info.arithmetic:
             raise EngineDown(
-                f"the engine would compute by {engine.info.arithmetic}, and began by "
-                f"{self.info.arithmetic}: deterministic scores need a server that starts anew"
+                f"the restarted engine computes with {engine.info.arithmetic}, the first one with "
+                f"{self.info.arithmetic}: for deterministic scores, restart the server"
             )
 
-    async def _start(
-        self, opening: Opening, stack: AsyncExitStack, supervision: Supervision
+    async def _restart(
+        self, open_engine: OpenEngine, stack: AsyncExitStack, supervision: Supervision
     ) -> None:
         metrics.ENGINE_RESTARTS.inc()
         try:
             async with asyncio.timeout(supervision.start_limit):
-                engine = await stack.enter_async_context(opening())
-                # It answers: a model that loads and then dies is no engine.
+                engine = await stack.enter_async_context(open_engine())
+                # Some engines load and then die at the first batch.
                 await engine.score([supervision.probe])
-                self._refuse_other_bits(engine)
+                self._refuse_other_arithmetic(engine)
         except Exception as problem:
-            # Whatever a library raises when it starts: it is a death like any other, and
-            # at the end of all restarts its sentence is what the operator sees.
+            # Libraries raise anything at a start. It counts as a crash, and the last one's
+            # message is what the operator sees when the restarts are used up.
             with suppress(Exception):
                 await stack.aclose()
-            self._count_death(str(problem) or type(problem).__name__)
+            self._count_crash(str(problem) or type(problem).__name__)
             return
         _log.warning(
             "the engine is back after %.1f seconds; the requests that it had are run again, "
             "one by one",
-            time.monotonic() - self._dead_since,
+            time.monotonic() - self._died_at,
         )
-        self._take(engine)
+        self._use(engine)
 
 
 @dataclass(frozen=True, slots=True)
 class Supervision:
-    """How a restart is judged.
+    """Conditions for a successful restart.
 
     Attributes:
-        probe: what a restarted engine must score before it takes calls.
-        start_limit: seconds that a start may take.
+        probe: a prompt that the restarted engine must score before it takes calls.
+        start_limit: maximum seconds of a restart.
     """
 
     probe: Prompt
@@ -265,19 +272,19 @@ class Supervision:
 
 @asynccontextmanager
 async def open_supervised(
-    opening: Opening, answers: AnswerTokenIds, settings: Settings
+    open_engine: OpenEngine, answers: AnswerTokenIds, settings: Settings
 ) -> AsyncIterator[SupervisedEngine]:
-    """Open an engine, and open it again when it dies.
+    """Start an engine, and restart it when it dies.
 
     Args:
-        opening: opens one; called again for each restart.
+        open_engine: starts one engine; called again for each restart.
 
     Raises:
-        SetupError: the first start failed; only later ones are tried again.
+        SetupError: the first start failed. It is not repeated; only restarts are.
     """
     began = time.monotonic()
     async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(opening())
+        first = await stack.enter_async_context(open_engine())
         seconds = time.monotonic() - began
         engine = SupervisedEngine(
             first,
@@ -288,10 +295,10 @@ async def open_supervised(
             probe=Prompt((answers.yes,), (answers.no,)),
             start_limit=max(settings.engine_stuck_seconds, _START_FACTOR * seconds),
         )
-        keeping = asyncio.create_task(engine.keep(opening, stack, supervision))
+        supervising = asyncio.create_task(engine.supervise(open_engine, stack, supervision))
         try:
             yield engine
         finally:
             engine.give_up("the engine is closed")
-            keeping.cancel()
-            await asyncio.wait([keeping])
+            supervising.cancel()
+            await asyncio.wait([supervising])

@@ -114,6 +114,6 @@ async def in_thread(work: Callable[[threading.Event], T]) -> T:
         raise
 
 
-def is_fetching() -> bool:
+def is_downloading() -> bool:
     """Whether a download still runs, such as a cancelled one that waits for bytes."""
     return any(thread.name == _THREAD_NAME for thread in threading.enumerate())

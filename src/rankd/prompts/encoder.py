@@ -81,8 +81,8 @@ class PromptEncoder:
     Attributes:
         answers: token ids of "yes" and "no" in this checkpoint's vocabulary.
         max_tokens: maximum length of a prompt, in tokens.
-        fit: the server's policy for documents that do not fit; a request overrides it.
-            Only its truncation and side are used.
+        truncation_policy: the server's policy for documents that do not fit; a request overrides
+            it. Only its truncation and side are used.
     """
 
     def __init__(
@@ -92,12 +92,12 @@ class PromptEncoder:
         max_tokens: int,
         instruction: str,
         max_instruction_tokens: int,
-        fit: TruncationPolicy = TruncationPolicy(),  # noqa: B008  # It is immutable.
+        truncation_policy: TruncationPolicy = TruncationPolicy(),  # noqa: B008  # It is immutable.
         chunk_tokens: int = 512,
         chunk_overlap: int = 64,
         executor: Executor | None = None,
     ) -> None:
-        self.fit = fit
+        self.truncation_policy = truncation_policy
         self.answers = AnswerTokenIds(tokenizer.single(qwen3.YES), tokenizer.single(qwen3.NO))
         self.max_tokens = max_tokens
         self._plain = tokenizer.plain
@@ -106,7 +106,7 @@ class PromptEncoder:
         self._instruction = instruction
         self._max_instruction_tokens = max_instruction_tokens
         self._executor = executor
-        self._chunking = ChunkingDefaults(fit, chunk_tokens, chunk_overlap)
+        self._chunking = ChunkingDefaults(truncation_policy, chunk_tokens, chunk_overlap)
         self._estimator = TokenEstimator(
             self._plain,
             self._chunking,
@@ -298,7 +298,7 @@ def open_encoder(
     max_tokens: int,
     instruction: str,
     max_instruction_tokens: int,
-    fit: TruncationPolicy = TruncationPolicy(),  # noqa: B008  # It is immutable.
+    truncation_policy: TruncationPolicy = TruncationPolicy(),  # noqa: B008  # It is immutable.
     chunk_tokens: int = 512,
     chunk_overlap: int = 64,
     executor: Executor | None = None,
@@ -316,7 +316,7 @@ def open_encoder(
         max_tokens=min(max_tokens, checkpoint.max_tokens),
         instruction=instruction,
         max_instruction_tokens=max_instruction_tokens,
-        fit=fit,
+        truncation_policy=truncation_policy,
         chunk_tokens=chunk_tokens,
         chunk_overlap=chunk_overlap,
         executor=executor,

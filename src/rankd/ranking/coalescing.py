@@ -1,12 +1,15 @@
-"""Equal pairs of different requests are computed once while the first is under way.
+"""Equal pairs of requests in flight are computed once; later requests wait for the first.
 
-Who may wait for whom: a request waits for a call of the engine that is at least as urgent as
-itself, no longer than what it would have to compute itself, and its own caller's or that of one
-who has no more calls under way. So nobody is held up by a less urgent request, nor a short one by
-a long one, nor a caller of few by one of many, who share the engine equally; what that rule does
-not let it share, it computes again. A call that ends early, for whatever reason, is nobody else's
-loss: who waited for it computes for itself. But a call that ended the engine ends all who asked
-for everything that is in it: each who computed it again would end the engine again.
+A request joins another request's engine call only if that cannot delay it:
+
+- the call is at least as urgent;
+- the call has no more tokens than the request would have to compute itself;
+- the call is of the same caller, or of a caller with no more calls in flight. Callers share the
+  engine equally, so a caller with many calls gets less for each.
+
+Pairs that it may not join are computed again. If a call ends early, the requests that joined it
+compute the pairs themselves. Exception: a call that killed the engine (`PoisonRequest`) also fails
+the requests that joined all of its pairs; each of them would kill the engine again.
 """
 
 from __future__ import annotations
@@ -21,35 +24,41 @@ from rankd.errors import PoisonRequest
 from rankd.telemetry import metrics
 from rankd.types import Prompt
 
-# One call of the engine: logits for pairs, by their keys; of those that were scored in time.
+# One engine call: pairs by key → logits by key, without the pairs that were not scored in time.
 Compute = Callable[[Mapping[bytes, Prompt]], Awaitable[Mapping[bytes, float]]]
 
 
 @dataclass(eq=False, slots=True)
-class _Flight:
-    """A call of the engine that is under way.
+class _EngineCall:
+    """An engine call in flight that other requests may join.
 
     Attributes:
-        caller: who began it.
-        tokens: of the whole call, heads left out.
-        pairs: of the whole call.
-        logits: empty until it has landed; lacks for ever what was not scored in time.
-        poison: why nobody else shall compute the same.
+        caller: key and user of the request that computes it.
+        tokens: of all its suffixes.
+        pairs: number of its pairs.
+        ended: set when it has ended, with or without success.
+        logits: by key; empty until it has ended. Pairs not scored in time are missing.
+        poison: the error, if the call killed the engine.
     """
 
     priority: int
     caller: str
     tokens: int
     pairs: int
-    landed: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
     logits: Mapping[bytes, float] = field(default_factory=dict)
     poison: PoisonRequest | None = None
 
 
 class SingleFlight:
+    """Computes each pair once at a time.
+
+    logits = await single_flight.score({key: prompt}, compute, caller="team-a")
+    """
+
     def __init__(self) -> None:
-        self._flights: dict[bytes, _Flight] = {}
-        self._calls: Counter[str] = Counter()  # Under way, of each caller.
+        self._in_flight: dict[bytes, _EngineCall] = {}
+        self._calls_per_caller: Counter[str] = Counter()
 
     async def score(
         self,
@@ -61,98 +70,102 @@ class SingleFlight:
         deadline: float | None = None,
         joins: bool = True,
     ) -> dict[bytes, float]:
-        """A logit for each pair, computed here or by a request that came before.
-
-        What is not there when the deadline passes is left out.
+        """Compute each pair, or wait for the request that computes it already.
 
         Args:
-            compute: keeps `priority` and `deadline` itself.
-            caller: with whom the engine's time is shared fairly.
-            joins: whether to wait for others at all; they may wait for this one in any case.
+            pairs: prompts by their digest.
+            compute: one engine call; applies `priority` and `deadline` itself.
+            caller: key and user, between which the engine is shared fairly.
+            priority: lower is sooner.
+            deadline: `time.monotonic()` at which waiting for others ends.
+            joins: whether this request may wait for others; others may wait for it in any case.
+
+        Returns:
+            Logits in nats, by key. Pairs that are not scored at the deadline are missing.
 
         Raises:
-            PoisonRequest: as `compute`, or a call whose every pair is among these ended the
-                engine.
+            PoisonRequest: `compute` raised it, or a call with only pairs of this request
+                killed the engine.
         """
-        tokens = _tokens(pairs)
+        tokens = _suffix_tokens(pairs)
         logits: dict[bytes, float] = {}
         in_time = True
         while in_time and (missing := {key: pairs[key] for key in pairs if key not in logits}):
-            joined = self._joined(missing, tokens, caller, priority) if joins else {}
+            joined = self._joinable(missing, tokens, caller, priority) if joins else {}
             own = {key: pair for key, pair in missing.items() if key not in joined}
             if own:
-                computed = await self._lead(own, compute, caller, priority)
+                computed = await self._compute(own, compute, caller, priority)
                 logits |= computed
                 in_time = len(computed) == len(own)
             if joined:
-                in_time = in_time and await _landed(joined.values(), deadline)
-                logits |= _shared(joined)
+                in_time = in_time and await _wait_until_ended(joined.values(), deadline)
+                logits |= _joined_logits(joined)
         return logits
 
-    def _joined(
+    def _joinable(
         self, missing: Iterable[bytes], tokens: int, caller: str, priority: int
-    ) -> dict[bytes, _Flight]:
-        """Of what is missing, what others compute soon enough."""
+    ) -> dict[bytes, _EngineCall]:
+        """The calls in flight that compute missing pairs and do not delay this request."""
         return {
-            key: flight
+            key: call
             for key in missing
-            if (flight := self._flights.get(key)) is not None
-            and flight.priority <= priority
-            and flight.tokens <= tokens
-            and self._is_served_as_soon(flight.caller, caller)
+            if (call := self._in_flight.get(key)) is not None
+            and call.priority <= priority
+            and call.tokens <= tokens
+            and self._is_served_as_soon(call.caller, caller)
         }
 
     def _is_served_as_soon(self, other: str, caller: str) -> bool:
-        """Whether the other's calls get as large a share of the engine as one more of the caller's.
+        """Whether a call of `other` gets as large a share as one more call of `caller`."""
+        if other == caller:
+            return True
+        return self._calls_per_caller[other] <= self._calls_per_caller[caller] + 1
 
-        A caller's calls share what the caller gets.
-        """
-        return other == caller or self._calls[other] <= self._calls[caller] + 1
-
-    async def _lead(
+    async def _compute(
         self, own: Mapping[bytes, Prompt], compute: Compute, caller: str, priority: int
     ) -> Mapping[bytes, float]:
-        flight = _Flight(priority, caller, _tokens(own), len(own))
-        self._calls[caller] += 1
-        self._flights |= dict.fromkeys(own, flight)
+        """Compute pairs in one call that other requests may join."""
+        call = _EngineCall(priority, caller, _suffix_tokens(own), len(own))
+        self._calls_per_caller[caller] += 1
+        self._in_flight |= dict.fromkeys(own, call)
         try:
-            flight.logits = await compute(own)
+            call.logits = await compute(own)
         except PoisonRequest as problem:
-            flight.poison = problem
+            call.poison = problem
             raise
         finally:
-            flight.landed.set()
-            self._calls[caller] -= 1
-            if not self._calls[caller]:
-                del self._calls[caller]
+            call.ended.set()
+            self._calls_per_caller[caller] -= 1
+            if not self._calls_per_caller[caller]:
+                del self._calls_per_caller[caller]
             for key in own:
-                if self._flights.get(key) is flight:
-                    del self._flights[key]
-        return flight.logits
+                if self._in_flight.get(key) is call:
+                    del self._in_flight[key]
+        return call.logits
 
 
-async def _landed(flights: Iterable[_Flight], deadline: float | None) -> bool:
-    """Wait until all of them have ended, well or not; false when the deadline passes first."""
+async def _wait_until_ended(calls: Iterable[_EngineCall], deadline: float | None) -> bool:
+    """Wait until all calls have ended; False: the deadline passed first."""
     timeout = None if deadline is None else deadline - time.monotonic()
     try:
         async with asyncio.timeout(timeout):
-            for flight in set(flights):
-                await flight.landed.wait()
+            for call in set(calls):
+                await call.ended.wait()
     except TimeoutError:
         return False
     return True
 
 
-def _shared(joined: Mapping[bytes, _Flight]) -> dict[bytes, float]:
-    """What the flights have scored of the keys."""
-    for flight, pairs in Counter(joined.values()).items():
-        # Of a part of it nobody knows whether it did the harm.
-        if flight.poison is not None and pairs == flight.pairs:
-            raise PoisonRequest(flight.poison.message)
-    logits = {key: flight.logits[key] for key, flight in joined.items() if key in flight.logits}
+def _joined_logits(joined: Mapping[bytes, _EngineCall]) -> dict[bytes, float]:
+    """The logits that the joined calls have, by key."""
+    for call, pairs in Counter(joined.values()).items():
+        # Of a part of the call it is unknown whether it killed the engine.
+        if call.poison is not None and pairs == call.pairs:
+            raise PoisonRequest(call.poison.message)
+    logits = {key: call.logits[key] for key, call in joined.items() if key in call.logits}
     metrics.COALESCED.inc(len(logits))
     return logits
 
 
-def _tokens(pairs: Mapping[bytes, Prompt]) -> int:
+def _suffix_tokens(pairs: Mapping[bytes, Prompt]) -> int:
     return sum(len(pair.suffix) for pair in pairs.values())

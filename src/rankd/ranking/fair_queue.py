@@ -2,18 +2,18 @@
 
 Within one priority, keys get equal shares of the engine's tokens, then the users of one key, then
 the calls of one user. Each of them carries a start tag: the tokens it was served so far. The
-lowest tag is served next; a newcomer starts at the tag of those being served, so it is owed
-nothing for the time it was away. Source: Goyal, Vin and Cheng, "Start-time fair queueing"
+lowest tag is served next. A newcomer starts at the tag of those being served, so it gets no
+credit for the time before. Source: Goyal, Vin and Cheng, "Start-time fair queueing"
 (doi.org/10.1145/248156.248171), with the hierarchy of Goyal, Guo and Vin (OSDI 1996).
 
 A call is served in slices of several prompts, because its prompts share a prefix that an engine
 computes once per batch.
 
-Priorities age by a reserved share. While lower priorities wait, one token in 17 goes to them, in
-equal shares by the same rule. Hence no call starves: a call of a lower priority is
-handed out after at most `AGEING_BOUND` * P * (W + C) tokens and one batch, where P is the number
-of lower priorities that wait, W the tokens of its own priority that go before it, itself included,
-and C the tokens of the longest prompt.
+The most urgent priority is served first, but a share is reserved for the others: while lower
+priorities wait, one token in 17 goes to them, in equal parts by the same rule. So no call starves.
+A call of a lower priority is handed out completely after at most `AGEING_BOUND` * P * (W + C)
+tokens and one batch. P is the number of lower priorities that wait, W the tokens of its own
+priority up to its end, C the tokens of the longest prompt.
 
 Pure bookkeeping: no clock, no event loop.
 """
@@ -27,23 +27,23 @@ from typing import Generic, Protocol, TypeVar
 
 from rankd.types import Prompt
 
-# So many tokens of the most urgent priority for one of the lower priorities that wait.
+# Tokens of the most urgent priority per token of the lower priorities that wait.
 _AGEING = 16
 
 # Tokens served in all for each token that a lower priority is served; see the module docstring.
 AGEING_BOUND = _AGEING + 1
 
-# A call of more batches than this is large: others should not have to wait for full batches of it.
+# A call of more batches than this is large. While it waits, batches are smaller.
 _LARGE_CALL_BATCHES = 4
 
 
-class Call:
+class QueuedCall:
     """The prompts of one scoring call, handed out in their order.
 
     Args:
         prompts: N >= 1; prompts of one request share one `prefix` object.
         priority: lower is sooner.
-        path: who shares the engine with others: the key, then its user.
+        path: names that share the engine: the key, then the user of the key.
     """
 
     def __init__(
@@ -59,15 +59,15 @@ class Call:
 
     @property
     def waiting(self) -> int:
-        """Prompts that were not handed out."""
+        """Prompts that are not handed out yet."""
         return len(self.prompts) - self._next
 
-    def first(self) -> Call | None:
-        """The call itself while prompts of it wait, else None."""
+    def first(self) -> QueuedCall | None:
+        """The call itself while it has prompts that wait, otherwise None."""
         return self if self._next < len(self.prompts) else None
 
     def cost(self) -> int:
-        """Tokens to compute for the next prompt; a prefix counts where it changes."""
+        """Tokens to compute for the next prompt; its prefix counts only when it changes."""
         prompt = self.prompts[self._next]
         return len(prompt.suffix) + (0 if prompt.prefix is self._prefix else len(prompt.prefix))
 
@@ -106,7 +106,7 @@ class _FlowHeap(Generic[F]):
     """Flows by start tag; equal tags by arrival.
 
     Attributes:
-        virtual_time: highest start tag that was served; where newcomers start.
+        virtual_time: highest start tag that was served; newcomers start here.
     """
 
     def __init__(self) -> None:
@@ -133,7 +133,7 @@ class _FlowHeap(Generic[F]):
 
 
 class _Share:
-    """Calls and named shares below one name; each gets an equal part of what the name gets.
+    """The share of a key or user. Its children, users or calls, get equal parts of it.
 
     Attributes:
         debt: tokens served out of turn; added to the start tag at the next turn.
@@ -144,9 +144,9 @@ class _Share:
         self.start_tag = 0
         self.debt = 0
         self._children: dict[str, _Share] = {}
-        self._flows: _FlowHeap[_Share | Call] = _FlowHeap()
+        self._flows: _FlowHeap[_Share | QueuedCall] = _FlowHeap()
 
-    def add(self, call: Call, path: Sequence[str]) -> None:
+    def add(self, call: QueuedCall, path: Sequence[str]) -> None:
         if not path:
             self._flows.add(call)
             return
@@ -156,7 +156,7 @@ class _Share:
             self._flows.add(child)
         child.add(call, path[1:])
 
-    def first(self) -> Call | None:
+    def first(self) -> QueuedCall | None:
         """The call to serve next; removes flows in front of it that are empty."""
         while (flow := self._flows.first()) is not None:
             call = flow.first()
@@ -167,7 +167,7 @@ class _Share:
                 del self._children[flow.name]
         return None
 
-    def take(self, call: Call, path: Sequence[str], *, keeps_turn: bool) -> int:
+    def take(self, call: QueuedCall, path: Sequence[str], *, keeps_turn: bool) -> int:
         """Hand out the next prompt of the first call; it stays first if it keeps its turn."""
         cost = call.cost()
         if path:
@@ -183,7 +183,7 @@ class _Share:
         return index
 
     def charge(self, path: Sequence[str], cost: int) -> None:
-        """Charge every name of a path for tokens that one of its calls got out of turn."""
+        """Charge the key and user of a call for tokens that it got out of turn."""
         if path:
             child = self._children[path[0]]
             child.debt += cost
@@ -194,7 +194,7 @@ class _PriorityClass(_Share):
     """The calls of one priority.
 
     Args:
-        slice_tokens: tokens of a call before another one is served.
+        slice_tokens: tokens of one call that are served before another call's.
 
     Attributes:
         reserve_tag: start tag in the reserved share of lower priorities.
@@ -205,10 +205,10 @@ class _PriorityClass(_Share):
         self.priority = priority
         self.reserve_tag = reserve_tag
         self._slice_tokens = slice_tokens
-        self._current: Call | None = None
+        self._current: QueuedCall | None = None
         self._slice_left = 0
 
-    def take_next(self, call: Call) -> int:
+    def take_next(self, call: QueuedCall) -> int:
         """Hand out the next prompt of the first call."""
         if call is not self._current:
             self._current, self._slice_left = call, self._slice_tokens
@@ -222,9 +222,12 @@ class _PriorityClass(_Share):
 class FairQueue:
     """All calls that wait.
 
+        queue.add(QueuedCall(prompts, priority=0, path=("team-a", "user-1")))
+        batch = queue.next_batch(budget=1024)
+
     Args:
-        slice_tokens: tokens of a call before another one of its priority is served; at least
-            one prompt is.
+        slice_tokens: tokens of one call that are served before another call of its priority; at
+            least one prompt.
 
     Attributes:
         tokens: suffix tokens of all prompts that wait.
@@ -234,12 +237,12 @@ class FairQueue:
         self.tokens = 0
         self._slice_tokens = slice_tokens
         self._classes: dict[int, _PriorityClass] = {}
-        self._calls: set[Call] = set()
+        self._calls: set[QueuedCall] = set()
         self._served = 0
         self._reserved = 0  # Owed to lower priorities, in tokens times _AGEING.
         self._reserve_time = 0
 
-    def add(self, call: Call) -> None:
+    def add(self, call: QueuedCall) -> None:
         if call.priority not in self._classes:
             self._classes[call.priority] = _PriorityClass(
                 call.priority, self._reserve_time, self._slice_tokens
@@ -248,18 +251,18 @@ class FairQueue:
         self._calls.add(call)
         self.tokens += call.waiting_tokens
 
-    def remove(self, call: Call) -> None:
-        """Hand out no more of a call. Its entry in the heap is removed when it comes first."""
+    def remove(self, call: QueuedCall) -> None:
+        """Drop a call. Its entry in the heap is removed when it comes first."""
         self.tokens -= call.waiting_tokens
         self._calls.discard(call)
         call.abandon()
 
-    def next_batch(self, budget: int) -> list[tuple[Call, int]]:
+    def next_batch(self, budget: int) -> list[tuple[QueuedCall, int]]:
         """The next batch as (call, index of its prompt), of at most `budget` tokens.
 
-        While a large call waits, batches are half as large: a newcomer waits for the batches
-        that are on their way. A call of the batch whose remaining prompts fit into what is left
-        of the budget is finished in it.
+        While a large call waits, batches are half as large, because a newcomer waits for the
+        batches in flight. If all remaining prompts of a call in the batch fit into the rest of
+        the budget, they are added.
         """
         if not any(call.waiting_tokens > _LARGE_CALL_BATCHES * budget for call in self._calls):
             return self.take(budget)
@@ -268,9 +271,9 @@ class FairQueue:
         calls = dict.fromkeys(call for call, _ in batch)
         return batch + self._take_rest(calls, budget - (self._served - served_before))
 
-    def take(self, budget: int) -> list[tuple[Call, int]]:
-        """At most `budget` tokens in fair order; one prompt even if it is longer."""
-        batch: list[tuple[Call, int]] = []
+    def take(self, budget: int) -> list[tuple[QueuedCall, int]]:
+        """Prompts of at most `budget` tokens in fair order; always one, even if it is longer."""
+        batch: list[tuple[QueuedCall, int]] = []
         while (call := self._first()) is not None:
             cost = call.cost()
             if batch and cost > budget:
@@ -279,9 +282,9 @@ class FairQueue:
             batch.append((call, self._take_one(call, cost)))
         return batch
 
-    def _take_rest(self, calls: Iterable[Call], budget: int) -> list[tuple[Call, int]]:
-        """The remaining prompts of the calls that fit whole."""
-        batch: list[tuple[Call, int]] = []
+    def _take_rest(self, calls: Iterable[QueuedCall], budget: int) -> list[tuple[QueuedCall, int]]:
+        """The remaining prompts of each call whose remaining prompts all fit."""
+        batch: list[tuple[QueuedCall, int]] = []
         for call in calls:
             if not call.waiting or call.waiting_tokens > budget:
                 continue
@@ -294,16 +297,16 @@ class FairQueue:
             batch += [(call, call.take()) for _ in range(call.waiting)]
         return batch
 
-    def _first(self) -> Call | None:
+    def _first(self) -> QueuedCall | None:
         """The call whose prompt is next."""
-        best = self._most_urgent()
-        late = self._passed_over(best.priority) if best and len(self._classes) > 1 else None
-        if late is None:
+        urgent = self._most_urgent()
+        lower = self._first_lower(urgent.priority) if urgent and len(self._classes) > 1 else None
+        if lower is None:
             self._reserved = 0
-            return best
-        return late if self._reserved >= _AGEING * late.cost() else best
+            return urgent
+        return lower if self._reserved >= _AGEING * lower.cost() else urgent
 
-    def _most_urgent(self) -> Call | None:
+    def _most_urgent(self) -> QueuedCall | None:
         while self._classes:
             priority = min(self._classes)
             call = self._classes[priority].first()
@@ -312,24 +315,28 @@ class FairQueue:
             del self._classes[priority]
         return None
 
-    def _passed_over(self, best: int) -> Call | None:
+    def _first_lower(self, most_urgent: int) -> QueuedCall | None:
         """The first call of the lower priority that got least of the reserved share."""
-        lower = [one for one in self._classes.values() if one.priority != best and one.first()]
-        return min(lower, key=lambda one: one.reserve_tag).first() if lower else None
+        lower = [
+            waiting
+            for waiting in self._classes.values()
+            if waiting.priority != most_urgent and waiting.first()
+        ]
+        return min(lower, key=lambda waiting: waiting.reserve_tag).first() if lower else None
 
-    def _take_one(self, call: Call, cost: int) -> int:
+    def _take_one(self, call: QueuedCall, cost: int) -> int:
         self._account(call, cost)
         self.tokens -= call.waiting_tokens
         index = self._classes[call.priority].take_next(call)
         self.tokens += call.waiting_tokens
         return index
 
-    def _account(self, call: Call, cost: int) -> None:
+    def _account(self, call: QueuedCall, cost: int) -> None:
         served = self._classes[call.priority]
         self._served += cost
         if call.priority == min(self._classes):
             self._reserved += cost
-            # It earns nothing of the reserved share while it is the most urgent.
+            # It gets nothing of the reserved share while it is the most urgent.
             served.reserve_tag = max(served.reserve_tag, self._reserve_time)
         else:
             self._reserved -= _AGEING * cost

@@ -154,7 +154,7 @@ class Ranker:
             return False
         request = next(request for request in requests if request.documents)
         # Cut where it does not fit: it would be refused by its place among all of them.
-        refuses = (request.truncation or self.encoder.fit.truncation) == "refuse"
+        refuses = (request.truncation or self.encoder.truncation_policy.truncation) == "refuse"
         # Chunks that are only counted make nothing be refused.
         refuses = refuses and bool(request.truncation or not request.max_chunks)
         cuts: Truncation | None = "cut" if refuses else request.truncation

@@ -60,7 +60,7 @@ class RateLimiter:
         self._breaker = CircuitBreaker(
             "counting rate limits in Redis",
             fallback="keys are not limited until it works again",
-            failures=metrics.LIMITS_LOST,
+            failures=metrics.RATE_LIMIT_BACKEND_ERRORS,
             clock=clock,
         )
 

@@ -1,13 +1,14 @@
-"""The only place where scoring work waits: calls in, batches to the engine, logits out.
+"""The only queue for scoring work: takes calls, sends batches to the engine, returns logits.
 
-`fair_queue.py` decides which prompts are next. The scheduler hands batches of at most
-`engine.info.batch_tokens` to the engine, at most `engine.slots.count` at a time, and keeps
-deadlines and cancellations: what waits is dropped at once, a batch that is computed ends.
+`fair_queue.py` decides which prompts are next. The scheduler sends the engine batches of at most
+`engine.info.batch_tokens` tokens, at most `engine.slots.count` at a time. When a call is cancelled
+or its deadline passes, its waiting prompts are dropped at once; a batch that the engine has is
+still computed, unless all of its calls have ended.
 
-When the engine dies, the batches it had are scored again by the one that is started in its place.
-One of their calls may have caused the death, and nothing says which. So each of these calls is
-scored alone while everything else waits. A call that kills the engine when nothing else is
-computed is refused; the others are answered.
+When the engine dies, the restarted engine scores the batches in flight again. One of their calls
+may have caused the crash, and nothing tells which. So each of these calls is scored alone while
+all others wait. A call that kills the engine while it is scored alone is refused; the others are
+answered.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from rankd.errors import (
     PoisonRequest,
     TooLarge,
 )
-from rankd.ranking.fair_queue import Call, FairQueue
+from rankd.ranking.fair_queue import FairQueue, QueuedCall
 from rankd.telemetry import metrics
 from rankd.types import Prompt
 
@@ -46,11 +47,11 @@ POISON_SECONDS = 300.0
 OnLogit = Callable[[int, float], None]
 
 
-class _ScoringCall(Call):
-    """A call with its answers.
+class _ScoringCall(QueuedCall):
+    """A call with its logits.
 
     Attributes:
-        logits: in the order of its prompts; None where not scored yet.
+        logits: in the order of the prompts; None where not scored yet.
         request_id: of the request, for logs and errors.
     """
 
@@ -72,7 +73,7 @@ class _ScoringCall(Call):
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def wait(self) -> None:
-        """Return when every prompt has its logit, or raise what the call failed with."""
+        """Return when every prompt has its logit; raises the error that the call failed with."""
         await self._done
 
     @property
@@ -80,7 +81,7 @@ class _ScoringCall(Call):
         return self._done.done()
 
     def start(self) -> None:
-        """The engine begins to compute prompts of it; called for every batch."""
+        """The engine begins with a batch that has prompts of this call."""
         if self._on_start is not None:
             self._on_start()
 
@@ -102,11 +103,12 @@ class _ScoringCall(Call):
 
 @dataclass(eq=False, slots=True)
 class _Batch:
-    """Prompts that go to the engine together.
+    """Prompts that the engine gets together.
 
     Attributes:
-        rows: call and index of each prompt.
-        alone: nothing else may be computed at the same time; `rows` are of one call.
+        rows: each prompt, as its call and its index there.
+        alone: no other batch may be in flight at the same time; all rows are of one call.
+        started: `time.monotonic()` when the engine began with it; None: not yet.
     """
 
     rows: list[tuple[_ScoringCall, int]]
@@ -122,19 +124,19 @@ class _Batch:
         self.rows = [(call, index) for call, index in self.rows if not call.ended]
 
     def by_call(self) -> list[_Batch]:
-        """The same prompts as a batch for each call, to be scored alone."""
-        rows: dict[_ScoringCall, list[tuple[_ScoringCall, int]]] = {}
+        """The same prompts as one batch per call, each to be scored alone."""
+        rows_by_call: dict[_ScoringCall, list[tuple[_ScoringCall, int]]] = {}
         for call, index in self.rows:
-            rows.setdefault(call, []).append((call, index))
-        return [_Batch(one, alone=True) for one in rows.values()]
+            rows_by_call.setdefault(call, []).append((call, index))
+        return [_Batch(rows, alone=True) for rows in rows_by_call.values()]
 
 
 class Scheduler:
     """Scores calls on one engine, fairly among keys and users.
 
     Args:
-        engine: is ready.
-        patience: seconds that calls wait for an engine that is away.
+        engine: must be ready.
+        patience: seconds that calls wait while the engine restarts.
     """
 
     def __init__(self, engine: Engine, *, patience: float = 30.0) -> None:
@@ -167,20 +169,22 @@ class Scheduler:
 
         Args:
             prompts: each at most `engine.info.max_tokens` long.
-            key, user: who asks; keys share the engine equally, and users the part of their key.
-            priority: lower is sooner; see `fair_queue` for how long a higher number waits.
-            deadline: `time.monotonic()` after which the answer is of no use.
-            on_logit: called with index and logit as each prompt is scored, at most once a prompt,
+            key, user: for fairness: keys share the engine equally, and the users of a key share
+                the part of the key.
+            priority: lower is sooner; `fair_queue` bounds how long a higher number waits.
+            deadline: `time.monotonic()` at which the call ends with `DeadlineExceeded`.
+            on_logit: called with index and logit when a prompt is scored, at most once per prompt,
                 and never after the call has ended.
-            on_start: called when the engine begins with prompts of this call, perhaps repeatedly.
+            on_start: called when the engine begins with a batch that has prompts of this call.
 
         Returns:
-            N logits in nats, in the order of `prompts`. Cancelling abandons those that wait.
+            N logits in nats, in the order of `prompts`. Cancelling drops the prompts that wait.
 
         Raises:
             DeadlineExceeded: carries the logits of the prompts that were scored in time.
-            PoisonRequest: these prompts killed the engine when nothing else was computed.
-            EngineDown: the engine is lost, or away for longer than `patience` seconds.
+            PoisonRequest: these prompts killed the engine while they were scored alone.
+            EngineDown: the engine is not restarted any more.
+            EngineRestarting: the engine was not back within `patience` seconds.
             TooLarge: a prompt does not fit in the device's memory.
         """
         if not prompts:
@@ -203,7 +207,7 @@ class Scheduler:
         await self.engine.check()
 
     def close(self) -> None:
-        """Fail what waits and abandon what is computed."""
+        """Fail all calls and cancel the batches in flight."""
         for call in list(self._calls):
             call.fail(EngineDown("the server is stopping"))
         for batch in self._in_flight:
@@ -219,7 +223,7 @@ class Scheduler:
         try:
             await call.wait()
         except asyncio.CancelledError:
-            # The client left or the deadline passed.
+            # The client disconnected or the deadline passed.
             metrics.ABANDONED_DOCUMENTS.inc(call.waiting)
             self._abandon_batches()
             raise
@@ -228,17 +232,17 @@ class Scheduler:
             self._queue.remove(call)
 
     def _abandon_batches(self) -> None:
-        """Cancel batches all of whose calls have ended; the engine may stop computing them."""
+        """Cancel each batch whose calls have all ended; the engine may stop computing it."""
         for batch in self._in_flight:
             if batch.task is not None and all(call.ended for call in batch.calls):
                 batch.task.cancel()
-        # A batch to be scored alone may be gone, for which others wait.
+        # Others may have waited for a batch that was to be scored alone.
         self._feed_soon()
 
-    # Handing out
+    # Sending batches
 
     def _feed_soon(self) -> None:
-        """Feed once per turn of the loop, so that calls that arrive together share a batch."""
+        """Call `_feed` once per loop iteration: calls that arrive together share a batch."""
         if not self._feeding:
             self._feeding = True
             asyncio.get_running_loop().call_soon(self._feed)
@@ -253,7 +257,7 @@ class Scheduler:
             self._note_starts()
 
     def _next_batch(self) -> _Batch | None:
-        """The next batch, if the engine should have it now."""
+        """The next batch, if there is one and the engine should get it now."""
         slots, in_flight = self.engine.slots, len(self._in_flight)
         if in_flight >= slots.count or any(batch.alone for batch in self._in_flight):
             return None
@@ -271,7 +275,7 @@ class Scheduler:
         return _Batch(cast(list[tuple[_ScoringCall, int]], rows)) if rows else None
 
     def _note_starts(self) -> None:
-        """The engine computes its oldest batches; others lie ready."""
+        """Mark the oldest batches as started; the engine queues the others."""
         for batch in self._in_flight[: max(self.engine.slots.eager, 1)]:
             if batch.started is None:
                 batch.started = time.monotonic()
@@ -316,11 +320,11 @@ class Scheduler:
     def _fail(self, batch: _Batch, problem: BaseException) -> None:
         calls = batch.calls
         for call in calls:
-            # A copy for each: tracebacks of several requests must not mix.
+            # One copy per call: tracebacks of several requests must not mix.
             call.fail(problem if len(calls) == 1 else copy.copy(problem))
 
     def _isolate(self, batch: _Batch, problem: BaseException) -> None:
-        """An error of one call's batch is that call's; of several calls each is scored alone."""
+        """Fail the call of a batch of one call; score each call of a larger batch alone."""
         calls = [call for call in batch.calls if not call.ended]
         if len(calls) > 1 and not isinstance(problem, EngineDown):
             self._again.extend(batch.by_call())
@@ -344,7 +348,7 @@ class Scheduler:
         if self._poison and _fingerprint(prompts) in self._poison:
             raise _poison(REQUEST_ID.get())
 
-    # An engine that is away
+    # While the engine restarts
 
     def _slots_changed(self) -> None:
         if self._waiting_for_engine is not None:
@@ -359,7 +363,7 @@ class Scheduler:
         self._waiting_for_engine = asyncio.create_task(self._wait_for_engine())
 
     async def _wait_for_engine(self) -> None:
-        """Fail the calls that wait when the engine is lost, or away for too long."""
+        """Fail all calls when the engine stays down, or takes too long to restart."""
         while self._away_since is not None:
             try:
                 await self._refuse_if_away()
@@ -371,7 +375,7 @@ class Scheduler:
             await asyncio.sleep(max(left, 0.0))
 
     async def _refuse_if_away(self) -> None:
-        """Raises `EngineDown` when the engine is lost, or away for longer than `patience`."""
+        """Raises `EngineDown` when the engine stays down, or has restarted for too long."""
         if self._away_since is None:
             return
         try:
@@ -407,7 +411,7 @@ def _fingerprint(prompts: Sequence[Prompt]) -> int:
 
 
 def _count(batch: _Batch) -> None:
-    """As the engine computes it: a prefix once for all its prompts."""
+    """Fill the metrics of a batch. A prefix counts once for all its prompts, as it is computed."""
     prompts = [call.prompts[index] for call, index in batch.rows]
     prefixes = {id(prompt.prefix): len(prompt.prefix) for prompt in prompts}
     metrics.BATCH_PAIRS.observe(len(prompts))

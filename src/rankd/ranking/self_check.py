@@ -37,7 +37,7 @@ KNOWN_PAIRS = (
 
 # Minimum difference of the two logits, in nats. Random weights give far less, a trained
 # reranker far more (several nats).
-LEAST_MARGIN = 1.0
+MIN_MARGIN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ class Outcome:
         """What is wrong with the logits, in a few words; None if they are right."""
         if self.right <= self.wrong:
             return "wrong order"
-        if self.right - self.wrong < LEAST_MARGIN:
-            return f"margin {self.right - self.wrong:.2f} < {LEAST_MARGIN} nats"
+        if self.right - self.wrong < MIN_MARGIN:
+            return f"margin {self.right - self.wrong:.2f} < {MIN_MARGIN} nats"
         if not self.wrong < 0 < self.right:
             return "both on one side of 0.5"
         return None

@@ -1,4 +1,4 @@
-"""What a route asks for by type: the ranker, and the name it is served under."""
+"""The served model: its ranker, names, defaults and drain. Routes get it by `ServiceDep`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from rankd.ranking.ranker import Ranker
 from rankd.telemetry.timings import StageTimings
 from rankd.types import RankRequest, RankResult, ScoredDocument
 
-# What clients send when nobody chose a model.
+# Values of `model` that clients send when no model is configured.
 _NO_NAME = frozenset({"", "default", "default/not-specified"})
 
 
 @dataclass
 class Drain:
-    """The end of a server: what was admitted is answered, what comes then is not.
+    """The shutdown of a server: admitted requests are answered, later ones are refused.
 
     Attributes:
-        begun: whether the server was asked to stop.
-        running: rankings that were admitted and have no answer yet.
+        begun: whether the shutdown has begun.
+        running: rankings that are not finished yet.
     """
 
     begun: bool = False
@@ -36,12 +36,12 @@ class Drain:
 
     def begin(self) -> None:
         self.begun = True
-        for end in self._listeners:
-            end()
+        for listener in self._listeners:
+            listener()
 
-    def on_begin(self, end: Callable[[], object]) -> None:
-        """Call this, too, when it begins: work that nobody waits for ends at once."""
-        self._listeners.append(end)
+    def on_begin(self, listener: Callable[[], object]) -> None:
+        """Call `listener` when the drain begins; it stops work that no client waits for."""
+        self._listeners.append(listener)
 
     def refuse_when_begun(self) -> None:
         if self.begun:
@@ -53,15 +53,15 @@ class ModelService:
     """One served model.
 
     Attributes:
-        name: what answers call it and clients send.
-        aliases: other names that mean it, such as the folder it was loaded from.
-        profiles: further names, each with defaults of its own, and what else is configured
-            for requests that do not say.
-        strict: refuse requests that name another model. Otherwise it answers them all:
-            many clients have another vendor's name built in.
-        needs_key: whether requests must carry a key; some clients ask before they send it.
-        log_texts: whether the log holds what users asked and what was judged.
-        timeout_ms: for which an answer is awaited when the request does not say; 0 is for ever.
+        name: the model's name in requests and responses.
+        aliases: other accepted names, such as the folder it was loaded from.
+        profiles: presets, configured aliases with their defaults, and calibrations.
+        strict: refuse requests that name another model. Otherwise every name is accepted,
+            because many clients have another vendor's name built in.
+        needs_key: whether requests must carry an API key.
+        log_texts: whether queries and documents are logged.
+        timeout_ms: timeout of requests that set none; 0: no timeout.
+        created: Unix time of the start, in seconds.
     """
 
     ranker: Ranker
@@ -77,7 +77,7 @@ class ModelService:
 
     @cached_property
     def provenance(self) -> Provenance:
-        """What its scores are made by, for as long as it serves."""
+        """What scores depend on: model, engine, template. Constant while the server runs."""
         return Provenance.of(self.ranker.engine.info, self.ranker.encoder.template)
 
     async def rank(
@@ -86,13 +86,14 @@ class ModelService:
         on_result: Callable[[ScoredDocument], None] | None = None,
         timings: StageTimings | None = None,
     ) -> RankResult:
-        """The answer to one request's asks; once begun, it is finished before the server ends.
+        """Rank the requests of one body; a drain waits until they are finished.
 
         Args:
-            tell: as that of `Ranker.timed`.
+            on_result: as in `Ranker.rank_measured`.
 
         Raises:
-            RankError: the server is stopping, or as `Ranker.timed`.
+            ShuttingDown: the drain has begun.
+            RankError: as `Ranker.rank_measured`.
         """
         self.drain.refuse_when_begun()
         self.drain.running += 1
@@ -102,12 +103,12 @@ class ModelService:
             self.drain.running -= 1
 
     async def check(self) -> None:
-        """Raise `RankError` when no score can be had; cheap enough for a probe."""
+        """Raises `RankError` when the server cannot score now; cheap enough for a probe."""
         self.drain.refuse_when_begun()
         await self.ranker.scheduler.check()
 
     def accept_model(self, model: str | None) -> None:
-        """Raises `UnknownModel` when a request names another model, and that matters here."""
+        """Raises `UnknownModel` if `strict` is set and the request names another model."""
         if not self.strict or model is None or model in _NO_NAME or self.is_called(model):
             return
         raise self.unknown(model)
@@ -118,14 +119,14 @@ class ModelService:
 
     @property
     def names(self) -> Sequence[str]:
-        """What is listed: the model's name, then those with defaults of their own."""
+        """The listed names: the model's name, then the configured aliases."""
         return (self.name, *self.profiles.aliases)
 
     def is_called(self, model: str) -> bool:
         return model in self.names or model in self.aliases
 
     def name_for(self, model: str | None) -> str:
-        """The model's name as this client knows it."""
+        """The model's name in a response: the one that the request gave, if any."""
         return model or self.name
 
 
@@ -134,7 +135,7 @@ def service_of(request: Request) -> ModelService:
 
 
 async def _service(request: Request) -> ModelService:
-    # FastAPI runs what is not asynchronous in a thread.
+    # Asynchronous, because FastAPI runs other dependencies in a thread.
     return service_of(request)
 
 

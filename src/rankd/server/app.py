@@ -83,7 +83,7 @@ async def open_ranker(settings: Settings) -> AsyncIterator[tuple[Checkpoint, Ran
             max_tokens=settings.max_tokens,
             instruction=settings.instruction,
             max_instruction_tokens=MAX_INSTRUCTION_TOKENS,
-            fit=TruncationPolicy(truncation=settings.truncation),
+            truncation_policy=TruncationPolicy(truncation=settings.truncation),
             executor=executor,
         )
         async with (

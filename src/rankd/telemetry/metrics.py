@@ -124,18 +124,18 @@ ENGINE_RESTARTS = Counter(
 )
 BATCH_PAIRS = Histogram(
     "rankd_engine_batch_pairs",
-    "Pairs per batch of the native engine.",
+    "Pairs per batch of the engine.",
     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
 )
 BATCH_TOKENS = Histogram(
     "rankd_engine_batch_tokens",
-    "Tokens per batch of the native engine. A prefix that pairs share counts once.",
+    "Tokens per batch of the engine. A prefix that pairs share counts once.",
     buckets=(64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072),
 )
 BATCH_SECONDS = Histogram(
     "rankd_engine_batch_duration_seconds",
-    "Time of the native engine per batch, without time spent on earlier batches: its sum grows "
-    "by one second per second while the engine is busy.",
+    "Time of the engine per batch. On the native engine without time spent on earlier batches: its "
+    "sum grows by one second per second while the engine is busy.",
     buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 WAITING_REQUESTS = Gauge(
@@ -157,7 +157,7 @@ REFUSED = Counter(
     "Requests refused, by reason.",
     ["reason"],
 )
-LIMITS_LOST = Counter(
+RATE_LIMIT_BACKEND_ERRORS = Counter(
     "rankd_limits_backend_errors_total",
     "Failed calls to the Redis of the key limits; the requests were admitted unchecked.",
 )

@@ -17,6 +17,7 @@ import gradio as gr
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from rankd.config.text import replace_surrogates
 from rankd.ui import documents, render
 from rankd.ui.events import OWN, Events, PageFields
 from rankd.ui.examples import EXAMPLES, Example
@@ -250,10 +251,5 @@ def _on_connect(events: Events) -> Callable[[], Any]:
 def _page_fields(*fields: object) -> PageFields:
     """From a browser's values, which may be of any type; other types become empty strings."""
     return PageFields(
-        *(_without_surrogates(field) if isinstance(field, str) else "" for field in fields)
+        *(replace_surrogates(field) if isinstance(field, str) else "" for field in fields)
     )
-
-
-def _without_surrogates(text: str) -> str:
-    """Replace half surrogate pairs, which JavaScript allows and UTF-8 cannot encode."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,10 +1,11 @@
-"""The parent's side, with a puppet in the place of the worker."""
+"""The native engine in the server process, with a scripted worker."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -19,11 +20,13 @@ from rankd.ranking.scheduler import Scheduler
 from rankd.telemetry import metrics
 from rankd.types import Prompt
 
-INFO = EngineInfo("native", "puppet", "0", "cpu", "float32", 512)
+pytestmark = pytest.mark.anyio
+
+INFO = EngineInfo("native", "model", "0", "cpu", "float32", 512)
 
 
-class Puppet:
-    """A worker that answers when it is told to, with the first id of each tail."""
+class ScriptedWorker:
+    """A worker that answers on request, with the first id of each suffix as its logit."""
 
     is_alive = True
 
@@ -33,21 +36,22 @@ class Puppet:
         self._answered = 0
 
     def send(self, body: bytes) -> None:
-        self.sent.append([tail[0] for _, tail in framing.unpack_prompts(body).suffixes])
+        self.sent.append([suffix[0] for _, suffix in framing.unpack_prompts(body).suffixes])
 
     async def receive(self) -> list[float]:
         answer = await self._answers.get()
         if answer is None:
-            raise EngineDown("the puppet fell")
+            raise EngineDown("the worker ended")
         return answer
 
     async def answer(self) -> None:
-        """Answer the oldest batch, and let everyone hear of it."""
+        """Answer the oldest batch, and let all tasks react to it."""
         self._answers.put_nowait([float(first) for first in self.sent[self._answered]])
         self._answered += 1
         await _settle()
 
-    async def fall(self) -> None:
+    async def end(self) -> None:
+        """End the process."""
         self._answers.put_nowait(None)
         await _settle()
 
@@ -57,22 +61,17 @@ async def _settle() -> None:
         await asyncio.sleep(0)
 
 
-Scene = Callable[[Scheduler, Puppet], Coroutine[Any, Any, None]]
+@asynccontextmanager
+async def _scheduler(batch_tokens: int = 10) -> AsyncIterator[tuple[Scheduler, ScriptedWorker]]:
+    worker = ScriptedWorker()
+    info = replace(INFO, batch_tokens=batch_tokens)
+    engine = NativeEngine(info, cast(WorkerProcess, worker))
+    receiving = asyncio.create_task(engine.receive_replies())
+    yield Scheduler(engine), worker
+    receiving.cancel()
 
 
-def _play(scene: Scene, batch_tokens: int = 10) -> None:
-    async def stage() -> None:
-        puppet = Puppet()
-        info = replace(INFO, batch_tokens=batch_tokens)
-        engine = NativeEngine(info, cast(WorkerProcess, puppet))
-        listening = asyncio.create_task(engine.listen())
-        await scene(Scheduler(engine), puppet)
-        listening.cancel()
-
-    asyncio.run(stage())
-
-
-def _ask(
+def _score(
     scheduler: Scheduler, *firsts: int, length: int = 5, **options: Any
 ) -> asyncio.Task[list[float]]:
     prompts = [Prompt((), (first,) * length) for first in firsts]
@@ -85,169 +84,147 @@ async def _refused(work: Awaitable[object], error: type[Exception]) -> str:
     return str(caught.value)
 
 
-def test_calls_that_come_together_share_a_batch() -> None:
-    async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
-        one, other = _ask(scheduler, 1), _ask(scheduler, 2)
+async def test_calls_that_come_together_share_a_batch() -> None:
+    async with _scheduler() as (scheduler, worker):
+        first, second = _score(scheduler, 1), _score(scheduler, 2)
         await _settle()
-        await puppet.answer()
+        await worker.answer()
 
-        assert puppet.sent == [[1, 2]]
-        assert (await one, await other) == ([1.0], [2.0])
-
-    _play(scene)
+        assert worker.sent == [[1, 2]]
+        assert (await first, await second) == ([1.0], [2.0])
 
 
-def test_at_most_two_batches_are_in_flight() -> None:
-    async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
-        call = _ask(scheduler, *range(8))
+async def test_at_most_two_batches_are_in_flight() -> None:
+    async with _scheduler() as (scheduler, worker):
+        call = _score(scheduler, *range(8))
         await _settle()
 
-        assert puppet.sent == [[0, 1], [2, 3]]
+        assert worker.sent == [[0, 1], [2, 3]]
 
-        await puppet.answer()
-        assert len(puppet.sent) == 3
+        await worker.answer()
+        assert len(worker.sent) == 3
         for _ in range(3):
-            await puppet.answer()
-        assert await call == [float(place) for place in range(8)]
-
-    _play(scene)
+            await worker.answer()
+        assert await call == [float(index) for index in range(8)]
 
 
-def test_a_small_batch_waits_for_company_while_the_worker_is_busy() -> None:
-    async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
-        first = _ask(scheduler, 1)
+async def test_a_small_batch_waits_for_more_prompts_while_the_worker_is_busy() -> None:
+    async with _scheduler(batch_tokens=11) as (scheduler, worker):
+        first = _score(scheduler, 1)
         await _settle()
-        second = _ask(scheduler, 2)
+        second = _score(scheduler, 2)
         await _settle()
-        third = _ask(scheduler, 3)
+        third = _score(scheduler, 3)
         await _settle()
-        await puppet.answer()
+        await worker.answer()
 
-        assert puppet.sent == [[1], [2, 3]]
+        assert worker.sent == [[1], [2, 3]]
 
-        await puppet.answer()
+        await worker.answer()
         assert [await call for call in (first, second, third)] == [[1.0], [2.0], [3.0]]
 
-    _play(scene, batch_tokens=11)
 
-
-def test_an_urgent_call_goes_into_the_next_batch() -> None:
-    async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
-        patient = _ask(scheduler, *range(8), priority=1)
+async def test_an_urgent_call_goes_into_the_next_batch() -> None:
+    async with _scheduler() as (scheduler, worker):
+        patient = _score(scheduler, *range(8), priority=1)
         await _settle()
-        urgent = _ask(scheduler, 100, 101, priority=0)
+        urgent = _score(scheduler, 100, 101, priority=0)
         await _settle()
-        await puppet.answer()
+        await worker.answer()
 
-        assert puppet.sent == [[0, 1], [2, 3], [100, 101]]
+        assert worker.sent == [[0, 1], [2, 3], [100, 101]]
 
         patient.cancel()
         urgent.cancel()
 
-    _play(scene)
 
-
-def test_a_cancelled_call_is_not_computed_further() -> None:
-    async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
-        doomed, kept = _ask(scheduler, *range(8)), None
+async def test_a_cancelled_call_is_not_computed_further() -> None:
+    async with _scheduler() as (scheduler, worker):
+        cancelled = _score(scheduler, *range(8))
         await _settle()
-        doomed.cancel()
-        kept = _ask(scheduler, 100)
+        cancelled.cancel()
+        kept = _score(scheduler, 100)
         await _settle()
         for _ in range(3):
-            await puppet.answer()
+            await worker.answer()
 
-        assert puppet.sent == [[0, 1], [2, 3], [100]]
+        assert worker.sent == [[0, 1], [2, 3], [100]]
         assert await kept == [100.0]
 
-    _play(scene)
 
-
-def test_a_deadline_that_passes_ends_the_call_and_frees_its_place() -> None:
-    async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
-        late = _ask(scheduler, *range(8), deadline=time.monotonic() + 0.02)
+async def test_a_deadline_ends_the_call_and_drops_its_waiting_prompts() -> None:
+    async with _scheduler() as (scheduler, worker):
+        late = _score(scheduler, *range(8), deadline=time.monotonic() + 0.02)
         await _settle()
-        await puppet.answer()
+        await worker.answer()
         with pytest.raises(DeadlineExceeded, match="scored 2 of 8 documents in time") as caught:
             await late
-        await puppet.answer()
-        await puppet.answer()
+        await worker.answer()
+        await worker.answer()
 
-        # Batches that were under way come too late and change nothing.
+        # The results of batches in flight arrive too late and change nothing.
         assert caught.value.logits == (0.0, 1.0, *[None] * 6)
-        assert len(puppet.sent) == 3
-
-    _play(scene)
+        assert len(worker.sent) == 3
 
 
-def test_what_a_cancelled_call_still_had_waiting_is_counted() -> None:
-    async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
+async def test_the_waiting_documents_of_a_cancelled_call_are_counted() -> None:
+    async with _scheduler() as (scheduler, _):
         before = metrics.ABANDONED_DOCUMENTS._value.get()
-        doomed = _ask(scheduler, *range(8))
+        cancelled = _score(scheduler, *range(8))
         await _settle()
-        doomed.cancel()
+        cancelled.cancel()
         await _settle()
 
-        # Two batches of two were under way.
+        # Two batches of two were in flight.
         assert metrics.ABANDONED_DOCUMENTS._value.get() - before == 4
 
-    _play(scene)
 
-
-def test_everyone_hears_when_the_worker_falls() -> None:
-    async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
-        waiting = [_ask(scheduler, place) for place in range(5)]
+async def test_all_calls_fail_when_the_worker_ends() -> None:
+    async with _scheduler() as (scheduler, worker):
+        waiting = [_score(scheduler, index) for index in range(5)]
         await _settle()
-        await puppet.fall()
+        await worker.end()
 
         for call in waiting:
-            assert await _refused(call, EngineDown) == "the puppet fell"
-        assert await _refused(scheduler.check(), EngineDown) == "the puppet fell"
-        assert await _refused(_ask(scheduler, 1), EngineDown) == "the puppet fell"
-
-    _play(scene)
+            assert await _refused(call, EngineDown) == "the worker ended"
+        assert await _refused(scheduler.check(), EngineDown) == "the worker ended"
+        assert await _refused(_score(scheduler, 1), EngineDown) == "the worker ended"
 
 
-def test_no_prompts_no_logits_and_no_waiting() -> None:
-    async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
+async def test_a_call_without_prompts_returns_at_once() -> None:
+    async with _scheduler() as (scheduler, _):
         assert await scheduler.score([]) == []
 
-    _play(scene)
 
-
-def test_a_call_starts_when_the_worker_computes_it_not_when_it_lies_in_the_pipe() -> None:
-    async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
+async def test_a_call_starts_when_the_worker_computes_it_not_when_it_is_sent() -> None:
+    async with _scheduler() as (scheduler, worker):
         started: list[str] = []
         calls = []
         for name in ("first", "second"):
-            calls.append(_ask(scheduler, 1, 2, on_start=partial(started.append, name)))
+            calls.append(_score(scheduler, 1, 2, on_start=partial(started.append, name)))
             await _settle()
 
-        assert len(puppet.sent) == 2
+        assert len(worker.sent) == 2
         assert started == ["first"]
-        await puppet.answer()
+        await worker.answer()
         assert started == ["first", "second"]
-        await puppet.answer()
+        await worker.answer()
         await asyncio.gather(*calls)
 
-    _play(scene)
 
-
-def test_a_cancelled_batch_keeps_its_slot_until_the_worker_has_computed_it() -> None:
-    async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
-        doomed = [_ask(scheduler, 1, 2), _ask(scheduler, 3, 4)]
+async def test_a_cancelled_batch_keeps_its_slot_until_the_worker_has_computed_it() -> None:
+    async with _scheduler() as (scheduler, worker):
+        cancelled = [_score(scheduler, 1, 2), _score(scheduler, 3, 4)]
         await _settle()
-        for call in doomed:
+        for call in cancelled:
             call.cancel()
-        kept = _ask(scheduler, 5, 6)
+        kept = _score(scheduler, 5, 6)
         await _settle()
 
-        assert puppet.sent == [[1, 3], [2, 4]]
+        assert worker.sent == [[1, 3], [2, 4]]
 
-        await puppet.answer()
-        assert puppet.sent == [[1, 3], [2, 4], [5, 6]]
-        await puppet.answer()
-        await puppet.answer()
+        await worker.answer()
+        assert worker.sent == [[1, 3], [2, 4], [5, 6]]
+        await worker.answer()
+        await worker.answer()
         assert await kept == [5.0, 6.0]
-
-    _play(scene)

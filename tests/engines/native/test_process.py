@@ -168,14 +168,14 @@ def test_the_worker_ends_when_its_parent_is_killed(folder: Path, loading: bool) 
         import asyncio, os
         from rankd.models.checkpoint import locate
         from rankd.engines.native.process import WorkerProcess
-        from rankd.engines.native.engine import _job
+        from rankd.engines.native.engine import _worker_config
         from rankd.config.settings import Settings
         from rankd.types import AnswerTokenIds
 
         async def serve():
             settings = Settings(device="cpu", threads=1)
-            job = _job(locate({str(folder)!r}), AnswerTokenIds({YES}, {NO}), settings)
-            worker = await WorkerProcess.spawn(job)
+            config = _worker_config(locate({str(folder)!r}), AnswerTokenIds({YES}, {NO}), settings)
+            worker = await WorkerProcess.spawn(config)
             if not {loading}:
                 await worker.wait_until_ready()
             print(worker.pid, flush=True)

@@ -64,6 +64,7 @@ def test_an_original_checkpoint_becomes_a_classifier_on_every_device(device: str
     }
     assert (args["runner"], args["convert"]) == ("pooling", "classify")
     assert args["async_scheduling"] is False
+    assert args["scheduling_policy"] == "fcfs"  # rankd schedules itself.
     assert args.keys() >= REQUIRED
 
 
@@ -147,6 +148,12 @@ def test_quantized_weights_keep_their_dtype() -> None:
     [
         ("cuda", {"vllm_args": {"runner": "generate"}}, {}, "runner is set by rankd"),
         ("cuda", {"vllm_args": {"max_model_len": 9}}, {}, "use max_tokens"),
+        (
+            "cuda",
+            {"vllm_args": {"scheduling_policy": "priority"}},
+            {},
+            "scheduling_policy is set by rankd; rankd schedules itself",
+        ),
         ("cuda", {"vllm_args": {"tensor_parallel_size": 3}}, {}, "must be 1, 2, 4 or 8"),
         ("cuda", {"vllm_args": {"tensor_parallel_size": 16}}, {}, "must be 1, 2, 4 or 8"),
         ("cuda", {"vllm_args": {"max_num_batched_tokens": 2048}}, {}, "must fit in one step"),

@@ -3,7 +3,6 @@
 In the server's process:
 
 - engine        the `Engine` contract; sends batches to the worker
-- queue         order of prompts: priority, then fairness among callers and calls
 - process       server side of the worker process: start, frames, exit
 - framing       frames on the pipes
 

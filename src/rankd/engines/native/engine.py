@@ -1,4 +1,4 @@
-"""The engine contract, kept by a child process: torch is never imported here."""
+"""The `Engine` contract on a worker process. The server process never imports torch."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from rankd.types import AnswerTokenIds, Prompt
 
 T = TypeVar("T")
 
-# One batch is computed while the next one lies ready in the pipe; more would only delay
-# cancellations and urgent requests.
+# One batch is computed while the next one waits in the pipe. More would only delay cancellations
+# and urgent requests.
 _SLOTS = 2
 
-# Seconds between two pings, and without an answer until the engine counts as silent. A thread
-# of the worker's own answers, so the worker answers while it computes, but not while it is stopped.
+# Seconds between two pings, and seconds without an answer until the engine counts as silent. The
+# worker answers in a thread of its own, so it answers while it computes, but not while stopped.
 _PING_EVERY = 1.0
 _SILENT = 5.0
 
@@ -47,7 +47,7 @@ class NativeEngine:
 
     @property
     def pid(self) -> int:
-        """The worker's process."""
+        """Process id of the worker."""
         return self._worker.pid
 
     async def score(self, batch: Sequence[Prompt]) -> list[float]:
@@ -57,7 +57,7 @@ class NativeEngine:
             self._progress = time.monotonic()
         self._replies.append(reply)
         self._worker.send(framing.pack_prompts(batch))
-        # A cancelled batch is computed all the same, and takes its slot until it is.
+        # A cancelled batch is still computed, and keeps its slot until then.
         logits = await _uninterrupted(reply)
         if None in logits:
             raise PromptsTooLarge(logits)
@@ -72,13 +72,13 @@ class NativeEngine:
 
     def _refuse_if_down(self) -> None:
         if self._down is None and not self._worker.is_alive:
-            # Noticed before the task that reads from it did.
+            # The task that reads the worker's replies has not noticed yet.
             raise EngineDown("the native engine's process has ended")
         if self._down is not None:
             raise EngineDown(self._down.message)
 
-    async def listen(self) -> None:
-        """Hand out what the worker answers, in the order of the batches, until it ends."""
+    async def receive_replies(self) -> None:
+        """Pass the worker's replies to the batches, in their order, until the worker ends."""
         try:
             while True:
                 logits = await self._worker.receive()
@@ -89,11 +89,11 @@ class NativeEngine:
         except EngineDown as problem:
             self.fail(problem)
         finally:
-            # Reached otherwise only by a bug; no call may wait forever because of it.
-            self.fail(EngineDown("the native engine no longer listens to its process"))
+            # After a bug or a cancellation too, no call may wait forever.
+            self.fail(EngineDown("the native engine no longer reads from its process"))
 
     async def keep_pinging(self, limit: float) -> None:
-        """Ping the worker; kill it when it answers nothing for `limit` seconds."""
+        """Ping the worker; kill it when it has not answered for `limit` seconds."""
         while True:
             await asyncio.sleep(_PING_EVERY)
             self._silence = self._worker.silence
@@ -105,7 +105,7 @@ class NativeEngine:
             self._worker.ping()
 
     def fail(self, problem: EngineDown) -> None:
-        """Fail every batch in flight and every later one, with the first reason."""
+        """Fail all batches in flight and all later ones with the first `problem`."""
         self._down = self._down or problem
         for reply in self._replies:
             if not reply.done():
@@ -113,7 +113,7 @@ class NativeEngine:
 
 
 async def _uninterrupted(future: asyncio.Future[T]) -> T:
-    """Wait for a future even when cancelled meanwhile; then raise the cancellation."""
+    """Wait for a future even if cancelled meanwhile; then raise the cancellation."""
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
@@ -134,9 +134,9 @@ async def open_engine(
     """
     read_architecture(checkpoint.config)
     report_step(StartupStep(f"starting the native engine for {checkpoint.name}"))
-    worker = await WorkerProcess.spawn(_job(checkpoint, answers, settings))
+    worker = await WorkerProcess.spawn(_worker_config(checkpoint, answers, settings))
     try:
-        ready = await worker.wait_until_ready(partial(_tell, checkpoint.name))
+        ready = await worker.wait_until_ready(partial(_report_layer, checkpoint.name))
         info = EngineInfo(
             name="native",
             model=checkpoint.name,
@@ -150,7 +150,7 @@ async def open_engine(
         )
         engine = NativeEngine(info, worker)
         tasks = [
-            asyncio.create_task(engine.listen()),
+            asyncio.create_task(engine.receive_replies()),
             asyncio.create_task(engine.keep_pinging(settings.engine_stuck_seconds)),
         ]
         metrics.ENGINE_PROCESS.pid = worker.pid
@@ -166,11 +166,13 @@ async def open_engine(
         await worker.close()
 
 
-def _tell(model: str, done: int, total: int) -> None:
+def _report_layer(model: str, done: int, total: int) -> None:
     report_step(StartupStep(f"loading {model}", done, total, "layers"))
 
 
-def _job(checkpoint: Checkpoint, answers: AnswerTokenIds, settings: Settings) -> WorkerConfig:
+def _worker_config(
+    checkpoint: Checkpoint, answers: AnswerTokenIds, settings: Settings
+) -> WorkerConfig:
     return WorkerConfig(
         folder=str(checkpoint.path),
         weights=[str(file) for file in checkpoint.weights],

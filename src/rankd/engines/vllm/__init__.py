@@ -3,7 +3,6 @@
 Importing this package never imports vLLM; opening the engine does.
 
 - engine         the `Engine` contract, on `AsyncLLM`
-- priorities     order of prompts: priority, then fairness among callers and calls
 - error_mapping  vLLM's exceptions → rankd's errors
 - start          starts `AsyncLLM` from a checkpoint and settings
 - args           vLLM's arguments

@@ -23,7 +23,7 @@ _RESERVED = {
     "runner": "a reranker always needs pooling",
     "convert": "a reranker always needs classify",
     "hf_overrides": "they load the checkpoint as a reranker",
-    "scheduling_policy": "priorities and fairness need it",
+    "scheduling_policy": "rankd schedules itself",
     "max_model_len": "use max_tokens",
     "dtype": "use dtype",
 }
@@ -41,7 +41,6 @@ REQUIRED = frozenset(
         "enable_prefix_caching",
         "enable_chunked_prefill",
         "tensor_parallel_size",
-        "scheduling_policy",
     }
 )
 
@@ -98,7 +97,8 @@ def _common(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
         "tensor_parallel_size": 1,
         "data_parallel_size": 1,
         "gpu_memory_utilization": 0.85,
-        "scheduling_policy": "priority",
+        # First come, first served: rankd decides the order.
+        "scheduling_policy": "fcfs",
         # On by default for rerankers in 0.18 and 0.19, with a race condition (vllm#31584).
         "async_scheduling": False,
         # vLLM's metrics, which /metrics shows, but no log line for each request.

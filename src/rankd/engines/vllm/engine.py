@@ -1,4 +1,4 @@
-"""The engine contract, kept by vLLM's `AsyncLLM` in this process."""
+"""The `Engine` contract on vLLM's `AsyncLLM`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rankd.types import Prompt
 
 
 class Collector(Protocol):
-    """Where vLLM puts the answer of one document."""
+    """Receives vLLM's output for one prompt."""
 
     def get_nowait(self) -> Any: ...
 
@@ -23,7 +23,7 @@ class Collector(Protocol):
 
 
 class Llm(Protocol):
-    """What we use of `AsyncLLM`; unchanged from 0.18 to 0.33."""
+    """The methods of `AsyncLLM` that are used; unchanged from 0.18 to 0.33."""
 
     @property
     def errored(self) -> bool: ...
@@ -42,8 +42,8 @@ class VllmEngine:
         """An engine that is ready.
 
         Args:
-            params: vLLM's `PoolingParams` of every document.
-            slots: batches in flight. vLLM merges them, so it takes each as soon as it comes.
+            params: vLLM's `PoolingParams`, the same for every prompt.
+            slots: maximum batches in flight. vLLM merges them, so each is sent at once.
         """
         self.info = info
         self.slots = Slots(slots, eager=slots)
@@ -54,21 +54,21 @@ class VllmEngine:
     async def score(self, batch: Sequence[Prompt]) -> list[float]:
         await self.check()
         number = next(self._numbers)
-        names = [f"{number}-{index}" for index in range(len(batch))]
+        request_ids = [f"{number}-{index}" for index in range(len(batch))]
         logits: list[float] = []
-        async with self._translating(), self._aborting(names, logits):
+        async with self._translating(), self._aborting(request_ids, logits):
             collectors: list[Collector] = []
-            for name, prompt in zip(names, batch, strict=True):
-                # `type` tells vLLM that nothing is to be rendered or tokenized.
-                ready = {"type": "token", "prompt_token_ids": [*prompt.prefix, *prompt.suffix]}
-                collectors.append(await self._llm.add_request(name, ready, self._params))
-            # They may finish in any order; the order of awaiting does not matter.
+            for request_id, prompt in zip(request_ids, batch, strict=True):
+                # `type` tells vLLM not to render or tokenize.
+                tokens = {"type": "token", "prompt_token_ids": [*prompt.prefix, *prompt.suffix]}
+                collectors.append(await self._llm.add_request(request_id, tokens, self._params))
+            # Prompts may finish in any order; all of them are awaited.
             for collector in collectors:
                 logits.append(_logit(collector.get_nowait() or await collector.get()))
         return logits
 
     def close(self) -> None:
-        """End vLLM's processes and let go of it: it must not be there when Python ends."""
+        """End vLLM's processes and drop the reference: vLLM must be gone before Python exits."""
         llm, self._llm = self._llm, _Closed()
         llm.shutdown()
 
@@ -77,31 +77,33 @@ class VllmEngine:
             raise EngineDown(DEAD)
 
     @asynccontextmanager
-    async def _aborting(self, names: Sequence[str], logits: Sequence[float]) -> AsyncIterator[None]:
-        """When the batch ends early, abort in vLLM the prompts that have no logit."""
+    async def _aborting(
+        self, request_ids: Sequence[str], logits: Sequence[float]
+    ) -> AsyncIterator[None]:
+        """If the batch ends early, abort the prompts without a logit in vLLM."""
         try:
             yield
         except BaseException:
             if not self._llm.errored:
-                # One message for all, and a second cancellation does not stop it.
-                await asyncio.shield(self._llm.abort(list(names[len(logits) :])))
+                # One call for all prompts, shielded from a second cancellation.
+                await asyncio.shield(self._llm.abort(list(request_ids[len(logits) :])))
             raise
 
     @asynccontextmanager
     async def _translating(self) -> AsyncIterator[None]:
         try:
             yield
-        except Exception as problem:  # By name: the classes differ between releases.
+        except Exception as problem:  # Translated by name: classes differ between releases.
             if self._llm.errored:
                 raise EngineDown(DEAD) from problem
-            ours = translated(problem)
-            if ours is None:
+            error = translated(problem)
+            if error is None:
                 raise
-            raise ours from problem
+            raise error from problem
 
 
 class _Closed:
-    """Stands in for vLLM when the engine is closed."""
+    """Replaces vLLM after the engine was closed."""
 
     errored = True
 
@@ -111,14 +113,14 @@ class _Closed:
         raise EngineDown(DEAD)
 
     async def abort(self, request_id: list[str]) -> None:
-        """Nothing is left to abort."""
+        """Nothing to abort."""
 
     def shutdown(self) -> None:
-        """Nothing is left to end."""
+        """Nothing to end."""
 
 
 def _logit(output: Any) -> float:
-    """The number of an answer. vLLM answers an aborted request with an empty tensor, not 0.0."""
+    """The logit of an output. The output of an aborted request is an empty tensor, not 0.0."""
     data = output.outputs.data
     if data.numel() == 0:
         raise InternalError("vLLM abandoned a document of this request")

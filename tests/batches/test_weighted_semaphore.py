@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from rankd.batches.slots import Slots
+from rankd.batches.weighted_semaphore import WeightedSemaphore
 
 pytestmark = pytest.mark.anyio
 
@@ -17,7 +17,7 @@ async def let_tasks_run() -> None:
 
 
 async def test_a_request_for_more_than_all_slots_waits_for_all_and_is_not_overtaken() -> None:
-    slots = Slots(4)
+    slots = WeightedSemaphore(4)
     order: list[str] = []
 
     async def take(name: str, wanted: int) -> int:
@@ -43,7 +43,7 @@ async def test_a_request_for_more_than_all_slots_waits_for_all_and_is_not_overta
 
 
 async def test_cancelling_a_waiting_caller_serves_the_next_one() -> None:
-    slots = Slots(2)
+    slots = WeightedSemaphore(2)
     await slots.take(1)
     large, small = (asyncio.create_task(slots.take(wanted)) for wanted in (2, 1))
     await let_tasks_run()
@@ -56,7 +56,7 @@ async def test_cancelling_a_waiting_caller_serves_the_next_one() -> None:
 
 
 async def test_a_caller_cancelled_as_it_is_served_gives_its_slots_back() -> None:
-    slots = Slots(1)
+    slots = WeightedSemaphore(1)
     await slots.take(1)
     waiting = asyncio.create_task(slots.take(1))
     await let_tasks_run()

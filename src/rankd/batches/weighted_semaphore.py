@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 
 
-class Slots:
+class WeightedSemaphore:
     """Limits the work in flight.
 
     Args:
