@@ -1,9 +1,10 @@
 """The only queue for scoring work: takes calls, sends batches to the engine, returns logits.
 
 `fair_queue.py` decides which prompts are next. The scheduler sends the engine batches of at most
-`engine.info.batch_tokens` tokens, at most `engine.slots.count` at a time. When a call is cancelled
-or its deadline passes, its waiting prompts are dropped at once; a batch that the engine has is
-still computed, unless all of its calls have ended.
+`engine.info.batch_tokens` tokens, at most `engine.slots.count` at a time, and no more than it
+computes in a tenth of a second at its measured speed: newcomers wait for what is in flight. When a
+call is cancelled or its deadline passes, its waiting prompts are dropped at once; a batch that the
+engine has is still computed, unless all of its calls have ended.
 
 When the engine dies, the restarted engine scores the batches in flight again. One of their calls
 may have caused the crash, and nothing tells which. So each of these calls is scored alone while
@@ -20,7 +21,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
@@ -34,101 +34,22 @@ from rankd.errors import (
     PoisonRequest,
     TooLarge,
 )
-from rankd.ranking.fair_queue import FairQueue, QueuedCall
+from rankd.ranking.fair_queue import FairQueue
+from rankd.ranking.scoring_calls import Batch, OnLogit, ScoringCall
+from rankd.ranking.speed import Speed
 from rankd.telemetry import metrics
 from rankd.types import Prompt
 
 _log = logging.getLogger("rankd")
 
+
 # Seconds for which a call that killed the engine is refused when it is sent again.
 POISON_SECONDS = 300.0
 
-# Receives the index of a prompt in its call, and its logit.
-OnLogit = Callable[[int, float], None]
-
-
-class _ScoringCall(QueuedCall):
-    """A call with its logits.
-
-    Attributes:
-        logits: in the order of the prompts; None where not scored yet.
-        request_id: of the request, for logs and errors.
-    """
-
-    def __init__(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        priority: int,
-        path: Sequence[str],
-        on_logit: OnLogit | None,
-        on_start: Callable[[], None] | None,
-    ) -> None:
-        super().__init__(prompts, priority=priority, path=path)
-        self.logits: list[float | None] = [None] * len(prompts)
-        self.request_id = REQUEST_ID.get()
-        self._on_logit = on_logit
-        self._on_start = on_start
-        self._unanswered = len(prompts)
-        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def wait(self) -> None:
-        """Return when every prompt has its logit; raises the error that the call failed with."""
-        await self._done
-
-    @property
-    def ended(self) -> bool:
-        return self._done.done()
-
-    def start(self) -> None:
-        """The engine begins with a batch that has prompts of this call."""
-        if self._on_start is not None:
-            self._on_start()
-
-    def answer(self, index: int, logit: float) -> None:
-        """Keep the logit of one prompt, unless the call has ended."""
-        if self.ended:
-            return
-        self.logits[index] = logit
-        self._unanswered -= 1
-        if self._on_logit is not None:
-            self._on_logit(index, logit)
-        if not self._unanswered:
-            self._done.set_result(None)
-
-    def fail(self, problem: BaseException) -> None:
-        if not self.ended:
-            self._done.set_exception(problem)
-
-
-@dataclass(eq=False, slots=True)
-class _Batch:
-    """Prompts that the engine gets together.
-
-    Attributes:
-        rows: each prompt, as its call and its index there.
-        alone: no other batch may be in flight at the same time; all rows are of one call.
-        started: `time.monotonic()` when the engine began with it; None: not yet.
-    """
-
-    rows: list[tuple[_ScoringCall, int]]
-    alone: bool = False
-    started: float | None = None
-    task: asyncio.Task[list[float]] | None = None
-
-    @property
-    def calls(self) -> list[_ScoringCall]:
-        return list(dict.fromkeys(call for call, _ in self.rows))
-
-    def drop_ended(self) -> None:
-        self.rows = [(call, index) for call, index in self.rows if not call.ended]
-
-    def by_call(self) -> list[_Batch]:
-        """The same prompts as one batch per call, each to be scored alone."""
-        rows_by_call: dict[_ScoringCall, list[tuple[_ScoringCall, int]]] = {}
-        for call, index in self.rows:
-            rows_by_call.setdefault(call, []).append((call, index))
-        return [_Batch(rows, alone=True) for rows in rows_by_call.values()]
+# Work in flight, in seconds of the engine's time, and the batches that are in flight in any case:
+# one is computed while the next is on its way.
+_IN_FLIGHT_SECONDS = 0.1
+_MIN_BATCHES = 2
 
 
 class Scheduler:
@@ -143,10 +64,11 @@ class Scheduler:
         self.engine = engine
         self._patience = patience
         self._queue = FairQueue(slice_tokens=engine.info.batch_tokens // 2)
-        self._calls: set[_ScoringCall] = set()
-        self._in_flight: list[_Batch] = []
-        self._again: deque[_Batch] = deque()
+        self._calls: set[ScoringCall] = set()
+        self._in_flight: list[Batch] = []
+        self._again: deque[Batch] = deque()
         self._feeding = False
+        self._speed = Speed()
         self._poison: dict[int, float] = {}
         self._away_since: float | None = None
         self._waiting_for_engine: asyncio.Task[None] | None = None
@@ -191,7 +113,7 @@ class Scheduler:
             return []
         self._refuse_known_poison(prompts)
         await self._refuse_if_away()
-        call = _ScoringCall(
+        call = ScoringCall(
             prompts, priority=priority, path=(key, user), on_logit=on_logit, on_start=on_start
         )
         timeout = None if deadline is None else deadline - time.monotonic()
@@ -216,7 +138,7 @@ class Scheduler:
         if self._waiting_for_engine is not None:
             self._waiting_for_engine.cancel()
 
-    async def _answered(self, call: _ScoringCall) -> None:
+    async def _answered(self, call: ScoringCall) -> None:
         self._calls.add(call)
         self._queue.add(call)
         self._feed_soon()
@@ -251,15 +173,16 @@ class Scheduler:
         self._feeding = False
         while (batch := self._next_batch()) is not None:
             prompts = [call.prompts[index] for call, index in batch.rows]
+            batch.sent = time.monotonic()
             batch.task = asyncio.create_task(self.engine.score(prompts))
             batch.task.add_done_callback(partial(self._finished, batch))
             self._in_flight.append(batch)
             self._note_starts()
 
-    def _next_batch(self) -> _Batch | None:
+    def _next_batch(self) -> Batch | None:
         """The next batch, if there is one and the engine should get it now."""
         slots, in_flight = self.engine.slots, len(self._in_flight)
-        if in_flight >= slots.count or any(batch.alone for batch in self._in_flight):
+        if in_flight >= self._max_in_flight() or any(batch.alone for batch in self._in_flight):
             return None
         while self._again:
             if self._again[0].alone and in_flight:
@@ -272,7 +195,13 @@ class Scheduler:
         if in_flight >= slots.eager and self._queue.tokens < budget:
             return None
         rows = self._queue.next_batch(budget)
-        return _Batch(cast(list[tuple[_ScoringCall, int]], rows)) if rows else None
+        return Batch(cast(list[tuple[ScoringCall, int]], rows)) if rows else None
+
+    def _max_in_flight(self) -> int:
+        """Batches that the engine should have at once."""
+        tokens = self._speed.tokens_per_second * _IN_FLIGHT_SECONDS
+        useful = max(_MIN_BATCHES, int(tokens / self.engine.info.batch_tokens))
+        return min(self.engine.slots.count, useful)
 
     def _note_starts(self) -> None:
         """Mark the oldest batches as started; the engine queues the others."""
@@ -282,7 +211,7 @@ class Scheduler:
                 for call in batch.calls:
                     call.start()
 
-    def _finished(self, batch: _Batch, task: asyncio.Task[list[float]]) -> None:
+    def _finished(self, batch: Batch, task: asyncio.Task[list[float]]) -> None:
         self._in_flight.remove(batch)
         self._note_starts()
         if task.cancelled():
@@ -300,8 +229,9 @@ class Scheduler:
             self._isolate(batch, problem)
         self._feed()
 
-    def _deliver(self, batch: _Batch, logits: Sequence[float | None]) -> None:
-        _count(batch)
+    def _deliver(self, batch: Batch, logits: Sequence[float | None]) -> None:
+        tokens = _count(batch)
+        self._speed.add(tokens, sent=batch.sent)
         for (call, index), logit in zip(batch.rows, logits, strict=True):
             if logit is None:
                 call.fail(self._lacks_memory(call.prompts[index]))
@@ -317,13 +247,13 @@ class Scheduler:
 
     # Failures
 
-    def _fail(self, batch: _Batch, problem: BaseException) -> None:
+    def _fail(self, batch: Batch, problem: BaseException) -> None:
         calls = batch.calls
         for call in calls:
             # One copy per call: tracebacks of several requests must not mix.
             call.fail(problem if len(calls) == 1 else copy.copy(problem))
 
-    def _isolate(self, batch: _Batch, problem: BaseException) -> None:
+    def _isolate(self, batch: Batch, problem: BaseException) -> None:
         """Fail the call of a batch of one call; score each call of a larger batch alone."""
         calls = [call for call in batch.calls if not call.ended]
         if len(calls) > 1 and not isinstance(problem, EngineDown):
@@ -331,7 +261,7 @@ class Scheduler:
         else:
             self._fail(batch, problem)
 
-    def _suspect(self, batch: _Batch) -> None:
+    def _suspect(self, batch: Batch) -> None:
         """The engine died while it had this batch."""
         if not batch.alone:
             self._again.extend(batch.by_call())
@@ -410,13 +340,13 @@ def _fingerprint(prompts: Sequence[Prompt]) -> int:
     return hash(tuple(prompts))
 
 
-def _count(batch: _Batch) -> None:
-    """Fill the metrics of a batch. A prefix counts once for all its prompts, as it is computed."""
+def _count(batch: Batch) -> int:
+    """Fill the metrics of a batch; returns its tokens, each prefix once, as it is computed."""
     prompts = [call.prompts[index] for call, index in batch.rows]
     prefixes = {id(prompt.prefix): len(prompt.prefix) for prompt in prompts}
+    tokens = sum(prefixes.values()) + sum(len(prompt.suffix) for prompt in prompts)
     metrics.BATCH_PAIRS.observe(len(prompts))
-    metrics.BATCH_TOKENS.observe(
-        sum(prefixes.values()) + sum(len(prompt.suffix) for prompt in prompts)
-    )
+    metrics.BATCH_TOKENS.observe(tokens)
     if batch.started is not None:
         metrics.BATCH_SECONDS.observe(time.monotonic() - batch.started)
+    return tokens
