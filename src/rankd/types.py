@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
 # What becomes of a document that does not fit: a part of it is read, the request is refused,
@@ -146,7 +148,8 @@ class ScoredDocument:
         return self.kept_tokens < self.document_tokens
 
 
-class RankResult(NamedTuple):
+@dataclass(frozen=True)
+class RankResult:
     """What became of the asks of one request.
 
     Attributes:
@@ -164,15 +167,26 @@ class RankResult(NamedTuple):
     search_units: Sequence[int] = ()
     queueing: float = 0.0
 
+    @cached_property
     def usage(self) -> RankUsage:
-        results = [result for group in self.groups for result in group]
+        results = self.documents
         return RankUsage(
             documents=len(results),
-            cached_documents=sum(result.cached for result in results),
-            prompt_tokens=sum(result.tokens for result in results),
-            cached_tokens=sum(result.cached_tokens for result in results),
+            cached_documents=sum([result.cached for result in results]),
+            prompt_tokens=sum([result.tokens for result in results]),
+            cached_tokens=sum([result.cached_tokens for result in results]),
             search_units=sum(self.search_units),
         )
+
+    @cached_property
+    def truncated(self) -> list[ScoredDocument]:
+        """Documents that were cut."""
+        return [result for result in self.documents if result.truncated]
+
+    @property
+    def documents(self) -> list[ScoredDocument]:
+        """All scored documents, of one request after another."""
+        return [result for group in self.groups for result in group]
 
 
 class RankUsage(NamedTuple):
@@ -195,13 +209,19 @@ class RankUsage(NamedTuple):
 
 
 def sigmoid(logit: float) -> float:
+    return sigmoids((logit,))[0]
+
+
+def sigmoids(logits: Iterable[float]) -> list[float]:
+    """1 / (1 + exp(-logit)) of each."""
     # Two branches, because exp() of a large positive number overflows.
-    if logit >= 0:
-        return 1.0 / (1.0 + math.exp(-logit))
-    odds = math.exp(logit)
-    return odds / (1.0 + odds)
+    return [
+        1.0 / (1.0 + math.exp(-logit)) if logit >= 0 else (odds := math.exp(logit)) / (1.0 + odds)
+        for logit in logits
+    ]
 
 
 def best_first(results: Iterable[ScoredDocument]) -> list[ScoredDocument]:
     """Order by logit, highest first; equal logits keep the order of the request."""
-    return sorted(results, key=lambda result: (-result.logit, result.index))
+    in_order = sorted(results, key=attrgetter("index"))
+    return sorted(in_order, key=attrgetter("logit"), reverse=True)  # Keeps the order of equals.

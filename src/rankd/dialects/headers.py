@@ -10,6 +10,13 @@ from rankd.types import RankUsage
 _MAX_WARNINGS = 5
 
 
+def answer_headers(
+    warnings: Sequence[str], usage: RankUsage, left_out: int | None
+) -> dict[str, str]:
+    """The headers about warnings, usage and the threshold."""
+    return {**warning_header(warnings), **usage_headers(usage), **below_header(left_out)}
+
+
 def warning_header(warnings: Sequence[str]) -> dict[str, str]:
     """`x-rankd-warnings`: the first five, in ASCII, because few dialects have a field for them."""
     if not warnings:
@@ -21,7 +28,7 @@ def warning_header(warnings: Sequence[str]) -> dict[str, str]:
 
 def usage_headers(usage: RankUsage) -> dict[str, str]:
     """`x-rankd-usage`: what the request is charged for, as a dictionary of RFC 9651."""
-    counts = ", ".join(f"{name}={count}" for name, count in usage._asdict().items())
+    counts = ", ".join([f"{name}={count}" for name, count in usage._asdict().items()])
     return {"x-rankd-cached": str(usage.cached_documents), "x-rankd-usage": counts}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import orjson
@@ -32,7 +32,12 @@ def rounded(number: float) -> float:
 
     Java clients read a longer literal as BigDecimal and fail on it.
     """
-    return float(f"{number:.7g}")
+    return rounded_all((number,))[0]
+
+
+def rounded_all(numbers: Iterable[float]) -> list[float]:
+    """As `rounded`, of each number."""
+    return [float(f"{number:.7g}") for number in numbers]
 
 
 def short_name(name: str) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rankd.config.settings import Settings
 from rankd.config.suggest import nearest
 from rankd.config.tables import CUSTOM, DEFAULT, Alias, Calibration, Platt
 from rankd.errors import InvalidRequest
-from rankd.types import ScoredDocument, sigmoid
+from rankd.types import ScoredDocument, TruncationPolicy, sigmoid
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,34 @@ class Profile:
             return {}
         digest = hashlib.sha256(self.instruction.encode()).hexdigest()[:12]
         return {"x-rankd-instruction": f'preset="{self.preset}", digest="{digest}"'}
+
+    def truncation_over(
+        self,
+        policy: TruncationPolicy,
+        *,
+        keeps_size: bool = False,
+        keeps_truncation: bool = False,
+    ) -> TruncationPolicy:
+        """A request's policy for documents that do not fit, with the alias's in its place.
+
+        Args:
+            keeps_size: the request says from which size on documents do not fit.
+            keeps_truncation: it says what is done with those.
+        """
+        alias = self.alias
+        if alias is None:
+            return policy
+        if alias.max_tokens_per_doc and not keeps_size:
+            policy = replace(policy, tokens=alias.max_tokens_per_doc)
+        if alias.truncation_policy is None or keeps_truncation:
+            return policy
+        return TruncationPolicy(
+            tokens=policy.tokens,
+            truncation=alias.truncation_policy,
+            chunks=alias.max_chunks_per_doc,
+            overlap=alias.overlap_tokens,
+            side=alias.truncation_side,
+        )
 
     def normalized(self, result: ScoredDocument) -> float | None:
         """Probability that the document is relevant, in [0, 1]; None without a calibration."""

@@ -323,7 +323,7 @@ def _search_units(encoded: EncodedRequest, results: Sequence[ScoredDocument]) ->
 
 def _count(ranking: RankResult) -> None:
     """The metrics count what answers say, and nothing that was not answered."""
-    usage = ranking.usage()
+    usage = ranking.usage
     metrics.REQUEST_DOCUMENTS.observe(usage.documents)
     metrics.REQUEST_TOKENS.observe(usage.prompt_tokens)
     metrics.DOCUMENTS.inc(usage.documents)
@@ -331,6 +331,5 @@ def _count(ranking: RankResult) -> None:
     metrics.TOKENS.inc(usage.prompt_tokens)
     metrics.CACHED_TOKENS.inc(usage.cached_tokens)
     metrics.SEARCH_UNITS.inc(usage.search_units)
-    results = [result for group in ranking.groups for result in group]
-    metrics.TRUNCATED.inc(sum(result.truncated for result in results))
-    metrics.CHUNKED.inc(sum(result.chunks > 1 for result in results))
+    metrics.TRUNCATED.inc(len(ranking.truncated))
+    metrics.CHUNKED.inc(sum([result.chunks > 1 for result in ranking.documents]))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
@@ -101,15 +100,6 @@ class StageTimings:
         for stage in self.stages:
             seconds[stage.name] = seconds.get(stage.name, 0.0) + stage.ended - stage.began
         return seconds
-
-
-# Of the ranking that this task makes.
-TIMELINE: ContextVar[StageTimings | None] = ContextVar("rankd.timeline", default=None)
-
-
-def current() -> StageTimings:
-    """The timeline of this task's ranking; one that nobody reads where there is none."""
-    return TIMELINE.get() or StageTimings()
 
 
 def server_timing(timelines: Iterable[StageTimings], total: float) -> str:
