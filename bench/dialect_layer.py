@@ -72,7 +72,7 @@ class ReadyRanker:
         return EngineInfo("fake", "model", "", "none", "none", 8192)
 
     async def rank_measured(
-        self, requests: Sequence[RankRequest], on_result: object = None
+        self, requests: Sequence[RankRequest], on_result: object = None, timings: object = None
     ) -> RankResult:
         self.called = time.thread_time()
         return RankResult([self.results[: len(requests[0].documents)]], 0.01, 0.1, [1])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
@@ -148,7 +147,7 @@ class ScoredDocument:
         return self.kept_tokens < self.document_tokens
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RankResult:
     """What became of the asks of one request.
 
@@ -159,6 +158,9 @@ class RankResult:
         scoring: seconds from token ids to logits, waiting for the engine included.
         search_units: of each ask, as Cohere counts.
         queueing: of `scoring`, seconds in the engine's queue, where it keeps one.
+        documents: all scored documents, of one request after another.
+        truncated: those of them that were cut.
+        usage: what the answer is charged for.
     """
 
     groups: list[list[ScoredDocument]]
@@ -167,26 +169,23 @@ class RankResult:
     search_units: Sequence[int] = ()
     queueing: float = 0.0
 
-    @cached_property
-    def usage(self) -> RankUsage:
-        results = self.documents
-        return RankUsage(
-            documents=len(results),
-            cached_documents=sum([result.cached for result in results]),
-            prompt_tokens=sum([result.tokens for result in results]),
-            cached_tokens=sum([result.cached_tokens for result in results]),
+    documents: list[ScoredDocument] = field(init=False)
+    truncated: list[ScoredDocument] = field(init=False)
+    usage: RankUsage = field(init=False)
+
+    def __post_init__(self) -> None:
+        documents = [document for group in self.groups for document in group]
+        cut = [one for one in documents if one.kept_tokens < one.document_tokens]
+        usage = RankUsage(
+            documents=len(documents),
+            cached_documents=sum(document.cached for document in documents),
+            prompt_tokens=sum(document.tokens for document in documents),
+            cached_tokens=sum(document.cached_tokens for document in documents),
             search_units=sum(self.search_units),
         )
-
-    @cached_property
-    def truncated(self) -> list[ScoredDocument]:
-        """Documents that were cut."""
-        return [result for result in self.documents if result.truncated]
-
-    @property
-    def documents(self) -> list[ScoredDocument]:
-        """All scored documents, of one request after another."""
-        return [result for group in self.groups for result in group]
+        object.__setattr__(self, "documents", documents)
+        object.__setattr__(self, "truncated", cut)
+        object.__setattr__(self, "usage", usage)
 
 
 class RankUsage(NamedTuple):
@@ -225,3 +224,22 @@ def best_first(results: Iterable[ScoredDocument]) -> list[ScoredDocument]:
     """Order by logit, highest first; equal logits keep the order of the request."""
     in_order = sorted(results, key=attrgetter("index"))
     return sorted(in_order, key=attrgetter("logit"), reverse=True)  # Keeps the order of equals.
+
+
+def shown_numbers(documents: Iterable[ScoredDocument], *, logits: bool) -> list[float]:
+    """The scores in [0, 1], or the logits in nats, with the digits that answers show."""
+    numbers = [document.logit for document in documents]
+    return rounded_all(numbers if logits else sigmoids(numbers))
+
+
+def rounded(number: float) -> float:
+    """A score or logit as answers show it: seven digits, at most 18 characters.
+
+    Java clients read a longer literal as BigDecimal and fail on it.
+    """
+    return rounded_all((number,))[0]
+
+
+def rounded_all(numbers: Iterable[float]) -> list[float]:
+    """As `rounded`, of each number."""
+    return [float(f"{number:.7g}") for number in numbers]

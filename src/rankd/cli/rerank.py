@@ -15,14 +15,13 @@ from rankd.cli.common import load_quiet_settings, write_line
 from rankd.cli.documents import read_documents
 from rankd.config.settings import Settings
 from rankd.config.suggest import nearest
-from rankd.dialects.json_io import rounded
 from rankd.errors import BadSettings
 from rankd.ranking.profiles import Profile, Profiles
 from rankd.ranking.ranker import Ranker
 from rankd.server.app import open_ranker, refuse_unfit_profiles
 from rankd.server.progress import show_progress
 from rankd.telemetry.terminal import as_utf8, is_terminal, use_utf8
-from rankd.types import RankRequest, ScoredDocument, TruncationPolicy, best_first
+from rankd.types import RankRequest, ScoredDocument, TruncationPolicy, best_first, rounded
 
 # Documents scored between two updates of the progress bar.
 _STEP = 64

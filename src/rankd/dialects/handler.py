@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import orjson
 from fastapi import Request, Response
 
 from rankd.context import BATCH, CALLER, DIALECT, PARSING, TIMINGS
@@ -112,7 +114,8 @@ def resolve(http: Request, service: ModelService, body: RequestBody) -> Resolved
     Raises:
         UnknownModel: the server is strict about names and does not serve this model.
     """
-    service.accept_model(body.model)
+    if service.strict:
+        service.accept_model(body.model)
     deadline = deadline_of(http, body.timeout_ms, service.timeout_ms)
     scope = http.scope
     return body.resolve(
@@ -177,13 +180,15 @@ def build_reply(
 ) -> Reply:
     """What the dialect renders the answer from; collects the warnings."""
     [documents] = ranked.result.groups
-    texts, options = request.rank.documents, request.answer
+    [rank_request] = request.ranks
+    texts, options = rank_request.documents, request.answer
     not_scored: list[int] = []
     if len(documents) < len(texts):
         not_scored = sorted({*range(len(texts))} - {document.index for document in documents})
-    above = above_threshold(documents, options)
+    above = documents if options.threshold is None else above_threshold(documents, options)
     usage = ranked.result.usage
-    count_unknown_fields(request.unknown_fields, dialect.name)
+    if request.unknown_fields:
+        count_unknown_fields(request.unknown_fields, dialect.name)
     return Reply(
         request=request,
         answer=options,
@@ -196,10 +201,11 @@ def build_reply(
         best=best_results(above, texts, options),
         left_out=None if options.threshold is None else len(documents) - len(above),
         not_scored=not_scored,
-        warnings=answer_warnings(request, documents, not_scored),
+        warnings=answer_warnings(request, documents, ranked.result.truncated, not_scored),
         path=http.scope["path"],
         device=service.ranker.engine.info.device,
-        provenance=service.provenance.header | request.profile.header,
+        provenance={**service.provenance.header, **request.profile.header},
+        id=str(uuid.uuid4()),
     )
 
 
@@ -210,6 +216,8 @@ def render(dialect: Dialect, reply: Reply) -> Response:
         headers = {
             **reply.provenance,
             **answer_headers(reply.warnings, reply.usage, reply.left_out),
-            **dialect.headers(reply),
         }
-        return json_io.JsonResponse(dialect.render(reply), headers=headers)
+        if dialect.adds_headers:
+            headers |= dialect.headers(reply)
+        content = orjson.dumps(dialect.render(reply))
+        return Response(content, headers=headers, media_type=json_io.JsonResponse.media_type)

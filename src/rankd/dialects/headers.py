@@ -13,8 +13,10 @@ _MAX_WARNINGS = 5
 def answer_headers(
     warnings: Sequence[str], usage: RankUsage, left_out: int | None
 ) -> dict[str, str]:
-    """The headers about warnings, usage and the threshold."""
-    return {**warning_header(warnings), **usage_headers(usage), **below_header(left_out)}
+    """The headers about warnings, usage, and the threshold if there is one (not None)."""
+    headers = warning_header(warnings) if warnings else {}
+    headers |= usage_headers(usage)
+    return headers if left_out is None else headers | below_header(left_out)
 
 
 def warning_header(warnings: Sequence[str]) -> dict[str, str]:
@@ -32,6 +34,6 @@ def usage_headers(usage: RankUsage) -> dict[str, str]:
     return {"x-rankd-cached": str(usage.cached_documents), "x-rankd-usage": counts}
 
 
-def below_header(left_out: int | None) -> dict[str, str]:
-    """`x-rankd-below-threshold`: documents left out; no header if there is no threshold (None)."""
-    return {} if left_out is None else {"x-rankd-below-threshold": str(left_out)}
+def below_header(left_out: int) -> dict[str, str]:
+    """`x-rankd-below-threshold`: documents left out by the threshold."""
+    return {"x-rankd-below-threshold": str(left_out)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import orjson
@@ -13,7 +13,7 @@ from fastapi import Response
 from pydantic import BaseModel, ValidationError
 
 from rankd.config.text import replace_surrogates, shorten
-from rankd.dialects.fields import refuse_many_fields, short_json, type_name
+from rankd.dialects.fields import MAX_FIELDS, refuse_many_fields, short_json, type_name
 from rankd.errors import InvalidRequest, TooLarge, UnsupportedMedia
 from rankd.telemetry import metrics
 
@@ -25,19 +25,6 @@ class JsonResponse(Response):
 
     def render(self, content: Any) -> bytes:
         return orjson.dumps(content)
-
-
-def rounded(number: float) -> float:
-    """A score or logit as answers show it: seven digits, at most 18 characters.
-
-    Java clients read a longer literal as BigDecimal and fail on it.
-    """
-    return rounded_all((number,))[0]
-
-
-def rounded_all(numbers: Iterable[float]) -> list[float]:
-    """As `rounded`, of each number."""
-    return [float(f"{number:.7g}") for number in numbers]
 
 
 def short_name(name: str) -> str:
@@ -66,7 +53,8 @@ def read_object(body: bytes, max_items: int) -> dict[str, Any]:
     value = parse(body)
     if not isinstance(value, dict):
         raise InvalidRequest(f"the body must be a JSON object, not {type_name(value)}")
-    refuse_many_fields(value, "the body")
+    if len(value) > MAX_FIELDS:
+        refuse_many_fields(value, "the body")
     refuse_long_lists(value, max_items)
     _refuse_duplicates(value, body)
     return value

@@ -16,10 +16,10 @@ from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from rankd.dialects.base import Dialect
-from rankd.dialects.reply import document_details, shown_numbers
+from rankd.dialects.reply import document_details
 from rankd.dialects.resolved import ResolvedRequest
 from rankd.errors import InternalError, RankError, ShuttingDown
-from rankd.types import ScoredDocument
+from rankd.types import ScoredDocument, shown_numbers
 
 MEDIA_TYPE = "application/x-ndjson"
 

@@ -16,7 +16,7 @@ from pydantic import AliasChoices, BaseModel, Field
 from rankd.config.tables import CUSTOM, DEFAULT
 from rankd.dialects.base import BodyMatcher, Dialect
 from rankd.dialects.fields import Count, Truncating, type_name
-from rankd.dialects.reply import Reply, ResultObject, UsageObject, document_details, results, usage
+from rankd.dialects.reply import Reply, ResultObject, UsageObject, document_details, results
 from rankd.dialects.request import EchoingDocumentsBody, SentFields, Spellings, example
 from rankd.errors import InvalidRequest
 from rankd.types import TruncationPolicy
@@ -94,10 +94,11 @@ class OpenAIRerankRequest(EchoingDocumentsBody):
     def sent(self) -> SentFields:
         sent = self.sent_documents(self.rank_fields)
         sent.truncation = self._truncation()
-        sent.instructions = {
-            **instruction_in("chat_template_kwargs", self.chat_template_kwargs),
-            **instruction_in("kwargs", self.kwargs_),
-        }
+        if self.chat_template_kwargs or self.kwargs_:
+            sent.instructions = {
+                **instruction_in("chat_template_kwargs", self.chat_template_kwargs),
+                **instruction_in("kwargs", self.kwargs_),
+            }
         activation = self.use_activation
         sent.logits = Spellings(
             use_activation=None if activation is None else not activation,
@@ -269,7 +270,11 @@ class OpenAI(Dialect):
                 **({"not_scored": reply.not_scored} if reply.not_scored else {}),
                 **_profile_fields(reply),
             },
-            "usage": {**usage(reply), "cached_tokens": reply.usage.cached_tokens},
+            "usage": {
+                "prompt_tokens": reply.tokens,
+                "total_tokens": reply.tokens,
+                "cached_tokens": reply.usage.cached_tokens,
+            },
             "tokens": {"input_tokens": reply.tokens, "output_tokens": 0},
         }
 

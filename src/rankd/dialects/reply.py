@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankd.dialects.json_io import rounded, rounded_all
 from rankd.dialects.resolved import AnswerOptions, ResolvedRequest
 from rankd.ranking.profiles import Profile
 from rankd.telemetry.timings import StageTimings
-from rankd.types import RankResult, RankUsage, ScoredDocument, best_first, sigmoids
-
-
-def shown_numbers(documents: Iterable[ScoredDocument], *, logits: bool) -> list[float]:
-    """The scores in [0, 1], or the logits in nats, with the digits that answers show."""
-    numbers = [document.logit for document in documents]
-    return rounded_all(numbers if logits else sigmoids(numbers))
+from rankd.types import (
+    RankResult,
+    RankUsage,
+    ScoredDocument,
+    best_first,
+    rounded,
+    shown_numbers,
+)
 
 
 def above_threshold(
@@ -90,6 +89,7 @@ class Reply:
         path: of the request, without its prefix.
         device: on which the scores were computed.
         provenance: headers that name model, engine and instruction.
+        id: new for each answer.
     """
 
     request: ResolvedRequest
@@ -107,7 +107,7 @@ class Reply:
     path: str
     device: str
     provenance: Mapping[str, str]
-    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    id: str
 
     @property
     def scored(self) -> list[ScoredDocument]:

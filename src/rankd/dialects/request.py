@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -262,17 +262,13 @@ def agreed_text(spellings: Mapping[str, str | None]) -> str | None:
     return text
 
 
-def unknown_fields(body: BaseModel) -> tuple[str, ...]:
+def unknown_fields(body: BaseModel, path: str = "") -> tuple[str, ...]:
     """Paths of the fields that a body has and its model does not, sorted."""
-    return tuple(sorted(_extra_fields(body)))
-
-
-def _extra_fields(model: BaseModel, path: str = "") -> Iterator[str]:
-    for name in model.model_extra or ():
-        yield path + name
-    for name, value in model:
+    names = [path + name for name in body.model_extra or ()]
+    for name, value in body:
         if isinstance(value, BaseModel):
-            yield from _extra_fields(value, f"{path}{name}.")
+            names += unknown_fields(value, f"{path}{name}.")
+    return tuple(sorted(names))
 
 
 def example(body: dict[str, Any]) -> ConfigDict:

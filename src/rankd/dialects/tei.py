@@ -105,6 +105,7 @@ class Tei(Dialect):
     detection_rank = 30
     matchers = (BodyMatcher.on(texts="any"),)
     paths = ("/",)
+    adds_headers = True
 
     def render(self, reply: Reply) -> list[dict[str, Any]]:
         with_texts = reply.answer.return_documents

@@ -31,7 +31,6 @@ from rankd.dialects.reply import (
     Reply,
     above_threshold,
     best_results,
-    shown_numbers,
 )
 from rankd.dialects.request import EchoingDocumentsBody, RequestBody, SentFields, example
 from rankd.dialects.resolved import ResolvedRequest
@@ -45,7 +44,7 @@ from rankd.dialects.warnings import (
 from rankd.errors import InvalidRequest
 from rankd.ranking.service import service_of
 from rankd.telemetry import metrics
-from rankd.types import ScoredDocument
+from rankd.types import ScoredDocument, shown_numbers
 
 _EXAMPLE: dict[str, Any] = {
     "query": "What is the capital of China?",

@@ -25,7 +25,7 @@ from rankd.dialects.envelopes import Failure, openai_error
 from rankd.dialects.fields import Count, Number, Side, query_of, refuse_many_fields, text_of
 from rankd.dialects.headers import answer_headers, warning_header
 from rankd.dialects.openai import instruction_in
-from rankd.dialects.reply import Reply, UsageObject, shown_numbers, usage
+from rankd.dialects.reply import Reply, UsageObject, usage
 from rankd.dialects.request import (
     MODEL_DESCRIPTION,
     DocumentsBody,
@@ -38,7 +38,7 @@ from rankd.dialects.resolved import ResolvedRequest
 from rankd.dialects.warnings import answer_warnings, count_unknown_fields, field_warnings
 from rankd.errors import InvalidRequest, RankError
 from rankd.ranking.service import ModelService, service_of
-from rankd.types import ScoredDocument, TruncationPolicy
+from rankd.types import ScoredDocument, TruncationPolicy, shown_numbers
 
 # The four pairs of field names for (queries, documents).
 _FIELD_PAIRS = (
@@ -313,7 +313,9 @@ async def score_body(http: Request, service: ModelService, body: Mapping[str, An
     ranked = await handler.rank(http, service, dialect, request)
     scored_documents = _renumbered(ranked.result.documents)
     count_unknown_fields(request.unknown_fields, dialect.name)
-    warnings = answer_warnings(request, scored_documents)
+    warnings = answer_warnings(
+        request, scored_documents, [result for result in scored_documents if result.truncated]
+    )
     headers = answer_headers(warnings, ranked.result.usage, None)
     with ranked.timings.stage("render"):
         return json_io.JsonResponse(

@@ -18,21 +18,30 @@ _MAX_RANGES = 100
 
 
 def answer_warnings(
-    request: ResolvedRequest, documents: Sequence[ScoredDocument], not_scored: Sequence[int] = ()
+    request: ResolvedRequest,
+    documents: Sequence[ScoredDocument],
+    cut: Sequence[ScoredDocument],
+    not_scored: Sequence[int] = (),
 ) -> list[str]:
     """All warnings of an answer with one query.
 
     Args:
         documents: the scored ones.
+        cut: those of them that were cut.
         not_scored: indexes of the documents that were not scored in time.
     """
-    return [
-        *not_scored_warning(not_scored, len(documents) + len(not_scored)),
-        *field_warnings(request.unknown_fields),
-        *truncation_warnings(documents),
-        *instruction_warnings(request),
-        *threshold_warnings(documents, request.answer),
-    ]
+    warnings = []
+    if not_scored:
+        warnings += not_scored_warning(not_scored, len(documents) + len(not_scored))
+    if request.unknown_fields:
+        warnings += field_warnings(request.unknown_fields)
+    if cut:
+        warnings += truncation_warnings(cut)
+    if request.names_preset:
+        warnings += instruction_warnings(request)
+    if request.answer.threshold or request.answer.threshold_ignored:
+        warnings += threshold_warnings(documents, request.answer)
+    return warnings
 
 
 def field_warnings(unknown: Sequence[str]) -> list[str]:

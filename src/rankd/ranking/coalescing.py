@@ -155,4 +155,4 @@ def _shared(joined: Mapping[bytes, _Flight]) -> dict[bytes, float]:
 
 
 def _tokens(pairs: Mapping[bytes, Prompt]) -> int:
-    return sum(len(pair.suffix) for pair in pairs.values())
+    return sum([len(pair.suffix) for pair in pairs.values()])

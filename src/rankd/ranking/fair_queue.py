@@ -23,7 +23,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import NamedTuple
 
 from rankd.types import Prompt
 
@@ -35,6 +35,20 @@ AGEING_BOUND = _AGEING + 1
 
 # A call of more batches than this is large: others should not have to wait for full batches of it.
 _LARGE_CALL_BATCHES = 4
+
+
+class Run(NamedTuple):
+    """Prompts of one call that are handed out together.
+
+    Attributes:
+        indexes: of the prompts in their call.
+        cost: tokens to compute for them.
+        last_cost: of these, for the last one.
+    """
+
+    indexes: range
+    cost: int
+    last_cost: int
 
 
 class Call:
@@ -53,7 +67,7 @@ class Call:
         self.priority = priority
         self.path = path
         self.start_tag = 0
-        self.waiting_tokens = sum(len(prompt.suffix) for prompt in prompts)
+        self.waiting_tokens = sum([len(prompt.suffix) for prompt in prompts])
         self._next = 0
         self._prefix: tuple[int, ...] | None = None
 
@@ -79,57 +93,32 @@ class Call:
             prefix = prompt.prefix
         return tokens
 
-    def take(self) -> int:
-        """Hand out the next prompt; returns its index."""
-        index = self._next
-        prompt = self.prompts[index]
-        self.start_tag += self.cost()
-        self.waiting_tokens -= len(prompt.suffix)
-        self._prefix = prompt.prefix
-        self._next += 1
-        return index
+    def take(self, tokens: int, *, slice_tokens: int, at_least_one: bool) -> Run:
+        """Hand out the next prompts.
+
+        Args:
+            tokens: for all of them at most.
+            slice_tokens: no more prompts once they have so many tokens.
+            at_least_one: take the first prompt, even if it has more than `tokens`.
+        """
+        begin, cost, last_cost = self._next, 0, 0
+        while self._next < len(self.prompts) and cost < slice_tokens:
+            prompt = self.prompts[self._next]
+            size = len(prompt.suffix)
+            next_cost = size if prompt.prefix is self._prefix else size + len(prompt.prefix)
+            if cost + next_cost > tokens and not (at_least_one and self._next == begin):
+                break
+            cost, last_cost = cost + next_cost, next_cost
+            self.waiting_tokens -= size
+            self._prefix = prompt.prefix
+            self._next += 1
+        self.start_tag += cost
+        return Run(range(begin, self._next), cost, last_cost)
 
     def abandon(self) -> None:
         """Hand out no more prompts."""
         self._next = len(self.prompts)
         self.waiting_tokens = 0
-
-
-class _Flow(Protocol):
-    start_tag: int
-
-
-F = TypeVar("F", bound=_Flow)
-
-
-class _FlowHeap(Generic[F]):
-    """Flows by start tag; equal tags by arrival.
-
-    Attributes:
-        virtual_time: highest start tag that was served; where newcomers start.
-    """
-
-    def __init__(self) -> None:
-        self.virtual_time = 0
-        self._heap: list[tuple[int, int, F]] = []
-        self._arrivals = itertools.count()
-
-    def add(self, flow: F) -> None:
-        flow.start_tag = self.virtual_time
-        heapq.heappush(self._heap, (flow.start_tag, next(self._arrivals), flow))
-
-    def first(self) -> F | None:
-        return self._heap[0][2] if self._heap else None
-
-    def remove_first(self) -> None:
-        heapq.heappop(self._heap)
-
-    def served_first(self, tag_before: int, *, keeps_turn: bool) -> None:
-        """Note that the first flow was served; unless it keeps its turn, reorder it."""
-        self.virtual_time = max(self.virtual_time, tag_before)
-        if not keeps_turn:
-            flow = self._heap[0][2]
-            heapq.heapreplace(self._heap, (flow.start_tag, next(self._arrivals), flow))
 
 
 class _Share:
@@ -144,43 +133,52 @@ class _Share:
         self.start_tag = 0
         self.debt = 0
         self._children: dict[str, _Share] = {}
-        self._flows: _FlowHeap[_Share | Call] = _FlowHeap()
+        # By start tag; equal tags by arrival.
+        self._flows: list[tuple[int, int, _Share | Call]] = []
+        self._arrivals = itertools.count()
+        # Highest start tag that was served; where newcomers start.
+        self._virtual_time = 0
 
     def add(self, call: Call, path: Sequence[str]) -> None:
-        if not path:
-            self._flows.add(call)
-            return
-        child = self._children.get(path[0])
-        if child is None or child.first() is None:
-            child = self._children[path[0]] = _Share(path[0])
-            self._flows.add(child)
-        child.add(call, path[1:])
+        flow: _Share | Call = call
+        if path:
+            child = self._children.get(path[0])
+            if child is not None and child.first() is not None:
+                child.add(call, path[1:])
+                return
+            flow = child = self._children[path[0]] = _Share(path[0])
+            child.add(call, path[1:])
+        flow.start_tag = self._virtual_time
+        heapq.heappush(self._flows, (flow.start_tag, next(self._arrivals), flow))
 
     def first(self) -> Call | None:
         """The call to serve next; removes flows in front of it that are empty."""
-        while (flow := self._flows.first()) is not None:
+        while self._flows:
+            flow = self._flows[0][2]
             call = flow.first()
             if call is not None:
                 return call
-            self._flows.remove_first()
+            heapq.heappop(self._flows)
             if isinstance(flow, _Share) and self._children.get(flow.name) is flow:
                 del self._children[flow.name]
         return None
 
-    def take(self, call: Call, path: Sequence[str], *, keeps_turn: bool) -> int:
-        """Hand out the next prompt of the first call; it stays first if it keeps its turn."""
-        cost = call.cost()
-        if path:
-            child = self._children[path[0]]
-            tag_before = child.start_tag
-            index = child.take(call, path[1:], keeps_turn=keeps_turn)
+    def serve(self, run: Run, path: Sequence[str], *, keeps_turn: bool) -> None:
+        """Note that the first call was served; it stays first if it keeps its turn."""
+        flow = self._flows[0][2]
+        tag_before = flow.start_tag
+        if isinstance(flow, Call):
+            tag_before -= run.cost  # It has counted the run itself.
         else:
-            tag_before = call.start_tag
-            index = call.take()
-        self._flows.served_first(tag_before, keeps_turn=keeps_turn)
-        self.start_tag += cost + self.debt
+            flow.serve(run, path[1:], keeps_turn=keeps_turn)
+        if len(run.indexes) > 1:
+            tag_before = flow.start_tag - run.last_cost
+        self._virtual_time = max(self._virtual_time, tag_before)
+        if not keeps_turn:
+            entry = (flow.start_tag, next(self._arrivals), flow)
+            heapq.heapreplace(self._flows, entry)
+        self.start_tag += run.cost + self.debt
         self.debt = 0
-        return index
 
     def charge(self, path: Sequence[str], cost: int) -> None:
         """Charge every name of a path for tokens that one of its calls got out of turn."""
@@ -208,15 +206,20 @@ class _PriorityClass(_Share):
         self._current: Call | None = None
         self._slice_left = 0
 
-    def take_next(self, call: Call) -> int:
-        """Hand out the next prompt of the first call."""
+    def take(self, call: Call, tokens: int, *, one: bool, at_least_one: bool) -> Run:
+        """Hand out the next prompts of the first call: one, or those of its slice."""
         if call is not self._current:
             self._current, self._slice_left = call, self._slice_tokens
-        self._slice_left -= call.cost()
+        run = call.take(
+            tokens, slice_tokens=1 if one else self._slice_left, at_least_one=at_least_one
+        )
+        self._slice_left -= run.cost
         keeps_turn = self._slice_left > 0
         if not keeps_turn:
             self._current = None
-        return self.take(call, call.path, keeps_turn=keeps_turn)
+        if run.indexes:
+            self.serve(run, call.path, keeps_turn=keeps_turn)
+        return run
 
 
 class FairQueue:
@@ -261,7 +264,8 @@ class FairQueue:
         that are on their way. A call of the batch whose remaining prompts fit into what is left
         of the budget is finished in it.
         """
-        if not any(call.waiting_tokens > _LARGE_CALL_BATCHES * budget for call in self._calls):
+        large = _LARGE_CALL_BATCHES * budget
+        if self.tokens <= large or all(call.waiting_tokens <= large for call in self._calls):
             return self.take(budget)
         served_before = self._served
         batch = self.take(budget // 2)
@@ -271,12 +275,20 @@ class FairQueue:
     def take(self, budget: int) -> list[tuple[Call, int]]:
         """At most `budget` tokens in fair order; one prompt even if it is longer."""
         batch: list[tuple[Call, int]] = []
-        while (call := self._first()) is not None:
-            cost = call.cost()
-            if batch and cost > budget:
-                break
-            budget -= cost
-            batch.append((call, self._take_one(call, cost)))
+        while self.tokens and (call := self._first()) is not None:
+            # While lower priorities wait, their turn may come after each prompt.
+            run = self._classes[call.priority].take(
+                call, budget, one=len(self._classes) > 1, at_least_one=not batch
+            )
+            if not run.indexes:
+                return batch
+            self._account(call, run)
+            budget -= run.cost
+            batch += [(call, index) for index in run.indexes]
+        if not self.tokens:
+            # Who comes later is owed nothing.
+            self._classes.clear()
+            self._reserved = 0
         return batch
 
     def _take_rest(self, calls: Iterable[Call], budget: int) -> list[tuple[Call, int]]:
@@ -288,10 +300,10 @@ class FairQueue:
             if (cost := call.remaining_cost()) > budget:
                 continue
             budget -= cost
-            self._account(call, cost)
             self._classes[call.priority].charge(call.path, cost)
-            self.tokens -= call.waiting_tokens
-            batch += [(call, call.take()) for _ in range(call.waiting)]
+            run = call.take(cost, slice_tokens=cost, at_least_one=True)
+            self._account(call, run)
+            batch += [(call, index) for index in run.indexes]
         return batch
 
     def _first(self) -> Call | None:
@@ -317,21 +329,17 @@ class FairQueue:
         lower = [one for one in self._classes.values() if one.priority != best and one.first()]
         return min(lower, key=lambda one: one.reserve_tag).first() if lower else None
 
-    def _take_one(self, call: Call, cost: int) -> int:
-        self._account(call, cost)
-        self.tokens -= call.waiting_tokens
-        index = self._classes[call.priority].take_next(call)
-        self.tokens += call.waiting_tokens
-        return index
-
-    def _account(self, call: Call, cost: int) -> None:
+    def _account(self, call: Call, run: Run) -> None:
         served = self._classes[call.priority]
-        self._served += cost
+        self._served += run.cost
+        self.tokens -= sum(len(call.prompts[index].suffix) for index in run.indexes)
+        if not call.waiting_tokens:
+            self._calls.discard(call)
         if call.priority == min(self._classes):
-            self._reserved += cost
+            self._reserved += run.cost
             # It earns nothing of the reserved share while it is the most urgent.
             served.reserve_tag = max(served.reserve_tag, self._reserve_time)
         else:
-            self._reserved -= _AGEING * cost
+            self._reserved -= _AGEING * run.cost
             self._reserve_time = max(self._reserve_time, served.reserve_tag)
-            served.reserve_tag += cost
+            served.reserve_tag += run.cost

@@ -69,15 +69,8 @@ class _ScoringCall(Call):
         self._on_logit = on_logit
         self._on_start = on_start
         self._unanswered = len(prompts)
-        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def wait(self) -> None:
-        """Return when every prompt has its logit, or raise what the call failed with."""
-        await self._done
-
-    @property
-    def ended(self) -> bool:
-        return self._done.done()
+        # Done when every prompt has its logit; or has what the call failed with.
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def start(self) -> None:
         """The engine begins to compute prompts of it; called for every batch."""
@@ -86,18 +79,18 @@ class _ScoringCall(Call):
 
     def answer(self, index: int, logit: float) -> None:
         """Keep the logit of one prompt, unless the call has ended."""
-        if self.ended:
+        if self.done.done():
             return
         self.logits[index] = logit
         self._unanswered -= 1
         if self._on_logit is not None:
             self._on_logit(index, logit)
         if not self._unanswered:
-            self._done.set_result(None)
+            self.done.set_result(None)
 
     def fail(self, problem: BaseException) -> None:
-        if not self.ended:
-            self._done.set_exception(problem)
+        if not self.done.done():
+            self.done.set_exception(problem)
 
 
 @dataclass(eq=False, slots=True)
@@ -119,7 +112,7 @@ class _Batch:
         return list(dict.fromkeys(call for call, _ in self.rows))
 
     def drop_ended(self) -> None:
-        self.rows = [(call, index) for call, index in self.rows if not call.ended]
+        self.rows = [(call, index) for call, index in self.rows if not call.done.done()]
 
     def by_call(self) -> list[_Batch]:
         """The same prompts as a batch for each call, to be scored alone."""
@@ -185,8 +178,10 @@ class Scheduler:
         """
         if not prompts:
             return []
-        self._refuse_known_poison(prompts)
-        await self._refuse_if_away()
+        if self._poison:
+            self._refuse_known_poison(prompts)
+        if self._away_since is not None:
+            await self._refuse_if_away()
         call = _ScoringCall(
             prompts, priority=priority, path=(key, user), on_logit=on_logit, on_start=on_start
         )
@@ -217,7 +212,7 @@ class Scheduler:
         self._queue.add(call)
         self._feed_soon()
         try:
-            await call.wait()
+            await call.done
         except asyncio.CancelledError:
             # The client left or the deadline passed.
             metrics.ABANDONED_DOCUMENTS.inc(call.waiting)
@@ -225,12 +220,13 @@ class Scheduler:
             raise
         finally:
             self._calls.discard(call)
-            self._queue.remove(call)
+            if call.waiting_tokens:
+                self._queue.remove(call)
 
     def _abandon_batches(self) -> None:
         """Cancel batches all of whose calls have ended; the engine may stop computing them."""
         for batch in self._in_flight:
-            if batch.task is not None and all(call.ended for call in batch.calls):
+            if batch.task is not None and all(call.done.done() for call in batch.calls):
                 batch.task.cancel()
         # A batch to be scored alone may be gone, for which others wait.
         self._feed_soon()
@@ -265,7 +261,7 @@ class Scheduler:
             if batch.rows:
                 return batch
         budget = self.engine.info.batch_tokens
-        if in_flight >= slots.eager and self._queue.tokens < budget:
+        if not self._queue.tokens or (in_flight >= slots.eager and self._queue.tokens < budget):
             return None
         rows = self._queue.next_batch(budget)
         return _Batch(cast(list[tuple[_ScoringCall, int]], rows)) if rows else None
@@ -320,7 +316,7 @@ class Scheduler:
 
     def _isolate(self, batch: _Batch, problem: BaseException) -> None:
         """An error of one call's batch is that call's; of several calls each is scored alone."""
-        calls = [call for call in batch.calls if not call.ended]
+        calls = [call for call in batch.calls if not call.done.done()]
         if len(calls) > 1 and not isinstance(problem, EngineDown):
             self._again.extend(batch.by_call())
         else:
@@ -411,7 +407,7 @@ def _count(batch: _Batch) -> None:
     prefixes = {id(prompt.prefix): len(prompt.prefix) for prompt in prompts}
     metrics.BATCH_PAIRS.observe(len(prompts))
     metrics.BATCH_TOKENS.observe(
-        sum(prefixes.values()) + sum(len(prompt.suffix) for prompt in prompts)
+        sum(prefixes.values()) + sum([len(prompt.suffix) for prompt in prompts])
     )
     if batch.started is not None:
         metrics.BATCH_SECONDS.observe(time.monotonic() - batch.started)

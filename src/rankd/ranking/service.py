@@ -94,7 +94,8 @@ class ModelService:
         Raises:
             RankError: the server is stopping, or as `Ranker.timed`.
         """
-        self.drain.refuse_when_begun()
+        if self.drain.begun:
+            self.drain.refuse_when_begun()
         self.drain.running += 1
         try:
             return await self.ranker.rank_measured(requests, on_result, timings)

@@ -61,7 +61,10 @@ class StageTimings:
             yield
             failed = False
         finally:
-            self.add(name, began, time.perf_counter(), failed=failed)
+            ended = time.perf_counter()
+            self.stages.append(Stage(name, began, ended, failed))
+            if self.counted:
+                _COUNTS[name].observe(ended - began)
 
     @contextmanager
     def scoring(self) -> Iterator[Callable[[], None]]:
@@ -115,4 +118,4 @@ def server_timing(timelines: Iterable[StageTimings], total: float) -> str:
         for name, seconds in timeline.seconds().items():
             longest[name] = max(seconds, longest.get(name, 0.0))
     rows = (*longest.items(), ("total", total))
-    return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in rows)
+    return ", ".join([f"{name};dur={seconds * 1000:.2f}" for name, seconds in rows])
