@@ -17,7 +17,7 @@ from rankd.context import PREFIX
 from rankd.dialects import DIALECTS, detect, post_routes
 from rankd.engines.base import EngineInfo
 from rankd.ranking.service import ModelService
-from rankd.types import RankRequest, RankResult, ScoredDocument
+from rankd.types import RankRequest, RankResult, RankUsage, ScoredDocument
 from server import ROOT
 
 CHARACTERS = 500
@@ -75,7 +75,9 @@ class ReadyRanker:
         self, requests: Sequence[RankRequest], on_result: object = None, timings: object = None
     ) -> RankResult:
         self.called = time.thread_time()
-        return RankResult([self.results[: len(requests[0].documents)]], 0.01, 0.1, [1])
+        results = self.results[: len(requests[0].documents)]
+        usage = RankUsage(len(results), 0, 90 * len(results), 0, 1)
+        return RankResult([results], results, [], usage)
 
 
 def results(count: int) -> list[ScoredDocument]:

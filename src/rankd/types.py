@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
 # What becomes of a document that does not fit: a part of it is read, the request is refused,
@@ -146,45 +147,40 @@ class ScoredDocument:
         return self.kept_tokens < self.document_tokens
 
 
-class RankResult(NamedTuple):
-    """What became of the asks of one request.
+@dataclass(frozen=True, slots=True)
+class RankResult:
+    """The scored documents of the requests that were ranked together.
 
     Attributes:
-        groups: for each ask its verdicts, in the order of its documents. A partial ask
-            lacks those of the documents that were not scored in time.
+        groups: for each request its scored documents, in the order of its documents. With
+            `partial`, those that were not scored in time are missing.
+        documents: all of them, one request after another.
+        truncated: those of them that were cut.
+        usage: what the answer is charged for.
         encoding: seconds from text to token ids.
-        scoring: seconds from token ids to logits, waiting for the engine included.
-        search_units: of each ask, as Cohere counts.
-        queueing: of `scoring`, seconds in the engine's queue, where it keeps one.
+        scoring: seconds from token ids to logits, the wait for the engine included.
+        queueing: of `scoring`, seconds before the engine began.
     """
 
     groups: list[list[ScoredDocument]]
-    encoding: float
-    scoring: float
-    search_units: Sequence[int] = ()
+    documents: list[ScoredDocument]
+    truncated: list[ScoredDocument]
+    usage: RankUsage
+    encoding: float = 0.0
+    scoring: float = 0.0
     queueing: float = 0.0
-
-    def usage(self) -> RankUsage:
-        results = [result for group in self.groups for result in group]
-        return RankUsage(
-            documents=len(results),
-            cached_documents=sum(result.cached for result in results),
-            prompt_tokens=sum(result.tokens for result in results),
-            cached_tokens=sum(result.cached_tokens for result in results),
-            search_units=sum(self.search_units),
-        )
 
 
 class RankUsage(NamedTuple):
-    """What a request is charged for: what is answered, equal documents each.
+    """What a request is charged for. Equal documents count each.
 
     Attributes:
-        documents: that have a score.
+        documents: documents that have a score.
         cached_documents: of these, the ones computed for an earlier request.
-        prompt_tokens: that the model read for them, template included; of a document that
-            was read in pieces those of every piece.
-        cached_tokens: of these, the ones of pairs computed for an earlier request.
-        search_units: as Cohere counts.
+        prompt_tokens: tokens that the model read for them, template included; for a document
+            in chunks the tokens of every chunk.
+        cached_tokens: of these, the tokens of pairs computed for an earlier request.
+        search_units: Cohere's unit; see `ranking/billing.py`.
     """
 
     documents: int
@@ -195,13 +191,38 @@ class RankUsage(NamedTuple):
 
 
 def sigmoid(logit: float) -> float:
+    return sigmoids((logit,))[0]
+
+
+def sigmoids(logits: Iterable[float]) -> list[float]:
+    """1 / (1 + exp(-logit)) of each."""
     # Two branches, because exp() of a large positive number overflows.
-    if logit >= 0:
-        return 1.0 / (1.0 + math.exp(-logit))
-    odds = math.exp(logit)
-    return odds / (1.0 + odds)
+    return [
+        1.0 / (1.0 + math.exp(-logit)) if logit >= 0 else (odds := math.exp(logit)) / (1.0 + odds)
+        for logit in logits
+    ]
 
 
 def best_first(results: Iterable[ScoredDocument]) -> list[ScoredDocument]:
     """Order by logit, highest first; equal logits keep the order of the request."""
-    return sorted(results, key=lambda result: (-result.logit, result.index))
+    in_order = sorted(results, key=attrgetter("index"))
+    return sorted(in_order, key=attrgetter("logit"), reverse=True)  # Keeps the order of equals.
+
+
+def shown_numbers(documents: Iterable[ScoredDocument], *, logits: bool) -> list[float]:
+    """The scores in [0, 1], or the logits in nats, with the digits that answers show."""
+    numbers = [document.logit for document in documents]
+    return rounded_all(numbers if logits else sigmoids(numbers))
+
+
+def rounded(number: float) -> float:
+    """A score or logit as answers show it: seven digits, at most 18 characters.
+
+    Java clients read a longer literal as BigDecimal and fail on it.
+    """
+    return rounded_all((number,))[0]
+
+
+def rounded_all(numbers: Iterable[float]) -> list[float]:
+    """As `rounded`, of each number."""
+    return [float(f"{number:.7g}") for number in numbers]

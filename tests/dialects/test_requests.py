@@ -28,6 +28,7 @@ from rankd.dialects import (
 )
 from rankd.dialects.json_io import validate
 from rankd.dialects.request import RequestBody
+from rankd.dialects.resolved import RequestContext
 from rankd.types import RankRequest
 
 DOCUMENTS = {"query": "q", "documents": ["a", "b"]}
@@ -35,6 +36,8 @@ TEXTS = {"query": "q", "texts": ["a", "b"]}
 PASSAGES = {"query": {"text": "q"}, "passages": [{"text": "a"}, {"text": "b"}]}
 INPUT = {"query": "q", "input": ["a", "b"]}
 NESTED = {"input": DOCUMENTS}
+
+CONTEXT = RequestContext(deadline=12.5)
 
 # A body, and the fields of its RankRequest that differ from the defaults.
 REQUESTS: list[tuple[type[RequestBody], dict[str, Any], dict[str, Any]]] = [
@@ -126,7 +129,7 @@ def test_a_body_becomes_this_rank_request(
 ) -> None:
     expected = {"query": "q", "documents": ("a", "b")} | differs
 
-    assert validate(model, body).rank_request() == RankRequest(**expected)
+    assert validate(model, body).resolve(RequestContext()).rank == RankRequest(**expected)
 
 
 @pytest.mark.parametrize("model", dict.fromkeys(model for model, _, _ in REQUESTS))
@@ -134,7 +137,7 @@ def test_every_dialect_passes_on_the_shared_fields(model: type[RequestBody]) -> 
     body = next(body for other, body, _ in REQUESTS if other is model)
 
     for name in ("instruction", "instruct", "task"):
-        request = validate(model, body | {"priority": 7, name: "i"}).rank_request(deadline=12.5)
+        request = validate(model, body | {"priority": 7, name: "i"}).resolve(CONTEXT).rank
         assert (request.priority, request.instruction, request.deadline) == (7, "i", 12.5)
 
 
@@ -143,7 +146,7 @@ def test_score_and_batch_requests_pass_on_the_shared_fields() -> None:
     scores = validate(vllm.VllmScoreRequest, {"text_1": "q", "text_2": "a", **shared})
     batch = validate(tutorials.SimpleBatchRequest, {"queries": ["q"], "documents": ["a"], **shared})
 
-    for [request] in (scores.rank_requests(12.5), batch.rank_requests(12.5)):
+    for request in (scores.resolve(CONTEXT).rank, batch.resolve(CONTEXT).rank):
         assert (request.priority, request.instruction, request.deadline) == (7, "i", 12.5)
 
 
@@ -174,6 +177,6 @@ def test_score_and_batch_requests_pass_on_the_shared_fields() -> None:
 def test_the_limit_of_results_and_whether_they_hold_documents(
     model: type[RequestBody], body: dict[str, Any], limit: int | None, documents: bool
 ) -> None:
-    request = validate(model, body)
+    answer = validate(model, body).resolve(RequestContext()).answer
 
-    assert (request.result_limit(), request.wants_documents()) == (limit, documents)
+    assert (answer.top_n, answer.return_documents) == (limit, documents)

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from rankd.config.settings import Settings
 from rankd.dialects import DIALECTS
 from rankd.dialects.base import Dialect
-from rankd.dialects.json_io import rounded
+from rankd.types import rounded
 from support.calling import calling
 from support.dialects import example, home
 from support.servers import run

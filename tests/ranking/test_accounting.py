@@ -18,6 +18,7 @@ from transformers import AutoTokenizer
 from rankd.config.settings import Settings
 from rankd.dialects import DIALECTS
 from rankd.dialects.base import Dialect
+from rankd.dialects.resolved import RequestContext
 from rankd.models.checkpoint import BUILTIN, locate
 from rankd.prompts import open_encoder
 from rankd.ranking.ranker import Ranker
@@ -140,7 +141,7 @@ def test_each_dialect_counts_as_the_reference_tokenizer_does(
 ) -> None:
     body = {name: value for name, value in example(dialect).items() if name not in ("top_n",)}
     body["timeout_ms"] = 600_000  # No dialect's own example has it.
-    request = dialect.Request.model_validate(body).rank_request()
+    request = dialect.Request.model_validate(body).resolve(RequestContext()).rank
     expected = {
         "documents": len(request.documents),
         "prompt_tokens": sum(

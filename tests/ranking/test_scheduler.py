@@ -9,8 +9,7 @@ import pytest
 
 from rankd.engines.base import EngineInfo, Slots
 from rankd.errors import EngineDown, EngineRestarting, InternalError, TooLarge
-from rankd.ranking.scheduler import Scheduler
-from rankd.ranking.speed import Speed
+from rankd.ranking.scheduler import Scheduler, Speed
 from rankd.types import Prompt
 
 pytestmark = pytest.mark.anyio
@@ -127,7 +126,7 @@ async def test_closing_ends_calls_that_wait_and_calls_that_are_computed() -> Non
 
 def test_the_speed_is_that_of_the_recent_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("rankd.ranking.speed.time.monotonic", lambda: now)
+    monkeypatch.setattr("rankd.ranking.scheduler.time.monotonic", lambda: now)
     speed = Speed()
     for _ in range(50):
         now += 1.0

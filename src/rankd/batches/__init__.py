@@ -12,8 +12,8 @@
 - result_writer.py stores results; output_files.py writes the files of a finished job
 """
 
-from rankd.batches.routes import TAG, router, streams_body
+from rankd.batches.routes import STREAMED_PATHS, TAG, router
 from rankd.batches.service import open_batches
 from rankd.dialects.asgi_client import AsgiClient
 
-__all__ = ["TAG", "AsgiClient", "open_batches", "router", "streams_body"]
+__all__ = ["STREAMED_PATHS", "TAG", "AsgiClient", "open_batches", "router"]

@@ -8,7 +8,6 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
-from starlette.types import Scope
 
 from rankd.batches import queries
 from rankd.batches.parameters import (
@@ -34,13 +33,11 @@ from rankd.ranking.service import service_of
 
 router = APIRouter()
 
+# Routes that read the request's body themselves as it arrives, beyond --max-body-bytes.
+STREAMED_PATHS = frozenset({"/v1/files"})
+
 # OpenAI's limit, and default, of files per page.
 _MAX_FILES = 10_000
-
-
-def streams_body(scope: Scope) -> bool:
-    """Whether a route reads the request's body itself as it arrives, beyond --max-body-bytes."""
-    return bool(scope["method"] == "POST" and scope["path"] == "/v1/files")
 
 
 def _form_schema() -> dict[str, Any]:

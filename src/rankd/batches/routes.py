@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from rankd.batches import file_routes, job_routes
-from rankd.batches.file_routes import streams_body
+from rankd.batches.file_routes import STREAMED_PATHS
 
-__all__ = ["TAG", "router", "streams_body"]
+__all__ = ["STREAMED_PATHS", "TAG", "router"]
 
 TAG = {"name": "batches", "description": "OpenAI's Batch API; see --batch-dir."}
 

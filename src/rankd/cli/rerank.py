@@ -16,15 +16,13 @@ from rankd.cli.documents import read_documents
 from rankd.config.settings import Settings
 from rankd.config.suggest import nearest
 from rankd.config.text import has_surrogates
-from rankd.dialects.handler import with_alias_truncation
-from rankd.dialects.json_io import rounded
 from rankd.errors import BadSettings
 from rankd.ranking.profiles import Profile, Profiles
 from rankd.ranking.ranker import Ranker
 from rankd.server.app import open_ranker, refuse_unfit_profiles
 from rankd.server.progress import show_progress
 from rankd.telemetry.terminal import as_utf8, is_terminal, use_utf8
-from rankd.types import RankRequest, ScoredDocument, best_first
+from rankd.types import RankRequest, ScoredDocument, TruncationPolicy, best_first, rounded
 
 # Documents scored between two updates of the progress bar.
 _STEP = 64
@@ -128,11 +126,16 @@ async def _rerank(settings: Settings, wanted: RerankArguments) -> int:
 
 def _request(query: str, profile: Profile) -> RankRequest:
     """The request without its documents."""
-    request = RankRequest(query, (), instruction=profile.instruction)
-    if (alias := profile.alias) is None:
-        return request
-    return with_alias_truncation(
-        alias, replace(request, max_document_tokens=alias.max_tokens_per_doc)
+    policy = profile.truncation_over(TruncationPolicy())
+    return RankRequest(
+        query,
+        (),
+        instruction=profile.instruction,
+        max_document_tokens=policy.tokens,
+        truncation=policy.truncation,
+        max_chunks=policy.chunks,
+        overlap=policy.overlap,
+        side=policy.side,
     )
 
 

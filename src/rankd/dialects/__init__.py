@@ -5,7 +5,8 @@
 - detect.py           which dialect a body is in
 - routes.py           the table of POST routes
 - handler.py          a request from body to answer, in any dialect
-- request.py, reply.py  what dialects read requests into, and render answers from
+- request.py          request bodies, each resolved once
+- resolved.py, reply.py  a resolved request, and what answers are rendered from
 - json_io.py, fields.py  tolerant reading of JSON
 - error_responses.py  errors in the format of the request's dialect
 - openapi.py, documented_routes.py  what /openapi.json holds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -38,6 +38,7 @@ class Dialect(ABC):
         get_router: the vendor's GET routes, such as its health checks.
         renders_unidentified_401: a 401 on a shared path without a prefix, where the body
             is not read, is rendered in this dialect.
+        adds_headers: whether `headers` returns any.
     """
 
     name: ClassVar[str]
@@ -51,6 +52,7 @@ class Dialect(ABC):
     mounted: ClassVar[tuple[str, ...]] = RERANK_PATHS
     get_router: ClassVar[APIRouter | None] = None
     renders_unidentified_401: ClassVar[bool] = False
+    adds_headers: ClassVar[bool] = False
 
     @property
     def prefix(self) -> str:
@@ -72,6 +74,10 @@ class Dialect(ABC):
     def render(self, reply: Reply) -> Any:
         """The answer's JSON."""
 
+    def headers(self, reply: Reply) -> Mapping[str, str]:
+        """Further headers of an answer."""
+        return {}
+
     def error(self, problem: RankError) -> dict[str, Any]:
         """An error's JSON, OpenAI's by default.
 
@@ -84,10 +90,6 @@ class Dialect(ABC):
         request_id = REQUEST_ID.get()
         extra = {} if request_id == NO_ID else {"request_id": request_id}
         return {**self.error(problem), **extra}
-
-    def headers(self, reply: Reply) -> Mapping[str, str]:
-        """Further headers of an answer."""
-        return {}
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,17 @@ Kind = Literal["any", "present", "array", "object", "boolean"]
 
 @dataclass(frozen=True)
 class BodyMatcher:
-    """Fields that a body must have to match, each with the kind of its value."""
+    """Fields that a body must have to match, each with the kind of its value.
+
+    Attributes:
+        names: of the fields.
+    """
 
     fields: frozenset[tuple[str, Kind]]
+    names: frozenset[str] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", frozenset(name for name, _ in self.fields))
 
     @staticmethod
     def on(**fields: Kind) -> BodyMatcher:
@@ -130,7 +140,9 @@ class BodyMatcher:
 
     def covers(self, body: Mapping[str, Any]) -> bool:
         """Whether a body has all the fields."""
-        return all(name in body and _is(body[name], kind) for name, kind in self.fields)
+        return self.names <= body.keys() and all(
+            _is(body[name], kind) for name, kind in self.fields
+        )
 
     def hides(self, other: BodyMatcher) -> bool:
         """Whether this one covers every body that `other` covers."""

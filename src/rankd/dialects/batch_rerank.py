@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import orjson
@@ -19,13 +19,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from rankd.dialects import detect, handler, json_io
 from rankd.dialects.base import Dialect
 from rankd.dialects.fields import SAYING, refuse_many_fields, type_name
-from rankd.dialects.headers import below_header, usage_headers, warning_header
+from rankd.dialects.headers import answer_headers
 from rankd.dialects.reply import Reply
-from rankd.dialects.request import MODEL_DESCRIPTION, RERANK_PATHS, RequestBody, example
+from rankd.dialects.request import MODEL_DESCRIPTION, RERANK_PATHS, example
+from rankd.dialects.resolved import ResolvedRequest
 from rankd.errors import InternalError, InvalidRequest, RankError, TooLarge
 from rankd.ranking.service import ModelService, service_of
 from rankd.telemetry import metrics
-from rankd.types import RankRequest, RankUsage
+from rankd.types import RankUsage
 
 _log = logging.getLogger("rankd")
 
@@ -98,8 +99,7 @@ class _Subrequest:
     """A part that was read and can be ranked."""
 
     dialect: Dialect
-    request: RequestBody
-    rank_request: RankRequest
+    request: ResolvedRequest
 
 
 async def batch_rerank(http: Request) -> Response:
@@ -110,7 +110,7 @@ async def batch_rerank(http: Request) -> Response:
         TooLarge: all parts together have too many documents.
     """
     service = service_of(http)
-    request = json_io.validate(BatchRerankRequest, await handler.read_body(http))
+    request = json_io.validate(BatchRerankRequest, await handler.read_body(http, service))
     service.accept_model(request.model)
     parts = [_read(http, service, part, index) for index, part in enumerate(request.parts())]
     _refuse_too_many(parts, service.ranker.max_documents)
@@ -137,13 +137,12 @@ def _headers(service: ModelService, replies: Mapping[int, Reply]) -> dict[str, s
         for index in sorted(replies)
         for warning in replies[index].warnings
     ]
-    usages = [reply.ranking.usage() for reply in replies.values()]
+    usages = [reply.usage for reply in replies.values()]
     left_out = [reply.left_out for reply in replies.values() if reply.left_out is not None]
+    total = RankUsage(*map(sum, zip(RankUsage(0, 0, 0, 0, 0), *usages, strict=True)))
     return {
         **service.provenance.header,
-        **warning_header(warnings),
-        **usage_headers(RankUsage(*map(sum, zip(RankUsage(0, 0, 0, 0, 0), *usages, strict=True)))),
-        **below_header(sum(left_out) if left_out else None),
+        **answer_headers(warnings, total, sum(left_out) if left_out else None),
     }
 
 
@@ -157,14 +156,14 @@ def _read(
             raise InvalidRequest(f"a request must be an object, not {type_name(part)}")
         refuse_many_fields(part, "the body")
         json_io.refuse_long_lists(part, service.ranker.max_documents)
-        return _Subrequest(dialect, *handler.read_request(http, service, dialect, part))
+        return _Subrequest(dialect, handler.read_request(http, service, dialect, part))
     except RankError as problem:
         return _failed(dialect, problem, index)
 
 
 def _refuse_too_many(parts: Sequence[_Subrequest | Mapping[str, Any]], limit: int) -> None:
     documents = sum(
-        len(part.rank_request.documents) for part in parts if isinstance(part, _Subrequest)
+        len(part.request.rank.documents) for part in parts if isinstance(part, _Subrequest)
     )
     if documents > limit:
         metrics.REFUSED.labels("request_documents").inc()
@@ -179,11 +178,12 @@ async def _answer(
     http: Request, service: ModelService, part: _Subrequest, index: int, replies: dict[int, Reply]
 ) -> dict[str, Any]:
     """The part's answer or error as a `BatchRerankPart`; adds its reply to `replies`."""
-    dialect, request, rank_request = part.dialect, part.request, part.rank_request
+    dialect, request = part.dialect, part.request
     try:
-        ranking = await handler.rank(http, request, [rank_request], dialect=dialect)
-        path, profile = RERANK_PATHS[0], handler.profile_of(http, request)
-        reply = handler.build_reply(dialect, request, rank_request, ranking, service, path, profile)
+        ranked = await handler.rank(http, service, dialect, request)
+        reply = replace(
+            handler.build_reply(http, service, dialect, request, ranked), path=RERANK_PATHS[0]
+        )
         body = orjson.Fragment(bytes(handler.render(dialect, reply).body))
         replies[index] = reply
         return {"index": index, "status_code": 200, "body": body}

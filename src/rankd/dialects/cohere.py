@@ -7,7 +7,6 @@ Source: cohere-ai/cohere-developer-experience, cohere-openapi.yaml.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -17,7 +16,7 @@ from rankd.dialects.envelopes import ErrorObject, Failure, openai_error
 from rankd.dialects.fields import Count, Documents, Query
 from rankd.dialects.openai import Meta, meta
 from rankd.dialects.reply import Reply, ResultObject, results
-from rankd.dialects.request import RERANK_PATHS, DocumentsBody, example
+from rankd.dialects.request import RERANK_PATHS, DocumentsBody, SentFields, example
 from rankd.errors import RankError
 from rankd.types import TruncationPolicy
 
@@ -49,11 +48,10 @@ class V1Request(DocumentsBody):
         description="Maximum chunks per long document; the best chunk counts. Default: 10.",
     )
 
-    def fields(self) -> Sequence[str]:
-        return self.rank_fields or ()
-
-    def truncation_policy(self) -> TruncationPolicy:
-        return TruncationPolicy(chunks=self.max_chunks_per_doc or 10)
+    def sent(self) -> SentFields:
+        sent = self.sent_documents(self.rank_fields)
+        sent.truncation = TruncationPolicy(chunks=self.max_chunks_per_doc or 10)
+        return sent
 
 
 class V2Request(DocumentsBody):
@@ -81,8 +79,10 @@ class V2Request(DocumentsBody):
         None, ge=1, description="Maximum tokens per document; the end is cut off. Default: 4096."
     )
 
-    def truncation_policy(self) -> TruncationPolicy:
-        return TruncationPolicy(tokens=self.max_tokens_per_doc or 4096)
+    def sent(self) -> SentFields:
+        sent = self.sent_documents()
+        sent.truncation = TruncationPolicy(tokens=self.max_tokens_per_doc or 4096)
+        return sent
 
 
 class CohereResponse(BaseModel):

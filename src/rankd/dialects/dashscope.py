@@ -13,9 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rankd.dialects.base import BodyMatcher, Dialect
 from rankd.dialects.envelopes import ErrorObject, Failure, openai_error
-from rankd.dialects.fields import Count, Documents, Number, Query, echo, texts_of
+from rankd.dialects.fields import Count, Documents, Number, Query, texts_of
 from rankd.dialects.reply import Reply, ResultObject, results
-from rankd.dialects.request import EchoingDocumentsBody, RequestBody, agreed, agreed_text, example
+from rankd.dialects.request import (
+    EchoingDocumentsBody,
+    RequestBody,
+    SentFields,
+    Spellings,
+    example,
+)
 from rankd.errors import RankError
 
 
@@ -65,37 +71,22 @@ class NativeRequest(RequestBody):
         None, description="Ranking options. Default: each option's own default."
     )
 
-    def query_text(self) -> str:
-        return self.input.query
-
-    def document_texts(self) -> tuple[str, ...]:
-        return texts_of(self.input.documents, "input.documents")
-
-    def result_limit(self) -> int | None:
-        return self.parameters.top_n if self.parameters else None
-
-    def wants_documents(self) -> bool:
-        return bool(self.parameters and self.parameters.return_documents)
-
-    def echo(self, index: int, text: str) -> dict[str, Any]:
-        return echo(self.input.documents[index], text)
-
-    def preset_name(self) -> str | None:
-        nested = self.parameters.preset if self.parameters else None
-        return agreed_text(**{"preset": self.preset, "parameters.preset": nested})
-
-    def threshold(self) -> float | None:
-        nested = self.parameters.score_threshold if self.parameters else None
-        threshold: float | None = agreed(
-            **{"score_threshold": self.score_threshold, "parameters.score_threshold": nested}
+    def sent(self) -> SentFields:
+        nested = self.parameters or Parameters()
+        return SentFields(
+            queries=[(self.input.query, texts_of(self.input.documents, "input.documents"))],
+            instructions={"parameters.instruct": nested.instruct},
+            preset=Spellings({"preset": self.preset, "parameters.preset": nested.preset}),
+            threshold=Spellings(
+                {
+                    "score_threshold": self.score_threshold,
+                    "parameters.score_threshold": nested.score_threshold,
+                }
+            ),
+            top_n=nested.top_n,
+            return_documents=bool(nested.return_documents),
+            documents=self.input.documents,
         )
-        return threshold
-
-    def instructions(self) -> dict[str, str | None]:
-        return {
-            **super().instructions(),
-            "parameters.instruct": self.parameters.instruct if self.parameters else None,
-        }
 
 
 class TotalTokens(BaseModel):

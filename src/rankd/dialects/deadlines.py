@@ -12,7 +12,6 @@ from starlette.datastructures import Headers
 from rankd.config.text import shorten
 from rankd.context import ARRIVED, BATCH
 from rankd.errors import InvalidRequest
-from rankd.ranking.service import service_of
 
 # One day.
 MAX_TIMEOUT_MS = 86_400_000
@@ -26,7 +25,7 @@ _ENVOY_HEADER = "x-envoy-expected-rq-timeout-ms"
 _PREFER_WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=[,;]|$)', re.IGNORECASE)
 
 
-def deadline_of(http: Request, timeout_ms: int | None) -> float | None:
+def deadline_of(http: Request, timeout_ms: int | None, default_ms: int) -> float | None:
     """The `time.monotonic()` after which the client does not wait any more; None: no limit.
 
     The smallest timeout of body and headers, else the server's. It counts from the arrival
@@ -34,14 +33,14 @@ def deadline_of(http: Request, timeout_ms: int | None) -> float | None:
 
     Args:
         timeout_ms: that of the body.
+        default_ms: the server's; 0: no limit.
 
     Raises:
         InvalidRequest: `x-rankd-timeout-ms` is not a number of milliseconds.
     """
     timeouts = [timeout for timeout in (timeout_ms, *_header_timeouts(http.headers)) if timeout]
     # Lines of a batch have time until the window of the batch ends.
-    default = 0 if BATCH in http.scope else service_of(http).timeout_ms
-    timeout = min(timeouts, default=default)
+    timeout = min(timeouts, default=0 if BATCH in http.scope else default_ms)
     if not timeout:
         return None
     arrived: float = http.scope.get(ARRIVED) or time.monotonic()

@@ -23,11 +23,14 @@ ORDER: tuple[Dialect, ...] = tuple(
 )
 FALLBACK = ORDER[-1]
 
+_MATCHERS = [(dialect, matcher) for dialect in ORDER[:-1] for matcher in dialect.matchers]
+
 
 def dialect_of(body: Mapping[str, Any]) -> Dialect:
     """The dialect that a body is in."""
-    for dialect in ORDER:
-        if any(matcher.covers(body) for matcher in dialect.matchers):
+    names = body.keys()
+    for dialect, matcher in _MATCHERS:
+        if matcher.names <= names and matcher.covers(body):
             return dialect
     return FALLBACK
 

@@ -15,9 +15,8 @@ from rankd.dialects.base import Dialect
 from rankd.dialects.envelopes import Failure, openai_error
 from rankd.dialects.fields import Count, DocumentList, Query, texts_of
 from rankd.dialects.reply import Reply
-from rankd.dialects.request import RequestBody, example
+from rankd.dialects.request import RequestBody, SentFields, example
 from rankd.errors import RankError
-from rankd.types import ScoredDocument
 
 
 class TaskSettings(BaseModel):
@@ -50,21 +49,15 @@ class ElasticRequest(RequestBody):
         description="`top_n` and `return_documents`, if absent from the body. Default: empty.",
     )
 
-    def query_text(self) -> str:
-        return self.query
-
-    def document_texts(self) -> tuple[str, ...]:
-        return texts_of(self.input, "input")
-
-    def result_limit(self) -> int | None:
-        if self.top_n is None and self.task_settings:
-            return self.task_settings.top_n
-        return self.top_n
-
-    def wants_documents(self) -> bool:
-        if self.return_documents is None and self.task_settings:
-            return bool(self.task_settings.return_documents)
-        return bool(self.return_documents)
+    def sent(self) -> SentFields:
+        settings = self.task_settings or TaskSettings()
+        returned = self.return_documents
+        return SentFields(
+            queries=[(self.query, texts_of(self.input, "input"))],
+            top_n=settings.top_n if self.top_n is None else self.top_n,
+            return_documents=bool(settings.return_documents if returned is None else returned),
+            documents=self.input,
+        )
 
 
 class ElasticResult(BaseModel):
@@ -103,16 +96,13 @@ class Elastic(Dialect):
     mounted = ()
 
     def render(self, reply: Reply) -> dict[str, Any]:
-        return {"rerank": [self._result(reply, scored_document) for scored_document in reply.best]}
-
-    def _result(self, reply: Reply, scored_document: ScoredDocument) -> dict[str, Any]:
-        result: dict[str, Any] = {
-            "index": scored_document.index,
-            "relevance_score": reply.number(scored_document),
+        return {
+            "rerank": [
+                {"index": result.index, "relevance_score": result.number}
+                | ({"text": result.text} if reply.answer.return_documents else {})
+                for result in reply.best
+            ]
         }
-        if reply.request.wants_documents():
-            result["text"] = reply.text(scored_document)
-        return result
 
     def error(self, problem: RankError) -> dict[str, Any]:
         cause = {"type": problem.code, "reason": problem.message}

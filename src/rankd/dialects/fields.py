@@ -46,7 +46,7 @@ def text_of(value: Any, fields: Sequence[str] = ()) -> str:
 
 def query_of(value: Any) -> str:
     """The text of a query. Raises `ValueError` if it is blank, or as `text_of`."""
-    text = text_of(value)
+    text = value if type(value) is str else text_of(value)
     if not text.strip():
         raise ValueError("must not be empty")
     return text
@@ -85,15 +85,13 @@ def _text_at(value: Any, name: str, index: int, fields: Sequence[str]) -> str:
 
 
 # A million fields would block the event loop while they are named or repeated.
-_MAX_FIELDS = 10_000
+MAX_FIELDS = 10_000
 
 
 def refuse_many_fields(value: Any, path: str) -> None:
     """Raises `TooLarge` if an object has more than 10,000 fields."""
-    if isinstance(value, dict) and len(value) > _MAX_FIELDS:
-        raise TooLarge(
-            f"{path} has {len(value):,} fields; the limit is {_MAX_FIELDS:,}", param=path
-        )
+    if isinstance(value, dict) and len(value) > MAX_FIELDS:
+        raise TooLarge(f"{path} has {len(value):,} fields; the limit is {MAX_FIELDS:,}", param=path)
 
 
 def _chosen(value: dict[str, Any], fields: Sequence[str]) -> str:
@@ -113,8 +111,8 @@ def _content(content: Any) -> str:
         return content
     if not isinstance(content, list) or not content:
         raise ValueError(f"must hold blocks in `content`, not {type_name(content)}")
-    if len(content) > _MAX_FIELDS:
-        raise ValueError(f"has {len(content):,} blocks; the limit is {_MAX_FIELDS:,}")
+    if len(content) > MAX_FIELDS:
+        raise ValueError(f"has {len(content):,} blocks; the limit is {MAX_FIELDS:,}")
     texts = []
     for block in content:
         match block:

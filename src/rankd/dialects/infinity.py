@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from rankd.dialects.base import Dialect
 from rankd.dialects.reply import Reply, UsageObject, usage
-from rankd.dialects.request import DocumentsBody, example
+from rankd.dialects.request import DocumentsBody, SentFields, example
 
 
 class InfinityRequest(DocumentsBody):
@@ -30,8 +30,10 @@ class InfinityRequest(DocumentsBody):
         None, description="true: return raw logits, in nats. Default: false."
     )
 
-    def wants_logits(self) -> bool:
-        return bool(self.raw_scores)
+    def sent(self) -> SentFields:
+        sent = self.sent_documents()
+        sent.logits = self.raw_scores
+        return sent
 
 
 class InfinityResult(BaseModel):
@@ -68,16 +70,12 @@ class Infinity(Dialect):
 
 def string_results(reply: Reply) -> list[dict[str, Any]]:
     """Results, best first; `document` is a string, or absent if not requested."""
-    items = []
-    for scored_document in reply.best:
-        result: dict[str, Any] = {
-            "relevance_score": reply.number(scored_document),
-            "index": scored_document.index,
-        }
-        if reply.request.wants_documents():
-            result["document"] = reply.text(scored_document)
-        items.append(result)
-    return items
+    with_documents = reply.answer.return_documents
+    return [
+        {"relevance_score": result.number, "index": result.index}
+        | ({"document": result.text} if with_documents else {})
+        for result in reply.best
+    ]
 
 
 dialect = Infinity()

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from rankd.dialects.base import Dialect
 from rankd.dialects.fields import Count, Truncating
 from rankd.dialects.reply import Reply, ResultObject, UsageObject, results, usage
-from rankd.dialects.request import EchoingDocumentsBody, example
+from rankd.dialects.request import EchoingDocumentsBody, SentFields, example
 from rankd.types import TruncationPolicy
 
 
@@ -38,8 +38,10 @@ class JinaRequest(EchoingDocumentsBody):
         "Default: the server's --truncation (true).",
     )
 
-    def truncation_policy(self) -> TruncationPolicy:
-        return TruncationPolicy(self.max_doc_length, self.truncation)
+    def sent(self) -> SentFields:
+        sent = self.sent_documents()
+        sent.truncation = TruncationPolicy(self.max_doc_length, self.truncation)
+        return sent
 
 
 class JinaResponse(BaseModel):

@@ -13,7 +13,7 @@ from fastapi import Response
 from pydantic import BaseModel, ValidationError
 
 from rankd.config.text import replace_surrogates, shorten
-from rankd.dialects.fields import refuse_many_fields, short_json, type_name
+from rankd.dialects.fields import MAX_FIELDS, refuse_many_fields, short_json, type_name
 from rankd.errors import InvalidRequest, TooLarge, UnsupportedMedia
 from rankd.telemetry import metrics
 
@@ -25,14 +25,6 @@ class JsonResponse(Response):
 
     def render(self, content: Any) -> bytes:
         return orjson.dumps(content)
-
-
-def rounded(number: float) -> float:
-    """A score or logit as answers show it: seven digits, at most 18 characters.
-
-    Java clients read a longer literal as BigDecimal and fail on it.
-    """
-    return float(f"{number:.7g}")
 
 
 # Bodies as objects.
@@ -56,7 +48,8 @@ def read_object(body: bytes, max_items: int) -> dict[str, Any]:
     value = parse(body)
     if not isinstance(value, dict):
         raise InvalidRequest(f"the body must be a JSON object, not {type_name(value)}")
-    refuse_many_fields(value, "the body")
+    if len(value) > MAX_FIELDS:
+        refuse_many_fields(value, "the body")
     refuse_long_lists(value, max_items)
     _refuse_duplicates(value, body)
     return value

@@ -14,7 +14,7 @@ from rankd.dialects import tei
 from rankd.dialects.base import Dialect
 from rankd.dialects.envelopes import Failure, openai_error
 from rankd.dialects.reply import Reply, UsageObject, usage
-from rankd.dialects.request import DocumentsBody, example
+from rankd.dialects.request import DocumentsBody, SentFields, example
 from rankd.errors import RankError
 
 
@@ -30,8 +30,10 @@ class LlamaCppRequest(DocumentsBody):
 
     return_documents: bool | None = Field(None, description="Accepted without effect.")
 
-    def wants_documents(self) -> bool:
-        return False
+    def sent(self) -> SentFields:
+        sent = self.sent_documents()
+        sent.return_documents = False
+        return sent
 
 
 class LlamaCppResult(BaseModel):
@@ -77,8 +79,7 @@ class LlamaCpp(Dialect):
             "object": "list",
             "usage": usage(reply),
             "results": [
-                {"index": scored_document.index, "relevance_score": reply.number(scored_document)}
-                for scored_document in reply.best
+                {"index": result.index, "relevance_score": result.number} for result in reply.best
             ],
         }
 

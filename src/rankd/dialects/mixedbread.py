@@ -5,16 +5,14 @@ Source: mixedbread-ai/mixedbread-python, types of 0.54.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
 
 from rankd.dialects.base import BodyMatcher, Dialect
 from rankd.dialects.fields import Count, Documents, Query, texts_of
-from rankd.dialects.reply import Reply, UsageObject, usage
-from rankd.dialects.request import RequestBody, agreed, example
-from rankd.types import ScoredDocument
+from rankd.dialects.reply import AnswerResult, Reply, UsageObject, usage
+from rankd.dialects.request import RequestBody, SentFields, Spellings, example
 
 
 class MixedbreadRequest(RequestBody):
@@ -48,21 +46,13 @@ class MixedbreadRequest(RequestBody):
         None, description="Include each document in its result. Default: false."
     )
 
-    def query_text(self) -> str:
-        return self.query
-
-    def document_texts(self) -> tuple[str, ...]:
-        return texts_of(self.input, "input", self.fields())
-
-    def fields(self) -> Sequence[str]:
-        return self.rank_fields or ()
-
-    def result_limit(self) -> int | None:
-        limit: int | None = agreed(top_k=self.top_k, top_n=self.top_n)
-        return None if limit == -1 else limit
-
-    def wants_documents(self) -> bool:
-        return bool(self.return_input)
+    def sent(self) -> SentFields:
+        return SentFields(
+            queries=[(self.query, texts_of(self.input, "input", self.rank_fields or ()))],
+            top_n=Spellings(top_k=self.top_k, top_n=self.top_n),
+            return_documents=bool(self.return_input),
+            documents=self.input,
+        )
 
 
 class MixedbreadResult(BaseModel):
@@ -93,22 +83,20 @@ class Mixedbread(Dialect):
         return {
             "usage": usage(reply),
             "model": reply.model,
-            "data": [self._result(reply, scored_document) for scored_document in reply.best],
+            "data": [self._result(reply, result) for result in reply.best],
             "object": "list",
             "top_k": len(reply.best),
-            "return_input": reply.request.wants_documents(),
+            "return_input": reply.answer.return_documents,
         }
 
-    def _result(self, reply: Reply, scored_document: ScoredDocument) -> dict[str, Any]:
-        result: dict[str, Any] = {
-            "index": scored_document.index,
-            "score": reply.number(scored_document),
+    def _result(self, reply: Reply, result: AnswerResult) -> dict[str, Any]:
+        answer = reply.answer
+        return {
+            "index": result.index,
+            "score": result.number,
+            **({"input": answer.documents[result.index]} if answer.return_documents else {}),
+            "object": "rank_result",
         }
-        if reply.request.wants_documents():
-            assert isinstance(reply.request, MixedbreadRequest)
-            result["input"] = reply.request.input[scored_document.index]
-        result["object"] = "rank_result"
-        return result
 
 
 dialect = Mixedbread()

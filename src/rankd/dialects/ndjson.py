@@ -12,15 +12,14 @@ from contextlib import suppress
 from typing import Any
 
 import orjson
-from fastapi import Request, Response
+from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from rankd.dialects.base import Dialect
-from rankd.dialects.reply import document_details, shown_score
-from rankd.dialects.request import RequestBody
+from rankd.dialects.reply import document_details
+from rankd.dialects.resolved import ResolvedRequest
 from rankd.errors import InternalError, RankError, ShuttingDown
-from rankd.ranking.profiles import Profile
-from rankd.types import ScoredDocument
+from rankd.types import ScoredDocument, shown_numbers
 
 MEDIA_TYPE = "application/x-ndjson"
 
@@ -31,20 +30,8 @@ _LAST_LINE_TIMEOUT = 1.0
 Rank = Callable[[Callable[[ScoredDocument], None]], Awaitable[bytes]]
 
 
-def is_wanted(http: Request) -> bool:
-    """Whether `Accept` names NDJSON, with whatever weight but 0 and beside whatever else."""
-    for item in ",".join(http.headers.getlist("accept")).split(","):
-        media_type, *parameters = (part.strip().lower() for part in item.split(";"))
-        if media_type == MEDIA_TYPE:
-            return not any(part.replace(" ", "") in _WEIGHT_0 for part in parameters)
-    return False
-
-
-_WEIGHT_0 = frozenset({"q=0", "q=0.0", "q=0.00", "q=0.000"})
-
-
 async def stream(
-    dialect: Dialect, request: RequestBody, profile: Profile, rank: Rank, headers: Mapping[str, str]
+    dialect: Dialect, request: ResolvedRequest, rank: Rank, headers: Mapping[str, str]
 ) -> Response:
     """Start to rank; returns when there is a first result, or the whole answer.
 
@@ -57,7 +44,7 @@ async def stream(
         first = await _next(results, ranking)
         if not first and results.empty():
             await ranking  # Raises, or all results are below the threshold.
-        return _NdjsonResponse(dialect, request, profile, ranking, first, results, headers)
+        return _NdjsonResponse(dialect, request, ranking, first, results, headers)
     except BaseException:
         ranking.cancel()
         raise
@@ -83,8 +70,7 @@ class _NdjsonResponse(Response):
     def __init__(
         self,
         dialect: Dialect,
-        request: RequestBody,
-        profile: Profile,
+        request: ResolvedRequest,
         ranking: asyncio.Future[bytes],
         first: list[ScoredDocument],
         results: asyncio.Queue[ScoredDocument],
@@ -96,8 +82,8 @@ class _NdjsonResponse(Response):
         self.headers["cache-control"] = "no-cache"
         del self.headers["content-length"]
         self._dialect = dialect
-        self._logits = request.wants_logits()
-        self._profile = profile if request.details() else None
+        self._logits = request.answer.logits
+        self._profile = request.profile if request.answer.details else None
         self._ranking = ranking
         self._first = first
         self._results = results
@@ -155,7 +141,7 @@ class _NdjsonResponse(Response):
     def _line(self, result: ScoredDocument) -> bytes:
         line: dict[str, Any] = {
             "index": result.index,
-            "relevance_score": shown_score(result, logits=self._logits),
+            "relevance_score": shown_numbers([result], logits=self._logits)[0],
             "tokens": result.tokens,
             "truncated": result.truncated,
             "cached": result.cached,

@@ -14,7 +14,7 @@ from rankd.dialects.base import BodyMatcher, Dialect
 from rankd.dialects.envelopes import StringFailure, string_error
 from rankd.dialects.fields import Count, Documents, Query, texts_of
 from rankd.dialects.reply import Reply, UsageObject, usage
-from rankd.dialects.request import RequestBody, agreed, example
+from rankd.dialects.request import RequestBody, SentFields, Spellings, example
 from rankd.errors import RankError
 from rankd.ranking.service import ServiceDep
 from rankd.types import TruncationPolicy
@@ -45,30 +45,23 @@ class NimRequest(RequestBody):
     top_k: Count | None = Field(None, ge=0, description="Maximum number of rankings. Default: all.")
     top_n: Count | None = Field(None, ge=0, description="Another name of `top_k`.")
 
-    def query_text(self) -> str:
-        return self.query
+    def sent(self) -> SentFields:
+        return SentFields(
+            queries=[(self.query, texts_of(self.passages, "passages"))],
+            # NIM's default is NONE: one long passage would fail the whole request. Here the
+            # server's --truncation applies, and `x-rankd-warnings` names passages that were cut.
+            truncation=_TRUNCATION[self.truncate],
+            top_n=Spellings(top_k=self.top_k, top_n=self.top_n),
+            logits=True,
+        )
 
-    def document_texts(self) -> tuple[str, ...]:
-        return texts_of(self.passages, "passages")
 
-    def result_limit(self) -> int | None:
-        limit: int | None = agreed(top_k=self.top_k, top_n=self.top_n)
-        return limit
-
-    def wants_logits(self) -> bool:
-        return True
-
-    def truncation_policy(self) -> TruncationPolicy:
-        match self.truncate:
-            case "NONE":
-                return TruncationPolicy(truncation="refuse")
-            case "START":
-                return TruncationPolicy(truncation="cut", side="left")
-            case "END":
-                return TruncationPolicy(truncation="cut", side="right")
-        # NIM's default is NONE: one long passage would fail the whole request. Here the server's
-        # --truncation applies, and the header `x-rankd-warnings` names the passages that were cut.
-        return TruncationPolicy()
+_TRUNCATION = {
+    None: TruncationPolicy(),
+    "NONE": TruncationPolicy(truncation="refuse"),
+    "START": TruncationPolicy(truncation="cut", side="left"),
+    "END": TruncationPolicy(truncation="cut", side="right"),
+}
 
 
 class NimRanking(BaseModel):
@@ -102,9 +95,7 @@ class Nim(Dialect):
 
     def render(self, reply: Reply) -> dict[str, Any]:
         return {
-            "rankings": [
-                {"index": result.index, "logit": reply.number(result)} for result in reply.best
-            ],
+            "rankings": [{"index": result.index, "logit": result.number} for result in reply.best],
             "usage": usage(reply),
         }
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import AliasChoices, BaseModel, Field
@@ -17,8 +16,8 @@ from pydantic import AliasChoices, BaseModel, Field
 from rankd.config.tables import CUSTOM, DEFAULT
 from rankd.dialects.base import BodyMatcher, Dialect
 from rankd.dialects.fields import Count, Truncating, type_name
-from rankd.dialects.reply import Reply, ResultObject, UsageObject, document_details, results, usage
-from rankd.dialects.request import EchoingDocumentsBody, agreed, example
+from rankd.dialects.reply import Reply, ResultObject, UsageObject, document_details, results
+from rankd.dialects.request import EchoingDocumentsBody, SentFields, Spellings, example
 from rankd.errors import InvalidRequest
 from rankd.types import TruncationPolicy
 
@@ -92,10 +91,23 @@ class OpenAIRerankRequest(EchoingDocumentsBody):
         None, description="Accepted without effect: answers always have token counts."
     )
 
-    def fields(self) -> Sequence[str]:
-        return self.rank_fields or ()
+    def sent(self) -> SentFields:
+        sent = self.sent_documents(self.rank_fields)
+        sent.truncation = self._truncation()
+        if self.chat_template_kwargs or self.kwargs_:
+            sent.instructions = {
+                **instruction_in("chat_template_kwargs", self.chat_template_kwargs),
+                **instruction_in("kwargs", self.kwargs_),
+            }
+        activation = self.use_activation
+        sent.logits = Spellings(
+            use_activation=None if activation is None else not activation,
+            raw_scores=self.raw_scores,
+        )
+        sent.details = bool(self.return_details)
+        return sent
 
-    def truncation_policy(self) -> TruncationPolicy:
+    def _truncation(self) -> TruncationPolicy:
         chunks = self.max_chunks_per_doc
         if self.truncation in ("cut", "refuse") and chunks is not None and chunks > 1:
             raise InvalidRequest(
@@ -111,24 +123,6 @@ class OpenAIRerankRequest(EchoingDocumentsBody):
             side=self.truncation_side,
         )
 
-    def details(self) -> bool:
-        return bool(self.return_details)
-
-    def wants_logits(self) -> bool:
-        return bool(
-            agreed(
-                use_activation=None if self.use_activation is None else not self.use_activation,
-                raw_scores=self.raw_scores,
-            )
-        )
-
-    def instructions(self) -> dict[str, str | None]:
-        return {
-            **super().instructions(),
-            **instruction_in("chat_template_kwargs", self.chat_template_kwargs),
-            **instruction_in("kwargs", self.kwargs_),
-        }
-
 
 def instruction_in(name: str, container: str | dict[str, Any] | None) -> dict[str, str | None]:
     """The instruction inside an object field, keyed by its path, such as `kwargs.instruction`.
@@ -140,6 +134,8 @@ def instruction_in(name: str, container: str | dict[str, Any] | None) -> dict[st
     Raises:
         InvalidRequest: the value is not a JSON object, or its instruction is not a string.
     """
+    if container is None:
+        return {}
     path = f"{name}.instruction"
     if isinstance(container, str):
         container = _object(container, name)
@@ -258,21 +254,26 @@ class OpenAI(Dialect):
     matchers = (BodyMatcher.on(documents="any"),)
 
     def render(self, reply: Reply) -> dict[str, Any]:
+        found = results(reply)
+        if reply.answer.details:
+            for item, result in zip(found, reply.best, strict=True):
+                item |= document_details(result.scored, reply.profile)
         return {
             "id": reply.id,
             "object": "rerank",
             "created": int(time.time()),
             "model": reply.model,
-            "results": _results(reply),
+            "results": found,
             "meta": {
                 **meta(reply, "1" if reply.path.endswith("/v1/rerank") else "2"),
-                "cached_documents": sum(scored_document.cached for scored_document in reply.scored),
+                "cached_documents": reply.usage.cached_documents,
                 **({"not_scored": reply.not_scored} if reply.not_scored else {}),
                 **_profile_fields(reply),
             },
             "usage": {
-                **usage(reply),
-                "cached_tokens": reply.ranking.usage().cached_tokens,
+                "prompt_tokens": reply.tokens,
+                "total_tokens": reply.tokens,
+                "cached_tokens": reply.usage.cached_tokens,
             },
             "tokens": {"input_tokens": reply.tokens, "output_tokens": 0},
         }
@@ -283,24 +284,16 @@ def _profile_fields(reply: Reply) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if reply.profile.preset not in (DEFAULT, CUSTOM):
         fields["preset"] = reply.profile.preset
-    if reply.threshold is not None:
-        fields |= {"score_threshold": reply.threshold, "below_threshold": reply.left_out}
+    if (threshold := reply.answer.threshold) is not None:
+        fields |= {"score_threshold": threshold.value, "below_threshold": reply.left_out}
     return fields
-
-
-def _results(reply: Reply) -> list[dict[str, Any]]:
-    items = results(reply)
-    if reply.request.details():
-        for item, scored_document in zip(items, reply.best, strict=True):
-            item |= document_details(scored_document, reply.profile)
-    return items
 
 
 def meta(reply: Reply, version: str) -> dict[str, Any]:
     """Cohere's `meta`: API version, billed units, token counts and warnings."""
     fields: dict[str, Any] = {
         "api_version": {"version": version},
-        "billed_units": {"search_units": reply.search_units},
+        "billed_units": {"search_units": reply.usage.search_units},
         "tokens": {"input_tokens": reply.tokens, "output_tokens": 0},
     }
     if reply.warnings:

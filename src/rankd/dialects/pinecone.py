@@ -6,17 +6,16 @@ Source: pinecone-io/pinecone-api, inference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, Field
 
 from rankd.dialects.base import Dialect
 from rankd.dialects.envelopes import Failure, openai_error
-from rankd.dialects.reply import Reply
-from rankd.dialects.request import EchoingDocumentsBody, example
+from rankd.dialects.reply import AnswerResult, Reply
+from rankd.dialects.request import EchoingDocumentsBody, SentFields, example
 from rankd.errors import InvalidRequest, RankError
-from rankd.types import ScoredDocument, TruncationPolicy
+from rankd.types import TruncationPolicy
 
 
 class PineconeRequest(EchoingDocumentsBody):
@@ -43,18 +42,16 @@ class PineconeRequest(EchoingDocumentsBody):
         "server's --truncation (END).",
     )
 
-    def fields(self) -> Sequence[str]:
-        return self.rank_fields or ()
-
-    def echo(self, index: int, text: str) -> dict[str, Any]:
-        document = self.documents[index]
-        return document if isinstance(document, dict) else {"text": text}
+    def sent(self) -> SentFields:
+        sent = self.sent_documents(self.rank_fields)
+        sent.truncation = self._truncation()
+        return sent
 
     def has_field(self, *fields: str) -> bool:
         nested = (self.parameters or {}).get("truncate") is not None and "truncate" in fields
         return nested or super().has_field(*fields)
 
-    def truncation_policy(self) -> TruncationPolicy:
+    def _truncation(self) -> TruncationPolicy:
         match (self.parameters or {}).get("truncate"):
             case None:
                 return TruncationPolicy()
@@ -122,18 +119,16 @@ class Pinecone(Dialect):
     def render(self, reply: Reply) -> dict[str, Any]:
         return {
             "model": reply.model,
-            "data": [self._result(reply, scored_document) for scored_document in reply.best],
+            "data": [self._result(reply, result) for result in reply.best],
             "usage": {"rerank_units": -(-len(reply.scored) // _DOCUMENTS_PER_UNIT)},
         }
 
-    def _result(self, reply: Reply, scored_document: ScoredDocument) -> dict[str, Any]:
-        result: dict[str, Any] = {
-            "index": scored_document.index,
-            "score": reply.number(scored_document),
-        }
-        if reply.request.wants_documents():
-            result["document"] = reply.document(scored_document)
-        return result
+    def _result(self, reply: Reply, result: AnswerResult) -> dict[str, Any]:
+        item: dict[str, Any] = {"index": result.index, "score": result.number}
+        if reply.answer.return_documents:
+            document = reply.answer.documents[result.index]
+            item["document"] = document if isinstance(document, dict) else {"text": result.text}
+        return item
 
     def error(self, problem: RankError) -> dict[str, Any]:
         code = _CODES.get(problem.status, "UNKNOWN")

@@ -2,51 +2,38 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankd.dialects.json_io import rounded
-from rankd.dialects.request import RequestBody
+from rankd.dialects.resolved import AnswerOptions, ResolvedRequest
 from rankd.ranking.profiles import Profile
-from rankd.types import RankResult, ScoredDocument, best_first
-
-
-def threshold_of(request: RequestBody, profile: Profile) -> float | None:
-    """The threshold that applies: the request's, else the configured one; None: no threshold."""
-    if not request.applies_threshold():
-        return None
-    threshold = request.min_score()
-    return profile.threshold if threshold is None else threshold
+from rankd.telemetry.timings import StageTimings
+from rankd.types import (
+    RankResult,
+    RankUsage,
+    ScoredDocument,
+    best_first,
+    rounded,
+    shown_numbers,
+)
 
 
 def above_threshold(
-    scored_documents: Sequence[ScoredDocument], request: RequestBody, profile: Profile
+    documents: Sequence[ScoredDocument], options: AnswerOptions
 ) -> Sequence[ScoredDocument]:
-    """The documents that reach the request's threshold, or else the configured one.
-
-    The request's threshold is compared with the rounded number that the answer shows, so a
-    client can send back a number that it has seen. A configured threshold is always a score.
-    """
-    threshold, logits = request.min_score(), request.wants_logits()
+    """The documents that reach the threshold; all of them without one."""
+    threshold = options.threshold
     if threshold is None:
-        threshold, logits = profile.threshold, False
-    if threshold is None or not request.applies_threshold():
-        return scored_documents
+        return documents
+    numbers = shown_numbers(documents, logits=threshold.on_logits)
     return [
         document
-        for document in scored_documents
-        if shown_score(document, logits=logits) >= threshold
+        for document, number in zip(documents, numbers, strict=True)
+        if number >= threshold.value
     ]
-
-
-def shown_score(scored_document: ScoredDocument, *, logits: bool) -> float:
-    """The score in [0, 1], or the logit in nats, with the digits that answers show."""
-    return rounded(scored_document.logit if logits else scored_document.score)
 
 
 def document_details(scored_document: ScoredDocument, profile: Profile) -> dict[str, Any]:
@@ -68,86 +55,81 @@ def document_details(scored_document: ScoredDocument, profile: Profile) -> dict[
     return details
 
 
-_NO_PROFILE = Profile()
+@dataclass(slots=True)  # Not frozen: that would take three times as long to make.
+class AnswerResult:
+    """One result of an answer.
+
+    Attributes:
+        index: of the document in the request, from 0.
+        number: the score in [0, 1], or the logit in nats; rounded.
+        text: of the document.
+        scored: what the model said of it.
+    """
+
+    index: int
+    number: float
+    text: str
+    scored: ScoredDocument
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reply:
     """A ranked request, from which a dialect renders its answer.
 
     Attributes:
-        path: of the request, without its prefix.
-        model: as the client named it, or the served name.
-        texts: the documents' texts, in the order of the request.
+        request: the resolved request; its parts `answer`, `profile` and `model` are repeated here.
         ranking: one group; it lacks the documents that were not scored in time.
+        timings: of the ranking.
+        usage: what the request is charged for.
+        tokens: of all pairs, template included.
+        best: the results: documents that reach the threshold, best first, at most `top_n`.
+        left_out: number of documents below the threshold; None: no threshold.
         not_scored: indexes of documents not scored in time; only for partial requests.
         warnings: sentences for the client, such as unknown fields and documents that were cut.
+        path: of the request, without its prefix.
         device: on which the scores were computed.
-        profile: instruction, threshold and calibration that were used.
         provenance: headers that name model, engine and instruction.
+        id: new for each answer.
     """
 
-    request: RequestBody
-    path: str
+    request: ResolvedRequest
+    answer: AnswerOptions
+    profile: Profile
     model: str
-    texts: Sequence[str]
     ranking: RankResult
+    timings: StageTimings
+    usage: RankUsage
+    tokens: int
+    best: Sequence[AnswerResult]
+    left_out: int | None
     not_scored: Sequence[int]
     warnings: Sequence[str]
-    device: str = ""
-    profile: Profile = _NO_PROFILE
-    provenance: Mapping[str, str] = field(default_factory=dict)
-    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    path: str
+    device: str
+    provenance: Mapping[str, str]
+    id: str
 
     @property
     def scored(self) -> list[ScoredDocument]:
         """All scored documents, in the order of the request."""
         return self.ranking.groups[0]
 
-    @cached_property
-    def best(self) -> list[ScoredDocument]:
-        """The results: documents that reach the threshold, best first, at most `top_n`."""
-        return best_first(self._above)[: self.request.result_limit() or None]
-
-    @cached_property
-    def _above(self) -> Sequence[ScoredDocument]:
-        return above_threshold(self.scored, self.request, self.profile)
-
     @property
-    def threshold(self) -> float | None:
-        """The threshold that was applied; None: no threshold."""
-        return threshold_of(self.request, self.profile)
+    def numbers(self) -> list[float]:
+        """As `AnswerResult.number`, of all scored documents."""
+        return shown_numbers(self.scored, logits=self.answer.logits)
 
-    @property
-    def left_out(self) -> int | None:
-        """Number of documents below the threshold; None: no threshold."""
-        return None if self.threshold is None else len(self.scored) - len(self._above)
 
-    @cached_property
-    def tokens(self) -> int:
-        """Tokens of all pairs, template included."""
-        return sum(scored_document.tokens for scored_document in self.scored)
-
-    @property
-    def search_units(self) -> int:
-        """Cohere's unit; see `billing.py`."""
-        return sum(self.ranking.search_units)
-
-    def number(self, scored_document: ScoredDocument) -> float:
-        """The score in [0, 1], or the logit if the request wants logits; rounded."""
-        return shown_score(scored_document, logits=self._logits)
-
-    @cached_property
-    def _logits(self) -> bool:
-        return self.request.wants_logits()
-
-    def text(self, scored_document: ScoredDocument) -> str:
-        """The document's text."""
-        return self.texts[scored_document.index]
-
-    def document(self, scored_document: ScoredDocument) -> dict[str, Any]:
-        """The document as an object with `text`, other fields kept."""
-        return self.request.echo(scored_document.index, self.text(scored_document))
+def best_results(
+    documents: Sequence[ScoredDocument], texts: Sequence[str], options: AnswerOptions
+) -> list[AnswerResult]:
+    """The results of an answer, from the documents that reach the threshold."""
+    best = best_first(documents)[: options.top_n]
+    numbers = shown_numbers(best, logits=options.logits)
+    return [
+        AnswerResult(scored.index, number, texts[scored.index], scored)
+        for scored, number in zip(best, numbers, strict=True)
+    ]
 
 
 class DocumentObject(BaseModel):
@@ -173,14 +155,17 @@ def usage(reply: Reply) -> dict[str, int]:
 
 def results(reply: Reply) -> list[dict[str, Any]]:
     """Cohere's `results`, best first; `document` is an object or absent, never null."""
-    items = []
-    with_documents = reply.request.wants_documents()
-    for scored_document in reply.best:
-        item: dict[str, Any] = {
-            "index": scored_document.index,
-            "relevance_score": reply.number(scored_document),
+    if not reply.answer.return_documents:
+        return [{"index": result.index, "relevance_score": result.number} for result in reply.best]
+    sent = reply.answer.documents
+    return [
+        {
+            "index": result.index,
+            "relevance_score": result.number,
+            "document": {**document, "text": result.text}
+            # Other fields of an object are kept.
+            if isinstance(document := sent[result.index], dict)
+            else {"text": result.text},
         }
-        if with_documents:
-            item["document"] = reply.document(scored_document)
-        items.append(item)
-    return items
+        for result in reply.best
+    ]

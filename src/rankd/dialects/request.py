@@ -1,16 +1,20 @@
-"""Request bodies: fields that every dialect accepts, and how a body becomes a `RankRequest`."""
+"""Request bodies: fields that every dialect accepts, and how a body is resolved, once."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rankd.config.tables import CUSTOM
 from rankd.dialects.deadlines import MAX_TIMEOUT_MS
-from rankd.dialects.fields import Count, DocumentList, Number, Query, echo, texts_of
+from rankd.dialects.fields import Count, DocumentList, Number, Query, texts_of
+from rankd.dialects.resolved import AnswerOptions, RequestContext, ResolvedRequest, ScoreThreshold
 from rankd.errors import InvalidRequest
-from rankd.types import RankRequest, TruncationPolicy
+from rankd.ranking.profiles import Profile
+from rankd.types import BACKGROUND_PRIORITY, RankRequest, TruncationPolicy
 
 # Clients append one of these to their base URL, which may or may not end in `/v1` or `/v2`.
 # All are served alike.
@@ -25,16 +29,71 @@ RERANK_PATHS = (
 )
 
 
+# Fields of any dialect that override what an alias says of long documents: from which size
+# on they do not fit, and what is done with those.
+_SIZE_FIELDS = ("max_tokens_per_doc", "max_doc_length")
+_TRUNCATION_FIELDS = (
+    *("truncation", "truncation_side", "truncate", "truncation_direction"),
+    *("max_chunks_per_doc", "overlap_tokens"),
+)
+
 # Of the field `model`, in every request.
 MODEL_DESCRIPTION = "Ignored unless --strict-model is set. Default: the served model."
+
+
+class Spellings(dict[str, Any]):
+    """The values of one field that has several names, by name; None: not sent under it."""
+
+
+@dataclass(slots=True)
+class SentFields:
+    """What a body holds, whatever its dialect calls it.
+
+    Fields with several names are `Spellings`.
+
+    Attributes:
+        queries: each query with its documents; one, but for bodies with several queries.
+        truncation: None in it is the server's default.
+        instructions: the instruction under further names, by the path of the field.
+        preset, threshold: default: the fields `preset` and `score_threshold`.
+        logits: whether results hold logits; None: false.
+        top_n: maximum number of results; None, 0 and -1: all.
+        return_documents: whether results hold their documents.
+        documents: as they were sent.
+        details: whether results hold details.
+        names: further `sent_names`, where they differ between bodies of one dialect.
+    """
+
+    queries: Sequence[tuple[str, tuple[str, ...]]]
+    truncation: TruncationPolicy = TruncationPolicy()  # noqa: RUF009  # It is immutable.
+    instructions: Mapping[str, str | None] = field(default_factory=dict)
+    preset: Spellings | None = None
+    threshold: Spellings | None = None
+    logits: bool | Spellings | None = None
+    top_n: int | Spellings | None = None
+    return_documents: bool = False
+    documents: Sequence[Any] = ()
+    details: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 class RequestBody(BaseModel):
     """Fields that rankd accepts in every dialect; a dialect's subclass adds the vendor's.
 
-    The methods tell what the request asks for, whatever the fields are called. A subclass
-    overrides those for which it has a field.
+    A subclass implements `sent`; `resolve` makes of it, once, what everything else works with.
+
+        body = json_io.validate(dialect.Request, {"query": "q", "documents": ["a"]})
+        request = body.resolve(RequestContext())
+
+    Attributes:
+        sent_names: the dialect's own names for fields of `RankRequest`, by the name there.
+        applies_threshold: whether answers leave out documents below a threshold.
+        accepts_partial: whether answers may lack documents that were not scored in time.
     """
+
+    sent_names: ClassVar[Mapping[str, str]] = {}
+    applies_threshold: ClassVar[bool] = True
+    accepts_partial: ClassVar[bool] = True
 
     # Unknown fields are kept, so that a warning can name them.
     model_config = ConfigDict(extra="allow", protected_namespaces=())
@@ -82,122 +141,107 @@ class RequestBody(BaseModel):
         "Default: true.",
     )
 
-    def query_text(self) -> str:
-        """The query's text."""
+    def sent(self) -> SentFields:
+        """The dialect's own fields; raises `InvalidRequest` if one cannot be understood."""
         raise NotImplementedError
 
-    def document_texts(self) -> tuple[str, ...]:
-        """The documents' texts, in the order of the request."""
-        raise NotImplementedError
+    def resolve(self, context: RequestContext) -> ResolvedRequest:
+        """Every decision of the request; nothing asks the body after this.
 
-    def result_limit(self) -> int | None:
-        """Maximum number of results; None and 0: all."""
-        return None
+        Raises:
+            InvalidRequest: a document has no text, two names of one field have different values,
+                the preset does not exist, or a threshold for scores is outside [0, 1].
+        """
+        sent = self.sent()
+        instructions = {
+            "instruction": self.instruction,
+            "instruct": self.instruct,
+            "task": self.task,
+            **sent.instructions,
+        }
+        text = agreed_text(instructions)
+        profile = context.profiles.choose(
+            text=text,
+            preset=self.preset if sent.preset is None else agreed_text(sent.preset),
+            model=self.model,
+            caller=context.caller,
+        )
+        sent_names = {**self.sent_names, **sent.names}
+        if text:
+            sent_names["instruction"] = next(name for name, value in instructions.items() if value)
+        return ResolvedRequest(
+            answer=self._answer_options(sent, profile),
+            ranks=self._rank_requests(sent, profile, context),
+            profile=profile,
+            model=self.model or context.model,
+            names_preset=profile.preset == CUSTOM and text in context.profiles.presets,
+            unknown_fields=unknown_fields(self),
+            sent_names=sent_names,
+        )
 
-    def wants_documents(self) -> bool:
-        """Whether results hold their documents."""
-        return False
+    def _answer_options(self, sent: SentFields, profile: Profile) -> AnswerOptions:
+        value = self.score_threshold if sent.threshold is None else agreed(sent.threshold)
+        logits = bool(agreed(sent.logits) if isinstance(sent.logits, Spellings) else sent.logits)
+        threshold = None
+        if value is not None and self.applies_threshold:
+            if not 0 <= value <= 1 and not logits:
+                raise InvalidRequest(
+                    f"score_threshold must be between 0 and 1, as scores are, not {value:g}",
+                    param="score_threshold",
+                )
+            threshold = ScoreThreshold(value, on_logits=logits, configured=False)
+        elif profile.threshold is not None and self.applies_threshold:
+            threshold = ScoreThreshold(profile.threshold, on_logits=False, configured=True)
+        top_n = agreed(sent.top_n) if isinstance(sent.top_n, Spellings) else sent.top_n
+        return AnswerOptions(
+            top_n=top_n if top_n and top_n > 0 else None,
+            return_documents=sent.return_documents,
+            documents=sent.documents if sent.return_documents else (),
+            logits=logits,
+            details=sent.details,
+            threshold=threshold,
+            threshold_ignored=value is not None and not self.applies_threshold,
+        )
 
-    def echo(self, index: int, text: str) -> dict[str, Any]:
-        """A document as answers repeat it: an object with `text`, other fields kept."""
-        return {"text": text}
-
-    def wants_logits(self) -> bool:
-        """Whether results hold logits, in nats, instead of scores in [0, 1]."""
-        return False
-
-    def truncation_policy(self) -> TruncationPolicy:
-        """What is done with documents that do not fit."""
-        return TruncationPolicy()
-
-    def details(self) -> bool:
-        """Whether results hold token counts, the best chunk, and the calibrated probability."""
-        return False
+    def _rank_requests(
+        self, sent: SentFields, profile: Profile, context: RequestContext
+    ) -> tuple[RankRequest, ...]:
+        policy = sent.truncation
+        if profile.alias is not None:
+            policy = profile.truncation_over(
+                policy,
+                keeps_size=self.has_field(*_SIZE_FIELDS),
+                keeps_truncation=self.has_field(*_TRUNCATION_FIELDS),
+            )
+        return tuple(
+            RankRequest(
+                query=query,
+                documents=documents,
+                instruction=profile.instruction,
+                max_document_tokens=policy.tokens,
+                truncation=policy.truncation,
+                max_chunks=policy.chunks,
+                overlap=policy.overlap,
+                side=policy.side,
+                details=sent.details,
+                priority=BACKGROUND_PRIORITY if context.background else self.priority or 0,
+                deadline=context.deadline,
+                partial=bool(self.partial and self.accepts_partial),
+                caller=context.caller,
+                user=self.user or "",
+                cache=self.cache is not False,
+                background=context.background,
+            )
+            for query, documents in sent.queries
+        )
 
     def has_field(self, *fields: str) -> bool:
         """Whether the request has a value for one of these fields of its dialect."""
         own = type(self).model_fields
         return any(name in own and getattr(self, name) is not None for name in fields)
 
-    def preset_name(self) -> str | None:
-        """The preset that the request names."""
-        return self.preset
 
-    def threshold(self) -> float | None:
-        """The threshold that the request sends."""
-        return self.score_threshold
-
-    def applies_threshold(self) -> bool:
-        """Whether the answer leaves out documents below a threshold."""
-        return True
-
-    def min_score(self) -> float | None:
-        """The threshold to apply: a score in [0, 1], or a logit if the answer holds logits.
-
-        Raises:
-            InvalidRequest: the answer holds scores and the threshold is outside [0, 1].
-        """
-        threshold = self.threshold() if self.applies_threshold() else None
-        if threshold is not None and not 0 <= threshold <= 1 and not self.wants_logits():
-            raise InvalidRequest(
-                f"score_threshold must be between 0 and 1, as scores are, not {threshold:g}",
-                param="score_threshold",
-            )
-        return threshold
-
-    def accepts_partial(self) -> bool:
-        """Whether the answer may lack documents that were not scored in time."""
-        return bool(self.partial)
-
-    def rank_request(self, deadline: float | None = None) -> RankRequest:
-        """The request to rank; raises `InvalidRequest` if a document has no text."""
-        return self.rank_request_for(self.query_text(), self.document_texts(), deadline)
-
-    def rank_request_for(
-        self, query: str, documents: tuple[str, ...], deadline: float | None
-    ) -> RankRequest:
-        """The request to rank one query and its documents; some bodies hold several queries."""
-        policy = self.truncation_policy()
-        return RankRequest(
-            query=query,
-            documents=documents,
-            instruction=agreed_text(**self.instructions()),
-            max_document_tokens=policy.tokens,
-            truncation=policy.truncation,
-            max_chunks=policy.chunks,
-            overlap=policy.overlap,
-            side=policy.side,
-            details=self.details(),
-            priority=self.priority or 0,
-            deadline=deadline,
-            partial=self.accepts_partial(),
-            cache=self.cache is not False,
-        )
-
-    def instructions(self) -> dict[str, str | None]:
-        """The instruction, under each of the fields that can hold it, by the field's path."""
-        return {"instruction": self.instruction, "instruct": self.instruct, "task": self.task}
-
-    # The dialect's own names for fields of `RankRequest`, by the name there.
-    sent_names: ClassVar[Mapping[str, str]] = {}
-
-    def sent_names_of_body(self) -> Mapping[str, str]:
-        """As `sent_names`, if they differ between bodies of one dialect."""
-        return self.sent_names
-
-    def in_sent_names(self, problem: InvalidRequest) -> InvalidRequest:
-        """An error about a field of `RankRequest`, as one about the field that the client sent."""
-        names = dict(self.sent_names_of_body())
-        if sent := [name for name, text in self.instructions().items() if text]:
-            names["instruction"] = sent[0]
-        if problem.param not in names:
-            return problem
-        name = names[problem.param]
-        message = problem.message.replace(f"{problem.param}[", f"{name}[")
-        return type(problem)(message, param=name)
-
-
-def agreed(**spellings: Any) -> Any:
+def agreed(spellings: Mapping[str, Any]) -> Any:
     """The value of a field that has several names; None: none of them was sent.
 
     Raises:
@@ -205,16 +249,26 @@ def agreed(**spellings: Any) -> Any:
     """
     given = {name: value for name, value in spellings.items() if value is not None}
     values = list(given.values())
-    if any(value != values[0] for value in values):
-        names = " and ".join(given)
-        raise InvalidRequest(f"{names} have different values; send one", param=list(given)[-1])
+    for value in values:
+        if value != values[0]:
+            names = " and ".join(given)
+            raise InvalidRequest(f"{names} have different values; send one", param=list(given)[-1])
     return values[0] if values else None
 
 
-def agreed_text(**spellings: str | None) -> str | None:
+def agreed_text(spellings: Mapping[str, str | None]) -> str | None:
     """As `agreed`, for texts; an empty text counts as not sent."""
-    text: str | None = agreed(**{name: text or None for name, text in spellings.items()})
+    text: str | None = agreed({name: text or None for name, text in spellings.items()})
     return text
+
+
+def unknown_fields(body: BaseModel, path: str = "") -> tuple[str, ...]:
+    """Paths of the fields that a body has and its model does not, sorted."""
+    names = [path + name for name in body.model_extra or ()]
+    for name, value in body:
+        if isinstance(value, BaseModel):
+            names += unknown_fields(value, f"{path}{name}.")
+    return tuple(sorted(names))
 
 
 def example(body: dict[str, Any]) -> ConfigDict:
@@ -237,24 +291,21 @@ class DocumentsBody(RequestBody):
         None, description="Whether results hold their documents. Default: false."
     )
 
-    def query_text(self) -> str:
-        return self.query
+    # Whether results hold their documents if the request does not say.
+    returns_documents: ClassVar[bool] = False
 
-    def document_texts(self) -> tuple[str, ...]:
-        return texts_of(self.documents, "documents", self.fields())
+    def sent(self) -> SentFields:
+        return self.sent_documents()
 
-    def fields(self) -> Sequence[str]:
-        """Fields of object documents that are read; empty: as `text_of` chooses."""
-        return ()
-
-    def result_limit(self) -> int | None:
-        return self.top_n
-
-    def wants_documents(self) -> bool:
-        return bool(self.return_documents)
-
-    def echo(self, index: int, text: str) -> dict[str, Any]:
-        return echo(self.documents[index], text)
+    def sent_documents(self, rank_fields: Sequence[str] | None = None) -> SentFields:
+        """These fields; `rank_fields` are those of object documents that are read."""
+        sent = self.return_documents
+        return SentFields(
+            queries=[(self.query, texts_of(self.documents, "documents", rank_fields or ()))],
+            top_n=self.top_n,
+            return_documents=self.returns_documents if sent is None else sent,
+            documents=self.documents,
+        )
 
 
 class EchoingDocumentsBody(DocumentsBody):
@@ -264,5 +315,4 @@ class EchoingDocumentsBody(DocumentsBody):
         None, description="Whether results hold their documents. Default: true."
     )
 
-    def wants_documents(self) -> bool:
-        return self.return_documents is not False
+    returns_documents: ClassVar[bool] = True

@@ -173,7 +173,7 @@ def _any_dialect_routes() -> list[tuple[str, ExtraRoute]]:
 async def _invocations(http: Request) -> Response:
     """A score request, or a rerank request of any dialect."""
     service = service_of(http)
-    body = await handler.read_body(http)
+    body = await handler.read_body(http, service)
     if vllm.is_score(body):
         return await vllm.score_body(http, service, body)
     return await handler.answer(http, service, detect.dialect_of(body), body)

@@ -15,7 +15,6 @@ from rankd.dialects.envelopes import ErrorObject, Failure, openai_error
 from rankd.dialects.reply import Reply
 from rankd.dialects.request import EchoingDocumentsBody, example
 from rankd.errors import RankError
-from rankd.types import ScoredDocument
 
 
 class SGLangRequest(EchoingDocumentsBody):
@@ -59,15 +58,16 @@ class SGLang(Dialect):
     failure = SGLangFailure
 
     def render(self, reply: Reply) -> list[dict[str, Any]]:
-        return [self._result(reply, scored_document) for scored_document in reply.best]
-
-    def _result(self, reply: Reply, scored_document: ScoredDocument) -> dict[str, Any]:
-        result: dict[str, Any] = {"score": reply.number(scored_document)}
-        if reply.request.wants_documents():
-            result["document"] = reply.text(scored_document)
-        result["index"] = scored_document.index
-        result["meta_info"] = {"id": reply.id, "prompt_tokens": scored_document.tokens}
-        return result
+        with_documents = reply.answer.return_documents
+        return [
+            {
+                "score": result.number,
+                **({"document": result.text} if with_documents else {}),
+                "index": result.index,
+                "meta_info": {"id": reply.id, "prompt_tokens": result.scored.tokens},
+            }
+            for result in reply.best
+        ]
 
     def error(self, problem: RankError) -> dict[str, Any]:
         return {

@@ -15,7 +15,7 @@ from rankd.dialects.envelopes import ErrorObject, Failure, openai_error
 from rankd.dialects.fields import Count
 from rankd.dialects.openai import Meta, Tokens, meta
 from rankd.dialects.reply import Reply, ResultObject, results
-from rankd.dialects.request import DocumentsBody, example
+from rankd.dialects.request import DocumentsBody, SentFields, example
 from rankd.errors import RankError
 from rankd.types import TruncationPolicy
 
@@ -43,8 +43,12 @@ class SiliconFlowRequest(DocumentsBody):
         description="Tokens shared by neighbouring chunks. Default: 0.",
     )
 
-    def truncation_policy(self) -> TruncationPolicy:
-        return TruncationPolicy(chunks=self.max_chunks_per_doc or 1024, overlap=self.overlap_tokens)
+    def sent(self) -> SentFields:
+        sent = self.sent_documents()
+        sent.truncation = TruncationPolicy(
+            chunks=self.max_chunks_per_doc or 1024, overlap=self.overlap_tokens
+        )
+        return sent
 
 
 class SiliconFlowResponse(BaseModel):

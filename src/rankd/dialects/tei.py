@@ -16,10 +16,10 @@ from rankd.dialects.base import BodyMatcher, Dialect
 from rankd.dialects.envelopes import StringFailure, string_error
 from rankd.dialects.fields import Count, Documents, Query, texts_of
 from rankd.dialects.reply import Reply
-from rankd.dialects.request import RequestBody, example
+from rankd.dialects.request import RequestBody, SentFields, example
 from rankd.errors import RankError
 from rankd.ranking.service import ServiceDep
-from rankd.types import ScoredDocument, TruncationPolicy
+from rankd.types import Side, TruncationPolicy
 
 
 class TeiRequest(RequestBody):
@@ -56,27 +56,21 @@ class TeiRequest(RequestBody):
     )
     top_n: Count | None = Field(None, ge=0, description="Maximum number of results. Default: all.")
 
-    def query_text(self) -> str:
-        return self.query
-
-    def document_texts(self) -> tuple[str, ...]:
-        return texts_of(self.texts_, "texts")
-
-    def result_limit(self) -> int | None:
-        return self.top_n
-
-    def wants_documents(self) -> bool:
-        return bool(self.return_text)
-
-    def wants_logits(self) -> bool:
-        return bool(self.raw_scores)
-
-    def truncation_policy(self) -> TruncationPolicy:
+    def sent(self) -> SentFields:
         direction = self.truncation_direction
-        return TruncationPolicy(
-            truncation=None if self.truncate is None else "cut" if self.truncate else "refuse",
-            side=None if direction is None else "left" if direction.lower() == "left" else "right",
+        return SentFields(
+            queries=[(self.query, texts_of(self.texts_, "texts"))],
+            truncation=TruncationPolicy(
+                truncation=None if self.truncate is None else "cut" if self.truncate else "refuse",
+                side=None if direction is None else _SIDES[direction.lower()],
+            ),
+            logits=self.raw_scores,
+            top_n=self.top_n,
+            return_documents=bool(self.return_text),
         )
+
+
+_SIDES: dict[str, Side] = {"left": "left", "right": "right"}
 
 
 class TeiRank(BaseModel):
@@ -111,16 +105,18 @@ class Tei(Dialect):
     detection_rank = 30
     matchers = (BodyMatcher.on(texts="any"),)
     paths = ("/",)
+    adds_headers = True
 
     def render(self, reply: Reply) -> list[dict[str, Any]]:
-        return [self._rank(reply, result) for result in reply.best]
-
-    def _rank(self, reply: Reply, result: ScoredDocument) -> dict[str, Any]:
-        rank: dict[str, Any] = {"index": result.index}
-        if reply.request.wants_documents():
-            rank["text"] = reply.text(result)
-        rank["score"] = reply.number(result)
-        return rank
+        with_texts = reply.answer.return_documents
+        return [
+            {
+                "index": result.index,
+                **({"text": result.text} if with_texts else {}),
+                "score": result.number,
+            }
+            for result in reply.best
+        ]
 
     def headers(self, reply: Reply) -> Mapping[str, str]:
         """TEI's headers: times in milliseconds, characters and tokens.
@@ -136,7 +132,7 @@ class Tei(Dialect):
         return {
             "x-compute-type": reply.device,
             "x-compute-time": total,
-            "x-compute-characters": str(sum(map(len, reply.texts))),
+            "x-compute-characters": str(sum(map(len, reply.request.rank.documents))),
             "x-compute-tokens": str(reply.tokens),
             "x-total-time": total,
             "x-tokenization-time": str(encoding),

@@ -13,7 +13,6 @@ from pydantic import BaseModel, Field
 
 from rankd.dialects import handler, json_io
 from rankd.dialects.base import Dialect, ExtraRoute
-from rankd.dialects.deadlines import deadline_of
 from rankd.dialects.fields import (
     LIST,
     SAYING,
@@ -25,21 +24,27 @@ from rankd.dialects.fields import (
     refuse_many_fields,
     texts_of,
 )
-from rankd.dialects.headers import below_header, usage_headers, warning_header
+from rankd.dialects.headers import answer_headers
 from rankd.dialects.infinity import string_results
-from rankd.dialects.reply import Reply, above_threshold, shown_score, threshold_of
-from rankd.dialects.request import EchoingDocumentsBody, RequestBody, example
+from rankd.dialects.reply import (
+    AnswerResult,
+    Reply,
+    above_threshold,
+    best_results,
+)
+from rankd.dialects.request import EchoingDocumentsBody, RequestBody, SentFields, example
+from rankd.dialects.resolved import ResolvedRequest
 from rankd.dialects.warnings import (
-    profile_warnings,
+    count_unknown_fields,
+    field_warnings,
+    instruction_warnings,
     threshold_warnings,
     truncation_warnings,
-    unknown_fields,
 )
 from rankd.errors import InvalidRequest
 from rankd.ranking.service import service_of
 from rankd.telemetry import metrics
-from rankd.telemetry.timings import current
-from rankd.types import RankRequest, ScoredDocument, best_first
+from rankd.types import ScoredDocument, shown_numbers
 
 _EXAMPLE: dict[str, Any] = {
     "query": "What is the capital of China?",
@@ -59,17 +64,12 @@ class SimpleRequest(RequestBody):
         None, description="Accepted without effect: scores have no index, so all are returned."
     )
 
-    def accepts_partial(self) -> bool:
-        return False
+    accepts_partial: ClassVar[bool] = False
 
-    def query_text(self) -> str:
-        return self.query
-
-    def document_texts(self) -> tuple[str, ...]:
-        return texts_of(self.documents, "documents")
-
-    def result_limit(self) -> int | None:
-        return self.top_k
+    def sent(self) -> SentFields:
+        return SentFields(
+            queries=[(self.query, texts_of(self.documents, "documents"))], top_n=self.top_k
+        )
 
 
 class SimpleResponse(BaseModel):
@@ -97,18 +97,14 @@ class Simple(Dialect):
         )
 
     def render(self, reply: Reply) -> dict[str, Any]:
-        return _ranked(reply.scored, reply.best, reply.texts)
+        return _ranked(reply.numbers, reply.best)
 
 
-def _ranked(
-    scored_documents: Sequence[ScoredDocument], best: Sequence[ScoredDocument], texts: Sequence[str]
-) -> dict[str, Any]:
+def _ranked(scores: Sequence[float], best: Sequence[AnswerResult]) -> dict[str, Any]:
     return {
-        "scores": [
-            shown_score(scored_document, logits=False) for scored_document in scored_documents
-        ],
-        "ranked_documents": [texts[scored_document.index] for scored_document in best],
-        "ranked_scores": [shown_score(scored_document, logits=False) for scored_document in best],
+        "scores": scores,
+        "ranked_documents": [result.text for result in best],
+        "ranked_scores": [result.number for result in best],
     }
 
 
@@ -168,18 +164,15 @@ class SimpleBatchRequest(RequestBody):
         None, description="Accepted without effect: scores have no index, so all are returned."
     )
 
-    def accepts_partial(self) -> bool:
-        return False
+    accepts_partial: ClassVar[bool] = False
 
-    def rank_requests(self, deadline: float | None = None) -> list[RankRequest]:
-        """One request per query. The server admits or refuses all of them together."""
+    def sent(self) -> SentFields:
+        """One query with its documents after another."""
         queries = [_read_query(query, index) for index, query in enumerate(self.queries)]
         if not queries:
             raise InvalidRequest("queries must not be empty", param="queries")
-        return [
-            self.rank_request_for(query, documents, deadline)
-            for query, documents in zip(queries, self._document_lists(len(queries)), strict=True)
-        ]
+        documents = self._document_lists(len(queries))
+        return SentFields(queries=list(zip(queries, documents, strict=True)), top_n=self.top_k)
 
     def _document_lists(self, count: int) -> list[tuple[str, ...]]:
         """The texts for each of `count` queries."""
@@ -217,42 +210,46 @@ class SimpleBatchResponse(BaseModel):
 async def batch_rerank(http: Request) -> Response:
     """Rerank several queries in one request; all are admitted together, or refused together."""
     service = service_of(http)
-    request = json_io.validate(SimpleBatchRequest, await handler.read_body(http))
-    service.accept_model(request.model)
-    rank_requests = request.rank_requests(deadline_of(http, request.timeout_ms))
-    ranking = await handler.rank(http, request, rank_requests, dialect=simple)
-    groups = ranking.groups
-    profile = handler.profile_of(http, request)
-    kept = [above_threshold(scored_documents, request, profile) for scored_documents in groups]
+    body = json_io.validate(SimpleBatchRequest, await handler.read_body(http, service))
+    request = handler.resolve(http, service, body)
+    ranked = await handler.rank(http, service, simple, request)
+    groups, options = ranked.result.groups, request.answer
+    kept = [above_threshold(scored_documents, options) for scored_documents in groups]
     left_out = sum(map(len, groups)) - sum(map(len, kept))
     metrics.BELOW_THRESHOLD.inc(left_out)
-    warnings = unknown_fields(request, simple.name) + profile_warnings(profile, service)
-    for index, scored_documents in enumerate(groups):
-        query_warnings = truncation_warnings(scored_documents)
-        query_warnings += threshold_warnings(scored_documents, request, profile)
-        warnings += [f"query {index}: {warning}" for warning in query_warnings]
-    with current().stage("render"):
+    with ranked.timings.stage("render"):
         return json_io.JsonResponse(
             {
                 "results": [
                     _ranked(
-                        scored_documents,
-                        best_first(above)[: request.top_k or None],
-                        rank_request.documents,
+                        shown_numbers(scored_documents, logits=False),
+                        best_results(above, rank.documents, options),
                     )
-                    for rank_request, scored_documents, above in zip(
-                        rank_requests, groups, kept, strict=True
+                    for rank, scored_documents, above in zip(
+                        request.ranks, groups, kept, strict=True
                     )
                 ]
             },
             headers={
                 **service.provenance.header,
-                **profile.header,
-                **warning_header(warnings),
-                **usage_headers(ranking.usage()),
-                **below_header(None if threshold_of(request, profile) is None else left_out),
+                **request.profile.header,
+                **answer_headers(
+                    _warnings(request, groups),
+                    ranked.result.usage,
+                    None if options.threshold is None else left_out,
+                ),
             },
         )
+
+
+def _warnings(request: ResolvedRequest, groups: Sequence[Sequence[ScoredDocument]]) -> list[str]:
+    count_unknown_fields(request.unknown_fields, simple.name)
+    warnings = field_warnings(request.unknown_fields) + instruction_warnings(request)
+    for index, scored_documents in enumerate(groups):
+        query_warnings = truncation_warnings(scored_documents)
+        query_warnings += threshold_warnings(scored_documents, request.answer)
+        warnings += [f"query {index}: {warning}" for warning in query_warnings]
+    return warnings
 
 
 simple = Simple()

@@ -14,30 +14,31 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankd.dialects import handler, json_io
 from rankd.dialects.base import Dialect, ExtraRoute
-from rankd.dialects.deadlines import deadline_of
 from rankd.dialects.envelopes import Failure, openai_error
 from rankd.dialects.fields import Count, Number, Side, query_of, refuse_many_fields, text_of
-from rankd.dialects.headers import usage_headers, warning_header
+from rankd.dialects.headers import answer_headers, warning_header
 from rankd.dialects.openai import instruction_in
-from rankd.dialects.reply import Reply, UsageObject, shown_score, usage
-from rankd.dialects.request import MODEL_DESCRIPTION, DocumentsBody, RequestBody, example
-from rankd.dialects.warnings import (
-    profile_warnings,
-    threshold_warnings,
-    truncation_warnings,
+from rankd.dialects.reply import Reply, UsageObject, usage
+from rankd.dialects.request import (
+    MODEL_DESCRIPTION,
+    DocumentsBody,
+    RequestBody,
+    SentFields,
+    example,
     unknown_fields,
 )
+from rankd.dialects.resolved import ResolvedRequest
+from rankd.dialects.warnings import answer_warnings, count_unknown_fields, field_warnings
 from rankd.errors import InvalidRequest, RankError
 from rankd.ranking.service import ModelService, service_of
-from rankd.telemetry.timings import current
-from rankd.types import RankRequest, ScoredDocument, TruncationPolicy
+from rankd.types import ScoredDocument, TruncationPolicy, shown_numbers
 
 # The four pairs of field names for (queries, documents).
 _FIELD_PAIRS = (
@@ -64,15 +65,12 @@ class _Scoring(RequestBody):
     )
     truncate_prompt_tokens: int | None = Field(None, description="Accepted without effect.")
 
-    def truncation_policy(self) -> TruncationPolicy:
-        return TruncationPolicy(self.max_tokens_per_doc or None)
-
-    def wants_logits(self) -> bool:
-        return self.use_activation is False
-
-    def instructions(self) -> dict[str, str | None]:
-        nested = instruction_in("chat_template_kwargs", self.chat_template_kwargs)
-        return {**super().instructions(), **nested}
+    def with_shared(self, sent: SentFields) -> SentFields:
+        """Adds these fields to those of the request's kind."""
+        sent.truncation = TruncationPolicy(self.max_tokens_per_doc or None)
+        sent.logits = self.use_activation is False
+        sent.instructions = instruction_in("chat_template_kwargs", self.chat_template_kwargs)
+        return sent
 
 
 class VllmRerankRequest(_Scoring, DocumentsBody):
@@ -92,8 +90,10 @@ class VllmRerankRequest(_Scoring, DocumentsBody):
     )
     request_id: str | None = Field(None, description="Accepted without effect.")
 
-    def wants_documents(self) -> bool:
-        return True
+    def sent(self) -> SentFields:
+        sent = self.with_shared(super().sent())
+        sent.return_documents = True
+        return sent
 
 
 class VllmDocument(BaseModel):
@@ -176,11 +176,11 @@ class Vllm(Dialect):
             "usage": usage(reply),
             "results": [
                 {
-                    "index": scored_document.index,
-                    "document": {"text": reply.text(scored_document), "multi_modal": None},
-                    "relevance_score": reply.number(scored_document),
+                    "index": result.index,
+                    "document": {"text": result.text, "multi_modal": None},
+                    "relevance_score": result.number,
                 }
-                for scored_document in reply.best
+                for result in reply.best
             ],
         }
 
@@ -222,29 +222,27 @@ class VllmScoreRequest(_Scoring):
         description="Accepted without effect: every score is returned.",
     )
 
-    def accepts_partial(self) -> bool:
-        return False
+    accepts_partial: ClassVar[bool] = False
+    applies_threshold: ClassVar[bool] = False
 
-    def applies_threshold(self) -> bool:
-        return False
-
-    def sent_names_of_body(self) -> Mapping[str, str]:
-        queries, documents = self._field_pair()
-        return {"query": queries, "documents": documents}
-
-    def rank_requests(self, deadline: float | None = None) -> list[RankRequest]:
-        """One request for each run of documents that have the same query."""
-        queries, documents = self._texts()
+    def sent(self) -> SentFields:
+        """Each run of documents that have the same query is ranked as one request."""
+        left, right = self._field_pair()
+        queries, documents = self._texts(left, right)
         if len(queries) == 1:
             queries *= len(documents)
         pairs = zip(queries, documents, strict=True)
-        return [
-            self.rank_request_for(query, tuple(document for _, document in run), deadline)
-            for query, run in groupby(pairs, key=itemgetter(0))
-        ]
+        return self.with_shared(
+            SentFields(
+                queries=[
+                    (query, tuple([document for _, document in run]))
+                    for query, run in groupby(pairs, key=itemgetter(0))
+                ],
+                names={"query": left, "documents": right},
+            )
+        )
 
-    def _texts(self) -> tuple[list[str], list[str]]:
-        left, right = self._field_pair()
+    def _texts(self, left: str, right: str) -> tuple[list[str], list[str]]:
         queries = _read_texts(getattr(self, left), left, query_of)
         documents = _read_texts(getattr(self, right), right, text_of)
         if len(queries) not in (1, len(documents)):
@@ -297,13 +295,13 @@ def is_score(body: Mapping[str, Any]) -> bool:
 async def score(http: Request) -> Response:
     """Score queries against documents, in the order of the request."""
     service = service_of(http)
-    return await score_body(http, service, await handler.read_body(http))
+    return await score_body(http, service, await handler.read_body(http, service))
 
 
 async def invocations(http: Request) -> Response:
     """A score request, or a rerank request in vLLM's form."""
     service = service_of(http)
-    body = await handler.read_body(http)
+    body = await handler.read_body(http, service)
     if is_score(body):
         return await score_body(http, service, body)
     return await handler.answer(http, service, dialect, body)
@@ -311,25 +309,18 @@ async def invocations(http: Request) -> Response:
 
 async def score_body(http: Request, service: ModelService, body: Mapping[str, Any]) -> Response:
     """As `score`, for a body that is parsed already."""
-    request = json_io.validate(VllmScoreRequest, body)
-    service.accept_model(request.model)
-    rank_requests = request.rank_requests(deadline_of(http, request.timeout_ms))
-    ranking = await handler.rank(http, request, rank_requests, dialect=dialect)
-    scored_documents = _renumbered(
-        scored_document for group in ranking.groups for scored_document in group
+    request = handler.resolve(http, service, json_io.validate(VllmScoreRequest, body))
+    ranked = await handler.rank(http, service, dialect, request)
+    scored_documents = _renumbered(ranked.result.documents)
+    count_unknown_fields(request.unknown_fields, dialect.name)
+    warnings = answer_warnings(
+        request, scored_documents, [result for result in scored_documents if result.truncated]
     )
-    profile = handler.profile_of(http, request)
-    warnings = [
-        *unknown_fields(request, dialect.name),
-        *truncation_warnings(scored_documents),
-        *profile_warnings(profile, service),
-        *threshold_warnings(scored_documents, request, profile),
-    ]
-    headers = warning_header(warnings) | usage_headers(ranking.usage())
-    with current().stage("render"):
-        answer = _answer(request, scored_documents, service.name_for(request.model), warnings)
+    headers = answer_headers(warnings, ranked.result.usage, None)
+    with ranked.timings.stage("render"):
         return json_io.JsonResponse(
-            answer, headers={**service.provenance.header, **profile.header, **headers}
+            _answer(request, scored_documents, warnings),
+            headers={**service.provenance.header, **request.profile.header, **headers},
         )
 
 
@@ -358,8 +349,10 @@ class TokenizeResponse(BaseModel):
 async def tokenize(http: Request) -> Response:
     """Token ids of a text, encoded like a document and without the template."""
     service = service_of(http)
-    request = json_io.validate(TokenizeRequest, await handler.read_body(http))
+    request = json_io.validate(TokenizeRequest, await handler.read_body(http, service))
     service.accept_model(request.model)
+    unknown = unknown_fields(request)
+    count_unknown_fields(unknown, dialect.name)
     encoder = service.ranker.encoder
     ids = await encoder.tokenize(request.prompt)
     return json_io.JsonResponse(
@@ -369,30 +362,23 @@ async def tokenize(http: Request) -> Response:
             "tokens": ids,
             "token_strs": encoder.decode(ids) if request.return_token_strs else None,
         },
-        headers=warning_header(unknown_fields(request, dialect.name)),
+        headers=warning_header(field_warnings(unknown)),
     )
 
 
 def _answer(
-    request: VllmScoreRequest,
-    scored_documents: Sequence[ScoredDocument],
-    model: str,
-    warnings: Sequence[str],
+    request: ResolvedRequest, scored_documents: Sequence[ScoredDocument], warnings: Sequence[str]
 ) -> dict[str, Any]:
     tokens = sum(scored_document.tokens for scored_document in scored_documents)
-    raw = request.wants_logits()
+    numbers = shown_numbers(scored_documents, logits=request.answer.logits)
     answer: dict[str, Any] = {
         "id": f"score-{uuid.uuid4().hex}",
         "object": "list",
         "created": int(time.time()),
-        "model": model,
+        "model": request.model,
         "data": [
-            {
-                "index": scored_document.index,
-                "object": "score",
-                "score": shown_score(scored_document, logits=raw),
-            }
-            for scored_document in scored_documents
+            {"index": index, "object": "score", "score": number}
+            for index, number in enumerate(numbers)
         ],
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }

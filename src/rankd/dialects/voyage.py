@@ -15,7 +15,7 @@ from rankd.dialects.envelopes import StringFailure, string_error
 from rankd.dialects.fields import Count, Truncating
 from rankd.dialects.infinity import string_results
 from rankd.dialects.reply import Reply
-from rankd.dialects.request import DocumentsBody, agreed, example
+from rankd.dialects.request import DocumentsBody, SentFields, Spellings, example
 from rankd.errors import RankError
 from rankd.types import TruncationPolicy
 
@@ -45,18 +45,14 @@ class VoyageRequest(DocumentsBody):
         "Default: the server's --truncation (true).",
     )
 
-    def result_limit(self) -> int | None:
-        limit: int | None = agreed(top_k=self.top_k, top_n=self.top_n)
-        return limit
-
-    def wants_documents(self) -> bool:
+    def sent(self) -> SentFields:
+        sent = self.sent_documents()
+        sent.top_n = Spellings(top_k=self.top_k, top_n=self.top_n)
         if self.return_documents is None:
             # Continue sends Cohere's body to Voyage's path and requires documents in the answer.
-            return not self.model_fields_set & {"top_k", "truncation"}
-        return self.return_documents
-
-    def truncation_policy(self) -> TruncationPolicy:
-        return TruncationPolicy(truncation=self.truncation)
+            sent.return_documents = not self.model_fields_set & {"top_k", "truncation"}
+        sent.truncation = TruncationPolicy(truncation=self.truncation)
+        return sent
 
 
 class VoyageResult(BaseModel):

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
-from pydantic import BaseModel
-
-from rankd.config.tables import CUSTOM
 from rankd.config.text import shorten
 from rankd.dialects.reply import above_threshold
-from rankd.dialects.request import RequestBody
-from rankd.ranking.profiles import Profile
-from rankd.ranking.service import ModelService
+from rankd.dialects.resolved import AnswerOptions, ResolvedRequest
 from rankd.telemetry import metrics
 from rankd.types import ScoredDocument
 
@@ -22,20 +17,42 @@ _MAX_FIELDS = 20
 _MAX_RANGES = 100
 
 
-def unknown_fields(request: BaseModel, dialect: str) -> list[str]:
-    """Fields that the dialect does not have; counts them in the metrics, too."""
-    names = sorted(_extra_fields(request))
-    if names:
-        metrics.UNKNOWN_FIELDS.labels(dialect).inc(len(names))
-    return [f"unknown field {shorten(name)!r} was ignored" for name in names[:_MAX_FIELDS]]
+def answer_warnings(
+    request: ResolvedRequest,
+    documents: Sequence[ScoredDocument],
+    cut: Sequence[ScoredDocument],
+    not_scored: Sequence[int] = (),
+) -> list[str]:
+    """All warnings of an answer with one query.
+
+    Args:
+        documents: the scored ones.
+        cut: those of them that were cut.
+        not_scored: indexes of the documents that were not scored in time.
+    """
+    warnings = []
+    if not_scored:
+        warnings += not_scored_warning(not_scored, len(documents) + len(not_scored))
+    if request.unknown_fields:
+        warnings += field_warnings(request.unknown_fields)
+    if cut:
+        warnings += truncation_warnings(cut)
+    if request.names_preset:
+        warnings += instruction_warnings(request)
+    if request.answer.threshold or request.answer.threshold_ignored:
+        warnings += threshold_warnings(documents, request.answer)
+    return warnings
 
 
-def _extra_fields(model: BaseModel, path: str = "") -> Iterator[str]:
-    for name in model.model_extra or ():
-        yield path + name
-    for name, value in model:
-        if isinstance(value, BaseModel):
-            yield from _extra_fields(value, f"{path}{name}.")
+def field_warnings(unknown: Sequence[str]) -> list[str]:
+    """Fields that the dialect does not have."""
+    return [f"unknown field {shorten(name)!r} was ignored" for name in unknown[:_MAX_FIELDS]]
+
+
+def count_unknown_fields(unknown: Sequence[str], dialect: str) -> None:
+    """Count them in the metrics."""
+    if unknown:
+        metrics.UNKNOWN_FIELDS.labels(dialect).inc(len(unknown))
 
 
 def truncation_warnings(documents: Iterable[ScoredDocument]) -> list[str]:
@@ -68,28 +85,29 @@ def _ranges(indexes: Sequence[int]) -> list[str]:
     return [f"{first}-{last}" if last > first else f"{first}" for first, last in ranges]
 
 
-def profile_warnings(profile: Profile, service: ModelService) -> list[str]:
+def instruction_warnings(request: ResolvedRequest) -> list[str]:
     """An `instruction` that equals a preset's name: it was read as text, probably by mistake."""
-    if profile.preset != CUSTOM or profile.instruction not in service.profiles.presets:
+    if not request.names_preset:
         return []
+    name = request.profile.instruction
     return [
-        f"the instruction {profile.instruction!r} was read as a text; to use the preset of that "
-        f'name, send "preset": {profile.instruction!r}'
+        f"the instruction {name!r} was read as a text; to use the preset of that "
+        f'name, send "preset": {name!r}'
     ]
 
 
-def threshold_warnings(
-    documents: Sequence[ScoredDocument], request: RequestBody, profile: Profile
-) -> list[str]:
+def threshold_warnings(documents: Sequence[ScoredDocument], options: AnswerOptions) -> list[str]:
     """A configured threshold that left documents out, or a sent one that has no effect."""
-    if request.threshold() is not None:
-        ignored = "score_threshold has no effect here: the answer holds every document"
-        return [] if request.applies_threshold() else [ignored]
-    left_out = len(documents) - len(above_threshold(documents, request, profile))
+    if options.threshold_ignored:
+        return ["score_threshold has no effect here: the answer holds every document"]
+    threshold = options.threshold
+    if threshold is None or not threshold.configured:
+        return []
+    left_out = len(documents) - len(above_threshold(documents, options))
     if not left_out:
         return []
     return [
-        f"{left_out} of {len(documents)} documents scored below {profile.threshold or 0:g}, the "
+        f"{left_out} of {len(documents)} documents scored below {threshold.value:g}, the "
         "threshold configured here, and are left out; send a score_threshold of your own to see "
         "them"
     ]

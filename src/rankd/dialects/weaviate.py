@@ -5,7 +5,7 @@ Source: weaviate/reranker-transformers, app.py; weaviate, modules/reranker-trans
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
@@ -14,7 +14,7 @@ from rankd.dialects.base import BodyMatcher, Dialect
 from rankd.dialects.envelopes import StringFailure, string_error
 from rankd.dialects.fields import Documents, Number, Query, texts_of
 from rankd.dialects.reply import Reply
-from rankd.dialects.request import RequestBody, example
+from rankd.dialects.request import RequestBody, SentFields, example
 from rankd.errors import InvalidRequest, RankError
 from rankd.ranking.service import ServiceDep
 
@@ -44,16 +44,17 @@ class WeaviateRequest(RequestBody):
         description="Accepted without effect: every document is returned.",
     )
 
-    def accepts_partial(self) -> bool:
-        return False
+    accepts_partial: ClassVar[bool] = False
+    applies_threshold: ClassVar[bool] = False
 
-    def applies_threshold(self) -> bool:
-        return False
+    def sent(self) -> SentFields:
+        return SentFields(
+            queries=[(self.query, self._texts())],
+            # Without `documents`, the answer has the one text in `property`.
+            return_documents=self.documents is not None,
+        )
 
-    def query_text(self) -> str:
-        return self.query
-
-    def document_texts(self) -> tuple[str, ...]:
+    def _texts(self) -> tuple[str, ...]:
         if self.documents is not None:
             return texts_of(self.documents, "documents")
         if self.property is None:
@@ -92,8 +93,8 @@ class Weaviate(Dialect):
     )
 
     def render(self, reply: Reply) -> dict[str, Any]:
-        request = reply.request
-        assert isinstance(request, WeaviateRequest)
+        request = reply.request.rank
+        scored = zip(request.documents, reply.numbers, strict=True)
         # The container sends null fields as well.
         answer: dict[str, Any] = {
             "query": request.query,
@@ -101,15 +102,10 @@ class Weaviate(Dialect):
             "property": None,
             "score": None,
         }
-        if request.documents is None:
-            [result] = reply.scored
-            return answer | {"property": request.property, "score": reply.number(result)}
-        return answer | {
-            "scores": [
-                {"document": reply.text(result), "score": reply.number(result)}
-                for result in reply.scored
-            ]
-        }
+        if not reply.answer.return_documents:
+            [(text, number)] = scored
+            return answer | {"property": text, "score": number}
+        return answer | {"scores": [{"document": text, "score": number} for text, number in scored]}
 
     def error(self, problem: RankError) -> dict[str, Any]:
         return string_error(problem, problem.kind)

@@ -14,7 +14,7 @@ from rankd.dialects.base import Dialect
 from rankd.dialects.fields import Count
 from rankd.dialects.openai import Tokens, instruction_in
 from rankd.dialects.reply import Reply, ResultObject, results
-from rankd.dialects.request import DocumentsBody, example
+from rankd.dialects.request import DocumentsBody, SentFields, example
 from rankd.ranking.service import ServiceDep
 from rankd.types import TruncationPolicy
 
@@ -44,14 +44,11 @@ class XinferenceRequest(DocumentsBody):
         description="A JSON object, or its text; only `instruction` is read. Default: empty.",
     )
 
-    def truncation_policy(self) -> TruncationPolicy:
-        return TruncationPolicy(chunks=self.max_chunks_per_doc)
-
-    def instructions(self) -> dict[str, str | None]:
-        return {
-            **super().instructions(),
-            **instruction_in("kwargs", self.kwargs_),
-        }
+    def sent(self) -> SentFields:
+        sent = self.sent_documents()
+        sent.truncation = TruncationPolicy(chunks=self.max_chunks_per_doc)
+        sent.instructions = instruction_in("kwargs", self.kwargs_)
+        return sent
 
 
 class XinferenceMeta(BaseModel):

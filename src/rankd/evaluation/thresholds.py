@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from rankd.dialects.json_io import rounded
-from rankd.types import sigmoid
+from rankd.types import rounded, sigmoid
 
 
 class Threshold(NamedTuple):

@@ -72,6 +72,22 @@ class ChunkingRule:
             return chunks
         return [Span(tokens - end, tokens - start) for start, end in reversed(chunks)]
 
+    def split(self, lengths: Sequence[int]) -> list[list[Span]]:
+        """The chunks of each document, by the documents' lengths.
+
+        Raises:
+            TooLarge: there are too many chunks, or their overlap makes too many tokens.
+        """
+        if (
+            max(lengths, default=0) <= self.max_whole_tokens and len(lengths) <= MAX_CHUNKS
+        ):  # The usual case.
+            return [[Span(0, tokens)] for tokens in lengths]
+        refuse_many_chunks(sum(self.chunk_count(tokens) for tokens in lengths))
+        chunks = [self.chunks(tokens) for tokens in lengths]
+        if self.overlap:
+            refuse_large_overlap(chunks)
+        return chunks
+
     def _size_and_step(self, tokens: int) -> tuple[int, int]:
         """Size of each chunk, and distance from the start of one to the start of the next."""
         needed = self.overlap - (self.overlap - tokens) // self.max_chunks

@@ -18,12 +18,7 @@ import orjson
 from rankd.errors import InvalidRequest
 from rankd.models.checkpoint import Checkpoint
 from rankd.prompts import qwen3
-from rankd.prompts.chunking import (
-    ChunkingDefaults,
-    ChunkingRule,
-    refuse_large_overlap,
-    refuse_many_chunks,
-)
+from rankd.prompts.chunking import ChunkingDefaults, ChunkingRule
 from rankd.prompts.estimate import TokenEstimator
 from rankd.prompts.offsets import Span
 from rankd.prompts.partial import MARGIN, EncodedText, encode_text
@@ -176,7 +171,32 @@ class PromptEncoder:
             TooLarge: the documents make too many chunks.
         """
         exact = _characters(request) <= _MAX_EXACT_CHARACTERS
-        prefix = self._encode_prefix(request, exact)
+        if request.instruction is not None:
+            self._refuse_long_instruction(request.instruction, exact)
+        instruction = self._instruction if request.instruction is None else request.instruction
+        question = qwen3.prefix_text(instruction, request.query)
+        texts = [qwen3.BEFORE_DOCUMENT + document for document in request.documents]
+        if exact:
+            asked, query, *ids = self._plain.encode([question, request.query, *texts])
+            prefix, query_tokens = (*self._prefix, *asked), len(query)
+            rule = self._chunking.rule(request, self._room(prefix, request, exact))
+            documents = [EncodedText(*row) for row in zip(ids, texts, strict=True)]
+        else:
+            prefix = (*self._prefix, *encode_text(self._plain, question, self.max_tokens).ids)
+            rule = self._chunking.rule(request, self._room(prefix, request, exact))
+            query_tokens = len(encode_text(self._plain, request.query, MARGIN).ids)
+            readable, at_start = rule.max_readable_tokens, rule.keeps_start
+            documents = [
+                encode_text(self._plain, text, readable, at_start=at_start) for text in texts
+            ]
+        return self._prompts(prefix, query_tokens, documents, rule, details=request.details)
+
+    def _room(self, prefix: tuple[int, ...], request: RankRequest, exact: bool) -> int:
+        """Tokens that the prefix leaves for a document.
+
+        Raises:
+            InvalidRequest: it leaves none, or the query takes more than half of the prompt.
+        """
         used = len(prefix) + len(self._suffix)
         room = self.max_tokens - used
         if room < 1:
@@ -189,15 +209,7 @@ class PromptEncoder:
             )
         if len(prefix) > self.max_tokens // 2:
             self._refuse_long_query(request.query)
-        return self._encode_documents(prefix, self._chunking.rule(request, room), request, exact)
-
-    def _encode_prefix(self, request: RankRequest, exact: bool) -> tuple[int, ...]:
-        if request.instruction is not None:
-            self._refuse_long_instruction(request.instruction, exact)
-        instruction = self._instruction if request.instruction is None else request.instruction
-        question = qwen3.prefix_text(instruction, request.query)
-        readable = None if exact else self.max_tokens
-        return (*self._prefix, *encode_text(self._plain, question, readable).ids)
+        return room
 
     def _refuse_long_instruction(self, instruction: str, exact: bool) -> None:
         readable = None if exact else self._max_instruction_tokens
@@ -219,40 +231,31 @@ class PromptEncoder:
                 param="query",
             )
 
-    def _encode_documents(
-        self, prefix: tuple[int, ...], rule: ChunkingRule, request: RankRequest, exact: bool
+    def _prompts(
+        self,
+        prefix: tuple[int, ...],
+        query_tokens: int,
+        documents: Sequence[EncodedText],
+        rule: ChunkingRule,
+        *,
+        details: bool,
     ) -> EncodedRequest:
-        documents = self._encode_texts(request, rule, exact)
         if rule.refuses:
             _refuse_long_documents(documents, rule.max_whole_tokens)
-        counts = [rule.chunk_count(len(document.ids)) for document in documents]
-        refuse_many_chunks(sum(counts))
-        chunks = [rule.chunks(len(document.ids)) for document in documents]
-        if rule.overlap:
-            refuse_large_overlap(chunks)
+        chunks = rule.split([len(document.ids) for document in documents])
         return EncodedRequest(
             prompts=tuple(
                 Prompt(prefix, (*document.ids[start:end], *self._suffix))
                 for document, spans in zip(documents, chunks, strict=True)
                 for start, end in spans
             ),
-            chunks=tuple(counts),
+            chunks=tuple(map(len, chunks)),
             document_tokens=tuple(len(document.ids) for document in documents),
             kept_tokens=tuple(spans[-1].end - spans[0].start for spans in chunks),
             longer=tuple(document.longer for document in documents),
-            query_tokens=len(encode_text(self._plain, request.query, MARGIN).ids),
-            spans=self._character_spans(documents, chunks) if request.details else None,
+            query_tokens=query_tokens,
+            spans=self._character_spans(documents, chunks) if details else None,
         )
-
-    def _encode_texts(
-        self, request: RankRequest, rule: ChunkingRule, exact: bool
-    ) -> list[EncodedText]:
-        texts = [qwen3.suffix_text(document) for document in request.documents]
-        if exact:
-            ids = self._plain.encode(texts)
-            return [EncodedText(*row) for row in zip(ids, texts, strict=True)]
-        readable, at_start = rule.max_readable_tokens, rule.keeps_start
-        return [encode_text(self._plain, text, readable, at_start=at_start) for text in texts]
 
     def _character_spans(
         self, documents: Sequence[EncodedText], chunks: Sequence[Sequence[Span]]

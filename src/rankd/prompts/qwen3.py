@@ -11,6 +11,7 @@ SYSTEM = (
 )
 PREFIX = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n"
 SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+BEFORE_DOCUMENT = " "
 YES, NO = "yes", "no"
 
 
@@ -25,4 +26,4 @@ def prefix_text(instruction: str, query: str) -> str:
 
 def suffix_text(document: str) -> str:
     """The document with the space in front of it, before `SUFFIX`."""
-    return f" {document}"
+    return BEFORE_DOCUMENT + document

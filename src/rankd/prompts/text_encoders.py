@@ -56,10 +56,17 @@ class BytePairEncoder:
         self._token_bytes = encoding.decode_single_token_bytes
         self._bytes = encoding.decode_bytes
         self._normalize = normalize
+        # NFC leaves ASCII alone; a normalizer may lower it.
+        self._keeps_ascii = normalize("A") == "A"
         self._max_token_bytes = max(map(len, encoding.token_byte_values()))
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return [self._encode(self._normalize(_shorten_blanks(text))) for text in texts]
+        return [
+            self._encode(text)
+            if self._keeps_ascii and len(text) <= _MAX_BLANKS and text.isascii()
+            else self._encode(self._normalize(_shorten_blanks(text)))
+            for text in texts
+        ]
 
     def decode(self, ids: Sequence[int]) -> list[str]:
         return [self._token_bytes(token).decode(errors="replace") for token in ids]

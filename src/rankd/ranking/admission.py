@@ -26,12 +26,12 @@ _BUCKET_SECONDS = 0.1
 _MIN_RETRY_AFTER, _MAX_RETRY_AFTER = 1, 60
 
 
+@dataclass(slots=True)
 class Ticket:
     """The tokens of one admitted request. Made, and in the end released, by `Admission.enter`."""
 
-    def __init__(self, admission: Admission) -> None:
-        self._admission = admission
-        self.tokens = 0
+    _admission: Admission
+    tokens: int = 0
 
     def admit(self, tokens: int) -> None:
         """Admit the request with this many tokens, all or none.
@@ -56,7 +56,8 @@ class Ticket:
     def leave(self) -> None:
         """Release the tokens that were not scored; they do not count towards the drain rate."""
         tokens, self.tokens = self.tokens, 0
-        self._admission.give_back(tokens, scored=False)
+        if tokens:
+            self._admission.give_back(tokens, scored=False)
 
 
 class _BackgroundTicket(Ticket):
@@ -110,14 +111,18 @@ class Admission:
             TooLarge: the request exceeds the limit of one request.
             TooManyRequests: too many requests or tokens wait already.
         """
-        self._check_count()
-        self.check(min_tokens)
+        if self.max_waiting_requests:
+            self._check_count()
+        if min_tokens:
+            self.check(min_tokens)
         ticket = Ticket(self)
-        self._count(+1)
+        self.requests += 1
+        metrics.WAITING_REQUESTS.set(self.requests)
         try:
             yield ticket
         finally:
-            self._count(-1)
+            self.requests -= 1
+            metrics.WAITING_REQUESTS.set(self.requests)
             ticket.leave()
 
     @contextmanager
@@ -133,7 +138,9 @@ class Admission:
     def check(self, tokens: int) -> None:
         """Raise what `Ticket.admit` would raise for this many tokens; 0 tokens always fit."""
         self.refuse_too_large(tokens)
-        self.check_room(tokens)
+        # Usually nothing else waits.
+        if self.tokens:
+            self.check_room(tokens)
 
     def fits(self, tokens: int) -> bool:
         """Whether this many tokens fit beside those that wait now."""
@@ -196,7 +203,8 @@ class Admission:
         """Count tokens as waiting."""
         if not self.tokens and tokens:
             self._drain.start()
-        self._set_tokens(self.tokens + tokens)
+        self.tokens += tokens
+        metrics.WAITING_TOKENS.set(self.tokens)
 
     def give_back(self, tokens: int, *, scored: bool) -> None:
         """Stop counting tokens as waiting; scored ones count towards the drain rate."""
@@ -204,18 +212,11 @@ class Admission:
             return
         if scored:
             self._drain.finish(tokens)
-        self._set_tokens(self.tokens - tokens)
+        self.tokens -= tokens
+        metrics.WAITING_TOKENS.set(self.tokens)
         if not self.tokens:
             self._drain.stop()
         metrics.DRAIN_RATE.set(self._drain.rate())
-
-    def _set_tokens(self, tokens: int) -> None:
-        self.tokens = tokens
-        metrics.WAITING_TOKENS.set(tokens)
-
-    def _count(self, change: int) -> None:
-        self.requests += change
-        metrics.WAITING_REQUESTS.set(self.requests)
 
 
 @dataclass(slots=True)

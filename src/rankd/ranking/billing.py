@@ -25,5 +25,5 @@ def search_units(query: int, documents: Iterable[int]) -> int:
         documents: for each document, the tokens that the model read.
     """
     room = _TOKENS_PER_CHUNK - min(query, MAX_QUERY_TOKENS)
-    chunks = sum(max(1, -(-tokens // room)) for tokens in documents)
+    chunks = sum([max(1, -(-tokens // room)) for tokens in documents])
     return -(-chunks // _DOCUMENTS_PER_UNIT)

@@ -91,7 +91,7 @@ class MemoryStore:
         if self._entries.maxsize:
             for key, logit in logits.items():
                 self._entries[key] = (logit, expires)
-        metrics.CACHE_BYTES.set(self.size)
+        metrics.CACHE_BYTES.set(len(self._entries) * ENTRY_BYTES)
 
 
 class ScoreCache:
@@ -99,20 +99,19 @@ class ScoreCache:
 
     Args:
         identity: digest of everything but the token ids that decides a logit; see `identity`.
+
+    Attributes:
+        is_enabled: whether it has any store.
     """
 
     def __init__(self, stores: Sequence[Store] = (), identity: bytes = b"") -> None:
+        self.is_enabled = bool(stores)
         self._stores = stores
         self._identity = identity
 
-    @property
-    def is_enabled(self) -> bool:
-        """Whether it has any store."""
-        return bool(self._stores)
-
     async def keys(self, prompts: Sequence[Prompt]) -> list[bytes]:
         """One key for each prompt, in order; equal prompts have equal keys."""
-        if sum(len(prompt.suffix) for prompt in prompts) < _MAX_INLINE_TOKENS:
+        if sum([len(prompt.suffix) for prompt in prompts]) < _MAX_INLINE_TOKENS:
             return pair_keys(prompts, self._identity)
         return await asyncio.to_thread(pair_keys, prompts, self._identity)
 

@@ -2,18 +2,18 @@
 
 Within one priority, keys get equal shares of the engine's tokens, then the users of one key, then
 the calls of one user. Each of them carries a start tag: the tokens it was served so far. The
-lowest tag is served next. A newcomer starts at the tag of those being served, so it gets no
-credit for the time before. Source: Goyal, Vin and Cheng, "Start-time fair queueing"
+lowest tag is served next; a newcomer starts at the tag of those being served, so it is owed
+nothing for the time it was away. Source: Goyal, Vin and Cheng, "Start-time fair queueing"
 (doi.org/10.1145/248156.248171), with the hierarchy of Goyal, Guo and Vin (OSDI 1996).
 
 A call is served in slices of several prompts, because its prompts share a prefix that an engine
 computes once per batch.
 
-The most urgent priority is served first, but a share is reserved for the others: while lower
-priorities wait, one token in 17 goes to them, in equal parts by the same rule. So no call starves.
-A call of a lower priority is handed out completely after at most `AGEING_BOUND` * P * (W + C)
-tokens and one batch. P is the number of lower priorities that wait, W the tokens of its own
-priority up to its end, C the tokens of the longest prompt.
+Priorities age by a reserved share. While lower priorities wait, one token in 17 goes to them, in
+equal shares by the same rule. Hence no call starves: a call of a lower priority is
+handed out after at most `AGEING_BOUND` * P * (W + C) tokens and one batch, where P is the number
+of lower priorities that wait, W the tokens of its own priority that go before it, itself included,
+and C the tokens of the longest prompt.
 
 Pure bookkeeping: no clock, no event loop.
 """
@@ -23,18 +23,32 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import NamedTuple
 
 from rankd.types import Prompt
 
-# Tokens of the most urgent priority per token of the lower priorities that wait.
+# So many tokens of the most urgent priority for one of the lower priorities that wait.
 _AGEING = 16
 
 # Tokens served in all for each token that a lower priority is served; see the module docstring.
 AGEING_BOUND = _AGEING + 1
 
-# A call of more batches than this is large. While it waits, batches are smaller.
+# A call of more batches than this is large: others should not have to wait for full batches of it.
 _LARGE_CALL_BATCHES = 4
+
+
+class Run(NamedTuple):
+    """Prompts of one call that are handed out together.
+
+    Attributes:
+        indexes: of the prompts in their call.
+        cost: tokens to compute for them.
+        last_cost: of these, for the last one.
+    """
+
+    indexes: range
+    cost: int
+    last_cost: int
 
 
 class QueuedCall:
@@ -43,7 +57,7 @@ class QueuedCall:
     Args:
         prompts: N >= 1; prompts of one request share one `prefix` object.
         priority: lower is sooner.
-        path: names that share the engine: the key, then the user of the key.
+        path: who shares the engine with others: the key, then its user.
     """
 
     def __init__(
@@ -53,21 +67,21 @@ class QueuedCall:
         self.priority = priority
         self.path = path
         self.start_tag = 0
-        self.waiting_tokens = sum(len(prompt.suffix) for prompt in prompts)
+        self.waiting_tokens = sum([len(prompt.suffix) for prompt in prompts])
         self._next = 0
         self._prefix: tuple[int, ...] | None = None
 
     @property
     def waiting(self) -> int:
-        """Prompts that are not handed out yet."""
+        """Prompts that were not handed out."""
         return len(self.prompts) - self._next
 
     def first(self) -> QueuedCall | None:
-        """The call itself while it has prompts that wait, otherwise None."""
+        """The call itself while prompts of it wait, else None."""
         return self if self._next < len(self.prompts) else None
 
     def cost(self) -> int:
-        """Tokens to compute for the next prompt; its prefix counts only when it changes."""
+        """Tokens to compute for the next prompt; a prefix counts where it changes."""
         prompt = self.prompts[self._next]
         return len(prompt.suffix) + (0 if prompt.prefix is self._prefix else len(prompt.prefix))
 
@@ -79,15 +93,27 @@ class QueuedCall:
             prefix = prompt.prefix
         return tokens
 
-    def take(self) -> int:
-        """Hand out the next prompt; returns its index."""
-        index = self._next
-        prompt = self.prompts[index]
-        self.start_tag += self.cost()
-        self.waiting_tokens -= len(prompt.suffix)
-        self._prefix = prompt.prefix
-        self._next += 1
-        return index
+    def take(self, tokens: int, *, slice_tokens: int, at_least_one: bool) -> Run:
+        """Hand out the next prompts.
+
+        Args:
+            tokens: for all of them at most.
+            slice_tokens: no more prompts once they have so many tokens.
+            at_least_one: take the first prompt, even if it has more than `tokens`.
+        """
+        begin, cost, last_cost = self._next, 0, 0
+        while self._next < len(self.prompts) and cost < slice_tokens:
+            prompt = self.prompts[self._next]
+            size = len(prompt.suffix)
+            next_cost = size if prompt.prefix is self._prefix else size + len(prompt.prefix)
+            if cost + next_cost > tokens and not (at_least_one and self._next == begin):
+                break
+            cost, last_cost = cost + next_cost, next_cost
+            self.waiting_tokens -= size
+            self._prefix = prompt.prefix
+            self._next += 1
+        self.start_tag += cost
+        return Run(range(begin, self._next), cost, last_cost)
 
     def abandon(self) -> None:
         """Hand out no more prompts."""
@@ -95,45 +121,8 @@ class QueuedCall:
         self.waiting_tokens = 0
 
 
-class _Flow(Protocol):
-    start_tag: int
-
-
-F = TypeVar("F", bound=_Flow)
-
-
-class _FlowHeap(Generic[F]):
-    """Flows by start tag; equal tags by arrival.
-
-    Attributes:
-        virtual_time: highest start tag that was served; newcomers start here.
-    """
-
-    def __init__(self) -> None:
-        self.virtual_time = 0
-        self._heap: list[tuple[int, int, F]] = []
-        self._arrivals = itertools.count()
-
-    def add(self, flow: F) -> None:
-        flow.start_tag = self.virtual_time
-        heapq.heappush(self._heap, (flow.start_tag, next(self._arrivals), flow))
-
-    def first(self) -> F | None:
-        return self._heap[0][2] if self._heap else None
-
-    def remove_first(self) -> None:
-        heapq.heappop(self._heap)
-
-    def served_first(self, tag_before: int, *, keeps_turn: bool) -> None:
-        """Note that the first flow was served; unless it keeps its turn, reorder it."""
-        self.virtual_time = max(self.virtual_time, tag_before)
-        if not keeps_turn:
-            flow = self._heap[0][2]
-            heapq.heapreplace(self._heap, (flow.start_tag, next(self._arrivals), flow))
-
-
 class _Share:
-    """The share of a key or user. Its children, users or calls, get equal parts of it.
+    """Calls and named shares below one name; each gets an equal part of what the name gets.
 
     Attributes:
         debt: tokens served out of turn; added to the start tag at the next turn.
@@ -144,46 +133,55 @@ class _Share:
         self.start_tag = 0
         self.debt = 0
         self._children: dict[str, _Share] = {}
-        self._flows: _FlowHeap[_Share | QueuedCall] = _FlowHeap()
+        # By start tag; equal tags by arrival.
+        self._flows: list[tuple[int, int, _Share | QueuedCall]] = []
+        self._arrivals = itertools.count()
+        # Highest start tag that was served; where newcomers start.
+        self._virtual_time = 0
 
     def add(self, call: QueuedCall, path: Sequence[str]) -> None:
-        if not path:
-            self._flows.add(call)
-            return
-        child = self._children.get(path[0])
-        if child is None or child.first() is None:
-            child = self._children[path[0]] = _Share(path[0])
-            self._flows.add(child)
-        child.add(call, path[1:])
+        flow: _Share | QueuedCall = call
+        if path:
+            child = self._children.get(path[0])
+            if child is not None and child.first() is not None:
+                child.add(call, path[1:])
+                return
+            flow = child = self._children[path[0]] = _Share(path[0])
+            child.add(call, path[1:])
+        flow.start_tag = self._virtual_time
+        heapq.heappush(self._flows, (flow.start_tag, next(self._arrivals), flow))
 
     def first(self) -> QueuedCall | None:
         """The call to serve next; removes flows in front of it that are empty."""
-        while (flow := self._flows.first()) is not None:
+        while self._flows:
+            flow = self._flows[0][2]
             call = flow.first()
             if call is not None:
                 return call
-            self._flows.remove_first()
+            heapq.heappop(self._flows)
             if isinstance(flow, _Share) and self._children.get(flow.name) is flow:
                 del self._children[flow.name]
         return None
 
-    def take(self, call: QueuedCall, path: Sequence[str], *, keeps_turn: bool) -> int:
-        """Hand out the next prompt of the first call; it stays first if it keeps its turn."""
-        cost = call.cost()
-        if path:
-            child = self._children[path[0]]
-            tag_before = child.start_tag
-            index = child.take(call, path[1:], keeps_turn=keeps_turn)
+    def serve(self, run: Run, path: Sequence[str], *, keeps_turn: bool) -> None:
+        """Note that the first call was served; it stays first if it keeps its turn."""
+        flow = self._flows[0][2]
+        tag_before = flow.start_tag
+        if isinstance(flow, QueuedCall):
+            tag_before -= run.cost  # It has counted the run itself.
         else:
-            tag_before = call.start_tag
-            index = call.take()
-        self._flows.served_first(tag_before, keeps_turn=keeps_turn)
-        self.start_tag += cost + self.debt
+            flow.serve(run, path[1:], keeps_turn=keeps_turn)
+        if len(run.indexes) > 1:
+            tag_before = flow.start_tag - run.last_cost
+        self._virtual_time = max(self._virtual_time, tag_before)
+        if not keeps_turn:
+            entry = (flow.start_tag, next(self._arrivals), flow)
+            heapq.heapreplace(self._flows, entry)
+        self.start_tag += run.cost + self.debt
         self.debt = 0
-        return index
 
     def charge(self, path: Sequence[str], cost: int) -> None:
-        """Charge the key and user of a call for tokens that it got out of turn."""
+        """Charge every name of a path for tokens that one of its calls got out of turn."""
         if path:
             child = self._children[path[0]]
             child.debt += cost
@@ -194,7 +192,7 @@ class _PriorityClass(_Share):
     """The calls of one priority.
 
     Args:
-        slice_tokens: tokens of one call that are served before another call's.
+        slice_tokens: tokens of a call before another one is served.
 
     Attributes:
         reserve_tag: start tag in the reserved share of lower priorities.
@@ -208,26 +206,28 @@ class _PriorityClass(_Share):
         self._current: QueuedCall | None = None
         self._slice_left = 0
 
-    def take_next(self, call: QueuedCall) -> int:
-        """Hand out the next prompt of the first call."""
+    def take(self, call: QueuedCall, tokens: int, *, one: bool, at_least_one: bool) -> Run:
+        """Hand out the next prompts of the first call: one, or those of its slice."""
         if call is not self._current:
             self._current, self._slice_left = call, self._slice_tokens
-        self._slice_left -= call.cost()
+        run = call.take(
+            tokens, slice_tokens=1 if one else self._slice_left, at_least_one=at_least_one
+        )
+        self._slice_left -= run.cost
         keeps_turn = self._slice_left > 0
         if not keeps_turn:
             self._current = None
-        return self.take(call, call.path, keeps_turn=keeps_turn)
+        if run.indexes:
+            self.serve(run, call.path, keeps_turn=keeps_turn)
+        return run
 
 
 class FairQueue:
     """All calls that wait.
 
-        queue.add(QueuedCall(prompts, priority=0, path=("team-a", "user-1")))
-        batch = queue.next_batch(budget=1024)
-
     Args:
-        slice_tokens: tokens of one call that are served before another call of its priority; at
-            least one prompt.
+        slice_tokens: tokens of a call before another one of its priority is served; at least
+            one prompt is.
 
     Attributes:
         tokens: suffix tokens of all prompts that wait.
@@ -252,7 +252,7 @@ class FairQueue:
         self.tokens += call.waiting_tokens
 
     def remove(self, call: QueuedCall) -> None:
-        """Drop a call. Its entry in the heap is removed when it comes first."""
+        """Hand out no more of a call. Its entry in the heap is removed when it comes first."""
         self.tokens -= call.waiting_tokens
         self._calls.discard(call)
         call.abandon()
@@ -260,11 +260,12 @@ class FairQueue:
     def next_batch(self, budget: int) -> list[tuple[QueuedCall, int]]:
         """The next batch as (call, index of its prompt), of at most `budget` tokens.
 
-        While a large call waits, batches are half as large, because a newcomer waits for the
-        batches in flight. If all remaining prompts of a call in the batch fit into the rest of
-        the budget, they are added.
+        While a large call waits, batches are half as large: a newcomer waits for the batches
+        that are on their way. A call of the batch whose remaining prompts fit into what is left
+        of the budget is finished in it.
         """
-        if not any(call.waiting_tokens > _LARGE_CALL_BATCHES * budget for call in self._calls):
+        large = _LARGE_CALL_BATCHES * budget
+        if self.tokens <= large or all(call.waiting_tokens <= large for call in self._calls):
             return self.take(budget)
         served_before = self._served
         batch = self.take(budget // 2)
@@ -272,18 +273,26 @@ class FairQueue:
         return batch + self._take_rest(calls, budget - (self._served - served_before))
 
     def take(self, budget: int) -> list[tuple[QueuedCall, int]]:
-        """Prompts of at most `budget` tokens in fair order; always one, even if it is longer."""
+        """At most `budget` tokens in fair order; one prompt even if it is longer."""
         batch: list[tuple[QueuedCall, int]] = []
-        while (call := self._first()) is not None:
-            cost = call.cost()
-            if batch and cost > budget:
-                break
-            budget -= cost
-            batch.append((call, self._take_one(call, cost)))
+        while self.tokens and (call := self._first()) is not None:
+            # While lower priorities wait, their turn may come after each prompt.
+            run = self._classes[call.priority].take(
+                call, budget, one=len(self._classes) > 1, at_least_one=not batch
+            )
+            if not run.indexes:
+                return batch
+            self._account(call, run)
+            budget -= run.cost
+            batch += [(call, index) for index in run.indexes]
+        if not self.tokens:
+            # Who comes later is owed nothing.
+            self._classes.clear()
+            self._reserved = 0
         return batch
 
     def _take_rest(self, calls: Iterable[QueuedCall], budget: int) -> list[tuple[QueuedCall, int]]:
-        """The remaining prompts of each call whose remaining prompts all fit."""
+        """The remaining prompts of the calls that fit whole."""
         batch: list[tuple[QueuedCall, int]] = []
         for call in calls:
             if not call.waiting or call.waiting_tokens > budget:
@@ -291,20 +300,20 @@ class FairQueue:
             if (cost := call.remaining_cost()) > budget:
                 continue
             budget -= cost
-            self._account(call, cost)
             self._classes[call.priority].charge(call.path, cost)
-            self.tokens -= call.waiting_tokens
-            batch += [(call, call.take()) for _ in range(call.waiting)]
+            run = call.take(cost, slice_tokens=cost, at_least_one=True)
+            self._account(call, run)
+            batch += [(call, index) for index in run.indexes]
         return batch
 
     def _first(self) -> QueuedCall | None:
         """The call whose prompt is next."""
-        urgent = self._most_urgent()
-        lower = self._first_lower(urgent.priority) if urgent and len(self._classes) > 1 else None
-        if lower is None:
+        best = self._most_urgent()
+        late = self._passed_over(best.priority) if best and len(self._classes) > 1 else None
+        if late is None:
             self._reserved = 0
-            return urgent
-        return lower if self._reserved >= _AGEING * lower.cost() else urgent
+            return best
+        return late if self._reserved >= _AGEING * late.cost() else best
 
     def _most_urgent(self) -> QueuedCall | None:
         while self._classes:
@@ -315,30 +324,22 @@ class FairQueue:
             del self._classes[priority]
         return None
 
-    def _first_lower(self, most_urgent: int) -> QueuedCall | None:
+    def _passed_over(self, best: int) -> QueuedCall | None:
         """The first call of the lower priority that got least of the reserved share."""
-        lower = [
-            waiting
-            for waiting in self._classes.values()
-            if waiting.priority != most_urgent and waiting.first()
-        ]
-        return min(lower, key=lambda waiting: waiting.reserve_tag).first() if lower else None
+        lower = [one for one in self._classes.values() if one.priority != best and one.first()]
+        return min(lower, key=lambda one: one.reserve_tag).first() if lower else None
 
-    def _take_one(self, call: QueuedCall, cost: int) -> int:
-        self._account(call, cost)
-        self.tokens -= call.waiting_tokens
-        index = self._classes[call.priority].take_next(call)
-        self.tokens += call.waiting_tokens
-        return index
-
-    def _account(self, call: QueuedCall, cost: int) -> None:
+    def _account(self, call: QueuedCall, run: Run) -> None:
         served = self._classes[call.priority]
-        self._served += cost
+        self._served += run.cost
+        self.tokens -= sum(len(call.prompts[index].suffix) for index in run.indexes)
+        if not call.waiting_tokens:
+            self._calls.discard(call)
         if call.priority == min(self._classes):
-            self._reserved += cost
-            # It gets nothing of the reserved share while it is the most urgent.
+            self._reserved += run.cost
+            # It earns nothing of the reserved share while it is the most urgent.
             served.reserve_tag = max(served.reserve_tag, self._reserve_time)
         else:
-            self._reserved -= _AGEING * cost
+            self._reserved -= _AGEING * run.cost
             self._reserve_time = max(self._reserve_time, served.reserve_tag)
-            served.reserve_tag += cost
+            served.reserve_tag += run.cost

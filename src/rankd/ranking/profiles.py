@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from rankd.config.settings import Settings
 from rankd.config.suggest import nearest
 from rankd.config.tables import CUSTOM, DEFAULT, Alias, Calibration, Platt
 from rankd.errors import InvalidRequest
-from rankd.types import ScoredDocument, sigmoid
+from rankd.types import ScoredDocument, TruncationPolicy, sigmoid
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class Profile:
             left out; None leaves none out.
         platt: turns a logit into a probability; None without a calibration.
         alias: configuration of the model name in the request; None if that is no alias.
+        header: `x-rankd-instruction`, a dictionary of RFC 9651 with preset and digest of the
+            text. Empty for the server's own instruction, which the template's hash covers.
     """
 
     preset: str = DEFAULT
@@ -32,17 +34,35 @@ class Profile:
     threshold: float | None = None
     platt: Platt | None = None
     alias: Alias | None = None
+    header: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def header(self) -> dict[str, str]:
-        """`x-rankd-instruction`, a dictionary of RFC 9651 with preset and digest of the text.
+    def truncation_over(
+        self,
+        policy: TruncationPolicy,
+        *,
+        keeps_size: bool = False,
+        keeps_truncation: bool = False,
+    ) -> TruncationPolicy:
+        """A request's policy for documents that do not fit, with the alias's in its place.
 
-        Empty for the server's own instruction, which the template's hash covers.
+        Args:
+            keeps_size: the request says from which size on documents do not fit.
+            keeps_truncation: it says what is done with those.
         """
-        if self.preset == DEFAULT or self.instruction is None:
-            return {}
-        digest = hashlib.sha256(self.instruction.encode()).hexdigest()[:12]
-        return {"x-rankd-instruction": f'preset="{self.preset}", digest="{digest}"'}
+        alias = self.alias
+        if alias is None:
+            return policy
+        if alias.max_tokens_per_doc and not keeps_size:
+            policy = replace(policy, tokens=alias.max_tokens_per_doc)
+        if alias.truncation_policy is None or keeps_truncation:
+            return policy
+        return TruncationPolicy(
+            tokens=policy.tokens,
+            truncation=alias.truncation_policy,
+            chunks=alias.max_chunks_per_doc,
+            overlap=alias.overlap_tokens,
+            side=alias.truncation_side,
+        )
 
     def normalized(self, result: ScoredDocument) -> float | None:
         """Probability that the document is relevant, in [0, 1]; None without a calibration."""
@@ -103,7 +123,8 @@ class Profiles:
         threshold = calibration.threshold
         if alias and alias.score_threshold is not None:
             threshold = alias.score_threshold
-        return Profile(name, text, threshold, calibration.platt, alias)
+        header = {} if name == DEFAULT or text is None else _instruction_header(name, text)
+        return Profile(name, text, threshold, calibration.platt, alias, header)
 
     def _unknown(self, preset: str) -> str:
         hint = nearest(preset, self.presets)
@@ -111,3 +132,8 @@ class Profiles:
         if names == DEFAULT:
             return f"preset {preset[:80]!r} is not known{hint}; this server has only {names!r}"
         return f"preset {preset[:80]!r} is not known{hint}; this server has {names}"
+
+
+def _instruction_header(preset: str, text: str) -> dict[str, str]:
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return {"x-rankd-instruction": f'preset="{preset}", digest="{digest}"'}

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from itertools import islice
 
-from rankd.engines.base import Engine
 from rankd.errors import DeadlineExceeded, InternalError, InvalidRequest, TooLarge
 from rankd.prompts import EncodedRequest, PromptEncoder, refuse_many_chunks
 from rankd.ranking.admission import Admission, Ticket
@@ -18,11 +17,11 @@ from rankd.ranking.billing import search_units
 from rankd.ranking.cache import ScoreCache
 from rankd.ranking.coalescing import SingleFlight
 from rankd.ranking.rate_limits import RateLimiter
-from rankd.ranking.results import PairScore, ResultStream, count_tokens, scored_documents
+from rankd.ranking.results import PairScore, ResultStream, scored_documents
 from rankd.ranking.scheduler import Scheduler
 from rankd.telemetry import metrics
 from rankd.telemetry.timings import StageTimings
-from rankd.types import Prompt, RankRequest, RankResult, ScoredDocument, Truncation
+from rankd.types import Prompt, RankRequest, RankResult, RankUsage, ScoredDocument, Truncation
 
 # Tokens up to which a document is encoded to see whether it is known. One in chunks may have
 # millions; to encode them is the work that is to be saved.
@@ -57,6 +56,7 @@ class Ranker:
         counted: bool = False,
     ) -> None:
         self.scheduler = scheduler
+        self.engine = scheduler.engine
         self.encoder = encoder
         self.max_documents = max_documents
         self.admission = admission or Admission()
@@ -64,10 +64,6 @@ class Ranker:
         self.counted = counted
         self.cache = cache or ScoreCache()
         self._flights = SingleFlight()
-
-    @property
-    def engine(self) -> Engine:
-        return self.scheduler.engine
 
     async def rank(self, request: RankRequest) -> list[ScoredDocument]:
         """One verdict for each document, in the order of the request; see `Ask.partial`.
@@ -97,60 +93,87 @@ class Ranker:
         """
         self._refuse_too_many(requests)
         timings = timings or StageTimings()
-        with self._place(requests) as ticket:
-            async with self._limits(requests).call(requests[0].caller):
+        terms = _terms(requests)
+        # Work in the background is no part of what its caller may ask for in a minute.
+        limits = self.limits if self.limits.is_enabled and not terms.background else None
+        with self._enter(requests, terms) as ticket:
+            async with nullcontext() if limits is None else limits.call(terms.caller):
                 began = time.perf_counter()
                 with timings.stage("tokenise"):
-                    async with _in_time(requests):
-                        await self._refuse_crowded(requests)
-                        encoded = await self.encoder.encode(requests)
-                refuse_many_chunks(sum(len(one.prompts) for one in encoded))
+                    encoded = await self._encode(requests, terms)
                 ready = time.perf_counter()
-                prompts = [prompt for one in encoded for prompt in one.prompts]
                 stream = None if on_result is None else ResultStream(encoded[0], on_result)
-                pairs = await self._score(requests, prompts, ticket, stream, timings)
+                prompts = [prompt for one in encoded for prompt in one.prompts]
+                work = _Work(prompts, terms, ticket, limits, stream, timings)
+                pairs = await self._score(work)
         scored = time.perf_counter()
         rest = iter(pairs)
         judged = [scored_documents(one, list(islice(rest, len(one.prompts)))) for one in encoded]
-        _refuse_unfinished(requests, judged)
+        _refuse_unfinished(terms, judged)
         groups = [[result for result in one if result is not None] for one in judged]
-        units = [_search_units(one, group) for one, group in zip(encoded, groups, strict=True)]
-        queueing = timings.seconds().get("queue", 0.0)
-        ranking = RankResult(groups, ready - began, scored - ready, units, queueing)
+        units = [
+            search_units(one.query_tokens, [result.kept_tokens for result in group])
+            for one, group in zip(encoded, groups, strict=True)
+        ]
+        queueing = sum(
+            [stage.ended - stage.began for stage in timings.stages if stage.name == "queue"]
+        )
+        documents = [document for group in groups for document in group]
+        ranking = RankResult(
+            groups,
+            documents,
+            [document for document in documents if document.kept_tokens < document.document_tokens],
+            _usage(documents, units),
+            encoding=ready - began,
+            scoring=scored - ready,
+            queueing=queueing,
+        )
         if self.counted:
             _count(ranking)
         return ranking
 
-    def _place(self, requests: Sequence[RankRequest]) -> AbstractContextManager[Ticket]:
-        enter = (
-            self.admission.enter_background if _in_background(requests) else self.admission.enter
-        )
-        return enter(self._fewest_tokens(requests))
+    def _enter(
+        self, requests: Sequence[RankRequest], terms: _Terms
+    ) -> AbstractContextManager[Ticket]:
+        # How little there is to compute, only the cache can tell.
+        known = self.cache.is_enabled and terms.shares
+        tokens = 0 if known else self.encoder.min_tokens(requests)
+        if terms.background:
+            return self.admission.enter_background(tokens)
+        return self.admission.enter(tokens)
 
-    def _limits(self, requests: Sequence[RankRequest]) -> RateLimiter:
-        """Work in the background is no part of what its caller may ask for in a minute."""
-        return RateLimiter() if _in_background(requests) else self.limits
+    async def _encode(
+        self, requests: Sequence[RankRequest], terms: _Terms
+    ) -> Sequence[EncodedRequest]:
+        """The prompts of each request, before the deadline."""
+        timeout = None if terms.deadline is None else terms.deadline - time.monotonic()
+        try:
+            async with asyncio.timeout(timeout):
+                # While nothing else waits, everything fits.
+                if self.admission.tokens and not terms.background:
+                    await self._refuse_crowded(requests, terms)
+                encoded = await self.encoder.encode(requests)
+        except TimeoutError:
+            metrics.ABANDONED_REQUESTS.labels("deadline").inc()
+            raise DeadlineExceeded(
+                [None] * sum([len(request.documents) for request in requests])
+            ) from None
+        if len(encoded) > 1:
+            refuse_many_chunks(sum([len(one.prompts) for one in encoded]))
+        return encoded
 
-    def _fewest_tokens(self, requests: Sequence[RankRequest]) -> int:
-        """What there is to compute at least; that nothing is, only the cache can tell."""
-        if self.cache.is_enabled and _may_share(requests):
-            return 0
-        return self.encoder.min_tokens(requests)
-
-    async def _refuse_crowded(self, requests: Sequence[RankRequest]) -> None:
+    async def _refuse_crowded(self, requests: Sequence[RankRequest], terms: _Terms) -> None:
         """Refuse what will hardly fit, without the work of encoding it.
 
         What is known needs no room. Whether that may be much, one document tells: where it
         is known, the others may be, too, and only their exact price decides.
         """
-        if _in_background(requests):
-            return
         likely = self.encoder.estimated_tokens(requests)
-        if not self.admission.fits(likely) and not await self._knows_one(requests):
+        if not self.admission.fits(likely) and not await self._knows_one(requests, terms):
             self.admission.check_room(likely, "by their length")
 
-    async def _knows_one(self, requests: Sequence[RankRequest]) -> bool:
-        if not self.cache.is_enabled or not _may_share(requests):
+    async def _knows_one(self, requests: Sequence[RankRequest], terms: _Terms) -> bool:
+        if not self.cache.is_enabled or not terms.shares:
             return False
         request = next(request for request in requests if request.documents)
         # Cut where it does not fit: it would be refused by its place among all of them.
@@ -165,70 +188,58 @@ class Ranker:
         [one] = await self.encoder.encode([probe])
         return bool(await self.cache.look_up(await self.cache.keys(one.prompts)))
 
-    async def _score(
-        self,
-        requests: Sequence[RankRequest],
-        prompts: Sequence[Prompt],
-        ticket: Ticket,
-        stream: ResultStream | None,
-        timings: StageTimings,
-    ) -> list[PairScore]:
+    async def _score(self, work: _Work) -> list[PairScore]:
         """What is known of each prompt, in order; what is not is admitted and computed.
 
         Equal pairs are scored once: it saves work, and only then are their logits the
         same to the last bit, so that they keep the order of the request.
         """
-        with timings.stage("cache"):
+        prompts, ticket, stream = work.prompts, work.ticket, work.stream
+        with work.timings.stage("cache"):
             keys = await self.cache.keys(prompts)
             pairs: dict[bytes, Prompt] = {}
             for key, prompt in zip(keys, prompts, strict=True):
                 pairs.setdefault(key, prompt)
-            known = await self.look_up(requests, pairs)
+            # None if a request wants them computed.
+            known = await self.cache.look_up(pairs) if work.terms.shares else {}
         missing = {key: prompt for key, prompt in pairs.items() if key not in known}
-        tokens = count_tokens(missing.values())
+        tokens = _tokens(missing.values())
         ticket.admit(tokens)
-        await self._limits(requests).charge(requests[0].caller, tokens)
+        if work.limits is not None:
+            await work.limits.charge(work.terms.caller, tokens)
         if self.counted:
             metrics.DEDUPLICATED.inc(len(prompts) - len(pairs))
         if stream is not None:
             stream.begin(keys, known)
         computed = {}
         if missing:
-            with timings.scoring() as start:
-                computed = await self._compute(requests, missing, stream, start)
+            with work.timings.scoring() as start:
+                computed = await self._compute(missing, work.terms, stream, start)
         if stream is not None:
             computed = stream.finish(computed)
-        ticket.done(tokens - count_tokens(missing[key] for key in computed))
+        late = [prompt for key, prompt in missing.items() if key not in computed]
+        ticket.done(_tokens(late) if late else 0)
         logits = known | computed
         return [PairScore(logits.get(key), key in known) for key in keys]
 
-    async def look_up(
-        self, requests: Sequence[RankRequest], keys: Iterable[bytes]
-    ) -> dict[bytes, float]:
-        """The logits that are known, by their keys; none if a request wants them computed."""
-        return await self.cache.look_up(keys) if _may_share(requests) else {}
-
     async def _compute(
         self,
-        requests: Sequence[RankRequest],
         pairs: Mapping[bytes, Prompt],
+        terms: _Terms,
         stream: ResultStream | None,
         on_start: Callable[[], None],
     ) -> dict[bytes, float]:
         """A logit for each pair that is scored in time, by its key."""
-        first, priority = requests[0], min(request.priority for request in requests)
-        deadline = earliest_deadline(requests)
-        shares = _may_share(requests)
 
         async def score(pairs: Mapping[bytes, Prompt]) -> dict[bytes, float]:
             scored: Sequence[float | None]
             try:
                 scored = await self.scheduler.score(
                     list(pairs.values()),
-                    key=first.caller,
-                    user=first.user,
-                    priority=priority,
-                    deadline=deadline,
+                    key=terms.caller,
+                    user=terms.user,
+                    priority=terms.priority,
+                    deadline=terms.deadline,
                     on_logit=None if stream is None else stream.on_logit(list(pairs)),
                     on_start=on_start,
                 )
@@ -239,25 +250,25 @@ class Ranker:
             logits = {key: logit for key, logit in rows if logit is not None}
             if self.counted:
                 metrics.COMPUTED_PAIRS.inc(len(logits))
-                metrics.COMPUTED_TOKENS.inc(count_tokens(pairs[key] for key in logits))
-            if shares:
+                metrics.COMPUTED_TOKENS.inc(_tokens([pairs[key] for key in logits]))
+            if terms.shares:
                 self.cache.store(logits)
             return logits
 
-        if not shares:
+        if not terms.shares:
             return await score(pairs)
         return await self._flights.score(
             pairs,
             score,
-            caller=f"{first.caller}\0{first.user}",
-            priority=priority,
-            deadline=deadline,
+            caller=f"{terms.caller}\0{terms.user}",
+            priority=terms.priority,
+            deadline=terms.deadline,
             # Another request's call gives nothing until all of it is scored.
-            joins=not all(request.partial for request in requests),
+            joins=not terms.partial,
         )
 
     def _refuse_too_many(self, requests: Sequence[RankRequest]) -> None:
-        documents = sum(len(request.documents) for request in requests)
+        documents = sum([len(request.documents) for request in requests])
         if documents == 0:
             raise InvalidRequest("documents must not be empty", param="documents")
         if documents > self.max_documents:
@@ -268,44 +279,61 @@ class Ranker:
             )
 
 
-def _may_share(requests: Sequence[RankRequest]) -> bool:
-    return all(request.cache for request in requests)
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What holds for the requests that are ranked together.
+
+    Attributes:
+        shares: whether scores may come from the cache and from other requests.
+        deadline: the earliest.
+        partial: whether all of them take a part of the answer.
+        background: whether all of them are work in the background.
+    """
+
+    caller: str
+    user: str
+    priority: int
+    deadline: float | None
+    partial: bool
+    shares: bool
+    background: bool
 
 
-def _in_background(requests: Sequence[RankRequest]) -> bool:
-    return all(request.background for request in requests)
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Prompts to score, and who takes note of it."""
+
+    prompts: Sequence[Prompt]
+    terms: _Terms
+    ticket: Ticket
+    limits: RateLimiter | None
+    stream: ResultStream | None
+    timings: StageTimings
 
 
-def earliest_deadline(requests: Sequence[RankRequest]) -> float | None:
-    return min(
-        (request.deadline for request in requests if request.deadline is not None), default=None
+def _terms(requests: Sequence[RankRequest]) -> _Terms:
+    return _Terms(
+        caller=requests[0].caller,
+        user=requests[0].user,
+        priority=min([request.priority for request in requests]),
+        deadline=min(
+            [request.deadline for request in requests if request.deadline is not None],
+            default=None,
+        ),
+        partial=all(request.partial for request in requests),
+        shares=all(request.cache for request in requests),
+        background=all(request.background for request in requests),
     )
 
 
-@asynccontextmanager
-async def _in_time(requests: Sequence[RankRequest]) -> AsyncIterator[None]:
-    """What is done in this block, before anything is scored, ends with the deadline."""
-    deadline = earliest_deadline(requests)
-    try:
-        async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
-            yield
-    except TimeoutError:
-        metrics.ABANDONED_REQUESTS.labels("deadline").inc()
-        raise DeadlineExceeded(
-            [None] * sum(len(request.documents) for request in requests)
-        ) from None
-
-
-def _refuse_unfinished(
-    requests: Sequence[RankRequest], judged: Sequence[Sequence[ScoredDocument | None]]
-) -> None:
+def _refuse_unfinished(terms: _Terms, judged: Sequence[Sequence[ScoredDocument | None]]) -> None:
     """Unless the caller takes a part of the answer, and there is one."""
     results = [result for one in judged for result in one]
     missing = results.count(None)
     if not missing:
         return
     metrics.ABANDONED_REQUESTS.labels("deadline").inc()
-    if missing == len(results) or not all(request.partial for request in requests):
+    if missing == len(results) or not terms.partial:
         raise DeadlineExceeded([None if result is None else result.logit for result in results])
 
 
@@ -317,13 +345,23 @@ def _refuse_nonsense(logits: Sequence[float | None]) -> None:
         )
 
 
-def _search_units(encoded: EncodedRequest, results: Sequence[ScoredDocument]) -> int:
-    return search_units(encoded.query_tokens, (result.kept_tokens for result in results))
+def _tokens(prompts: Iterable[Prompt]) -> int:
+    return sum(len(prompt.prefix) + len(prompt.suffix) for prompt in prompts)
+
+
+def _usage(documents: Sequence[ScoredDocument], units: Sequence[int]) -> RankUsage:
+    return RankUsage(
+        documents=len(documents),
+        cached_documents=sum([document.cached for document in documents]),
+        prompt_tokens=sum([document.tokens for document in documents]),
+        cached_tokens=sum([document.cached_tokens for document in documents]),
+        search_units=sum(units),
+    )
 
 
 def _count(ranking: RankResult) -> None:
     """The metrics count what answers say, and nothing that was not answered."""
-    usage = ranking.usage()
+    usage = ranking.usage
     metrics.REQUEST_DOCUMENTS.observe(usage.documents)
     metrics.REQUEST_TOKENS.observe(usage.prompt_tokens)
     metrics.DOCUMENTS.inc(usage.documents)
@@ -331,6 +369,5 @@ def _count(ranking: RankResult) -> None:
     metrics.TOKENS.inc(usage.prompt_tokens)
     metrics.CACHED_TOKENS.inc(usage.cached_tokens)
     metrics.SEARCH_UNITS.inc(usage.search_units)
-    results = [result for group in ranking.groups for result in group]
-    metrics.TRUNCATED.inc(sum(result.truncated for result in results))
-    metrics.CHUNKED.inc(sum(result.chunks > 1 for result in results))
+    metrics.TRUNCATED.inc(len(ranking.truncated))
+    metrics.CHUNKED.inc(sum([result.chunks > 1 for result in ranking.documents]))

@@ -40,6 +40,9 @@ class RateLimiter:
         concurrency: concurrent requests.
         storage: holds the counts per minute; None if neither is limited.
         clock: a monotonic clock, in seconds.
+
+    Attributes:
+        is_enabled: whether there is any limit.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class RateLimiter:
         self._requests = _MinuteLimit("requests", requests)
         self._tokens = _MinuteLimit("tokens", tokens)
         self.concurrency = concurrency
+        self.is_enabled = bool(requests or tokens or concurrency)
         self._running: Counter[str] = Counter()
         self._storage = storage
         self._window = SlidingWindowCounterRateLimiter(storage) if storage else None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import accumulate, islice, repeat
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, compress, islice, repeat
 from typing import NamedTuple
 
 from rankd.prompts import EncodedRequest
@@ -16,10 +16,6 @@ class PairScore(NamedTuple):
 
     logit: float | None
     cached: bool
-
-
-def count_tokens(prompts: Iterable[Prompt]) -> int:
-    return sum(map(len, prompts))
 
 
 def scored_documents(
@@ -50,15 +46,17 @@ def scored_document(
         return None
     best = max(logits)
     piece = logits.index(best)
+    tokens = [len(prompt.prefix) + len(prompt.suffix) for _, prompt, _ in pieces]
+    cached = [scored.cached for scored, _, _ in pieces]
     return ScoredDocument(
         index,
         best,
-        tokens=count_tokens(prompt for _, prompt, _ in pieces),
+        tokens=sum(tokens),
         document_tokens=whole,
         kept_tokens=kept,
         longer=longer,
-        cached=all(scored.cached for scored, _, _ in pieces),
-        cached_tokens=count_tokens(prompt for scored, prompt, _ in pieces if scored.cached),
+        cached=all(cached),
+        cached_tokens=sum(compress(tokens, cached)),
         chunks=len(pieces),
         chunk=piece,
         span=pieces[piece][2],

@@ -32,11 +32,9 @@ from rankd.errors import (
     EngineDown,
     EngineRestarting,
     PoisonRequest,
-    TooLarge,
 )
 from rankd.ranking.fair_queue import FairQueue
 from rankd.ranking.scoring_calls import Batch, OnLogit, ScoringCall
-from rankd.ranking.speed import Speed
 from rankd.telemetry import metrics
 from rankd.types import Prompt
 
@@ -50,6 +48,36 @@ POISON_SECONDS = 300.0
 # one is computed while the next is on its way.
 _IN_FLIGHT_SECONDS = 0.1
 _MIN_BATCHES = 2
+
+# Weight of all earlier batches in the measured speed when another one has finished.
+_DECAY = 0.9
+
+
+class Speed:
+    """Tokens per second of the engine while it has work; the last ten batches or so count.
+
+    Attributes:
+        tokens_per_second: 0 before the first batch has finished.
+    """
+
+    def __init__(self) -> None:
+        self.tokens_per_second = 0.0
+        self._tokens = 0.0
+        self._seconds = 0.0
+        self._last_finished = 0.0
+
+    def add(self, tokens: int, *, sent: float) -> None:
+        """Note that a batch has finished now.
+
+        Args:
+            sent: `time.monotonic()` when the engine got it. While it was behind another batch
+                the time counts as that one's.
+        """
+        now = time.monotonic()
+        self._tokens = self._tokens * _DECAY + tokens
+        self._seconds = self._seconds * _DECAY + now - max(sent, self._last_finished)
+        self._last_finished = now
+        self.tokens_per_second = self._tokens / max(self._seconds, 1e-6)
 
 
 class Scheduler:
@@ -111,8 +139,10 @@ class Scheduler:
         """
         if not prompts:
             return []
-        self._refuse_known_poison(prompts)
-        await self._refuse_if_away()
+        if self._poison:
+            self._refuse_known_poison(prompts)
+        if self._away_since is not None:
+            await self._refuse_if_away()
         call = ScoringCall(
             prompts, priority=priority, path=(key, user), on_logit=on_logit, on_start=on_start
         )
@@ -143,7 +173,7 @@ class Scheduler:
         self._queue.add(call)
         self._feed_soon()
         try:
-            await call.wait()
+            await call.done
         except asyncio.CancelledError:
             # The client disconnected or the deadline passed.
             metrics.ABANDONED_DOCUMENTS.inc(call.waiting)
@@ -151,12 +181,13 @@ class Scheduler:
             raise
         finally:
             self._calls.discard(call)
-            self._queue.remove(call)
+            if call.waiting_tokens:
+                self._queue.remove(call)
 
     def _abandon_batches(self) -> None:
         """Cancel each batch whose calls have all ended; the engine may stop computing it."""
         for batch in self._in_flight:
-            if batch.task is not None and all(call.ended for call in batch.calls):
+            if batch.task is not None and all(call.done.done() for call in batch.calls):
                 batch.task.cancel()
         # Others may have waited for a batch that was to be scored alone.
         self._feed_soon()
@@ -192,7 +223,7 @@ class Scheduler:
             if batch.rows:
                 return batch
         budget = self.engine.info.batch_tokens
-        if in_flight >= slots.eager and self._queue.tokens < budget:
+        if not self._queue.tokens or (in_flight >= slots.eager and self._queue.tokens < budget):
             return None
         rows = self._queue.next_batch(budget)
         return Batch(cast(list[tuple[ScoringCall, int]], rows)) if rows else None
@@ -207,9 +238,7 @@ class Scheduler:
         """Mark the oldest batches as started; the engine queues the others."""
         for batch in self._in_flight[: max(self.engine.slots.eager, 1)]:
             if batch.started is None:
-                batch.started = time.monotonic()
-                for call in batch.calls:
-                    call.start()
+                batch.start()
 
     def _finished(self, batch: Batch, task: asyncio.Task[list[float]]) -> None:
         self._in_flight.remove(batch)
@@ -230,20 +259,8 @@ class Scheduler:
         self._feed()
 
     def _deliver(self, batch: Batch, logits: Sequence[float | None]) -> None:
-        tokens = _count(batch)
-        self._speed.add(tokens, sent=batch.sent)
-        for (call, index), logit in zip(batch.rows, logits, strict=True):
-            if logit is None:
-                call.fail(self._lacks_memory(call.prompts[index]))
-            else:
-                call.answer(index, logit)
-
-    def _lacks_memory(self, prompt: Prompt) -> TooLarge:
-        return TooLarge(
-            f"a document of {len(prompt):,} tokens, template included, does not fit in the memory "
-            f"that {self.engine.info.device} has left; send shorter documents",
-            param="documents",
-        )
+        self._speed.add(_count(batch), sent=batch.sent)
+        batch.deliver(logits, self.engine.info.device)
 
     # Failures
 
@@ -255,7 +272,7 @@ class Scheduler:
 
     def _isolate(self, batch: Batch, problem: BaseException) -> None:
         """Fail the call of a batch of one call; score each call of a larger batch alone."""
-        calls = [call for call in batch.calls if not call.ended]
+        calls = [call for call in batch.calls if not call.done.done()]
         if len(calls) > 1 and not isinstance(problem, EngineDown):
             self._again.extend(batch.by_call())
         else:

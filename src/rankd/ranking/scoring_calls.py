@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rankd.context import REQUEST_ID
+from rankd.errors import TooLarge
 from rankd.ranking.fair_queue import QueuedCall
 from rankd.types import Prompt
 
@@ -37,15 +39,8 @@ class ScoringCall(QueuedCall):
         self._on_logit = on_logit
         self._on_start = on_start
         self._unanswered = len(prompts)
-        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def wait(self) -> None:
-        """Return when every prompt has its logit; raises the error that the call failed with."""
-        await self._done
-
-    @property
-    def ended(self) -> bool:
-        return self._done.done()
+        # Done when every prompt has its logit; or has what the call failed with.
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def start(self) -> None:
         """The engine begins with a batch that has prompts of this call."""
@@ -54,18 +49,18 @@ class ScoringCall(QueuedCall):
 
     def answer(self, index: int, logit: float) -> None:
         """Keep the logit of one prompt, unless the call has ended."""
-        if self.ended:
+        if self.done.done():
             return
         self.logits[index] = logit
         self._unanswered -= 1
         if self._on_logit is not None:
             self._on_logit(index, logit)
         if not self._unanswered:
-            self._done.set_result(None)
+            self.done.set_result(None)
 
     def fail(self, problem: BaseException) -> None:
-        if not self.ended:
-            self._done.set_exception(problem)
+        if not self.done.done():
+            self.done.set_exception(problem)
 
 
 @dataclass(eq=False, slots=True)
@@ -89,8 +84,27 @@ class Batch:
     def calls(self) -> list[ScoringCall]:
         return list(dict.fromkeys(call for call, _ in self.rows))
 
+    def start(self) -> None:
+        """The engine begins with it."""
+        self.started = time.monotonic()
+        for call in self.calls:
+            call.start()
+
+    def deliver(self, logits: Sequence[float | None], device: str) -> None:
+        """Give each call its logits; None fails the call, because the prompt is too large.
+
+        Args:
+            logits: in the order of the rows.
+            device: for the message.
+        """
+        for (call, index), logit in zip(self.rows, logits, strict=True):
+            if logit is None:
+                call.fail(_lacks_memory(call.prompts[index], device))
+            else:
+                call.answer(index, logit)
+
     def drop_ended(self) -> None:
-        self.rows = [(call, index) for call, index in self.rows if not call.ended]
+        self.rows = [(call, index) for call, index in self.rows if not call.done.done()]
 
     def by_call(self) -> list[Batch]:
         """The same prompts as one batch per call, each to be scored alone."""
@@ -98,3 +112,11 @@ class Batch:
         for call, index in self.rows:
             rows_by_call.setdefault(call, []).append((call, index))
         return [Batch(rows, alone=True) for rows in rows_by_call.values()]
+
+
+def _lacks_memory(prompt: Prompt, device: str) -> TooLarge:
+    return TooLarge(
+        f"a document of {len(prompt):,} tokens, template included, does not fit in the memory "
+        f"that {device} has left; send shorter documents",
+        param="documents",
+    )

@@ -95,7 +95,8 @@ class ModelService:
             ShuttingDown: the drain has begun.
             RankError: as `Ranker.rank_measured`.
         """
-        self.drain.refuse_when_begun()
+        if self.drain.begun:
+            self.drain.refuse_when_begun()
         self.drain.running += 1
         try:
             return await self.ranker.rank_measured(requests, on_result, timings)

@@ -253,14 +253,15 @@ def _add_middleware(
         max_total_bytes=int(WAITING_BODIES * settings.max_body_bytes),
         seconds=settings.read_timeout_seconds,
         render=dialects.error_response,
-        is_streamed=batches.streams_body,
+        streamed_paths=batches.STREAMED_PATHS,
     )
-    app.add_middleware(
-        ApiKeyMiddleware,
-        keys=keys,
-        is_open=lambda path: health.is_open(path) or (settings.ui and ui.is_open(path)),
-        render=dialects.error_response,
-    )
+    if keys:
+        app.add_middleware(
+            ApiKeyMiddleware,
+            keys=keys,
+            is_open=lambda path: health.is_open(path) or (settings.ui and ui.is_open(path)),
+            render=dialects.error_response,
+        )
     app.add_middleware(PathPrefixMiddleware, prefixes=dialects.PREFIXES)
     if settings.cors_origins:
         app.add_middleware(
@@ -278,7 +279,7 @@ def _add_middleware(
         timing_origins=settings.cors_origins,
     )
     app.add_middleware(traced)
-    app.add_middleware(DrainMiddleware, stopping=lambda: service.drain.begun)
+    app.add_middleware(DrainMiddleware, drain=service.drain)
 
 
 async def _self_check(ranker: Ranker, settings: Settings) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
@@ -62,7 +61,10 @@ class StageTimings:
             yield
             failed = False
         finally:
-            self.add(name, began, time.perf_counter(), failed=failed)
+            ended = time.perf_counter()
+            self.stages.append(Stage(name, began, ended, failed))
+            if self.counted:
+                _COUNTS[name].observe(ended - began)
 
     @contextmanager
     def scoring(self) -> Iterator[Callable[[], None]]:
@@ -103,15 +105,6 @@ class StageTimings:
         return seconds
 
 
-# Of the ranking that this task makes.
-TIMELINE: ContextVar[StageTimings | None] = ContextVar("rankd.timeline", default=None)
-
-
-def current() -> StageTimings:
-    """The timeline of this task's ranking; one that nobody reads where there is none."""
-    return TIMELINE.get() or StageTimings()
-
-
 def server_timing(timelines: Iterable[StageTimings], total: float) -> str:
     """The value of the header `Server-Timing`, in milliseconds.
 
@@ -125,4 +118,4 @@ def server_timing(timelines: Iterable[StageTimings], total: float) -> str:
         for name, seconds in timeline.seconds().items():
             longest[name] = max(seconds, longest.get(name, 0.0))
     rows = (*longest.items(), ("total", total))
-    return ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in rows)
+    return ", ".join([f"{name};dur={seconds * 1000:.2f}" for name, seconds in rows])

@@ -96,10 +96,9 @@ class AccessLogMiddleware:
         if not (timings := scope.get(TIMINGS)):
             return []
         headers = [(b"server-timing", server_timing(timings, total).encode())]
-        origin = _origin(scope)
         if "*" in self._timing_origins:
             headers.append((b"timing-allow-origin", b"*"))
-        elif origin in self._timing_origins:
+        elif self._timing_origins and (origin := _origin(scope)) in self._timing_origins:
             headers.append((b"timing-allow-origin", origin.encode("latin-1")))
         return headers
 
@@ -111,15 +110,16 @@ class AccessLogMiddleware:
             metrics.RERANKS.labels(*labels, str(status)).inc()
             metrics.RERANK_SECONDS.labels(str(status)).observe(seconds)
         if self._enabled:
+            escaped = _escaped(path)
             _log.info(
                 "%s %s %d %.1fms",
                 scope["method"],
-                _escaped(path),
+                escaped,
                 status,
                 seconds * 1000,
                 extra={
                     "method": scope["method"],
-                    "path": _escaped(path),
+                    "path": escaped,
                     "status": status,
                     "duration_ms": round(seconds * 1000, 3),
                 },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 
 from starlette.responses import Response
@@ -41,7 +41,7 @@ class BodyLimitMiddleware:
             the only one. 0: unlimited.
         seconds: for a body to arrive; then 408.
         render: renders an error in the format of the request's API.
-        is_streamed: whether the route reads the body as it arrives, and limits its size.
+        streamed_paths: whose routes read the body as it arrives, and limit its size.
     """
 
     def __init__(
@@ -52,20 +52,20 @@ class BodyLimitMiddleware:
         max_total_bytes: int,
         seconds: float,
         render: Render,
-        is_streamed: Callable[[Scope], bool] = lambda scope: False,
+        streamed_paths: Collection[str] = (),
     ) -> None:
         self._app = app
         self._max_bytes = max_bytes
         self._budget = _BodyBudget(max_total_bytes)
         self._seconds = seconds
         self._render = render
-        self._is_streamed = is_streamed
+        self._streamed_paths = streamed_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
-        if self._is_streamed(scope):
+        if scope["path"] in self._streamed_paths:
             await self._run_streamed(scope, receive, send)
             return
         with self._budget.reserve() as reservation:
@@ -100,8 +100,8 @@ class BodyLimitMiddleware:
     async def _read(self, scope: Scope, receive: Receive, reservation: _Reservation) -> bytes:
         _refuse_compressed(scope)
         for name, value in scope["headers"]:
-            if name == b"content-length" and value.isdigit():
-                self._check_size(int(value))
+            if name == b"content-length" and value.isdigit() and int(value) > self._max_bytes:
+                raise self._too_large(int(value))
         # Not a list of parts: for a body in tiny parts it takes forty times the memory.
         body = bytearray()
         while True:
@@ -109,7 +109,8 @@ class BodyLimitMiddleware:
             if message["type"] == "http.disconnect":
                 raise ClientGone("the client left while sending")
             body += message.get("body", b"")
-            self._check_size(len(body))
+            if len(body) > self._max_bytes:
+                raise self._too_large(len(body))
             reservation.resize(len(body))
             if not message.get("more_body", False):
                 return bytes(body)
@@ -133,10 +134,9 @@ class BodyLimitMiddleware:
         except asyncio.CancelledError:
             await self._send_shutting_down(scope, receive, send_closing)
 
-    def _check_size(self, size: int) -> None:
-        if size > self._max_bytes:
-            metrics.REFUSED.labels("request_bytes").inc()
-            raise TooLarge(f"the body has {size:,} bytes or more; the limit is {self._max_bytes:,}")
+    def _too_large(self, size: int) -> TooLarge:
+        metrics.REFUSED.labels("request_bytes").inc()
+        return TooLarge(f"the body has {size:,} bytes or more; the limit is {self._max_bytes:,}")
 
     async def _run_until_disconnect(
         self, scope: Scope, body: bytes, receive: Receive, send: Send

@@ -157,12 +157,11 @@ def _ranking_attributes(timings: StageTimings) -> dict[str, Any]:
         "rankd.documents": timings.documents,
     }
     if (ranking := timings.ranking) is not None:
-        usage = ranking.usage()
-        truncated = sum(result.truncated for group in ranking.groups for result in group)
+        usage = ranking.usage
         attributes |= {
             "rankd.tokens": usage.prompt_tokens,
             "rankd.cached_documents": usage.cached_documents,
-            "rankd.truncated_documents": truncated,
+            "rankd.truncated_documents": len(ranking.truncated),
         }
     return attributes
 

@@ -1,0 +1,109 @@
+"""A resolved request: every decision of a request, made once from its body.
+
+The ranker, the answer, its headers and its warnings are made from this object alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from rankd.errors import InvalidRequest
+from rankd.ranking.profiles import Profile, Profiles
+from rankd.types import RankRequest
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """What a request's body does not hold.
+
+    Attributes:
+        profiles: the server's presets and aliases.
+        model: the served model's name.
+        caller: the name of the API key, or "".
+        deadline: `time.monotonic()` at which the client stops waiting; None: no deadline.
+        background: whether the request is a line of a batch job.
+    """
+
+    profiles: Profiles = field(default_factory=Profiles)
+    model: str = ""
+    caller: str = ""
+    deadline: float | None = None
+    background: bool = False
+
+
+class ScoreThreshold(NamedTuple):
+    """Leaves out documents whose shown number is lower.
+
+    Attributes:
+        value: compared with the rounded number, so a client can send back one that it has seen.
+        on_logits: compared with logits in nats, not with scores in [0, 1].
+        configured: from the server's configuration, not from the request.
+    """
+
+    value: float
+    on_logits: bool
+    configured: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """What an answer holds.
+
+    Attributes:
+        top_n: maximum number of results; None: all.
+        return_documents: whether results hold their documents.
+        documents: as they were sent, for results that repeat them; empty unless
+            `return_documents`.
+        logits: whether results hold logits in nats instead of scores in [0, 1].
+        details: whether results hold token counts, the best chunk, and the calibrated
+            probability.
+        threshold: None: results are left out by no threshold.
+        threshold_ignored: the request has a threshold, which its dialect cannot apply.
+    """
+
+    top_n: int | None = None
+    return_documents: bool = False
+    documents: Sequence[Any] = ()
+    logits: bool = False
+    details: bool = False
+    threshold: ScoreThreshold | None = None
+    threshold_ignored: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedRequest:
+    """A request of any dialect.
+
+    Attributes:
+        ranks: what to rank. One request, but for bodies with several queries.
+        answer: what the answer holds.
+        profile: the preset's name, its calibration, and where the instruction is from.
+        model: as the client named it, or the served name.
+        names_preset: the instruction equals a preset's name, and is read as a text.
+        unknown_fields: paths of fields that the dialect does not have, sorted.
+        sent_names: names of fields as the client sent them, by their name in `RankRequest`.
+    """
+
+    ranks: tuple[RankRequest, ...]
+    answer: AnswerOptions
+    profile: Profile
+    model: str
+    names_preset: bool = False
+    unknown_fields: tuple[str, ...] = ()
+    sent_names: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def rank(self) -> RankRequest:
+        """The only request to rank."""
+        [request] = self.ranks
+        return request
+
+    def in_sent_names(self, problem: InvalidRequest) -> InvalidRequest:
+        """An error about a field of `RankRequest`, as one about the field that was sent."""
+        name = self.sent_names.get(problem.param or "")
+        if name is None:
+            return problem
+        message = problem.message.replace(f"{problem.param}[", f"{name}[")
+        return type(problem)(message, param=name)
