@@ -29,6 +29,8 @@ from rankd.ranking import scheduler as scheduling
 from rankd.ranking.scheduler import Scheduler, open_scheduler
 from rankd.types import AnswerTokenIds, Prompt
 
+pytestmark = pytest.mark.anyio
+
 POISON = 13
 INFO = EngineInfo("mortal", "puppet", "0", "cpu", "float32", 512)
 
@@ -109,15 +111,10 @@ async def _scheduler(opening: Opening, settings: Settings) -> AsyncIterator[Sche
         yield scheduler
 
 
-def _play(scene: Scene, **settings: Any) -> Stage:
+async def _play(scene: Scene, **settings: Any) -> Stage:
     stage = Stage()
-
-    async def play() -> None:
-        given = Settings(engine="fake", **settings)
-        async with _scheduler(stage.open, given) as scheduler:
-            await asyncio.wait_for(scene(scheduler, stage), 20)
-
-    asyncio.run(play())
+    async with _scheduler(stage.open, Settings(engine="fake", **settings)) as scheduler:
+        await asyncio.wait_for(scene(scheduler, stage), 60)
     return stage
 
 
@@ -134,7 +131,7 @@ async def _all(calls: Sequence[asyncio.Task[list[float]]]) -> list[Any]:
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
-def test_calls_in_flight_at_a_death_are_answered() -> None:
+async def test_calls_in_flight_at_a_death_are_answered() -> None:
     async def scene(scheduler: Scheduler, stage: Stage) -> None:
         calls = [_ask(scheduler, first) for first in range(20, 40)]
         await asyncio.sleep(0.004)
@@ -142,10 +139,10 @@ def test_calls_in_flight_at_a_death_are_answered() -> None:
 
         assert await _all(calls) == [[float(first)] for first in range(20, 40)]
 
-    assert len(_play(scene).lives) == 2
+    assert len((await _play(scene)).lives) == 2
 
 
-def test_an_engine_that_dies_without_a_word_to_its_calls_holds_nobody_up() -> None:
+async def test_an_engine_that_dies_without_a_word_to_its_calls_holds_nobody_up() -> None:
     async def scene(scheduler: Scheduler, stage: Stage) -> None:
         stage.lives[0].mute = True
         calls = [_ask(scheduler, first) for first in range(20, 24)]
@@ -154,10 +151,10 @@ def test_an_engine_that_dies_without_a_word_to_its_calls_holds_nobody_up() -> No
 
         assert await _all(calls) == [[float(first)] for first in range(20, 24)]
 
-    _play(scene)
+    await _play(scene)
 
 
-def test_a_suspect_whose_turn_never_comes_does_not_wait_for_ever() -> None:
+async def test_a_suspect_whose_turn_never_comes_does_not_wait_for_ever() -> None:
     async def scene(scheduler: Scheduler, stage: Stage) -> None:
         calls = [_ask(scheduler, first) for first in (20, 21)]
         await asyncio.sleep(0.004)
@@ -168,10 +165,10 @@ def test_a_suspect_whose_turn_never_comes_does_not_wait_for_ever() -> None:
 
         assert [type(answer) for answer in await _all(calls)] == [PoisonRequest, EngineRestarting]
 
-    _play(scene, engine_wait_seconds=1)
+    await _play(scene, engine_wait_seconds=1)
 
 
-def test_only_the_request_that_kills_alone_is_refused_by_its_id() -> None:
+async def test_only_the_request_that_kills_alone_is_refused_by_its_id() -> None:
     async def scene(scheduler: Scheduler, stage: Stage) -> None:
         REQUEST_ID.set("the-culprit")
         culprit = _ask(scheduler, POISON)
@@ -182,10 +179,10 @@ def test_only_the_request_that_kills_alone_is_refused_by_its_id() -> None:
         assert isinstance(answers[-1], PoisonRequest)
         assert "the-culprit" in answers[-1].message
 
-    assert len(_play(scene).lives) == 3
+    assert len((await _play(scene)).lives) == 3
 
 
-def test_two_culprits_are_both_found() -> None:
+async def test_two_culprits_are_both_found() -> None:
     async def scene(scheduler: Scheduler, stage: Stage) -> None:
         calls = [_ask(scheduler, first) for first in (20, POISON, 21)]
         other = asyncio.create_task(scheduler.score([Prompt((), (POISON, 9))]))
@@ -195,10 +192,10 @@ def test_two_culprits_are_both_found() -> None:
 
         assert await _ask(scheduler, 22) == [22.0]
 
-    assert len(_play(scene).lives) == 4
+    assert len((await _play(scene)).lives) == 4
 
 
-def test_suspects_run_one_at_a_time_and_newcomers_wait() -> None:
+async def test_suspects_run_one_at_a_time_and_newcomers_wait() -> None:
     async def scene(scheduler: Scheduler, stage: Stage) -> None:
         suspects = [_ask(scheduler, first) for first in range(20, 26)]
         await asyncio.sleep(0.004)
@@ -213,10 +210,10 @@ def test_suspects_run_one_at_a_time_and_newcomers_wait() -> None:
         assert stage.lives[1].batches == [[2], *([one] for one in range(20, 26)), [*range(30, 36)]]
         assert max(stage.lives[1].at_once) == 1
 
-    _play(scene)
+    await _play(scene)
 
 
-def test_a_death_before_a_call_is_not_its_fault() -> None:
+async def test_a_death_before_a_call_is_not_its_fault() -> None:
     async def scene(scheduler: Scheduler, stage: Stage) -> None:
         stage.lives[0].die()
         calls = [_ask(scheduler, first) for first in range(20, 26)]
@@ -224,20 +221,20 @@ def test_a_death_before_a_call_is_not_its_fault() -> None:
         assert await _all(calls) == [[float(first)] for first in range(20, 26)]
         assert stage.lives[1].batches == [[2], [*range(20, 26)]]  # No call was a suspect.
 
-    _play(scene)
+    await _play(scene)
 
 
-def test_a_known_culprit_costs_no_further_life() -> None:
+async def test_a_known_culprit_costs_no_further_life() -> None:
     async def scene(scheduler: Scheduler, stage: Stage) -> None:
         first, again = [(await _all([_ask(scheduler, POISON)]))[0] for _ in range(2)]
         assert isinstance(first, PoisonRequest)
         assert isinstance(again, PoisonRequest)
         assert await _ask(scheduler, 20) == [20.0]
 
-    assert len(_play(scene).lives) == 3
+    assert len((await _play(scene)).lives) == 3
 
 
-def test_a_culprit_is_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_culprit_is_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduling, "POISON_SECONDS", 0.05)
 
     async def scene(scheduler: Scheduler, stage: Stage) -> None:
@@ -246,10 +243,10 @@ def test_a_culprit_is_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -
         await _all([_ask(scheduler, POISON)])
         await _ask(scheduler, 20)
 
-    assert len(_play(scene).lives) == 5
+    assert len((await _play(scene)).lives) == 5
 
 
-def test_a_deadline_holds_while_the_engine_is_away() -> None:
+async def test_a_deadline_holds_while_the_engine_is_away() -> None:
     async def scene(scheduler: Scheduler, stage: Stage) -> None:
         back = asyncio.Event()
         stage.fates.append(back)
@@ -264,10 +261,10 @@ def test_a_deadline_holds_while_the_engine_is_away() -> None:
         back.set()
         assert await patient == [22.0]
 
-    _play(scene)
+    await _play(scene)
 
 
-def test_a_suspect_that_is_cancelled_holds_nobody_up() -> None:
+async def test_a_suspect_that_is_cancelled_holds_nobody_up() -> None:
     async def scene(scheduler: Scheduler, stage: Stage) -> None:
         back = asyncio.Event()
         stage.fates.append(back)
@@ -284,10 +281,10 @@ def test_a_suspect_that_is_cancelled_holds_nobody_up() -> None:
         assert answers[1:] == [[21.0], [22.0]]
         assert 20 not in stage.lives[1].scored
 
-    _play(scene)
+    await _play(scene)
 
 
-def test_an_engine_that_stays_away_is_a_503_to_be_tried_again() -> None:
+async def test_an_engine_that_stays_away_is_a_503_to_be_tried_again() -> None:
     async def scene(scheduler: Scheduler, stage: Stage) -> None:
         back = asyncio.Event()
         stage.fates.append(back)
@@ -300,7 +297,7 @@ def test_an_engine_that_stays_away_is_a_503_to_be_tried_again() -> None:
         assert REGISTRY.get_sample_value("rankd_engine_up") == 0
         began = time.monotonic()
         problems = await _all([in_flight, _ask(scheduler, 21)])
-        assert 0.5 < time.monotonic() - began < 10
+        assert 0.5 < time.monotonic() - began < 30
         late = (await _all([_ask(scheduler, 22)]))[0]
 
         for problem in (*problems, late):
@@ -314,10 +311,10 @@ def test_an_engine_that_stays_away_is_a_503_to_be_tried_again() -> None:
         assert REGISTRY.get_sample_value("rankd_engine_up") == 1
         assert await _ask(scheduler, 23) == [23.0]
 
-    _play(scene, engine_wait_seconds=1)
+    await _play(scene, engine_wait_seconds=1)
 
 
-def test_a_start_that_fails_is_tried_again() -> None:
+async def test_a_start_that_fails_is_tried_again() -> None:
     async def scene(scheduler: Scheduler, stage: Stage) -> None:
         # SetupError is ours; a library may raise anything.
         stage.fates += [SetupError("no memory"), KeyError("a bug"), OSError("no process")]
@@ -327,10 +324,10 @@ def test_a_start_that_fails_is_tried_again() -> None:
 
         assert await call == [20.0]
 
-    assert len(_play(scene).lives) == 2
+    assert len((await _play(scene)).lives) == 2
 
 
-def test_an_engine_that_does_not_answer_the_probe_takes_no_calls() -> None:
+async def test_an_engine_that_does_not_answer_the_probe_takes_no_calls() -> None:
     async def scene(scheduler: Scheduler, stage: Stage) -> None:
         call = _ask(scheduler, 20)
         await asyncio.sleep(0.004)
@@ -341,10 +338,10 @@ def test_an_engine_that_does_not_answer_the_probe_takes_no_calls() -> None:
         assert await call == [20.0]
         assert stage.lives[1].scored == []
 
-    assert len(_play(scene).lives) == 3
+    assert len((await _play(scene)).lives) == 3
 
 
-def test_a_crash_loop_ends_in_a_sentence() -> None:
+async def test_a_crash_loop_ends_in_a_sentence() -> None:
     async def scene(scheduler: Scheduler, stage: Stage) -> None:
         stage.fates += [SetupError("the disk is gone")] * 9
         call = _ask(scheduler, 20)
@@ -362,10 +359,10 @@ def test_a_crash_loop_ends_in_a_sentence() -> None:
             )
         assert len(stage.fates) == 9 - 3
 
-    _play(scene, engine_restarts=3)
+    await _play(scene, engine_restarts=3)
 
 
-def test_deaths_long_ago_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_deaths_long_ago_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WINDOW", 0.1)
 
     async def scene(scheduler: Scheduler, stage: Stage) -> None:
@@ -374,10 +371,10 @@ def test_deaths_long_ago_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
             assert await _ask(scheduler, 20) == [20.0]
             await asyncio.sleep(0.15)
 
-    assert len(_play(scene, engine_restarts=1).lives) == 5
+    assert len((await _play(scene, engine_restarts=1)).lives) == 5
 
 
-def test_no_restarts_end_at_the_first_death() -> None:
+async def test_no_restarts_end_at_the_first_death() -> None:
     async def scene(scheduler: Scheduler, stage: Stage) -> None:
         call = _ask(scheduler, 20)
         await asyncio.sleep(0.004)
@@ -389,10 +386,10 @@ def test_no_restarts_end_at_the_first_death() -> None:
         assert type(problem) is type(caught.value) is EngineDown
         assert problem.message == "the puppet fell"
 
-    assert len(_play(scene, engine_restarts=0).lives) == 1
+    assert len((await _play(scene, engine_restarts=0)).lives) == 1
 
 
-def test_pauses_grow_and_are_bounded() -> None:
+async def test_pauses_grow_and_are_bounded() -> None:
     async def scene(scheduler: Scheduler, stage: Stage) -> None:
         pauses = []
         supervised = scheduler.engine
@@ -408,47 +405,35 @@ def test_pauses_grow_and_are_bounded() -> None:
             assert len(set(pauses[repeated])) > 1
         assert max(pauses[-1]) <= 30
 
-    _play(scene)
+    await _play(scene)
 
 
-def test_closing_is_no_death(caplog: pytest.LogCaptureFixture) -> None:
-    calls: list[asyncio.Task[list[float]]] = []
-
-    async def scene(scheduler: Scheduler, stage: Stage) -> None:
-        calls.append(_ask(scheduler, 20))
+async def test_closing_is_no_death(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage()
+    async with _scheduler(stage.open, Settings(engine="fake")) as scheduler:
+        call = _ask(scheduler, 20)
         await asyncio.sleep(0.004)
+    [problem] = await _all([call])
 
-    async def play() -> list[Any]:
-        stage = Stage()
-        async with _scheduler(stage.open, Settings(engine="fake")) as scheduler:
-            await scene(scheduler, stage)
-        answers = await _all(calls)
-        assert len(stage.lives) == 1
-        return answers
-
-    [problem] = asyncio.run(play())
-
+    assert len(stage.lives) == 1
     assert isinstance(problem, RankError)
     assert problem.message == "the server is stopping"
     assert not caplog.records
 
 
-def test_the_first_start_is_not_tried_again() -> None:
+async def test_the_first_start_is_not_tried_again() -> None:
     @asynccontextmanager
     async def opening() -> AsyncIterator[Mortal]:
         raise SetupError("no such model")
         yield
 
-    async def play() -> None:
+    with pytest.raises(SetupError, match="no such model"):
         async with open_supervised(opening, AnswerTokenIds(1, 2), Settings(engine="fake")):
             pytest.fail("it opened")
 
-    with pytest.raises(SetupError, match="no such model"):
-        asyncio.run(play())
-
 
 @pytest.mark.parametrize("deterministic", [True, False])
-def test_bits_that_are_promised_do_not_change_with_a_restart(deterministic: bool) -> None:
+async def test_bits_that_are_promised_do_not_change_with_a_restart(deterministic: bool) -> None:
     class Drifting(Stage):
         @asynccontextmanager
         async def open(self) -> AsyncIterator[Mortal]:
@@ -457,14 +442,11 @@ def test_bits_that_are_promised_do_not_change_with_a_restart(deterministic: bool
                 life.info = replace(INFO, deterministic=deterministic, arithmetic=threads)
                 yield life
 
-    async def play() -> list[Any]:
-        stage = Drifting()
-        given = Settings(engine="fake", engine_restarts=2)
-        async with _scheduler(stage.open, given) as scheduler:
-            stage.lives[0].die()
-            return await _all([_ask(scheduler, 20)])
-
-    [answer] = asyncio.run(play())
+    stage = Drifting()
+    settings = Settings(engine="fake", engine_restarts=2)
+    async with _scheduler(stage.open, settings) as scheduler:
+        stage.lives[0].die()
+        [answer] = await _all([_ask(scheduler, 20)])
 
     if deterministic:
         assert isinstance(answer, EngineDown)

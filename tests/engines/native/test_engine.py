@@ -19,6 +19,8 @@ from rankd.ranking.scheduler import Scheduler
 from rankd.telemetry import metrics
 from rankd.types import Prompt
 
+pytestmark = pytest.mark.anyio
+
 INFO = EngineInfo("native", "puppet", "0", "cpu", "float32", 512)
 
 
@@ -60,16 +62,12 @@ async def _settle() -> None:
 Scene = Callable[[Scheduler, Puppet], Coroutine[Any, Any, None]]
 
 
-def _play(scene: Scene, batch_tokens: int = 10) -> None:
-    async def stage() -> None:
-        puppet = Puppet()
-        info = replace(INFO, batch_tokens=batch_tokens)
-        engine = NativeEngine(info, cast(WorkerProcess, puppet))
-        listening = asyncio.create_task(engine.listen())
-        await scene(Scheduler(engine), puppet)
-        listening.cancel()
-
-    asyncio.run(stage())
+async def _play(scene: Scene, batch_tokens: int = 10) -> None:
+    puppet = Puppet()
+    engine = NativeEngine(replace(INFO, batch_tokens=batch_tokens), cast(WorkerProcess, puppet))
+    listening = asyncio.create_task(engine.listen())
+    await scene(Scheduler(engine), puppet)
+    listening.cancel()
 
 
 def _ask(
@@ -85,7 +83,7 @@ async def _refused(work: Awaitable[object], error: type[Exception]) -> str:
     return str(caught.value)
 
 
-def test_calls_that_come_together_share_a_batch() -> None:
+async def test_calls_that_come_together_share_a_batch() -> None:
     async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
         one, other = _ask(scheduler, 1), _ask(scheduler, 2)
         await _settle()
@@ -94,10 +92,10 @@ def test_calls_that_come_together_share_a_batch() -> None:
         assert puppet.sent == [[1, 2]]
         assert (await one, await other) == ([1.0], [2.0])
 
-    _play(scene)
+    await _play(scene)
 
 
-def test_at_most_two_batches_are_in_flight() -> None:
+async def test_at_most_two_batches_are_in_flight() -> None:
     async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
         call = _ask(scheduler, *range(8))
         await _settle()
@@ -110,10 +108,10 @@ def test_at_most_two_batches_are_in_flight() -> None:
             await puppet.answer()
         assert await call == [float(place) for place in range(8)]
 
-    _play(scene)
+    await _play(scene)
 
 
-def test_a_small_batch_waits_for_company_while_the_worker_is_busy() -> None:
+async def test_a_small_batch_waits_for_company_while_the_worker_is_busy() -> None:
     async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
         first = _ask(scheduler, 1)
         await _settle()
@@ -128,10 +126,10 @@ def test_a_small_batch_waits_for_company_while_the_worker_is_busy() -> None:
         await puppet.answer()
         assert [await call for call in (first, second, third)] == [[1.0], [2.0], [3.0]]
 
-    _play(scene, batch_tokens=11)
+    await _play(scene, batch_tokens=11)
 
 
-def test_an_urgent_call_goes_into_the_next_batch() -> None:
+async def test_an_urgent_call_goes_into_the_next_batch() -> None:
     async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
         patient = _ask(scheduler, *range(8), priority=1)
         await _settle()
@@ -144,10 +142,10 @@ def test_an_urgent_call_goes_into_the_next_batch() -> None:
         patient.cancel()
         urgent.cancel()
 
-    _play(scene)
+    await _play(scene)
 
 
-def test_a_cancelled_call_is_not_computed_further() -> None:
+async def test_a_cancelled_call_is_not_computed_further() -> None:
     async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
         doomed, kept = _ask(scheduler, *range(8)), None
         await _settle()
@@ -160,10 +158,10 @@ def test_a_cancelled_call_is_not_computed_further() -> None:
         assert puppet.sent == [[0, 1], [2, 3], [100]]
         assert await kept == [100.0]
 
-    _play(scene)
+    await _play(scene)
 
 
-def test_a_deadline_that_passes_ends_the_call_and_frees_its_place() -> None:
+async def test_a_deadline_that_passes_ends_the_call_and_frees_its_place() -> None:
     async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
         late = _ask(scheduler, *range(8), deadline=time.monotonic() + 0.02)
         await _settle()
@@ -177,10 +175,10 @@ def test_a_deadline_that_passes_ends_the_call_and_frees_its_place() -> None:
         assert caught.value.logits == (0.0, 1.0, *[None] * 6)
         assert len(puppet.sent) == 3
 
-    _play(scene)
+    await _play(scene)
 
 
-def test_what_a_cancelled_call_still_had_waiting_is_counted() -> None:
+async def test_what_a_cancelled_call_still_had_waiting_is_counted() -> None:
     async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
         before = metrics.ABANDONED_DOCUMENTS._value.get()
         doomed = _ask(scheduler, *range(8))
@@ -191,10 +189,10 @@ def test_what_a_cancelled_call_still_had_waiting_is_counted() -> None:
         # Two batches of two were under way.
         assert metrics.ABANDONED_DOCUMENTS._value.get() - before == 4
 
-    _play(scene)
+    await _play(scene)
 
 
-def test_everyone_hears_when_the_worker_falls() -> None:
+async def test_everyone_hears_when_the_worker_falls() -> None:
     async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
         waiting = [_ask(scheduler, place) for place in range(5)]
         await _settle()
@@ -205,17 +203,17 @@ def test_everyone_hears_when_the_worker_falls() -> None:
         assert await _refused(scheduler.check(), EngineDown) == "the puppet fell"
         assert await _refused(_ask(scheduler, 1), EngineDown) == "the puppet fell"
 
-    _play(scene)
+    await _play(scene)
 
 
-def test_no_prompts_no_logits_and_no_waiting() -> None:
+async def test_no_prompts_no_logits_and_no_waiting() -> None:
     async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
         assert await scheduler.score([]) == []
 
-    _play(scene)
+    await _play(scene)
 
 
-def test_a_call_starts_when_the_worker_computes_it_not_when_it_lies_in_the_pipe() -> None:
+async def test_a_call_starts_when_the_worker_computes_it_not_when_it_lies_in_the_pipe() -> None:
     async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
         started: list[str] = []
         calls = []
@@ -230,10 +228,10 @@ def test_a_call_starts_when_the_worker_computes_it_not_when_it_lies_in_the_pipe(
         await puppet.answer()
         await asyncio.gather(*calls)
 
-    _play(scene)
+    await _play(scene)
 
 
-def test_a_cancelled_batch_keeps_its_slot_until_the_worker_has_computed_it() -> None:
+async def test_a_cancelled_batch_keeps_its_slot_until_the_worker_has_computed_it() -> None:
     async def scene(scheduler: Scheduler, puppet: Puppet) -> None:
         doomed = [_ask(scheduler, 1, 2), _ask(scheduler, 3, 4)]
         await _settle()
@@ -250,4 +248,4 @@ def test_a_cancelled_batch_keeps_its_slot_until_the_worker_has_computed_it() -> 
         await puppet.answer()
         assert await kept == [5.0, 6.0]
 
-    _play(scene)
+    await _play(scene)
