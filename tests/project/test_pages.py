@@ -21,6 +21,8 @@ from rankd.prompts.tokenizer import Tokenizer
 from support.checkpoints import qwen_tokenizer
 from support.servers import Server, serving
 
+pytestmark = pytest.mark.slow
+
 # Blocks marked `elsewhere` need containers or devices, or are `make serve`.
 PAGES = ("quickstart", "prompt", "faq", "ascend", "index", "configuration")
 BLOCK = re.compile(r"```(bash|python)\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.DOTALL)

@@ -101,6 +101,7 @@ def test_the_python_example_ranks_the_right_document_first(server: Server) -> No
     assert "To undo a commit" in printed
 
 
+@pytest.mark.slow
 def test_the_offline_commands_work() -> None:
     [rerank] = blocks("bash", "rankd rerank")
     [check] = blocks("bash", "rankd check")
@@ -111,6 +112,7 @@ def test_the_offline_commands_work() -> None:
     assert "This set-up gives right scores." in paste(check)
 
 
+@pytest.mark.slow
 def test_the_evaluation_example_works_on_its_data_sets(tmp_path: Path) -> None:
     [block] = blocks("bash", "rankd eval")
 

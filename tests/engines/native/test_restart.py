@@ -24,6 +24,8 @@ from support.checkpoints import NO, YES, make_checkpoint
 from support.deadly import make_deadly
 from support.servers import family
 
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
 ANSWERS = AnswerTokenIds(YES, NO)
 # The bounds are for machines that are busy with something else.
 SETTINGS = Settings(engine="native", device="cpu", threads=1, engine_wait_seconds=200)
@@ -36,20 +38,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("supervised") / "model", tokenizer=False)
 
 
-def _play(
+async def _play(
     folder: Path,
     scene: Callable[[Scheduler], Coroutine[Any, Any, None]],
     settings: Settings = SETTINGS,
 ) -> None:
-    async def play() -> None:
-        async with (
-            open_engine(locate(str(folder)), ANSWERS, settings) as engine,
-            open_scheduler(engine, patience=settings.engine_wait_seconds) as scheduler,
-        ):
-            await asyncio.wait_for(scene(scheduler), 280)
-        assert _workers() == []
-
-    asyncio.run(play())
+    async with (
+        open_engine(locate(str(folder)), ANSWERS, settings) as engine,
+        open_scheduler(engine, patience=settings.engine_wait_seconds) as scheduler,
+    ):
+        await asyncio.wait_for(scene(scheduler), 280)
+    assert _workers() == []
 
 
 def _workers() -> list[int]:
@@ -92,7 +91,7 @@ async def _until_it_answers(scheduler: Scheduler) -> None:
             await asyncio.sleep(0.02)
 
 
-def test_what_is_in_flight_when_the_worker_is_killed_is_answered_right(folder: Path) -> None:
+async def test_what_is_in_flight_when_the_worker_is_killed_is_answered_right(folder: Path) -> None:
     requests = _requests(12, documents=80)
 
     async def scene(scheduler: Scheduler) -> None:
@@ -108,10 +107,10 @@ def test_what_is_in_flight_when_the_worker_is_killed_is_answered_right(folder: P
             for answer, expected in zip(answers, calm, strict=True):
                 assert answer == pytest.approx(expected, abs=1e-4)
 
-    _play(folder, scene)
+    await _play(folder, scene)
 
 
-def test_a_worker_killed_again_and_again_ends_in_a_sentence(folder: Path) -> None:
+async def test_a_worker_killed_again_and_again_ends_in_a_sentence(folder: Path) -> None:
     async def scene(scheduler: Scheduler) -> None:
         for _ in range(2):
             _kill()
@@ -126,10 +125,10 @@ def test_a_worker_killed_again_and_again_ends_in_a_sentence(folder: Path) -> Non
         assert "the engine died 3 times in 5 minutes" in caught.value.message
         assert "killed by SIGKILL" in caught.value.message or "has ended" in caught.value.message
 
-    _play(folder, scene, SETTINGS.model_copy(update={"engine_restarts": 2}))
+    await _play(folder, scene, SETTINGS.model_copy(update={"engine_restarts": 2}))
 
 
-def test_of_many_requests_only_the_deadly_one_is_refused(
+async def test_of_many_requests_only_the_deadly_one_is_refused(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_deadly(DEADLY, tmp_path, monkeypatch)
@@ -148,10 +147,10 @@ def test_of_many_requests_only_the_deadly_one_is_refused(
         for answer, expected in zip(answers, calm, strict=True):
             assert answer == pytest.approx(expected, abs=1e-4)
 
-    _play(folder, scene)
+    await _play(folder, scene)
 
 
-def test_a_stopped_worker_is_not_ready_and_ready_again_when_it_goes_on(
+async def test_a_stopped_worker_is_not_ready_and_ready_again_when_it_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(native_engine, "_PING_EVERY", 0.1)
@@ -167,10 +166,10 @@ def test_a_stopped_worker_is_not_ready_and_ready_again_when_it_goes_on(
         await _until_it_answers(scheduler)
         assert len(await call) == 30
 
-    _play(folder, scene)
+    await _play(folder, scene)
 
 
-def test_a_worker_that_stays_stopped_is_replaced_and_its_work_done(
+async def test_a_worker_that_stays_stopped_is_replaced_and_its_work_done(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(native_engine, "_PING_EVERY", 0.1)
@@ -185,10 +184,10 @@ def test_a_worker_that_stays_stopped_is_replaced_and_its_work_done(
         assert await scheduler.score(request) == pytest.approx(calm, abs=1e-4)
         assert not set(before) & set(_workers())
 
-    _play(folder, scene, settings)
+    await _play(folder, scene, settings)
 
 
-def test_a_worker_that_only_computes_for_long_is_left_alone(
+async def test_a_worker_that_only_computes_for_long_is_left_alone(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(native_engine, "_PING_EVERY", 0.05)
@@ -204,10 +203,10 @@ def test_a_worker_that_only_computes_for_long_is_left_alone(
         assert len(await call) == 4000
         assert _workers() == before
 
-    _play(folder, scene, SETTINGS.model_copy(update={"batch_tokens": 150_000}))
+    await _play(folder, scene, SETTINGS.model_copy(update={"batch_tokens": 150_000}))
 
 
-def test_a_batch_that_does_not_fit_in_memory_is_split(folder: Path) -> None:
+async def test_a_batch_that_does_not_fit_in_memory_is_split(folder: Path) -> None:
     [many] = _requests(1, documents=60)
     long = [Prompt((1,), (7,) * 16_000)]
     settings = SETTINGS.model_copy(update={"batch_tokens": 20_000, "max_tokens": 20_000})
@@ -222,11 +221,8 @@ def test_a_batch_that_does_not_fit_in_memory_is_split(folder: Path) -> None:
         assert (await alone)[:2] == pytest.approx(calm, abs=1e-4)
         assert await scheduler.score(many[:2]) == pytest.approx(calm, abs=1e-4)
 
-    async def play() -> None:
-        async with native.open_engine(locate(str(folder)), ANSWERS, settings) as engine:
-            await asyncio.wait_for(scene(engine, Scheduler(engine)), 280)
-
-    asyncio.run(play())
+    async with native.open_engine(locate(str(folder)), ANSWERS, settings) as engine:
+        await asyncio.wait_for(scene(engine, Scheduler(engine)), 280)
 
 
 def _leave_memory(pid: int, megabytes: int) -> None:
