@@ -105,7 +105,7 @@ def test_a_request_is_a_span_with_its_stages_as_children(traced: Traced) -> None
     }
     assert expected.items() <= dict(request.attributes or {}).items()
     assert (request.attributes or {})["rankd.tokens"] > 100  # type: ignore[operator]
-    assert [one.name for one in stages] == ["parse", "tokenise", "cache", "engine", "render"]
+    assert [one.name for one in stages] == ["parse", "tokenise", "cache", "queue", "engine", "render"]
     for one in stages:
         assert one.parent is not None
         assert one.parent.span_id == request.context.span_id
@@ -261,7 +261,7 @@ def test_spans_are_exported_before_the_server_exits() -> None:
     request = next(span for span in spans if span.name == "POST /v1/rerank")
     assert (request.trace_id.hex(), request.parent_span_id.hex()) == (TRACE, PARENT)
     stages = [span for span in spans if span.parent_span_id == request.span_id]
-    assert {span.name for span in stages} == {"parse", "tokenise", "cache", "engine", "render"}
+    assert {span.name for span in stages} == {"parse", "tokenise", "cache", "queue", "engine", "render"}
     assert attributes(request)["rankd.documents"] == 2
     assert attributes(request)["network.protocol.version"] == "1.1"
     assert collector.resources[0]["service.name"] == "rankd"

@@ -289,7 +289,7 @@ class Scheduler:
             self._deliver(batch, problem.logits)
         elif isinstance(problem, EngineDied):
             self._suspect(batch)
-        elif isinstance(problem, EngineRestarting):
+        elif isinstance(problem, EngineRestarting) and not self.engine.slots.count:
             self._again.append(batch)
         else:
             self._isolate(batch, problem)
