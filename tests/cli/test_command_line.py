@@ -52,6 +52,7 @@ def test_a_pipe_closed_in_the_middle_of_much_output_causes_no_error() -> None:
     assert ended.stderr == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "status", "message"),
     [
@@ -73,6 +74,7 @@ def test_a_closed_stream_causes_no_traceback(script: str, status: int, message: 
     assert message or ended.stderr == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "locale", [{"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}]
 )

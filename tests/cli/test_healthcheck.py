@@ -42,6 +42,7 @@ def test_a_ready_server_is_found_by_environment_variables() -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutual", [False, True])
 def test_a_server_with_https_is_asked_over_https(folder: Path, mutual: bool) -> None:
     flags = ["--ssl-certfile", str(folder / "cert.pem"), "--ssl-keyfile", str(folder / "key.pem")]

@@ -131,6 +131,7 @@ def test_commands_without_a_server_list_only_settings_that_affect_them(name: str
     assert "`rankd serve --help-all` lists them by topic." in " ".join(text.split())
 
 
+@pytest.mark.slow
 def test_flags_that_the_help_does_not_list_are_accepted_and_validated() -> None:
     taken = run("check", "--engine", "fake", "--self-check", "off", "--batch-days", "7")
     wrong = run("check", "--batch-days", "none")

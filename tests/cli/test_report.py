@@ -64,6 +64,7 @@ def test_wrong_scores_are_reported_with_the_pairs_and_status_1(random_checkpoint
     assert "the self-check failed on" in report["message"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [

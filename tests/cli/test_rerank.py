@@ -100,6 +100,7 @@ def test_a_terminal_gets_a_progress_bar() -> None:
     assert "2/2" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "stdin", "message"),
     [
@@ -145,6 +146,7 @@ def numbers(rows: list[dict[str, object]]) -> dict[str, float]:
     return {str(row["text"]): float(str(row["relevance_score"])) for row in rows}
 
 
+@pytest.mark.slow
 def test_a_preset_scores_as_its_instruction_does(config: str) -> None:
     lines = "A fox hunts.\nThe capital of China is Beijing."
     all_documents = ("--score-threshold", "0")
@@ -160,6 +162,7 @@ def test_a_preset_scores_as_its_instruction_does(config: str) -> None:
     assert not any("normalized_score" in row for row in plain)
 
 
+@pytest.mark.slow
 def test_a_calibrated_threshold_drops_documents_and_reports_it(config: str) -> None:
     lines = "A fox hunts.\nThe capital of China is Beijing."
     ended = run(
@@ -172,6 +175,7 @@ def test_a_calibrated_threshold_drops_documents_and_reports_it(config: str) -> N
     assert ended.stderr.startswith("rankd: 1 of 2 documents are below 0.5, the configured ")
 
 
+@pytest.mark.slow
 def test_a_threshold_is_compared_with_the_printed_number() -> None:
     lines = "A fox hunts.\nThe capital of China is Beijing."
 
@@ -179,6 +183,7 @@ def test_a_threshold_is_compared_with_the_printed_number() -> None:
     assert len(rerank("-", "--score-threshold", "-99", "--raw-scores", stdin=lines)) == 2
 
 
+@pytest.mark.slow
 def test_an_alias_sets_preset_and_truncation(config: str) -> None:
     line = "Lions and foxes and whales are animals that everyone in China knows."
     arguments = ("-", "--config", config, "--score-threshold", "0")
@@ -189,6 +194,7 @@ def test_an_alias_sets_preset_and_truncation(config: str) -> None:
     assert "kept_tokens" not in rerank(*arguments, "--preset", "animals", stdin=line)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

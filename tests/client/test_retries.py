@@ -92,6 +92,7 @@ def test_the_client_waits_for_a_retry_after_in_seconds(call: CallClient) -> None
     assert server.waits[0] >= 1
 
 
+@pytest.mark.slow
 def test_the_client_waits_for_a_retry_after_with_a_date(call: CallClient) -> None:
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
 
@@ -272,6 +273,7 @@ def test_a_response_sent_byte_by_byte_raises_timed_out(call: CallClient) -> None
     assert time.monotonic() - began < 12
 
 
+@pytest.mark.slow
 def test_the_timeout_covers_all_retries(call: CallClient) -> None:
     began = time.monotonic()
 

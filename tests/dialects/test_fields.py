@@ -153,6 +153,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(document=st.dictionaries(words, values, min_size=1, max_size=6))
 def test_plain_words_are_written_exactly_as_yaml(document: dict[str, Any]) -> None:
     dumped = yaml.dump(document, sort_keys=False, width=10**6, allow_unicode=True)

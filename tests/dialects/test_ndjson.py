@@ -379,6 +379,7 @@ def test_lines_arrive_while_other_documents_are_computed(server: Server) -> None
     )
 
 
+@pytest.mark.slow
 def test_a_stream_survives_a_crash_of_the_engine_without_repeating_results(server: Server) -> None:
     lines: list[Json] = []
     with httpx.stream(
@@ -412,6 +413,7 @@ def test_a_client_that_disconnects_frees_the_engine(server: Server) -> None:
     assert 'rankd_abandoned_requests_total{reason="client"} 1.0' in metrics
 
 
+@pytest.mark.slow
 def test_a_draining_server_finishes_its_streams() -> None:
     with serving("builtin", "--self-check", "off", "--batch-tokens", "512") as server:
         with httpx.stream(
@@ -430,6 +432,7 @@ def test_a_draining_server_finishes_its_streams() -> None:
     assert status == 0
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_a_stream_with_an_error() -> None:
     with serving("builtin", "--self-check", "off", "--batch-tokens", "512") as server:
         with httpx.stream(

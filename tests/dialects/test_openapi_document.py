@@ -58,6 +58,7 @@ def guarded() -> Iterator[TestClient]:
         yield client
 
 
+@pytest.mark.slow
 def test_fuzzed_requests_get_documented_answers(tmp_path: Path) -> None:
     (tmp_path / "fuzzer.toml").write_text(FUZZER)
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", "fuzzer.toml", "run"]
@@ -246,6 +247,7 @@ def test_every_served_path_is_described() -> None:
     assert served - described == set()
 
 
+@pytest.mark.slow
 def test_hidden_paths_answer_as_their_spec_says(client: TestClient) -> None:
     hidden = [spec for spec in route_specs() if not spec.shown]
     for spec in hidden:

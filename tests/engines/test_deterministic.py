@@ -31,6 +31,8 @@ from rankd.types import AnswerTokenIds, Prompt, RankRequest
 from support.checkpoints import NO, YES, make_checkpoint
 from support.servers import family
 
+pytestmark = pytest.mark.slow
+
 ANSWERS = AnswerTokenIds(YES, NO)
 SETTINGS = Settings(
     engine="native",

@@ -86,6 +86,7 @@ def test_the_settings_contain_model_and_instruction(result: Row) -> None:
     assert written["platt"]["slope"] > 0
 
 
+@pytest.mark.slow
 def test_the_threshold_reaches_the_wanted_precision(
     tmp_path: Path, pairs: list[Row], result: Row
 ) -> None:
@@ -99,6 +100,7 @@ def test_the_threshold_reaches_the_wanted_precision(
     assert strict["value"] > best["value"]
 
 
+@pytest.mark.slow
 def test_an_unreachable_precision_is_reported_and_no_threshold_is_written(tmp_path: Path) -> None:
     rows = [
         {"query": "capital of China", "document": "Beijing is the capital.", "relevant": False},
@@ -127,6 +129,7 @@ def test_platt_scaling_is_measured_on_held_out_queries(result: Row) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_each_instruction_has_its_own_threshold(tmp_path: Path, pairs: list[Row]) -> None:
     other, third = "Given a question, find a passage about something else", 'Find "it"'
     rows = pairs + [row | {"instruction": other} for row in pairs[:60]]
@@ -169,6 +172,7 @@ def test_settings_are_printed_without_write(pairs: list[Row]) -> None:
     assert 0 <= shown["calibration"]["default"]["threshold"] < 1
 
 
+@pytest.mark.slow
 def test_a_server_gets_the_threshold_of_the_local_engine(
     tmp_path: Path, pairs: list[Row], result: Row
 ) -> None:
@@ -194,6 +198,7 @@ def test_a_server_gets_the_threshold_of_the_local_engine(
     assert sum(kept) / 50 == pytest.approx(there["threshold"]["recall"])
 
 
+@pytest.mark.slow
 def test_a_server_with_the_written_settings_has_the_reported_precision_and_recall(
     tmp_path: Path, pairs: list[Row]
 ) -> None:

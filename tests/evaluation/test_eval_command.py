@@ -143,6 +143,7 @@ def test_bm25_finds_the_first_stage_s_candidates(folder: Path) -> None:
     assert report["data"]["first_stage"].startswith("BM25, k1 1.2")
 
 
+@pytest.mark.slow
 def test_an_empty_document_is_scored(folder: Path, server: Server) -> None:
     corpus = folder / "corpus.jsonl"
     corpus.write_text(corpus.read_text().replace(DOCUMENTS["bread"], ""))
@@ -301,6 +302,7 @@ def many(folder: Path, queries: int, documents: int) -> list[str]:
     return ["eval", str(folder), "--run", str(folder / "run.json")]
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_where_it_was(folder: Path, tmp_path: Path) -> None:
     arguments = [*many(folder, queries=30, documents=10), "--concurrency", "2"]
     out = tmp_path / "killed"
@@ -345,6 +347,7 @@ def wait_for_lines(out: Path, *, more_than: int) -> bytes:
     raise AssertionError("nothing was scored")
 
 
+@pytest.mark.slow
 def test_two_processes_cannot_write_one_file(folder: Path, tmp_path: Path) -> None:
     arguments = [*many(folder, queries=40, documents=15), "--out", str(tmp_path / "out")]
     with subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL) as process:
@@ -356,6 +359,7 @@ def test_two_processes_cannot_write_one_file(folder: Path, tmp_path: Path) -> No
     assert "another rankd eval is writing" in second.stderr
 
 
+@pytest.mark.slow
 def test_a_server_gives_the_figures_of_the_local_engine(folder: Path, server: Server) -> None:
     local = evaluate(folder)
 
@@ -367,6 +371,7 @@ def test_a_server_gives_the_figures_of_the_local_engine(folder: Path, server: Se
     assert about["scores"] == "logits"
 
 
+@pytest.mark.slow
 def test_a_local_model_is_compared_with_a_server(folder: Path, server: Server) -> None:
     report = evaluate(folder, "--against-url", server.url, "--api-key", KEY)
 

@@ -32,6 +32,7 @@ def environment(url: str, tmp_path: Path) -> dict[str, str]:
     return {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_the_progress_and_remaining_time_of_a_download(
     files: Path, tmp_path: Path
 ) -> None:
@@ -47,6 +48,7 @@ def test_a_terminal_shows_the_progress_and_remaining_time_of_a_download(
     assert "This set-up gives right scores." in shown.text
 
 
+@pytest.mark.slow
 def test_the_log_has_a_line_for_each_step(files: Path, tmp_path: Path) -> None:
     with hub(files) as url:
         ended = run(

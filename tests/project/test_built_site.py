@@ -75,7 +75,7 @@ READER = """
 <iframe id="page" src="index.html" width="1200" height="800"></iframe>
 <script>
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
-const home = (what) => fetch("/seen", { method: "POST", body: JSON.stringify(what) });
+const send = (what) => fetch("/seen", { method: "POST", body: JSON.stringify(what) });
 document.getElementById("page").onload = async (event) => {
   const inside = event.target.contentDocument;
   const loaded = event.target.contentWindow.performance.getEntriesByType("resource");
@@ -89,10 +89,10 @@ document.getElementById("page").onload = async (event) => {
       field.value = WORDS;
       field.dispatchEvent(new Event("input", { bubbles: true, composed: true }));
     }
-    const found = [...shadow.querySelectorAll("a[href]")].map((link) => link.href);
-    if (found.length) return home({ found, loaded: loaded.map((one) => one.name) });
+    const links = [...shadow.querySelectorAll("a[href]")].map((link) => link.href);
+    if (links.length) return send({ found: links, loaded: loaded.map((one) => one.name) });
   }
-  home({ found: [], loaded: [] });
+  send({ found: [], loaded: [] });
 };
 </script>
 """

@@ -41,10 +41,10 @@ class Block:
 
 def blocks() -> list[Block]:
     return [
-        Block(page, found[1], found[2], found[3] or "")
+        Block(page, match[1], match[2], match[3] or "")
         for page in PAGES
-        for found in BLOCK.finditer((ROOT / f"docs/{page}.md").read_text(encoding="utf-8"))
-        if "bench/prompt.py" not in found[2]  # Has its own test.
+        for match in BLOCK.finditer((ROOT / f"docs/{page}.md").read_text(encoding="utf-8"))
+        if "bench/prompt.py" not in match[2]  # Has its own test.
     ]
 
 
@@ -78,15 +78,18 @@ def differences(shown: str, printed: str) -> list[str]:
 def _is_in(line: str, printed: str) -> bool:
     parts = [
         r"(\d+\.\d+)" if number else ".*?" if part == "…" else re.escape(part)
-        for part, number in ((it[0], it[1]) for it in re.finditer(r"(\d+\.\d+)|…|[^…\d]+|\d", line))
+        for part, number in (
+            (token[0], token[1]) for token in re.finditer(r"(\d+\.\d+)|…|[^…\d]+|\d", line)
+        )
     ]
     numbers = [float(number) for number in re.findall(r"\d+\.\d+", line)]
     return any(
-        [float(number) for number in found.groups()] == pytest.approx(numbers, rel=5e-3, abs=5e-4)
-        for found in re.finditer("".join(parts), printed)
+        [float(number) for number in match.groups()] == pytest.approx(numbers, rel=5e-3, abs=5e-4)
+        for match in re.finditer("".join(parts), printed)
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", blocks(), ids=str)
 def test_a_block_prints_the_output_below_it(block: Block, server: Server) -> None:
     printed = outcome(block.language, block.code, server.url)
@@ -102,6 +105,7 @@ def test_differences_are_found_in_numbers_and_words() -> None:
     assert differences("right 0.9878 ok", "right 0.9878 no") == ["right 0.9878 ok"]
 
 
+@pytest.mark.slow
 def test_the_table_of_wrong_prompts_is_printed_by_the_script() -> None:
     page = (ROOT / "docs/prompt.md").read_text(encoding="utf-8")
     shown = [line for line in page.splitlines() if re.match(r"\| .* of 70 ", line)]

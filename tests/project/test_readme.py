@@ -20,8 +20,8 @@ HOST = "http://127.0.0.1:8000"
 
 def blocks(language: str, text: str) -> list[str]:
     """The README's code blocks of a language that contain a text."""
-    found = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-    return [block for block in found if text in block]
+    all_blocks = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return [block for block in all_blocks if text in block]
 
 
 def paste(block: str) -> str:
@@ -61,7 +61,7 @@ def test_the_curl_example_ranks_beijing_first(server: Server) -> None:
     assert second["relevance_score"] < 0.5
 
 
-def test_the_response_it_shows_is_the_server_s(server: Server) -> None:
+def test_the_response_that_it_shows_is_that_of_the_server(server: Server) -> None:
     [shown] = blocks("json", '"results"')
     [block] = blocks("bash", "/v1/rerank -d")
 
@@ -101,6 +101,7 @@ def test_the_python_example_ranks_the_right_document_first(server: Server) -> No
     assert "To undo a commit" in printed
 
 
+@pytest.mark.slow
 def test_the_offline_commands_work() -> None:
     [rerank] = blocks("bash", "rankd rerank")
     [check] = blocks("bash", "rankd check")
@@ -111,6 +112,7 @@ def test_the_offline_commands_work() -> None:
     assert "This set-up gives right scores." in paste(check)
 
 
+@pytest.mark.slow
 def test_the_evaluation_example_works_on_its_data_sets(tmp_path: Path) -> None:
     [block] = blocks("bash", "rankd eval")
 

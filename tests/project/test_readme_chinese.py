@@ -80,14 +80,14 @@ def test_the_sections_are_translated_in_the_same_order() -> None:
 @pytest.mark.parametrize("heading", ENGLISH)
 @pytest.mark.parametrize("what", ["blocks", "links", "names"])
 def test_a_section_has_the_same_commands_links_and_names(heading: str, what: str) -> None:
-    there = HEADINGS.get(heading, heading)
+    translated = HEADINGS.get(heading, heading)
     ours = getattr(ENGLISH[heading], what)
-    theirs = getattr(CHINESE.get(there, Section([], [], [])), what)
+    theirs = getattr(CHINESE.get(translated, Section([], [], [])), what)
     # Each README links the other.
     theirs = ["README.zh-CN.md" if one == "README.md" else one for one in theirs]
 
     missing = [one for one in ours if one not in theirs]
     extra = [one for one in theirs if one not in ours]
-    assert not missing, f"{there} of README.zh-CN.md lacks these {what}: {missing}"
-    assert not extra, f"{there} of README.zh-CN.md has these {what}, README.md not: {extra}"
-    assert ours == theirs, f"{what} in another order or number under {there}"
+    assert not missing, f"{translated} of README.zh-CN.md lacks these {what}: {missing}"
+    assert not extra, f"{translated} of README.zh-CN.md has these {what}, README.md not: {extra}"
+    assert ours == theirs, f"{what} in another order or number under {translated}"

@@ -25,7 +25,7 @@ def versions() -> dict[str, str]:
     """The version in every file that contains it, by file."""
     chart = yaml.safe_load(read("deploy/helm/rankd/Chart.yaml"))
     base = yaml.safe_load(read("deploy/kubernetes/base/kustomization.yaml"))
-    found = {
+    version_by_file = {
         "clients/typescript/package.json": json.loads(read("clients/typescript/package.json"))[
             "version"
         ],
@@ -35,24 +35,24 @@ def versions() -> dict[str, str]:
     }
     for file in sorted((ROOT / "deploy/kubernetes").glob("**/kustomization.yaml")):
         for image in yaml.safe_load(file.read_text(encoding="utf-8")).get("images", []):
-            found[f"{file.parent.name}, images"] = image["newTag"].rpartition("-")[0]
+            version_by_file[f"{file.parent.name}, images"] = image["newTag"].rpartition("-")[0]
     for file in sorted((ROOT / "docker").glob("*.Dockerfile")):
-        [found[file.name]] = re.findall(
+        [version_by_file[file.name]] = re.findall(
             r'org\.opencontainers\.image\.version="([^"]*)"', file.read_text(encoding="utf-8")
         )
-    return found
+    return version_by_file
 
 
 def test_images_and_kustomizations_have_versions() -> None:
-    places = versions()
+    files = versions()
 
-    assert {f"{device}.Dockerfile" for device in ("cpu", "cuda", "ascend")} <= set(places)
-    assert any(place.endswith(", images") for place in places)
+    assert {f"{device}.Dockerfile" for device in ("cpu", "cuda", "ascend")} <= set(files)
+    assert any(file.endswith(", images") for file in files)
 
 
-@pytest.mark.parametrize(("place", "version"), versions().items(), ids=list(versions()))
-def test_the_version_equals_that_of_the_package(place: str, version: str) -> None:
-    assert version == rankd.__version__, place
+@pytest.mark.parametrize(("file", "version"), versions().items(), ids=list(versions()))
+def test_the_version_equals_that_of_the_package(file: str, version: str) -> None:
+    assert version == rankd.__version__, file
 
 
 def test_pyproject_reads_the_version_from_the_package() -> None:
@@ -62,12 +62,12 @@ def test_pyproject_reads_the_version_from_the_package() -> None:
     assert project["tool"]["hatch"]["version"]["path"] == "src/rankd/__init__.py"
 
 
-@pytest.mark.skipif(TAG is None, reason="make release-check says which tag")
+@pytest.mark.skipif(TAG is None, reason="RELEASE_TAG is not set (make release-check)")
 def test_the_tag_is_the_version() -> None:
     assert f"v{rankd.__version__}" == TAG
 
 
-@pytest.mark.skipif(TAG is None, reason="make release-check says which tag")
+@pytest.mark.skipif(TAG is None, reason="RELEASE_TAG is not set (make release-check)")
 def test_the_changelog_has_a_section_with_version_and_date() -> None:
     sections = re.split(r"^## ", read("CHANGELOG.md"), flags=re.MULTILINE)
     [section] = [text for text in sections if text.startswith(f"[{rankd.__version__}]")] or [""]
@@ -100,11 +100,11 @@ def test_workflows_run_only_make_and_ci_run_and_installs_of_uvicorn(name: str) -
 
 @pytest.mark.parametrize("name", ["ci", "release"])
 def test_workflows_have_minimal_permissions(name: str) -> None:
-    given = yaml.safe_load(workflow(name))
-    allowed = {job: one["permissions"] for job, one in given["jobs"].items()}
+    parsed = yaml.safe_load(workflow(name))
+    allowed = {job: one["permissions"] for job, one in parsed["jobs"].items()}
 
     assert allowed
-    assert given["permissions"] == {}
+    assert parsed["permissions"] == {}
     assert {job for job, what in allowed.items() if what != {"contents": "read"}} <= {"publish"}
     assert allowed.get("publish", {"id-token": "write"}) == {"id-token": "write"}
 

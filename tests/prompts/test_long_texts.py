@@ -45,6 +45,7 @@ def _very_long(kind: str) -> str:
     }[kind]()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "side"),
     [

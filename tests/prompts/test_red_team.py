@@ -315,6 +315,7 @@ BODIES: dict[str, tuple[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", BODIES)
 def test_no_prompt_from_http_holds_a_control_id(
     served: tuple[TestClient, Recording], shape: str

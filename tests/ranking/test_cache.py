@@ -251,6 +251,7 @@ async def test_a_hit_is_the_score_of_the_model_bit_for_bit() -> None:
         assert [replace(result, cached=False, cached_tokens=0) for result in again] == first
 
 
+@pytest.mark.slow
 async def test_with_and_without_a_cache_scores_are_the_same() -> None:
     async def logits(cache_mb: int) -> list[list[str]]:
         # Only deterministic engines give the same bits for certain.

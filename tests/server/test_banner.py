@@ -79,6 +79,7 @@ def test_no_line_is_longer_than_the_terminal(columns: int) -> None:
     assert len(lines) > 8
 
 
+@pytest.mark.slow
 def test_colours_depend_on_the_terminal_and_on_no_color() -> None:
     assert "\x1b[1m" in served().raw
     assert "\x1b[1m" not in served(NO_COLOR="1").raw

@@ -370,6 +370,7 @@ def test_the_deadline_includes_the_upload_of_the_body() -> None:
 # With a model.
 
 
+@pytest.mark.slow
 def test_a_partial_response_has_the_scores_of_the_complete_one() -> None:
     documents = [f"document {number} " + "and so on " * (number % 100) for number in range(300)]
     request = {"query": "which number?", "documents": documents, "raw_scores": True}

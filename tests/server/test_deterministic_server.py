@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 import httpx
+import pytest
 
 from support.headers import parsed
 from support.servers import Server, get, run, serving
@@ -53,6 +54,7 @@ def loaded(server: Server, order: list[int]) -> dict[int, list[Any]]:
             other.join()
 
 
+@pytest.mark.slow
 def test_two_servers_return_bit_identical_results() -> None:
     order = list(range(6))
     options = ("--deterministic", "--engine", "native", "--device", "cpu", "--threads", "1")

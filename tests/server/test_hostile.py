@@ -275,6 +275,7 @@ def test_every_path_answers_an_attack_with_an_allowed_status(
         conforms(spec, status, answer)
 
 
+@pytest.mark.slow
 def test_wrong_types_in_any_field_are_refused_or_ignored(line: HTTPConnection) -> None:
     seen = set()
     for spec in ROUTES:
@@ -290,6 +291,7 @@ def test_wrong_types_in_any_field_are_refused_or_ignored(line: HTTPConnection) -
     assert len(seen) > len(DIALECTS)
 
 
+@pytest.mark.slow
 def test_a_body_of_20_megabytes_is_read(line: HTTPConnection) -> None:
     more = beside(f'"more": "{"m" * 20_000_000}"')
     for spec in ROUTES:

@@ -200,6 +200,7 @@ def test_ctrl_c_during_a_start_exits_without_a_traceback(name: str) -> None:
     assert shown.text.replace("^C", "").strip() == ""
 
 
+@pytest.mark.slow
 def test_a_dumb_terminal_gets_no_escape_sequences() -> None:
     shown = on_terminal("check", environment={"TERM": "dumb"})
 

@@ -59,6 +59,7 @@ def test_a_request_is_one_line_of_the_access_log() -> None:
     assert json.loads(line)["request_id"] == "mine-7"
 
 
+@pytest.mark.slow
 def test_a_disconnect_cancels_the_request_and_no_other(builtin: Path) -> None:
     documents = [f"document {number} " + "and so on " * 200 for number in range(400)]
     body = json.dumps({"query": "q", "documents": documents}).encode()
@@ -87,6 +88,7 @@ def test_the_server_never_imports_torch() -> None:
     assert "libtorch" not in maps
 
 
+@pytest.mark.slow
 def test_without_restarts_a_killed_engine_is_a_503_and_status_6() -> None:
     with serving("--self-check", "off", "--engine-restarts", "0") as server:
         [_, worker] = family(server.process.pid)
@@ -168,6 +170,7 @@ def _scores(reply: httpx.Response) -> list[float]:
     return [result["relevance_score"] for result in results]
 
 
+@pytest.mark.slow
 def test_during_a_restart_a_request_that_may_not_wait_gets_retry_after() -> None:
     with serving("--self-check", "off", "--engine-wait-seconds", "0") as server:
         [_, worker] = family(server.process.pid)
@@ -194,6 +197,7 @@ def _wait_until_ready(server: Server, status: int = 200) -> None:
     pytest.fail(f"/readyz was never {status}")
 
 
+@pytest.mark.slow
 def test_a_crash_loop_stops_the_server_with_an_error_line() -> None:
     with serving("--self-check", "off", "--engine-restarts", "2") as server:
         killed: set[int] = set()
@@ -214,6 +218,7 @@ def test_a_crash_loop_stops_the_server_with_an_error_line() -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_a_request_that_crashes_the_engine_is_refused_and_the_others_are_answered(
     builtin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +253,7 @@ def _only_in(word: str, others: str, model: Path) -> int:
     return min(ids - set(tokenizer.encode(SUFFIX).ids))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restarting", [False, True], ids=["idle", "during a restart"])
 def test_a_killed_server_leaves_no_worker(restarting: bool) -> None:
     with serving("--self-check", "off") as server:
@@ -311,6 +317,7 @@ def test_a_request_in_flight_at_sigterm_is_answered() -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_a_request_that_exceeds_the_drain_time_is_a_503() -> None:
     with serving("--self-check", "off", "--drain-seconds", "1") as server:
         replies, status, errors = _stopped_during(server, _long(1000))
@@ -402,6 +409,7 @@ def test_a_wrong_argument_is_one_error_line(arguments: list[str], message: str) 
     assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_missing_device_is_an_error_without_a_traceback() -> None:
     ended = run("serve", "--device", "cuda")
 
@@ -441,6 +449,7 @@ def test_a_folder_without_a_reranker_is_one_error_line(tmp_path: Path) -> None:
         assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_random_weights_are_served_only_without_a_strict_self_check(
     random_checkpoint: Path,
 ) -> None:

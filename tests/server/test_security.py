@@ -136,6 +136,7 @@ def test_a_trailer_is_not_treated_as_a_header() -> None:
     assert status == 401
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("begin", "status", "code"),
     [
@@ -162,6 +163,7 @@ def test_an_incomplete_request_is_closed_after_the_read_timeout(
     assert 1 < took < 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("begin", "drop"),
     [
@@ -220,6 +222,7 @@ def test_a_late_body_gets_an_error_in_the_format_of_its_dialect(server: Server) 
     assert b"error_type" in said
 
 
+@pytest.mark.slow
 def test_each_request_of_a_connection_has_the_full_read_timeout(server: Server) -> None:
     with httpx.Client() as client:
         for _ in range(3):
@@ -291,6 +294,7 @@ def test_connections_beyond_the_limit_get_a_429_and_health_checks_an_answer() ->
     assert after.status_code == 200
 
 
+@pytest.mark.slow
 def test_an_incomplete_body_does_not_delay_the_shutdown() -> None:
     with serving("--engine", "fake") as server, connect(server) as body, connect(server) as head:
         body.sendall(HEAD % 500 + BODY)

@@ -45,6 +45,7 @@ def until(box: socket.socket, line: str) -> list[str]:
     return lines
 
 
+@pytest.mark.slow
 def test_a_server_reports_ready_then_its_watchdog_then_stopping(
     listener: socket.socket,
 ) -> None:
@@ -85,6 +86,7 @@ def test_after_ready_the_port_is_open_and_the_server_is_ready(listener: socket.s
     assert ready.status_code == 200
 
 
+@pytest.mark.slow
 def test_watchdog_messages_stop_when_the_server_hangs(listener: socket.socket) -> None:
     with serving("--engine", "fake", NOTIFY_SOCKET=path_of(listener)) as server:
         for _ in range(2):

@@ -101,6 +101,7 @@ def _silent(server: Server, held: ExitStack) -> socket.socket:
     return held.enter_context(socket.create_connection((host, int(port)), timeout=15))
 
 
+@pytest.mark.slow
 def test_silent_connections_are_counted_and_closed_in_time(folder: Path) -> None:
     flags = [*_flags(folder), "--max-waiting-requests", "4", "--read-timeout-seconds", "4"]
     limits = {"rankd.server.run.MIN_CONNECTIONS": 5, "rankd.server.run.SPARE_CONNECTIONS": 1}

@@ -1,1 +1,1 @@
-"""What tests of several packages share: servers, checkpoints, examples of each dialect."""
+"""Helpers for the tests of several packages: servers, checkpoints, examples of each dialect."""

@@ -1,4 +1,4 @@
-"""An app called in this process: opened by its settings, with one event loop for all requests."""
+"""A test client of the app in this process, with one event loop for all requests."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rankd.server.app import open_app
 
 @contextmanager
 def calling(settings: Settings) -> Iterator[TestClient]:
-    """The whole app, without a server before it."""
+    """A test client of the whole app with these settings; no server and no port."""
     with asyncio.Runner() as runner:
         context = open_app(settings)
         app = runner.run(context.__aenter__())
         client = TestClient(app, raise_server_exceptions=False)
-        # Without one of its own it starts a thread and a loop for every request.
+        # Without a portal, the client starts a thread and a loop for every request.
         with start_blocking_portal() as client.portal:
             yield client
         runner.run(context.__aexit__(None, None, None))

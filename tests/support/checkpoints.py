@@ -1,7 +1,7 @@
 """Checkpoints for tests: random weights, the real Qwen vocabulary.
 
-The vocabulary comes from the `dashscope` package, which carries the ranks of Qwen's
-byte-level BPE; the merges are recovered from the ranks. Ids are those of the
+The vocabulary comes from the `dashscope` package, which contains the ranks of Qwen's
+byte-level BPE; the merges are computed from the ranks. The ids equal those of the
 published Qwen3 tokenizer: "yes" is 9693, "no" is 2152.
 """
 
@@ -35,7 +35,7 @@ _PLAIN = """
 """
 CONTROL_TOKENS, PLAIN_TOKENS = _CONTROL.split(), _PLAIN.split()
 
-# Transformers 4 takes it so, transformers 5 moves it into `rope_parameters`.
+# A field in transformers 4; transformers 5 moves it into `rope_parameters`.
 _ROPE: dict[str, Any] = {"rope_theta": 1_000_000.0}
 
 _SPLIT = (
@@ -45,7 +45,7 @@ _SPLIT = (
 
 
 def qwen_tokenizer(folder: Path) -> None:
-    """Write `tokenizer.json` and `tokenizer_config.json` as Qwen3 publishes them."""
+    """Write `tokenizer.json` and `tokenizer_config.json` as published for Qwen3."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_bytes(_cached_tokenizer())
     config = {
@@ -81,13 +81,13 @@ def make_checkpoint(
     max_tokens: int = 40960,
     tokenizer: bool = True,
 ) -> Path:
-    """Write a checkpoint as Qwen publishes it, with weights that give logits of order 1.
+    """Write a checkpoint in Qwen's format, with random weights that give logits of order 1.
 
     Args:
-        tied: the head is the embedding, and the file holds no `lm_head.weight`.
-        classifier: the converted form, whose one `score` row is W[yes] - W[no].
-        sharded: several files and an index, as the 4B and 8B models have.
-        tokenizer: False leaves a stub, for tests that only need ids.
+        tied: the LM head is the embedding; the file has no `lm_head.weight`.
+        classifier: the converted form; its single `score` row is W[yes] - W[no].
+        sharded: several files and an index, like the 4B and 8B models.
+        tokenizer: False writes a stub, for tests that need only token ids.
     """
     import torch
     from transformers import Qwen3Config
@@ -131,9 +131,9 @@ def _random_model(config: Qwen3Config, seed: int, classifier: bool) -> PreTraine
 
 
 def _weight(name: str, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Scaled so that every layer matters and the difference of two head rows is of order 1.
+    """Random, scaled so that every layer matters and logits are of order 1.
 
-    The library's own initialisation gives logits near zero, where any two programs agree.
+    The library's own initialisation gives logits near zero, where errors do not show.
     """
     import torch
 
@@ -152,7 +152,7 @@ def _cached_tokenizer() -> bytes:
     file = cache / f"qwen-tokenizer-{_ranks_file().stat().st_size}.json"
     if not file.is_file():
         cache.mkdir(parents=True, exist_ok=True)
-        # Written aside and renamed, because test runs may overlap.
+        # Written to a temporary file and renamed, because test runs may overlap.
         with tempfile.NamedTemporaryFile(dir=cache, delete=False) as draft:
             draft.write(json.dumps(_tokenizer(), ensure_ascii=False).encode())
         os.replace(draft.name, file)
@@ -160,7 +160,7 @@ def _cached_tokenizer() -> bytes:
 
 
 def _ranks_file() -> Path:
-    # Found without importing dashscope, which is slow and logs.
+    # Without importing dashscope, which is slow and writes logs.
     package = importlib.util.find_spec("dashscope")
     assert package is not None
     assert package.submodule_search_locations
@@ -170,8 +170,8 @@ def _ranks_file() -> Path:
 def _tokenizer() -> dict[str, Any]:
     lines = _ranks_file().read_bytes().splitlines()
     ranks = {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, lines)}
-    letters = _letters()
-    spelled = {token: "".join(letters[byte] for byte in token) for token in ranks}
+    characters = _byte_characters()
+    written = {token: "".join(characters[byte] for byte in token) for token in ranks}
     pairs = (_last_merge(token, rank, ranks) for token, rank in ranks.items() if len(token) > 1)
     split = {"type": "Split", "pattern": {"Regex": _SPLIT}, "behavior": "Isolated"}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
@@ -196,8 +196,8 @@ def _tokenizer() -> dict[str, Any]:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": False,
-            "vocab": {spelled[token]: rank for token, rank in ranks.items()},
-            "merges": [[spelled[left], spelled[right]] for left, right in pairs],
+            "vocab": {written[token]: rank for token, rank in ranks.items()},
+            "merges": [[written[left], written[right]] for left, right in pairs],
         },
     }
 
@@ -205,27 +205,27 @@ def _tokenizer() -> dict[str, Any]:
 def _added_tokens(first: int) -> list[dict[str, Any]]:
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return [
-        {"id": first + place, "content": token, **plain, "special": token in CONTROL_TOKENS}
-        for place, token in enumerate(CONTROL_TOKENS + PLAIN_TOKENS)
+        {"id": first + index, "content": token, **plain, "special": token in CONTROL_TOKENS}
+        for index, token in enumerate(CONTROL_TOKENS + PLAIN_TOKENS)
     ]
 
 
 def _last_merge(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
-    """The two parts that BPE joins last, found by merging with the ranks below."""
+    """The two parts that BPE joins last: the result of merging with all lower ranks."""
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 2:
         joined = [ranks.get(a + b, rank) for a, b in itertools.pairwise(parts)]
         best = min(joined)
         assert best < rank, token
-        place = joined.index(best)
-        parts[place : place + 2] = [parts[place] + parts[place + 1]]
+        index = joined.index(best)
+        parts[index : index + 2] = [parts[index] + parts[index + 1]]
     return parts[0], parts[1]
 
 
-def _letters() -> list[str]:
-    """GPT-2's printable stand-in for each byte."""
+def _byte_characters() -> list[str]:
+    """The printable character that GPT-2 uses for each byte."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    hidden = [byte for byte in range(256) if byte not in printable]
-    stand_in = {byte: chr(byte) for byte in printable}
-    stand_in |= {byte: chr(256 + place) for place, byte in enumerate(hidden)}
-    return [stand_in[byte] for byte in range(256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    characters = {byte: chr(byte) for byte in printable}
+    characters |= {byte: chr(256 + index) for index, byte in enumerate(others)}
+    return [characters[byte] for byte in range(256)]

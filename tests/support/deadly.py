@@ -1,4 +1,4 @@
-"""A native worker that one token id kills, for tests of what a server does then."""
+"""Makes one token id crash the native worker, for tests of restarts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# Python runs it before the worker's own code; in the server's process it changes nothing
-# that is used there.
+# Python runs sitecustomize before the worker's own code. In other processes it does nothing.
 _SITE = """
 import os, sys
 if sys.argv[:1] == ["-m"]:
@@ -24,7 +23,7 @@ if sys.argv[:1] == ["-m"]:
 
 
 def make_deadly(token: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers that are started from now on die of this id in a document."""
+    """Workers started from now on kill themselves when a document contains this token id."""
     (folder / "sitecustomize.py").write_text(_SITE)
     path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
     monkeypatch.setenv("PYTHONPATH", path)

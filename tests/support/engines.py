@@ -1,4 +1,4 @@
-"""Every engine, opened on a small random checkpoint, with a scheduler above it."""
+"""Each engine on a small random checkpoint, with a scheduler that uses it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ENGINES = ["native", "fake", pytest.param("vllm", marks=pytest.mark.vllm)]
 
 @dataclass(frozen=True)
 class Opened:
-    """An engine and a scheduler above it, and the loop they live on."""
+    """An engine, a scheduler that uses it, and their event loop."""
 
     engine: Engine
     scheduler: Scheduler
@@ -42,7 +42,7 @@ class Opened:
 
 @contextmanager
 def opened_engine(name: Any, folder: Path) -> Iterator[Opened]:
-    # vLLM looks "yes" and "no" up in a tokenizer, and on CPUs takes heads of 32 and more.
+    # vLLM needs a tokenizer for "yes" and "no", and on CPUs a head dimension of at least 32.
     checkpoint = locate(str(make_checkpoint(folder / "model", head_dim=32)))
     settings = Settings(engine=name, device="cpu", max_tokens=512, batch_tokens=256)
 
@@ -62,7 +62,7 @@ def opened_engine(name: Any, folder: Path) -> Iterator[Opened]:
 
 
 def random_prompts(count: int, seed: int = 0) -> list[Prompt]:
-    """One request: a shared prefix, suffixes of many lengths that share tokens with it."""
+    """One request: a shared prefix, and suffixes of many lengths with similar tokens."""
     dice = random.Random(seed)
     prefix = tuple(dice.randrange(151_000) for _ in range(20))
     return [

@@ -1,4 +1,4 @@
-"""A model hub on 127.0.0.1: the part of Hugging Face's API that a download needs."""
+"""A model hub on 127.0.0.1 with the part of Hugging Face's API that a download needs."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from urllib.parse import unquote, urlsplit
 
 MODEL = "someone/small-reranker"
 
-# A file that is fetched and not read: the hub's client counts in pieces of 10 MB.
+# A file that is downloaded and not used: the hub's client shows progress in steps of 10 MB.
 PADDING = "padding.safetensors"
 _COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextmanager
 def hub(folder: Path, seconds: float = 0.0) -> Iterator[str]:
-    """The URL of a hub that has one model, `MODEL`.
+    """Serve one model, `MODEL`; gives the URL of the hub.
 
     Args:
-        folder: its files.
-        seconds: that its largest file takes to arrive.
+        folder: files of the model.
+        seconds: duration of the download of `PADDING`.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -43,19 +43,19 @@ def hub(folder: Path, seconds: float = 0.0) -> Iterator[str]:
         def answer(self, *, body: bool) -> None:
             path = unquote(urlsplit(self.path).path)
             if path.startswith(f"/api/models/{MODEL}/tree/"):
-                return self.say_json([_entry(file) for file in sorted(folder.iterdir())])
+                return self.send_json([_entry(file) for file in sorted(folder.iterdir())])
             if path.startswith(f"/api/models/{MODEL}"):
                 names = [{"rfilename": file.name} for file in folder.iterdir()]
-                return self.say_json({"id": MODEL, "sha": _COMMIT, "siblings": names})
+                return self.send_json({"id": MODEL, "sha": _COMMIT, "siblings": names})
             file = folder / path.rpartition("/")[2]
             if path.startswith(f"/{MODEL}/resolve/") and file.is_file():
-                return self.say_file(file, body=body)
+                return self.send_file(file, body=body)
             self.send_response(404)
             self.send_header("X-Error-Code", "RepoNotFound")
             self.send_header("Content-Length", "0")
             return self.end_headers()
 
-        def say_json(self, value: object) -> None:
+        def send_json(self, value: object) -> None:
             content = json.dumps(value).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
@@ -63,7 +63,7 @@ def hub(folder: Path, seconds: float = 0.0) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(content)
 
-        def say_file(self, file: Path, *, body: bool) -> None:
+        def send_file(self, file: Path, *, body: bool) -> None:
             content = file.read_bytes()
             self.send_response(200)
             self.send_header("ETag", f'"{_digest(content)}"')
@@ -72,14 +72,14 @@ def hub(folder: Path, seconds: float = 0.0) -> Iterator[str]:
             self.end_headers()
             if not body:
                 return
-            pieces = 20 if seconds and file.name == PADDING else 1
-            size = -(-len(content) // pieces)
+            chunks = 20 if seconds and file.name == PADDING else 1
+            size = -(-len(content) // chunks)
             try:
                 for start in range(0, len(content), size):
                     self.wfile.write(content[start : start + size])
-                    time.sleep(seconds / pieces if pieces > 1 else 0)
+                    time.sleep(seconds / chunks if chunks > 1 else 0)
             except OSError:
-                self.close_connection = True  # The client left.
+                self.close_connection = True  # The client closed the connection.
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -17,7 +17,7 @@ from support.programs import program
 
 FILES = Path(__file__).parents[2] / "deploy" / "nginx"
 
-# What Debian's nginx.conf says, with folders of our own.
+# Debian's nginx.conf, with other folders.
 _MAIN = """
 daemon off;
 {user}
@@ -39,10 +39,10 @@ http {{
 
 @dataclass(frozen=True)
 class Line:
-    """One request, as `log_format rankd` writes it.
+    """One line of the access log (`log_format rankd`).
 
     Attributes:
-        servers: who was asked, in order; all but the last one failed.
+        servers: addresses tried, in order; all but the last one failed.
     """
 
     status: int
@@ -65,14 +65,14 @@ class Nginx:
 
 
 def written(folder: Path, servers: Sequence[int], port: int, *, tls: int | None = None) -> Path:
-    """The files of deploy/nginx as they are, but for addresses and folders.
+    """Write the files of deploy/nginx with other addresses and folders; gives nginx.conf.
 
     Args:
+        folder: for the configuration, logs, temporary files and certificates.
         servers: ports of two servers.
-        tls: the port of tls.conf, whose names and files are then `folder`'s; it is left out
-            when absent.
+        tls: port of tls.conf. Default: without tls.conf.
     """
-    here = {
+    replacements = {
         "/etc/nginx/rankd/": f"{folder}/",
         "/var/log/nginx/": f"{folder}/",
         "127.0.0.1:8001 ": f"127.0.0.1:{servers[0]} ",
@@ -85,7 +85,7 @@ def written(folder: Path, servers: Sequence[int], port: int, *, tls: int | None 
     }
     names = ["upstream.conf", "locations.conf", "rankd.conf", *(["tls.conf"] if tls else [])]
     texts = {name: (FILES / name).read_text() for name in names}
-    for old, new in here.items():
+    for old, new in replacements.items():
         texts = {name: text.replace(old, new) for name, text in texts.items()}
     if tls:
         texts["rankd.conf"] = re.sub(r"\nserver \{.*", "", texts["rankd.conf"], flags=re.DOTALL)
@@ -103,7 +103,7 @@ def written(folder: Path, servers: Sequence[int], port: int, *, tls: int | None 
 
 
 def judged(main: Path) -> str:
-    """What `nginx -t` says."""
+    """Output of `nginx -t`; fails if the configuration is invalid."""
     command = [program("nginx"), "-t", "-c", str(main), "-e", "stderr"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == 0, ended.stderr
@@ -112,7 +112,7 @@ def judged(main: Path) -> str:
 
 @contextmanager
 def running(main: Path, port: int) -> Iterator[Nginx]:
-    """nginx with this configuration; ended by its own pid."""
+    """nginx with this configuration; stopped at the end."""
     folder = main.parent
     process = subprocess.Popen(
         [program("nginx"), "-c", str(main), "-e", str(folder / "error.log")],
@@ -140,7 +140,7 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 def _line(text: str) -> Line:
-    found = re.search(r'" (\d{3}) \d+ [\d.]+ "([^"]*)" "[^"]*" (\S+)$', text)
-    assert found, text
-    servers = [server for server in re.split(r"[,\s]+", found[2]) if server.startswith("127.")]
-    return Line(int(found[1]), servers, found[3])
+    match = re.search(r'" (\d{3}) \d+ [\d.]+ "([^"]*)" "[^"]*" (\S+)$', text)
+    assert match, text
+    servers = [server for server in re.split(r"[,\s]+", match[2]) if server.startswith("127.")]
+    return Line(int(match[1]), servers, match[3])

@@ -7,8 +7,8 @@ from typing import Any
 
 Json = dict[str, Any]
 
-# The fuzzer's bodies go by the schema or against it. It is not told to expect a refusal of the
-# latter: "true" for true is taken on purpose. A 504 is what a `timeout_ms` of 1 asks for.
+# Settings of schemathesis. Its bodies are valid or invalid by the schema. Invalid ones may be
+# accepted: rankd reads "true" as true. A 504 is the right answer to a `timeout_ms` of 1.
 FUZZER = """
 warnings = false
 
@@ -31,30 +31,31 @@ response_schema_conformance.enabled = true
 
 
 def closed(node: Any) -> Any:
-    """A schema that takes no fields beside those it names, unless it says so."""
+    """A copy of a schema in which unknown fields are invalid, unless it allows them."""
     if isinstance(node, list):
         return [closed(one) for one in node]
     if not isinstance(node, dict):
         return node
-    shut = {"additionalProperties": False} if isinstance(node.get("properties"), dict) else {}
-    return {**shut, **{name: closed(value) for name, value in node.items()}}
+    strict = {"additionalProperties": False} if isinstance(node.get("properties"), dict) else {}
+    return {**strict, **{name: closed(value) for name, value in node.items()}}
 
 
 def operations(document: Json) -> Iterator[tuple[str, Json]]:
-    """`POST /v1/rerank`, and what is said of it."""
+    """Each operation with its name, such as `POST /v1/rerank`."""
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             yield f"{method.upper()} {path}", operation
 
 
 def requests(document: Json) -> Iterator[tuple[str, Json]]:
+    """The name of each operation that has a JSON body, and the body's schema."""
     for where, operation in operations(document):
         if "requestBody" in operation:
             yield where, operation["requestBody"]["content"]["application/json"]["schema"]
 
 
 def fields(document: Json) -> Iterator[tuple[str, str, Json, bool]]:
-    """Every field of every request: where, its name, its schema, and whether it must be there."""
+    """Every field of every request: operation, name, schema, and whether it is required."""
     for where, schema in requests(document):
         for node in shapes_in(schema):
             for name, field in node.get("properties", {}).items():
@@ -62,7 +63,7 @@ def fields(document: Json) -> Iterator[tuple[str, str, Json, bool]]:
 
 
 def shapes_in(schema: Json) -> Iterator[Json]:
-    """A schema and all schemas in it, but not its examples."""
+    """A schema and all schemas in it, without its examples."""
     yield schema
     inner = [*schema.get("anyOf", ()), *schema.get("properties", {}).values()]
     for name in ("items", "additionalProperties"):
@@ -73,7 +74,7 @@ def shapes_in(schema: Json) -> Iterator[Json]:
 
 
 def examples(operation: Json) -> Iterator[Json]:
-    """Every body that an operation shows."""
+    """Every example body of an operation."""
     content = operation.get("requestBody", {}).get("content", {})
     for media in content.values():
         yield from (one["value"] for one in media.get("examples", {}).values())
@@ -85,6 +86,7 @@ def examples(operation: Json) -> Iterator[Json]:
 
 
 def walk(node: Any) -> Iterator[Json]:
+    """Every object in a JSON value."""
     if isinstance(node, dict):
         yield node
         for value in node.values():

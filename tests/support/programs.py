@@ -1,4 +1,4 @@
-"""Programs of the system that some tests need."""
+"""System programs that some tests need."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import pytest
 
 
 def program(name: str) -> str:
-    """Where it is; a test without it is skipped, but in CI it fails."""
-    # Debian keeps servers where only root looks.
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
-    if found is None:
+    """The path of a program. Without it, skip the test; in CI, fail."""
+    # Debian installs servers in folders that are not on the PATH of users.
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    if path is None:
         missing(f"needs {name}")
-    return found
+    return path
 
 
 def missing(what: str) -> NoReturn:
-    """Skip this test; CI has everything, and there it fails."""
+    """Skip this test; in CI, where nothing may be missing, fail."""
     if os.environ.get("CI") == "true":
         pytest.fail(what)
     pytest.skip(what)

@@ -12,7 +12,7 @@ REDIS_BINARY = shutil.which("redis-server")
 
 
 class RedisServer:
-    """A Redis that keeps nothing on disk; stopped by its own pid."""
+    """A Redis that stores nothing on disk."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -23,9 +23,9 @@ class RedisServer:
 
     def start(self) -> None:
         assert REDIS_BINARY is not None
-        here = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder)]
+        options = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder)]
         self._process = subprocess.Popen(
-            [REDIS_BINARY, *here, "--save", "", "--appendonly", "no"], stdout=subprocess.DEVNULL
+            [REDIS_BINARY, *options, "--save", "", "--appendonly", "no"], stdout=subprocess.DEVNULL
         )
         until = time.monotonic() + 20
         while True:

@@ -25,7 +25,7 @@ ANIMALS = ["Zebras graze", "Walruses swim", "Badgers dig", "Ocelots climb"]
 
 
 def example(dialect: Dialect) -> Json:
-    """A dialect's own example about animals, without fields that this needs to set."""
+    """A dialect's own example with `ANIMALS` as documents, without fields that tests set."""
     body: Json = _of_animals(dialect.Request.model_json_schema()["example"])
     left_out = ("instruct", "instruction", "model", "top_n", "top_k", "parameters", "rank_fields")
     return {name: body[name] for name in body if name not in left_out}
@@ -65,7 +65,7 @@ def opened(**settings: Any) -> Iterator[TestClient]:
 
 
 def counted(page: str, metric: str) -> dict[str, float]:
-    """The values of a metric on a page of /metrics, by its only label, or by its name."""
+    """The values of a metric in the text of /metrics, by its only label, else by its name."""
     lines = [line for line in page.splitlines() if line.startswith(metric)]
     return {[*line.split('"'), metric][1]: float(line.split()[-1]) for line in lines}
 
@@ -77,13 +77,13 @@ def numbers(answer: Any, *names: str) -> list[float]:
         case list():
             return [number for item in answer for number in numbers(item, *names)]
         case dict():
-            found: list[float] = []
+            scores: list[float] = []
             for name, value in answer.items():
                 if name in names and isinstance(value, float | int):
-                    found.append(value)
+                    scores.append(value)
                 elif name in names and value and isinstance(value[0], float):
-                    found += value
+                    scores += value
                 else:
-                    found += numbers(value, *names)
-            return found
+                    scores += numbers(value, *names)
+            return scores
     return []

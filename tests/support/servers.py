@@ -1,4 +1,4 @@
-"""Real servers for tests: `rankd serve` on a free port of 127.0.0.1, stopped by its own pid."""
+"""Real servers for tests: `rankd serve` on a free port of 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ START_SECONDS = 120
 
 @dataclass
 class Server:
-    """A running server and what it said."""
+    """A running server and its stderr."""
 
     process: subprocess.Popen[str]
     url: str
-    _said: list[str]
-    _listener: threading.Thread
+    _stderr: list[str]
+    _reader: threading.Thread
 
     def stop(self, signal: int) -> tuple[int, str]:
-        """Signal it and wait; returns the exit status and what it wrote to stderr."""
+        """Signal it and wait for its end; gives the exit status and stderr."""
         self.process.send_signal(signal)
         return self.ended()
 
     def ended(self) -> tuple[int, str]:
-        """As `stop`, of a server that ends by itself."""
+        """Like `stop`, for a server that ends by itself."""
         self.process.wait(timeout=60)
-        self._listener.join(timeout=10)
-        return self.process.returncode, "".join(self._said)
+        self._reader.join(timeout=10)
+        return self.process.returncode, "".join(self._stderr)
 
 
 def free_port() -> int:
-    """One that nobody had a moment ago."""
+    """A port that no program uses now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
@@ -84,7 +84,7 @@ def serving(
     constants: Mapping[str, float] | None = None,
     **environment: str,
 ) -> Iterator[Server]:
-    """A server that is ready; killed at the end when it still runs.
+    """Start a server and wait until it is ready; killed at the end if it still runs.
 
     Args:
         constants: values for module constants, by full name such as `rankd.ranking.cache.TTL`.
@@ -100,14 +100,14 @@ def serving(
     )
     try:
         url = _url(process)
-        said: list[str] = []
-        # A pipe that nobody reads fills up, and then the server waits.
-        listener = threading.Thread(target=_listen, args=(process, said), daemon=True)
-        listener.start()
-        yield Server(process, url, said, listener)
+        lines: list[str] = []
+        # The server would block once the pipe is full.
+        reader = threading.Thread(target=_read, args=(process, lines), daemon=True)
+        reader.start()
+        yield Server(process, url, lines, reader)
     finally:
         if process.poll() is None:
-            # With its processes: vLLM's outlive a server that is killed.
+            # With all child processes: those of vLLM outlive a killed server.
             for pid in family(process.pid):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -115,7 +115,7 @@ def serving(
 
 
 def _url(process: subprocess.Popen[str]) -> str:
-    """Wait for the line that says where it listens."""
+    """Wait for the line with the URL."""
     assert process.stderr is not None
     began = time.monotonic()
     for line in process.stderr:
@@ -125,28 +125,28 @@ def _url(process: subprocess.Popen[str]) -> str:
     raise AssertionError("the server ended before it was ready")
 
 
-def _listen(process: subprocess.Popen[str], said: list[str]) -> None:
+def _read(process: subprocess.Popen[str], lines: list[str]) -> None:
     assert process.stderr is not None
     with process.stderr:
-        said.extend(process.stderr)
+        lines.extend(process.stderr)
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that descend from it, by pid, parents first."""
-    # Each thread has children of its own.
+    """Pids of a process and all its descendants, parents first."""
+    # Linux lists children by thread.
     try:
         threads = list(Path(f"/proc/{pid}/task").iterdir())
     except FileNotFoundError:
-        return []  # It ended while it was looked at.
+        return []  # It has ended meanwhile.
     children = [child for thread in threads for child in _children(thread)]
-    return [pid, *(one for child in children for one in family(int(child)))]
+    return [pid, *(descendant for child in children for descendant in family(int(child)))]
 
 
 def _children(thread: Path) -> list[str]:
     try:
         return (thread / "children").read_text().split()
     except (FileNotFoundError, ProcessLookupError):
-        return []  # It ended while it was looked at.
+        return []  # It has ended meanwhile.
 
 
 def get(url: str) -> httpx.Response:

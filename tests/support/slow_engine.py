@@ -1,4 +1,4 @@
-"""A scheduler that does not finish in time."""
+"""A scheduler that misses deadlines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from rankd.types import Prompt
 
 
 class Slow(Scheduler):
-    """Scores some prompts at once, and the others not before the deadline."""
+    """Scores the first `ready` prompts at once, and the others not before the deadline.
+
+    Attributes:
+        patience: seconds until the deadline of the last call; None without one.
+    """
 
     def __init__(self, ready: int) -> None:
         super().__init__(FakeEngine(EngineInfo("fake", "slow", "0", "none", "none", 8192)))

@@ -1,4 +1,4 @@
-"""Commands on a real terminal: a pty of a given size, and what appears on it."""
+"""Runs commands on a pseudo-terminal of a given size, and reads its content."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from dataclasses import dataclass
 
 from support.servers import START_SECONDS, command
 
-# What a terminal obeys and does not show.
+# Escape sequences, which a terminal does not show.
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @dataclass
 class Shown:
-    """What a command wrote to its terminal.
+    """Exit status and output of a command on a terminal.
 
     Attributes:
-        raw: with every escape sequence.
+        raw: with all escape sequences.
     """
 
     status: int
@@ -32,7 +32,7 @@ class Shown:
 
     @property
     def lines(self) -> list[str]:
-        """What stays on the screen: a line that begins anew replaces what it was."""
+        """The final lines: after a carriage return, text replaces the line."""
         kept = [line.rstrip("\r").split("\r")[-1] for line in self.raw.split("\n")]
         return [_ESCAPE.sub("", line) for line in kept]
 
@@ -52,9 +52,9 @@ def on_terminal(
     """Run a rankd command on a terminal to its end.
 
     Args:
-        until: press Ctrl-C when this has appeared.
+        until: press Ctrl-C when this text has appeared.
         program: run this instead of rankd.
-        environment: added to this process's own, of which colour settings are left out.
+        environment: added to this process's environment without its colour settings.
     """
     leader, follower = pty.openpty()
     termios.tcsetwinsize(follower, (24, columns))
@@ -87,10 +87,10 @@ def _read(leader: int, process: subprocess.Popen[bytes], until: str | None, dead
                 break
             continue
         try:
-            piece = os.read(leader, 65536)
-        except OSError:  # Linux says EIO when nobody holds the other end any more.
+            chunk = os.read(leader, 65536)
+        except OSError:  # EIO: no process has the other end open any more.
             break
-        content += piece
+        content += chunk
         if until is not None and until in content.decode(errors="replace"):
             process.send_signal(signal.SIGINT)
             until = None

@@ -1,4 +1,4 @@
-"""Commands in this process: what takes seconds of imports as one of its own is instant here."""
+"""Runs commands in this process: without the seconds that a new one needs for imports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Ended(NamedTuple):
 
 
 def run(*arguments: str, stdin: str = "") -> Ended:
-    """As `servers.run`; logging is left as it was set up first."""
+    """Like `servers.run`, but a command's logging settings stay for the next one."""
     out, err = io.StringIO(), io.StringIO()
     before = sys.stdin
     sys.stdin = io.TextIOWrapper(io.BytesIO(stdin.encode()))

@@ -164,6 +164,7 @@ def test_a_call_that_the_engine_never_started_was_in_the_queue() -> None:
     assert (stage.name, stage.failed) == ("queue", True)
 
 
+@pytest.mark.slow
 def test_a_request_behind_another_waits_in_the_queue() -> None:
     """Of the real native engine: the second one's time is mostly the first one's."""
     long = {"query": "q", "documents": [f"{place} " * 100 for place in range(20)]}

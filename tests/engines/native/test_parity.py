@@ -140,6 +140,7 @@ def test_logits_are_those_of_transformers(
     assert Ours(checkpoint).score(prompts) == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_documents_of_one_to_four_thousand_tokens(ours: Ours, tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode(
         "".join(f"Chapter {n}: 第{n}章 it happened so.\n" for n in range(400))
@@ -156,6 +157,7 @@ def test_documents_of_one_to_four_thousand_tokens(ours: Ours, tokenizer: Tokeniz
     assert ours.score(prompts) == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_long_query_and_prompts_without_prefix(ours: Ours) -> None:
     dice = random.Random(0)
     long = tuple(dice.randrange(151_000) for _ in range(1500))

@@ -116,6 +116,7 @@ async def test_a_killed_worker_fails_every_call_and_every_check(folder: Path) ->
     assert "killed by SIGKILL" in str(results[0])
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_sigint_and_sigterm_do_not_end_the_worker(folder: Path) -> None:
     async with open_engine(locate(str(folder)), ANSWERS, SETTINGS) as engine:
@@ -129,6 +130,7 @@ async def test_sigint_and_sigterm_do_not_end_the_worker(folder: Path) -> None:
     assert _is_gone(engine.pid)
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_closing_the_engine_fails_calls_and_leaves_no_process(folder: Path) -> None:
     long = [Prompt((1,), (2,) * 400)] * 500
@@ -162,6 +164,7 @@ async def test_a_cancelled_start_leaves_no_process(folder: Path) -> None:
     assert _is_gone(int(spawned[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loading", [True, False], ids=["while it loads", "when it is ready"])
 def test_the_worker_ends_when_its_parent_is_killed(folder: Path, loading: bool) -> None:
     code = f"""
@@ -218,6 +221,7 @@ async def test_an_unsupported_configuration_is_refused_before_the_worker_starts(
             pytest.fail("it opened")
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_missing_device_is_named(folder: Path) -> None:
     problem = await _failed_start(folder, Settings(device="npu"))

@@ -25,7 +25,7 @@ from support.checkpoints import NO, YES, make_checkpoint
 from support.deadly import make_deadly
 from support.servers import family
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 ANSWERS = AnswerTokenIds(YES, NO)
 # Generous limits, for busy machines.

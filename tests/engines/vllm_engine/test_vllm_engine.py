@@ -19,6 +19,8 @@ from rankd.errors import (
 )
 from rankd.types import Prompt
 
+pytestmark = pytest.mark.anyio
+
 PROMPTS = [Prompt((1, 2), (3,) * length) for length in (4, 1, 9, 2)]
 
 
@@ -164,59 +166,51 @@ def engine(llm: Llm) -> VllmEngine:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_logits_come_in_the_order_of_the_prompts(release: type[Llm]) -> None:
+async def test_logits_come_in_the_order_of_the_prompts(release: type[Llm]) -> None:
     llm = release()
 
-    logits = asyncio.run(engine(llm).score(PROMPTS))
+    logits = await engine(llm).score(PROMPTS)
 
     assert logits == [6.0, 3.0, 11.0, 4.0]
     assert list(llm.added.values()) == [[*p.prefix, *p.suffix] for p in PROMPTS]
     assert llm.aborted == []
 
 
-def test_calls_never_share_a_name() -> None:
+async def test_calls_never_share_a_name() -> None:
     llm = Llm033()
     ours = engine(llm)
 
-    async def twice() -> None:
-        await asyncio.gather(ours.score(PROMPTS), ours.score(PROMPTS))
-
-    asyncio.run(twice())
+    await asyncio.gather(ours.score(PROMPTS), ours.score(PROMPTS))
 
     assert len(llm.added) == 8
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_cancelling_aborts_what_is_unanswered_in_one_message(release: type[Llm]) -> None:
+async def test_cancelling_aborts_what_is_unanswered_in_one_message(release: type[Llm]) -> None:
     llm = release(asleep=True)
 
-    async def leave() -> None:
-        call = asyncio.create_task(engine(llm).score(PROMPTS))
-        await asyncio.sleep(0.01)
-        first, second, *_ = llm.added
-        llm.answer(first)
-        llm.answer(second)
-        await asyncio.sleep(0.01)
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-
-    asyncio.run(leave())
+    call = asyncio.create_task(engine(llm).score(PROMPTS))
+    await asyncio.sleep(0.01)
+    first, second, *_ = llm.added
+    llm.answer(first)
+    llm.answer(second)
+    await asyncio.sleep(0.01)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
 
     assert llm.aborted == [list(llm.added)[2:]]
 
 
-def test_an_empty_tensor_is_an_abort_and_never_a_score() -> None:
+async def test_an_empty_tensor_is_an_abort_and_never_a_score() -> None:
     llm = Llm033(asleep=True)
 
-    async def abandoned() -> None:
-        call = asyncio.create_task(engine(llm).score(PROMPTS[:2]))
-        await asyncio.sleep(0.01)
-        llm.put(next(iter(llm.added)), Output(Outputs(Tensor([]))))
-        await call
+    call = asyncio.create_task(engine(llm).score(PROMPTS[:2]))
+    await asyncio.sleep(0.01)
+    llm.put(next(iter(llm.added)), Output(Outputs(Tensor([]))))
 
     with pytest.raises(InternalError, match="vLLM abandoned a document"):
-        asyncio.run(abandoned())
+        await call
 
 
 @pytest.mark.parametrize(
@@ -230,42 +224,39 @@ def test_an_empty_tensor_is_an_abort_and_never_a_score() -> None:
         (ZeroDivisionError(), ZeroDivisionError),
     ],
 )
-def test_their_errors_are_ours_by_name(theirs: Exception, ours: type[Exception]) -> None:
+async def test_their_errors_are_ours_by_name(theirs: Exception, ours: type[Exception]) -> None:
     llm = Llm033(refuse=lambda name: theirs if name.endswith("-2") else None)
 
     with pytest.raises(ours):
-        asyncio.run(engine(llm).score(PROMPTS))
+        await engine(llm).score(PROMPTS)
 
     # A refusal halfway leaves nothing behind.
     assert llm.aborted == [["0-0", "0-1", "0-2", "0-3"]]
 
 
-def test_a_dead_engine_answers_everyone_at_once() -> None:
+async def test_a_dead_engine_answers_everyone_at_once() -> None:
     llm = Llm033(asleep=True)
     ours = engine(llm)
 
-    async def die() -> None:
-        calls = [asyncio.create_task(ours.score(PROMPTS)) for _ in range(3)]
-        await asyncio.sleep(0.01)
-        llm.die()
-        for outcome in await asyncio.gather(*calls, return_exceptions=True):
-            assert isinstance(outcome, EngineDown)
-        with pytest.raises(EngineDown):
-            await ours.check()
-        with pytest.raises(EngineDown):
-            await ours.score(PROMPTS)
-
-    asyncio.run(die())
+    calls = [asyncio.create_task(ours.score(PROMPTS)) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    llm.die()
+    for outcome in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(outcome, EngineDown)
+    with pytest.raises(EngineDown):
+        await ours.check()
+    with pytest.raises(EngineDown):
+        await ours.score(PROMPTS)
 
     assert llm.aborted == []
 
 
-def test_a_closed_engine_is_down() -> None:
+async def test_a_closed_engine_is_down() -> None:
     ours = engine(Llm033())
     ours.close()
 
     with pytest.raises(EngineDown):
-        asyncio.run(ours.score(PROMPTS))
+        await ours.score(PROMPTS)
 
 
 def test_its_slots_take_batches_that_are_not_full() -> None:

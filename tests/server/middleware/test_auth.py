@@ -88,6 +88,7 @@ def test_a_401_has_the_format_of_the_dialect(guarded: TestClient, path: str, fie
     assert field in guarded.post(path, json={}).json()
 
 
+@pytest.mark.slow
 def test_every_path_but_the_open_ones_needs_a_key(guarded: TestClient) -> None:
     routes = [route for route in guarded.app.routes if isinstance(route, Route)]  # type: ignore[attr-defined]
     served = {(method, route.path) for route in routes for method in route.methods or ()}

@@ -169,6 +169,7 @@ def test_requests_in_flight_are_answered_and_new_ones_refused() -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_the_port_stays_open_for_the_drain_delay() -> None:
     with serving(*FAKE, "--drain-delay-seconds", "6") as server:
         server.process.send_signal(signal.SIGTERM)
@@ -196,6 +197,7 @@ def test_without_requests_in_flight_the_server_exits_at_once() -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_a_second_signal_stops_the_server_and_answers_requests_with_503() -> None:
     with serving(*MODEL, "--drain-seconds", "300", "--drain-delay-seconds", "300") as server:
         running = Post(server, _long(1000))
@@ -215,6 +217,7 @@ def test_a_second_signal_stops_the_server_and_answers_requests_with_503() -> Non
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_a_request_that_exceeds_the_drain_time_is_a_503_with_the_reason() -> None:
     with serving(*MODEL, "--drain-seconds", "1") as server:
         running = Post(server, _long(1000))
@@ -229,6 +232,7 @@ def test_a_request_that_exceeds_the_drain_time_is_a_503_with_the_reason() -> Non
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_a_second_signal_does_not_wait_for_an_incomplete_body() -> None:
     head = b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 34\r\n\r\n"
     with serving(*FAKE, "--drain-seconds", "300") as server:
@@ -247,6 +251,7 @@ def test_a_second_signal_does_not_wait_for_an_incomplete_body() -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished", [True, False], ids=["completed", "never completed"])
 def test_a_body_that_arrives_during_the_drain_gets_a_503(finished: bool) -> None:
     head = b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 34\r\n\r\n"
