@@ -323,6 +323,7 @@ def test_lines_of_a_batch_job_are_traced(tmp_path: Path) -> None:
     assert {"tokenise", "engine", "render"} <= stages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hangs", [False, True])
 def test_a_missing_collector_is_logged_once_and_delays_nothing(hangs: bool) -> None:
     with socket.socket() as taken:
@@ -351,6 +352,7 @@ def test_a_missing_collector_is_logged_once_and_delays_nothing(hangs: bool) -> N
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
