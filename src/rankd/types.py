@@ -1,4 +1,4 @@
-"""The words that cross from one room to another; nothing that only one room uses."""
+"""The values that cross packages: requests, prompts, scored documents."""
 
 from __future__ import annotations
 
@@ -8,36 +8,35 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
-# What becomes of a document that does not fit: a part of it is read, the request is refused,
-# or all of it is read in chunks.
+# What to do with a document that does not fit: read a part of it, refuse the request, or read all
+# of it in chunks.
 Truncation = Literal["cut", "refuse", "chunk"]
 
 # The end that is cut off.
 Side = Literal["right", "left"]
 
-# Of asks in the background: behind every priority that a request can have.
+# Priority of batch jobs: behind every priority that a request can have (0 to 999).
 BACKGROUND_PRIORITY = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class RankRequest:
-    """One question and the documents to judge by it, whatever dialect it came in.
+    """One query and the documents to score, from any dialect.
 
     Attributes:
-        documents: N >= 1, in the order of the request; verdicts refer to them by index.
-        instruction: what relevance means here; None takes the server's.
-        max_document_tokens: as `tokens` of a `Fit`, and so are `truncation`, `side`,
-            `max_chunks` and `overlap`; None takes the server's.
-        details: where in each document its best chunk stands is wanted.
-        priority: 0 is sooner than 1; the default of every dialect is 0.
-        deadline: `time.monotonic()` after which the answer is of no use; None waits.
-        partial: what is scored by then is better than nothing.
-        caller: whose limits it counts towards: the name of the key, or digits of its
-            digest; "" is everyone without one.
-        user: whom the caller asks for; callers and their users share the engine fairly.
-        cache: whether scores that were computed before will do.
-        background: of a batch job: outside the limits on what may wait, of which it takes
-            nothing from others.
+        documents: N >= 1, in the order of the request; results refer to them by index.
+        instruction: what relevance means. None: the server's instruction.
+        max_document_tokens: with `truncation`, `side`, `max_chunks` and `overlap`, the fields of a
+            `TruncationPolicy`. None: the server's policy.
+        details: also return where in each document its best chunk is.
+        priority: lower is sooner; 0 to 999, and `BACKGROUND_PRIORITY`.
+        deadline: `time.monotonic()` at which the request fails. None: no deadline.
+        partial: at the deadline, return the documents that are scored instead of failing.
+        caller: name of the API key, or digits of its digest; "" without a key. Rate limits and
+            fair shares count by it.
+        user: end user; the users of one caller share the engine fairly.
+        cache: whether scores of earlier requests may be used.
+        background: a line of a batch job; it does not count towards admission limits.
     """
 
     query: str
@@ -60,17 +59,15 @@ class RankRequest:
 
 @dataclass(frozen=True, slots=True)
 class TruncationPolicy:
-    """What becomes of documents that do not fit; None takes the server's.
+    """What to do with documents that do not fit. None: the server's value.
 
     Attributes:
-        tokens: a document longer than this does not fit, nor does a chunk; None leaves
-            that to the model's own limit.
-        truncation: None with a number of `chunks` makes them as long as the model reads.
-        chunks: in which one document is read, at most; None are as many as it has. The
-            best of them counts.
+        tokens: maximum tokens of a document, and of a chunk. None: the model's limit.
+        truncation: None together with `chunks`: chunks as long as the model reads.
+        chunks: maximum chunks per document; the best one gives the score. None: no maximum.
         overlap: tokens that two neighbouring chunks share.
-        side: where a document is cut, and which end of it chunks leave out when it has
-            more than `chunks`; the right is the end of the text.
+        side: the end that is cut off, or left out when a document has more than `chunks` chunks;
+            right is the end of the text.
     """
 
     tokens: int | None = None
@@ -82,12 +79,12 @@ class TruncationPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A pair as token ids: what the model reads is `head + tail`.
+    """A query-document pair as token ids: the model reads `prefix + suffix`.
 
     Attributes:
-        head: template, instruction and query. The prompts of one request share
-            one head *object*, so an engine may compute it once.
-        tail: the document and the template's end; the score is read at its last id.
+        prefix: template, instruction and query. The prompts of one request share one prefix
+            *object*, so that an engine computes it once.
+        suffix: the document and the end of the template; the score is read at its last id.
     """
 
     prefix: tuple[int, ...]
@@ -98,7 +95,7 @@ class Prompt:
 
 
 class AnswerTokenIds(NamedTuple):
-    """The token ids of the two words the model chooses between."""
+    """The token ids of the two answers of the model."""
 
     yes: int
     no: int
@@ -106,23 +103,23 @@ class AnswerTokenIds(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ScoredDocument:
-    """What the model said of one document.
+    """One document with its score.
 
     Attributes:
-        index: the document's place in the request, from 0.
-        logit: log p(yes) - log p(no), in nats; unbounded. Order is decided on it:
-            two scores can both round to 1.0.
-        tokens: tokens the model read for this pair, template included; of all its
-            pieces when the document was read in pieces.
-        document_tokens: tokens of the whole document, before any cut.
-        kept_tokens: tokens of the document that the model read, each once.
-        longer: the document has more than `document_tokens`; they were not all counted.
-        cached: computed for an earlier request; all its pieces, where it has several.
-        pieces: in how many it was read.
-        piece: which of them, from 0, is the best: the first of those with this logit.
-        span: where that one stands in the document's text: the first of its characters
-            and the one behind its last; None unless it was asked for.
-        cached_tokens: of `tokens`, those of pieces that were.
+        index: of the document in the request, from 0.
+        logit: log p(yes) - log p(no), in nats; unbounded. Results are ordered by it, because two
+            scores can both print as 1.0.
+        tokens: tokens the model read for this pair, template included; for a document in chunks
+            the tokens of all chunks.
+        document_tokens: tokens of the whole document, before truncation.
+        kept_tokens: tokens of the document that the model read, each counted once.
+        longer: the document has more than `document_tokens`; counting stopped there.
+        cached: computed for an earlier request; of a document in chunks, every chunk.
+        chunks: number of chunks that were read.
+        chunk: index of the best chunk, from 0; the first if several have this logit.
+        span: characters of the best chunk in the document's text, as start and end (exclusive);
+            None unless `details` was requested.
+        cached_tokens: of `tokens`, those computed for an earlier request.
     """
 
     index: int

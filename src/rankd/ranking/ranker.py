@@ -1,4 +1,4 @@
-"""The desk: one verb. Asks in, verdicts out."""
+"""Ranks requests: encode, look up, admit, score, and take the best chunk of each document."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from rankd.telemetry import metrics
 from rankd.telemetry.timings import StageTimings
 from rankd.types import Prompt, RankRequest, RankResult, RankUsage, ScoredDocument, Truncation
 
-# Tokens up to which a document is encoded to see whether it is known. One in chunks may have
-# millions; to encode them is the work that is to be saved.
-_PROBE = 100_000
+# Longest document, in tokens, that is encoded only to see whether the cache has it. A document in
+# chunks may have millions.
+_MAX_PROBE_TOKENS = 100_000
 
 
 class Ranker:
@@ -66,7 +66,7 @@ class Ranker:
         self._flights = SingleFlight()
 
     async def rank(self, request: RankRequest) -> list[ScoredDocument]:
-        """One verdict for each document, in the order of the request; see `Ask.partial`.
+        """The scored documents, in the order of the request; see `RankRequest.partial`.
 
         Raises:
             RankError: a limit is passed, the deadline too, or the engine is down.
@@ -75,7 +75,7 @@ class Ranker:
         return results
 
     async def rank_all(self, requests: Sequence[RankRequest]) -> list[list[ScoredDocument]]:
-        """Several asks of one request: taken together, or refused together."""
+        """Rank several queries of one request: admitted together, or refused together."""
         return (await self.rank_measured(requests)).groups
 
     async def rank_measured(
@@ -94,7 +94,7 @@ class Ranker:
         self._refuse_too_many(requests)
         timings = timings or StageTimings()
         terms = _terms(requests)
-        # Work in the background is no part of what its caller may ask for in a minute.
+        # Batch jobs do not count towards the rate limits of their key.
         limits = self.limits if self.limits.is_enabled and not terms.background else None
         with self._enter(requests, terms) as ticket:
             async with nullcontext() if limits is None else limits.call(terms.caller):
@@ -108,9 +108,11 @@ class Ranker:
                 pairs = await self._score(work)
         scored = time.perf_counter()
         rest = iter(pairs)
-        judged = [scored_documents(one, list(islice(rest, len(one.prompts)))) for one in encoded]
-        _refuse_unfinished(terms, judged)
-        groups = [[result for result in one if result is not None] for one in judged]
+        by_request = [
+            scored_documents(one, list(islice(rest, len(one.prompts)))) for one in encoded
+        ]
+        _refuse_unfinished(terms, by_request)
+        groups = [[result for result in one if result is not None] for one in by_request]
         units = [
             search_units(one.query_tokens, [result.kept_tokens for result in group])
             for one, group in zip(encoded, groups, strict=True)
@@ -135,7 +137,7 @@ class Ranker:
     def _enter(
         self, requests: Sequence[RankRequest], terms: _Terms
     ) -> AbstractContextManager[Ticket]:
-        # How little there is to compute, only the cache can tell.
+        # With a cache, even the minimum is unknown before the look-up.
         known = self.cache.is_enabled and terms.shares
         tokens = 0 if known else self.encoder.min_tokens(requests)
         if terms.background:
@@ -163,10 +165,10 @@ class Ranker:
         return encoded
 
     async def _refuse_crowded(self, requests: Sequence[RankRequest], terms: _Terms) -> None:
-        """Refuse what will hardly fit, without the work of encoding it.
+        """Refuse requests that will not be admitted, without the work of encoding them.
 
-        What is known needs no room. Whether that may be much, one document tells: where it
-        is known, the others may be, too, and only their exact price decides.
+        Pairs in the cache need no admission. If one document is in the cache, the others may be,
+        and only the exact number of tokens decides.
         """
         likely = self.encoder.estimated_tokens(requests)
         if not self.admission.fits(likely) and not await self._knows_one(requests, terms):
@@ -176,23 +178,23 @@ class Ranker:
         if not self.cache.is_enabled or not terms.shares:
             return False
         request = next(request for request in requests if request.documents)
-        # Cut where it does not fit: it would be refused by its place among all of them.
+        # Cut instead of refused: an error would name the index 0.
         refuses = (request.truncation or self.encoder.truncation_policy.truncation) == "refuse"
-        # Chunks that are only counted make nothing be refused.
+        # A number of chunks alone refuses nothing.
         refuses = refuses and bool(request.truncation or not request.max_chunks)
         cuts: Truncation | None = "cut" if refuses else request.truncation
         shortest = min(request.documents, key=len)
         probe = replace(request, documents=(shortest,), truncation=cuts, details=False)
-        if self.encoder.estimated_tokens([probe]) > _PROBE:
+        if self.encoder.estimated_tokens([probe]) > _MAX_PROBE_TOKENS:
             return False
         [one] = await self.encoder.encode([probe])
         return bool(await self.cache.look_up(await self.cache.keys(one.prompts)))
 
     async def _score(self, work: _Work) -> list[PairScore]:
-        """What is known of each prompt, in order; what is not is admitted and computed.
+        """A score per prompt, in order: from the cache, or admitted and computed.
 
-        Equal pairs are scored once: it saves work, and only then are their logits the
-        same to the last bit, so that they keep the order of the request.
+        Equal pairs are scored once. That saves work, and makes their logits equal to the last
+        bit, so that they keep the order of the request.
         """
         prompts, ticket, stream = work.prompts, work.ticket, work.stream
         with work.timings.stage("cache"):
@@ -200,7 +202,7 @@ class Ranker:
             pairs: dict[bytes, Prompt] = {}
             for key, prompt in zip(keys, prompts, strict=True):
                 pairs.setdefault(key, prompt)
-            # None if a request wants them computed.
+            # Without look-up if a request has `cache: false`.
             known = await self.cache.look_up(pairs) if work.terms.shares else {}
         missing = {key: prompt for key, prompt in pairs.items() if key not in known}
         tokens = _tokens(missing.values())
@@ -229,7 +231,7 @@ class Ranker:
         stream: ResultStream | None,
         on_start: Callable[[], None],
     ) -> dict[bytes, float]:
-        """A logit for each pair that is scored in time, by its key."""
+        """Logits by key, of the pairs that are scored before the deadline."""
 
         async def score(pairs: Mapping[bytes, Prompt]) -> dict[bytes, float]:
             scored: Sequence[float | None]
@@ -245,7 +247,7 @@ class Ranker:
                 )
             except DeadlineExceeded as late:
                 scored = late.logits
-            _refuse_nonsense(scored)
+            _refuse_overflow(scored)
             rows = zip(pairs, scored, strict=True)
             logits = {key: logit for key, logit in rows if logit is not None}
             if self.counted:
@@ -281,13 +283,13 @@ class Ranker:
 
 @dataclass(frozen=True, slots=True)
 class _Terms:
-    """What holds for the requests that are ranked together.
+    """What requests that are ranked together have in common.
 
     Attributes:
-        shares: whether scores may come from the cache and from other requests.
-        deadline: the earliest.
-        partial: whether all of them take a part of the answer.
-        background: whether all of them are work in the background.
+        deadline: the earliest of them.
+        partial: whether all of them accept a partial answer.
+        shares: whether all of them may use the cache and pairs of other requests.
+        background: whether all of them are lines of batch jobs.
     """
 
     caller: str
@@ -301,7 +303,7 @@ class _Terms:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """Prompts to score, and who takes note of it."""
+    """Prompts to score, with everything that accounts for them."""
 
     prompts: Sequence[Prompt]
     terms: _Terms
@@ -326,9 +328,11 @@ def _terms(requests: Sequence[RankRequest]) -> _Terms:
     )
 
 
-def _refuse_unfinished(terms: _Terms, judged: Sequence[Sequence[ScoredDocument | None]]) -> None:
-    """Unless the caller takes a part of the answer, and there is one."""
-    results = [result for one in judged for result in one]
+def _refuse_unfinished(
+    terms: _Terms, by_request: Sequence[Sequence[ScoredDocument | None]]
+) -> None:
+    """Raise `DeadlineExceeded`, unless the caller accepts a partial answer and there is one."""
+    results = [result for one in by_request for result in one]
     missing = results.count(None)
     if not missing:
         return
@@ -337,8 +341,8 @@ def _refuse_unfinished(terms: _Terms, judged: Sequence[Sequence[ScoredDocument |
         raise DeadlineExceeded([None if result is None else result.logit for result in results])
 
 
-def _refuse_nonsense(logits: Sequence[float | None]) -> None:
-    """An overflow in half precision must not be sorted and served as a score."""
+def _refuse_overflow(logits: Sequence[float | None]) -> None:
+    """Raise if a logit is no number: an overflow in half precision is not a score."""
     if not all(logit is None or math.isfinite(logit) for logit in logits):
         raise InternalError(
             "the model gave no number for a document; float16 overflows, --dtype bfloat16 does not"
@@ -360,7 +364,7 @@ def _usage(documents: Sequence[ScoredDocument], units: Sequence[int]) -> RankUsa
 
 
 def _count(ranking: RankResult) -> None:
-    """The metrics count what answers say, and nothing that was not answered."""
+    """Count an answered request in /metrics, with the figures of its answer."""
     usage = ranking.usage
     metrics.REQUEST_DOCUMENTS.observe(usage.documents)
     metrics.REQUEST_TOKENS.observe(usage.prompt_tokens)

@@ -12,129 +12,140 @@ from rankd.types import Prompt, ScoredDocument
 
 
 class PairScore(NamedTuple):
-    """A pair's logit, None when it came too late, and whether an earlier request computed it."""
+    """The score of one prompt.
+
+    Attributes:
+        logit: None if it was not scored before the deadline.
+        cached: whether an earlier request computed it.
+    """
 
     logit: float | None
     cached: bool
 
 
 def scored_documents(
-    encoded: EncodedRequest, scored: Sequence[PairScore]
+    encoded: EncodedRequest, scores: Sequence[PairScore]
 ) -> list[ScoredDocument | None]:
-    """One for each document; None where it was not scored in time."""
-    spans = encoded.spans or repeat(None, len(scored))
-    pairs = iter(zip(scored, encoded.prompts, spans, strict=True))
-    rows = zip(
+    """The documents of a request, in its order; None where the deadline came first.
+
+    Args:
+        scores: of its prompts, in their order.
+    """
+    spans = encoded.spans or repeat(None, len(scores))
+    rows = iter(zip(scores, encoded.prompts, spans, strict=True))
+    documents = zip(
         encoded.chunks, encoded.document_tokens, encoded.kept_tokens, encoded.longer, strict=True
     )
     return [
-        scored_document(index, list(islice(pairs, pieces)), whole, kept, longer)
-        for index, (pieces, whole, kept, longer) in enumerate(rows)
+        _scored_document(index, list(islice(rows, chunks)), tokens, kept, longer)
+        for index, (chunks, tokens, kept, longer) in enumerate(documents)
     ]
 
 
-def scored_document(
+def _scored_document(
     index: int,
-    pieces: Sequence[tuple[PairScore, Prompt, tuple[int, int] | None]],
-    whole: int,
-    kept: int,
+    chunks: Sequence[tuple[PairScore, Prompt, tuple[int, int] | None]],
+    document_tokens: int,
+    kept_tokens: int,
     longer: bool,
 ) -> ScoredDocument | None:
-    """Of a document that was read in pieces, the best piece counts; it may be any of them."""
-    logits = [scored.logit for scored, _, _ in pieces if scored.logit is not None]
-    if len(logits) < len(pieces):
+    """A document from its chunks: the best one counts. None unless all of them have a logit."""
+    logits = [score.logit for score, _, _ in chunks if score.logit is not None]
+    if len(logits) < len(chunks):
         return None
     best = max(logits)
-    piece = logits.index(best)
-    tokens = [len(prompt.prefix) + len(prompt.suffix) for _, prompt, _ in pieces]
-    cached = [scored.cached for scored, _, _ in pieces]
+    best_chunk = logits.index(best)
+    tokens = [len(prompt.prefix) + len(prompt.suffix) for _, prompt, _ in chunks]
+    cached = [score.cached for score, _, _ in chunks]
     return ScoredDocument(
         index,
         best,
         tokens=sum(tokens),
-        document_tokens=whole,
-        kept_tokens=kept,
+        document_tokens=document_tokens,
+        kept_tokens=kept_tokens,
         longer=longer,
         cached=all(cached),
         cached_tokens=sum(compress(tokens, cached)),
-        chunks=len(pieces),
-        chunk=piece,
-        span=pieces[piece][2],
+        chunks=len(chunks),
+        chunk=best_chunk,
+        span=chunks[best_chunk][2],
     )
 
 
 class ResultStream:
-    """Tells of each document once, when the last of its pieces is scored.
+    """Passes on each document once, when the last of its chunks is scored.
 
-    What was told stays so: a pair that an engine scores again, because it died meanwhile,
-    keeps its first logit.
+    A logit that was passed on does not change: if the engine dies and scores a pair again, the
+    first logit counts.
     """
 
-    def __init__(self, encoded: EncodedRequest, tell: Callable[[ScoredDocument], None]) -> None:
+    def __init__(
+        self, encoded: EncodedRequest, on_result: Callable[[ScoredDocument], None]
+    ) -> None:
         self._encoded = encoded
-        self._on_result = tell
-        self._scored: dict[bytes, PairScore] = {}
+        self._on_result = on_result
+        self._scores: dict[bytes, PairScore] = {}
         self._keys: Sequence[bytes] = ()
         self._waiting: dict[bytes, list[int]] = {}
-        self._missing = list(encoded.chunks)
-        self._first = [0, *accumulate(encoded.chunks)]
+        self._missing_chunks = list(encoded.chunks)
+        self._first_prompt = [0, *accumulate(encoded.chunks)]
 
     def begin(self, keys: Sequence[bytes], known: Mapping[bytes, float]) -> None:
-        """Tell of what is known already.
+        """Pass on the documents that are known already.
 
         Args:
             keys: of the prompts, in their order.
+            known: logits by key.
         """
         self._keys = keys
-        for place, document in enumerate(self._documents()):
-            self._waiting.setdefault(keys[place], []).append(document)
+        for key, document in zip(keys, self._document_of_prompts(), strict=True):
+            self._waiting.setdefault(key, []).append(document)
         for key, logit in known.items():
             self._receive(key, PairScore(logit, True))
 
     def on_logit(self, keys: Sequence[bytes]) -> Callable[[int, float], None]:
-        """What an engine tells of its logits, of the pairs with these keys."""
+        """A callback for the scheduler, for prompts with these keys."""
 
-        def hear(place: int, logit: float) -> None:
-            if math.isfinite(logit):  # The others end the call.
-                self._receive(keys[place], PairScore(logit, False))
+        def on_logit(index: int, logit: float) -> None:
+            if math.isfinite(logit):  # Others end the call.
+                self._receive(keys[index], PairScore(logit, False))
 
-        return hear
+        return on_logit
 
     def finish(self, computed: Mapping[bytes, float]) -> dict[bytes, float]:
-        """Tell of what was not heard of; returns what was computed as it was told."""
+        """Pass on the rest; returns the computed logits, as they were passed on."""
         for key, logit in computed.items():
             self._receive(key, PairScore(logit, False))
         return {
-            key: one.logit
-            for key, one in self._scored.items()
-            if one.logit is not None and not one.cached
+            key: score.logit
+            for key, score in self._scores.items()
+            if score.logit is not None and not score.cached
         }
 
-    def _documents(self) -> list[int]:
-        """For each prompt the document that it is of."""
-        return [place for place, pieces in enumerate(self._encoded.chunks) for _ in range(pieces)]
+    def _document_of_prompts(self) -> list[int]:
+        return [index for index, chunks in enumerate(self._encoded.chunks) for _ in range(chunks)]
 
-    def _receive(self, key: bytes, scored: PairScore) -> None:
-        if key in self._scored:
+    def _receive(self, key: bytes, score: PairScore) -> None:
+        if key in self._scores:
             return
-        self._scored[key] = scored
+        self._scores[key] = score
         for document in self._waiting[key]:
-            self._missing[document] -= 1
-            if not self._missing[document]:
-                self._on_result(self._verdict(document))
+            self._missing_chunks[document] -= 1
+            if not self._missing_chunks[document]:
+                self._on_result(self._scored_document(document))
 
-    def _verdict(self, document: int) -> ScoredDocument:
+    def _scored_document(self, index: int) -> ScoredDocument:
         encoded = self._encoded
-        places = range(self._first[document], self._first[document + 1])
-        result = scored_document(
-            document,
+        prompts = range(self._first_prompt[index], self._first_prompt[index + 1])
+        document = _scored_document(
+            index,
             [
-                (self._scored[self._keys[place]], encoded.prompts[place], encoded.span(place))
-                for place in places
+                (self._scores[self._keys[prompt]], encoded.prompts[prompt], encoded.span(prompt))
+                for prompt in prompts
             ],
-            encoded.document_tokens[document],
-            encoded.kept_tokens[document],
-            encoded.longer[document],
+            encoded.document_tokens[index],
+            encoded.kept_tokens[index],
+            encoded.longer[index],
         )
-        assert result is not None
-        return result
+        assert document is not None
+        return document

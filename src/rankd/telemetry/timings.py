@@ -1,6 +1,6 @@
-"""What is noted of a ranking while it goes on: which stage took how long.
+"""How long each stage of a ranking took.
 
-`Server-Timing`, `rankd_stage_duration_seconds` and the spans of traces are made of it.
+The header `Server-Timing`, the metric `rankd_stage_duration_seconds` and trace spans use it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rankd.types import RankResult
 
 StageName = Literal["parse", "tokenise", "cache", "queue", "engine", "render"]
 
-# Looked up once; and a dashboard finds a stage that never was.
+# Created at import, so that /metrics has every stage from the start.
 _COUNTS = {name: metrics.STAGE_SECONDS.labels(name) for name in get_args(StageName)}
 
 
@@ -25,7 +25,7 @@ class Stage(NamedTuple):
 
     Attributes:
         began, ended: by `time.perf_counter()`.
-        failed: it ended with an error, or was given up.
+        failed: it ended with an error or was cancelled.
     """
 
     name: StageName
@@ -36,13 +36,13 @@ class Stage(NamedTuple):
 
 @dataclass
 class StageTimings:
-    """The stages of one ranking, and what traces say of it beside them.
+    """The stages of one ranking, with the attributes of its trace spans.
 
     Attributes:
         counted: whether its stages are counted in /metrics.
-        preset: by what it judges, as `rankd_instruction_requests_total` calls it.
-        documents: that were sent.
-        ranking: what became of it; None when it failed, or before.
+        preset: as in the label of `rankd_instruction_requests_total`.
+        documents: number of documents that were sent.
+        ranking: the result; None before, and after a failure.
     """
 
     counted: bool = False
@@ -54,7 +54,7 @@ class StageTimings:
 
     @contextmanager
     def stage(self, name: StageName) -> Iterator[None]:
-        """What happens in this block is the stage."""
+        """Measure the block as a stage."""
         began = time.perf_counter()
         failed = True
         try:
@@ -98,7 +98,7 @@ class StageTimings:
             _COUNTS[name].observe(ended - began)
 
     def seconds(self) -> dict[str, float]:
-        """Of each stage that was, in the order in which they began to be."""
+        """Seconds by stage, in the order of their beginning."""
         seconds: dict[str, float] = {}
         for stage in self.stages:
             seconds[stage.name] = seconds.get(stage.name, 0.0) + stage.ended - stage.began
@@ -108,7 +108,7 @@ class StageTimings:
 def server_timing(timelines: Iterable[StageTimings], total: float) -> str:
     """The value of the header `Server-Timing`, in milliseconds.
 
-    Rankings of one request go on beside each other: of each stage the longest is told.
+    The rankings of one request run in parallel: the longest of each stage counts.
 
     Args:
         total: seconds from the request's first byte until now.
