@@ -247,9 +247,10 @@ def test_limits_and_timeouts_are_those_of_the_server() -> None:
     assert answers > defaults.engine_stuck_seconds + defaults.engine_wait_seconds
     [again] = values("proxy_next_upstream_timeout")
     assert again < answers, "what took too long would be computed twice"
-    # The number that uvicorn is told in server.py.
-    [idle] = values("keepalive_timeout", upstream)
-    assert idle < 75
+    # The number that uvicorn is told in server/run.py.
+    idle = values("keepalive_timeout", upstream)
+    assert idle
+    assert max(idle) < 75
 
 
 def test_a_body_of_the_largest_size_passes_and_one_above_is_a_413_that_says_so(

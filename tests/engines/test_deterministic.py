@@ -8,7 +8,8 @@ import random
 import signal
 import struct
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,6 @@ import torch
 
 from rankd.config.settings import Settings
 from rankd.engines import choose, open_engine
-from rankd.engines.base import Engine
 from rankd.engines.native import worker
 from rankd.engines.native.architecture import read_architecture
 from rankd.engines.native.framing import TokenBatch
@@ -26,6 +26,7 @@ from rankd.engines.native.weights import load
 from rankd.engines.registry import EngineSpec
 from rankd.errors import BadSettings, EngineRestarting
 from rankd.models.checkpoint import BUILTIN, Checkpoint, locate
+from rankd.ranking.scheduler import Scheduler, open_scheduler
 from rankd.server.app import open_ranker
 from rankd.types import AnswerTokenIds, Prompt, RankRequest
 from support.checkpoints import NO, YES, make_checkpoint
@@ -96,16 +97,27 @@ def requests(count: int, seed: int) -> list[list[Prompt]]:
     return made
 
 
-async def _in_turn(engine: Engine, calls: Sequence[list[Prompt]]) -> list[bytes]:
-    return [bits(await engine.score(prompts)) for prompts in calls]
+@asynccontextmanager
+async def _open_scheduler(checkpoint: Checkpoint, settings: Settings) -> AsyncIterator[Scheduler]:
+    async with (
+        open_engine(checkpoint, ANSWERS, settings) as engine,
+        open_scheduler(engine, patience=60) as scheduler,
+    ):
+        yield scheduler
 
 
-async def _under_load(engine: Engine, calls: Sequence[list[Prompt]], seed: int) -> list[bytes]:
+async def _in_turn(scheduler: Scheduler, calls: Sequence[list[Prompt]]) -> list[bytes]:
+    return [bits(await scheduler.score(prompts)) for prompts in calls]
+
+
+async def _under_load(
+    scheduler: Scheduler, calls: Sequence[list[Prompt]], seed: int
+) -> list[bytes]:
     """All calls at once and in another order, beside ten others, some of which are cancelled."""
-    others = [asyncio.create_task(engine.score(prompts)) for prompts in requests(10, seed)]
+    others = [asyncio.create_task(scheduler.score(prompts)) for prompts in requests(10, seed)]
     order = list(range(len(calls)))
     random.Random(seed).shuffle(order)
-    tasks = {index: asyncio.create_task(engine.score(calls[index])) for index in order}
+    tasks = {index: asyncio.create_task(scheduler.score(calls[index])) for index in order}
     await asyncio.sleep(0.02)
     for task in others[::3]:
         task.cancel()
@@ -114,10 +126,10 @@ async def _under_load(engine: Engine, calls: Sequence[list[Prompt]], seed: int) 
     return results
 
 
-async def _wait_for_restart(engine: Engine) -> None:
+async def _wait_for_restart(scheduler: Scheduler) -> None:
     while True:
         try:
-            return await engine.check()
+            return await scheduler.check()
         except EngineRestarting:
             await asyncio.sleep(0.02)
 
@@ -139,26 +151,26 @@ async def test_equal_requests_have_equal_bits_under_load_and_after_restarts(
 ) -> None:
     calls = requests(10, seed=1)
 
-    async with open_engine(checkpoint, ANSWERS, SETTINGS) as engine:
-        assert engine.info.deterministic
-        expected = await _in_turn(engine, calls)
-        assert await _under_load(engine, calls, seed=2) == expected
+    async with _open_scheduler(checkpoint, SETTINGS) as scheduler:
+        assert scheduler.engine.info.deterministic
+        expected = await _in_turn(scheduler, calls)
+        assert await _under_load(scheduler, calls, seed=2) == expected
 
-        interrupted = asyncio.create_task(_under_load(engine, calls, seed=3))
+        interrupted = asyncio.create_task(_under_load(scheduler, calls, seed=3))
         await asyncio.sleep(0.1)
         _kill_the_worker()
         assert await interrupted == expected
-        await _wait_for_restart(engine)
-        assert await _in_turn(engine, calls) == expected
+        await _wait_for_restart(scheduler)
+        assert await _in_turn(scheduler, calls) == expected
 
-    async with open_engine(checkpoint, ANSWERS, SETTINGS) as engine:
-        reversed_calls = [(await engine.score(prompts[::-1]))[::-1] for prompts in calls[::-1]]
+    async with _open_scheduler(checkpoint, SETTINGS) as scheduler:
+        reversed_calls = [(await scheduler.score(prompts[::-1]))[::-1] for prompts in calls[::-1]]
         assert [bits(logits) for logits in reversed_calls[::-1]] == expected
 
     one_by_one = SETTINGS.model_copy(update={"batch_tokens": 16})
-    async with open_engine(checkpoint, ANSWERS, one_by_one) as engine:
+    async with _open_scheduler(checkpoint, one_by_one) as scheduler:
         for prompts, expected_bits in zip(calls, expected, strict=True):
-            logits = [bits(await engine.score([prompt])) for prompt in prompts]
+            logits = [bits(await scheduler.score([prompt])) for prompt in prompts]
             assert b"".join(logits) == expected_bits
 
     assert len(set(expected)) == len(calls)
@@ -171,8 +183,8 @@ async def test_equal_prompts_of_one_call_have_equal_bits(checkpoint: Checkpoint)
     others = [Prompt(_ids(dice, 30), _ids(dice, dice.randrange(1, 90))) for _ in range(9)]
     mixed = [prompt for other in others for prompt in (other, once)]
 
-    async with open_engine(checkpoint, ANSWERS, SETTINGS) as engine:
-        logits = await engine.score(mixed)
+    async with _open_scheduler(checkpoint, SETTINGS) as scheduler:
+        logits = await scheduler.score(mixed)
 
     assert len({bits([logit]) for logit in logits[1::2]}) == 1
 

@@ -285,7 +285,7 @@ class Scheduler:
             return
         [call] = batch.calls
         self._poison[_fingerprint(call.prompts)] = time.monotonic() + POISON_SECONDS
-        _log.error("request %s killed the engine twice and is refused", call.request_id)
+        _log.error("request %s ended the engine twice and is refused", call.request_id)
         call.fail(_poison(call.request_id))
 
     def _refuse_known_poison(self, prompts: Sequence[Prompt]) -> None:
