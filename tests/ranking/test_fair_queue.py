@@ -216,9 +216,12 @@ def test_a_key_with_many_users_gets_no_more_than_a_key_with_one() -> None:
 def test_keys_and_users_are_charged_for_tokens_served_out_of_turn(large: str, crowd: str) -> None:
     queue = _queue(_owned(large, *[10] * 5000))
     shares = {True: 0, False: 0}
+    waiting: list[QueuedCall] = []
     for number in range(100):
-        while len([call for call in queue._calls if call.waiting]) < 8:
-            queue.add(_owned(crowd.format(number), *[10] * 4))
+        waiting = [call for call in waiting if call.waiting]
+        while len(waiting) < 7:
+            waiting.append(_owned(crowd.format(number), *[10] * 4))
+            queue.add(waiting[-1])
         for call, _ in queue.next_batch(100):
             shares[call.path == large.split("/", 1)] += 1
 
@@ -296,7 +299,7 @@ def test_no_share_is_reserved_while_no_low_priority_waits() -> None:
     assert low not in [call for call, _ in queue.take(150)]
 
 
-def test_batches_are_half_as_large_while_a_large_call_waits() -> None:
+def test_batches_are_half_as_large_while_many_batches_wait() -> None:
     large = _call(*[10] * 1000)
     queue = _queue(large)
     small = _call(10, 10, 10, 10)
@@ -310,19 +313,25 @@ def test_batches_are_half_as_large_while_a_large_call_waits() -> None:
     assert _names(together, L=large, s=small) in ("sLsLss", "LsLsLss")
 
 
-def test_ordinary_calls_fill_a_batch() -> None:
-    queue = _queue(*[_call(*[10] * 20) for _ in range(30)])
+def test_batches_are_full_while_few_wait_and_when_they_may_not_be_short() -> None:
+    few = _queue(_call(*[10] * 20), _call(*[10] * 20))
+    many = _queue(*[_call(*[10] * 20) for _ in range(30)])
 
-    assert len(queue.next_batch(100)) == 10
+    assert len(few.next_batch(100)) == 10
+    assert len(many.next_batch(100, short=False)) == 10
+    assert len(many.next_batch(100)) == 5
 
 
 def test_tokens_served_out_of_turn_are_charged_at_the_next_turn() -> None:
     large = _owned("large", *[10] * 5000)
     queue = _queue(large)
     shares: dict[str, int] = {"large": 0, "crowd": 0}
+    waiting: list[QueuedCall] = []
     for _ in range(100):
-        while len([call for call in queue._calls if call.waiting]) < 8:
-            queue.add(_owned("crowd", *[10] * 4))
+        waiting = [call for call in waiting if call.waiting]
+        while len(waiting) < 7:
+            waiting.append(_owned("crowd", *[10] * 4))
+            queue.add(waiting[-1])
         for call, _ in queue.next_batch(100):
             shares[call.path[0]] += 1
 

@@ -33,8 +33,8 @@ _AGEING = 16
 # Tokens served in all for each token that a lower priority is served; see the module docstring.
 AGEING_BOUND = _AGEING + 1
 
-# A call of more batches than this is large: others should not have to wait for full batches of it.
-_LARGE_CALL_BATCHES = 4
+# While more batches than this wait, batches may be short.
+_MANY_BATCHES = 4
 
 
 class Run(NamedTuple):
@@ -237,7 +237,6 @@ class FairQueue:
         self.tokens = 0
         self._slice_tokens = slice_tokens
         self._classes: dict[int, _PriorityClass] = {}
-        self._calls: set[QueuedCall] = set()
         self._served = 0
         self._reserved = 0  # Owed to lower priorities, in tokens times _AGEING.
         self._reserve_time = 0
@@ -248,24 +247,22 @@ class FairQueue:
                 call.priority, self._reserve_time, self._slice_tokens
             )
         self._classes[call.priority].add(call, call.path)
-        self._calls.add(call)
         self.tokens += call.waiting_tokens
 
     def remove(self, call: QueuedCall) -> None:
         """Hand out no more of a call. Its entry in the heap is removed when it comes first."""
         self.tokens -= call.waiting_tokens
-        self._calls.discard(call)
         call.abandon()
 
-    def next_batch(self, budget: int) -> list[tuple[QueuedCall, int]]:
+    def next_batch(self, budget: int, *, short: bool = True) -> list[tuple[QueuedCall, int]]:
         """The next batch as (call, index of its prompt), of at most `budget` tokens.
 
-        While a large call waits, batches are half as large: a newcomer waits for the batches
-        that are on their way. A call of the batch whose remaining prompts fit into what is left
-        of the budget is finished in it.
+        Args:
+            short: while many batches wait, make this one half as large, because newcomers wait
+                for the batches in flight. A call whose remaining prompts fit into the other half
+                is still finished in it.
         """
-        large = _LARGE_CALL_BATCHES * budget
-        if self.tokens <= large or all(call.waiting_tokens <= large for call in self._calls):
+        if not short or self.tokens <= _MANY_BATCHES * budget:
             return self.take(budget)
         served_before = self._served
         batch = self.take(budget // 2)
@@ -333,8 +330,6 @@ class FairQueue:
         served = self._classes[call.priority]
         self._served += run.cost
         self.tokens -= sum(len(call.prompts[index].suffix) for index in run.indexes)
-        if not call.waiting_tokens:
-            self._calls.discard(call)
         if call.priority == min(self._classes):
             self._reserved += run.cost
             # It earns nothing of the reserved share while it is the most urgent.

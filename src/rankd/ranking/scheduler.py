@@ -49,6 +49,9 @@ POISON_SECONDS = 300.0
 _IN_FLIGHT_SECONDS = 0.1
 _MIN_BATCHES = 2
 
+# While many batches wait, those that take longer than this are made shorter.
+_SHORT_BATCH_SECONDS = 0.02
+
 # Weight of all earlier batches in the measured speed when another one has finished.
 _DECAY = 0.9
 
@@ -225,7 +228,7 @@ class Scheduler:
         budget = self.engine.info.batch_tokens
         if not self._queue.tokens or (in_flight >= slots.eager and self._queue.tokens < budget):
             return None
-        rows = self._queue.next_batch(budget)
+        rows = self._queue.next_batch(budget, short=self._is_slow())
         return Batch(cast(list[tuple[ScoringCall, int]], rows)) if rows else None
 
     def _max_in_flight(self) -> int:
@@ -233,6 +236,11 @@ class Scheduler:
         tokens = self._speed.tokens_per_second * _IN_FLIGHT_SECONDS
         useful = max(_MIN_BATCHES, int(tokens / self.engine.info.batch_tokens))
         return min(self.engine.slots.count, useful)
+
+    def _is_slow(self) -> bool:
+        """Whether a full batch delays newcomers noticeably; also before the speed is known."""
+        tokens = self._speed.tokens_per_second * _SHORT_BATCH_SECONDS
+        return tokens < self.engine.info.batch_tokens
 
     def _note_starts(self) -> None:
         """Mark the oldest batches as started; the engine queues the others."""
