@@ -200,10 +200,14 @@ def sigmoids(logits: Iterable[float]) -> list[float]:
     ]
 
 
+# Results are ordered by logit, highest first; equal logits keep the order of the request, because
+# `sorted` is stable: sorted(in_request_order, key=BY_LOGIT, reverse=True).
+BY_LOGIT = attrgetter("logit")
+
+
 def best_first(results: Iterable[ScoredDocument]) -> list[ScoredDocument]:
-    """Order by logit, highest first; equal logits keep the order of the request."""
-    in_order = sorted(results, key=attrgetter("index"))
-    return sorted(in_order, key=attrgetter("logit"), reverse=True)  # Keeps the order of equals.
+    """Order results that are in any order."""
+    return sorted(sorted(results, key=attrgetter("index")), key=BY_LOGIT, reverse=True)
 
 
 def shown_numbers(documents: Iterable[ScoredDocument], *, logits: bool) -> list[float]:

@@ -12,10 +12,10 @@ from rankd.dialects.resolved import AnswerOptions, ResolvedRequest
 from rankd.ranking.profiles import Profile
 from rankd.telemetry.timings import StageTimings
 from rankd.types import (
+    BY_LOGIT,
     RankResult,
     RankUsage,
     ScoredDocument,
-    best_first,
     rounded,
     shown_numbers,
 )
@@ -123,8 +123,12 @@ class Reply:
 def best_results(
     documents: Sequence[ScoredDocument], texts: Sequence[str], options: AnswerOptions
 ) -> list[AnswerResult]:
-    """The results of an answer, from the documents that reach the threshold."""
-    best = best_first(documents)[: options.top_n]
+    """The results of an answer.
+
+    Args:
+        documents: those that reach the threshold, in the order of the request.
+    """
+    best = sorted(documents, key=BY_LOGIT, reverse=True)[: options.top_n]
     numbers = shown_numbers(best, logits=options.logits)
     return [
         AnswerResult(scored.index, number, texts[scored.index], scored)

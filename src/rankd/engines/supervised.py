@@ -46,12 +46,14 @@ class _EngineRun:
 
     Attributes:
         died: done when the engine has died.
+        batches: the scope of each batch that it has.
     """
 
     engine: Engine
     died: asyncio.Future[None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+    batches: set[asyncio.Timeout] = field(default_factory=set)
 
 
 class SupervisedEngine:
@@ -76,24 +78,22 @@ class SupervisedEngine:
 
     async def score(self, batch: Sequence[Prompt]) -> list[float]:
         run = await self._running()
-        scoring = asyncio.ensure_future(run.engine.score(batch))
+        # Ends the batch when the engine has died and does not say so itself.
+        scope = asyncio.timeout(None)
+        run.batches.add(scope)
         try:
-            await asyncio.wait((scoring, run.died), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if not scoring.done():
-                scoring.cancel()
-                # The engine may still compute the batch; until it ends, its slot is taken.
-                await asyncio.wait((scoring, run.died), return_when=asyncio.FIRST_COMPLETED)
-        if not scoring.done() or scoring.cancelled():
-            raise EngineDied("the engine died while it computed this batch")
-        try:
-            return scoring.result()
+            async with scope:
+                return await run.engine.score(batch)
+        except TimeoutError:
+            raise EngineDied("the engine died while it computed this batch") from None
         except EngineRestarting:
             raise
         except EngineDown as problem:
             self._mark_dead(run, problem)
             self._refuse_if_given_up()
             raise EngineDied(problem.message) from None
+        finally:
+            run.batches.discard(scope)
 
     async def check(self) -> None:
         """Raises `EngineRestarting` while the engine restarts, `EngineDown` if it stays down."""
@@ -153,6 +153,9 @@ class SupervisedEngine:
         if run.died.done() or self._given_up is not None:
             return
         run.died.set_result(None)
+        for scope in run.batches:
+            with suppress(RuntimeError):  # The batch has ended at the same moment.
+                scope.reschedule(asyncio.get_running_loop().time())
         self._current = None
         self._died_at = time.monotonic()
         metrics.ENGINE_UP.set(0)

@@ -216,7 +216,10 @@ class Scheduler:
     def _next_batch(self) -> Batch | None:
         """The next batch, if there is one and the engine should get it now."""
         slots, in_flight = self.engine.slots, len(self._in_flight)
-        if in_flight >= self._max_in_flight() or any(batch.alone for batch in self._in_flight):
+        budget = self.engine.info.batch_tokens
+        batches_per_second = self._speed.tokens_per_second / budget
+        useful = max(_MIN_BATCHES, int(batches_per_second * _IN_FLIGHT_SECONDS))
+        if in_flight >= min(slots.count, useful) or any(one.alone for one in self._in_flight):
             return None
         while self._again:
             if self._again[0].alone and in_flight:
@@ -225,22 +228,12 @@ class Scheduler:
             batch.drop_ended()
             if batch.rows:
                 return batch
-        budget = self.engine.info.batch_tokens
         if not self._queue.tokens or (in_flight >= slots.eager and self._queue.tokens < budget):
             return None
-        rows = self._queue.next_batch(budget, short=self._is_slow())
+        # Before the speed is known, the engine may be slow.
+        is_slow = batches_per_second * _SHORT_BATCH_SECONDS < 1
+        rows = self._queue.next_batch(budget, short=is_slow)
         return Batch(cast(list[tuple[ScoringCall, int]], rows)) if rows else None
-
-    def _max_in_flight(self) -> int:
-        """Batches that the engine should have at once."""
-        tokens = self._speed.tokens_per_second * _IN_FLIGHT_SECONDS
-        useful = max(_MIN_BATCHES, int(tokens / self.engine.info.batch_tokens))
-        return min(self.engine.slots.count, useful)
-
-    def _is_slow(self) -> bool:
-        """Whether a full batch delays newcomers noticeably; also before the speed is known."""
-        tokens = self._speed.tokens_per_second * _SHORT_BATCH_SECONDS
-        return tokens < self.engine.info.batch_tokens
 
     def _note_starts(self) -> None:
         """Mark the oldest batches as started; the engine queues the others."""
@@ -254,7 +247,9 @@ class Scheduler:
         if task.cancelled():
             self._fail(batch, EngineDown("the batch was abandoned"))
         elif (problem := task.exception()) is None:
+            self._feed()  # First: the engine must not wait while results are delivered.
             self._deliver(batch, task.result())
+            return
         elif isinstance(problem, PromptsTooLarge):
             self._deliver(batch, problem.logits)
         elif isinstance(problem, EngineDied):

@@ -66,6 +66,7 @@ async def _scheduler(batch_tokens: int = 10) -> AsyncIterator[tuple[Scheduler, S
     worker = ScriptedWorker()
     info = replace(INFO, batch_tokens=batch_tokens)
     engine = NativeEngine(info, cast(WorkerProcess, worker))
+    engine.slots.set(2, eager=1)  # As the scheduler uses them with a slow model.
     receiving = asyncio.create_task(engine.receive_replies())
     yield Scheduler(engine), worker
     receiving.cancel()
@@ -94,7 +95,7 @@ async def test_calls_that_come_together_share_a_batch() -> None:
         assert (await first, await second) == ([1.0], [2.0])
 
 
-async def test_at_most_two_batches_are_in_flight() -> None:
+async def test_no_more_batches_are_in_flight_than_there_are_slots() -> None:
     async with _scheduler() as (scheduler, worker):
         call = _score(scheduler, *range(8))
         await _settle()

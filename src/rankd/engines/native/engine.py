@@ -23,9 +23,9 @@ from rankd.types import AnswerTokenIds, Prompt
 
 T = TypeVar("T")
 
-# One batch is computed while the next one waits in the pipe. More would only delay cancellations
-# and urgent requests.
-_SLOTS = 2
+# The worker computes one batch while the others wait in the pipe. The scheduler uses more than two
+# slots only if the model is fast.
+_SLOTS = 8
 
 # Seconds between two pings, and seconds without an answer until the engine counts as silent. The
 # worker answers in a thread of its own, so it answers while it computes, but not while stopped.
