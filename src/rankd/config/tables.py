@@ -60,7 +60,7 @@ class Calibration(_Table):
             to the normalized one.
         platt: scaling of logits to probabilities.
         model: name of the model it was measured with; the server refuses to start with another.
-        instruction: text it was measured with; likewise.
+        instruction: text it was measured with; with another the server refuses to start.
     """
 
     threshold: float | None = Field(None, ge=0, le=1)

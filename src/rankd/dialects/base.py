@@ -29,7 +29,7 @@ class Dialect(ABC):
         about: one line for /docs.
         Request: model of the request body.
         response: type of the answer, for /docs and the tests.
-        failure: model of the errors, likewise.
+        failure: model of the errors, for /docs and the tests.
         matchers: bodies on shared paths that are in this dialect; one must match.
         detection_rank: position among dialects with matchers; the lowest is tried first,
             and the last also takes bodies that match none.
@@ -100,7 +100,7 @@ class ExtraRoute:
         paths: without prefix; all are served alike.
         prefixes: dialects under which the paths exist; None is without a prefix.
         requests, responses: alternatives, for /docs.
-        failures: likewise; default: errors of the prefix's dialect.
+        failures: models of the errors. Default: those of the prefix's dialect.
         ranks: whether it computes scores; then it counts in the metrics of reranking.
         shown: whether /docs shows the first path under the first prefix.
     """

@@ -40,7 +40,6 @@ from rankd.types import Prompt
 
 _log = logging.getLogger("rankd")
 
-
 # Seconds for which a call that killed the engine is refused when it is sent again.
 POISON_SECONDS = 300.0
 
