@@ -82,16 +82,23 @@ def ask(prometheus: str, query: str) -> list[dict[str, Any]]:
     """The answer, once there is one."""
     until = time.monotonic() + 60
     while time.monotonic() < until:
-        try:
-            reply = httpx.get(prometheus, params={"query": query}, timeout=10).json()
-        except httpx.TransportError:
-            reply = {}  # It does not listen yet.
+        reply = answer_of(prometheus, query)
         assert reply.get("status") != "error", reply
         result: list[dict[str, Any]] = reply.get("data", {}).get("result", [])
         if result:
             return result
         time.sleep(0.5)
     raise AssertionError(f"nothing was ever found for {query}")
+
+
+def answer_of(prometheus: str, query: str) -> dict[str, Any]:
+    """Empty while Prometheus starts: it does not listen at first, then answers 503 in plain text."""
+    try:
+        response = httpx.get(prometheus, params={"query": query}, timeout=10)
+    except httpx.TransportError:
+        return {}
+    answer: dict[str, Any] = {} if response.status_code == 503 else response.json()
+    return answer
 
 
 def test_the_scrape_finds_rankds_pods_only_and_names_them(prometheus: str) -> None:
