@@ -25,8 +25,7 @@ async def _check(options: argparse.Namespace) -> int:
         info = ranker.engine.info
         outcomes = await self_check.score_known_pairs(ranker)
     write_line(f"model   {checkpoint.name}, revision {info.revision}")
-    name = f"{info.name} {info.version}".rstrip()
-    write_line(f"engine  {name} on {info.device}, {info.dtype}, {info.max_tokens} tokens a pair")
+    write_line(f"engine  {info.summary}, {info.max_tokens} tokens a pair")
     write_line(f"rankd   {__version__}\n")
     write_line(self_check.table(outcomes))
     failure = self_check.failure_message(outcomes)

@@ -65,7 +65,9 @@ class Settings(BaseModel):
         "auto", description="Device of the engine; auto: a GPU or NPU if there is one, else cpu."
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Number format of the model; auto: float32 on CPU, else bfloat16."
+        "auto",
+        description="Number format of matrix products; auto: bfloat16 where it is faster, "
+        "else float32.",
     )
     max_tokens: int = Field(
         8192,

@@ -24,6 +24,7 @@ class EngineInfo:
         name: the engine's name in the registry, such as `native`.
         model, revision: the checkpoint's name and revision.
         device, dtype: as the library names them.
+        dtype_reason: why the dtype was chosen, for people; empty if the library chose it.
         max_tokens: maximum length of a prompt, prefix and suffix together.
         version: of the library that computes; empty if it is rankd's own code.
         deterministic: equal prompts have bit-identical logits, in any batch and after restarts.
@@ -41,6 +42,13 @@ class EngineInfo:
     deterministic: bool = False
     arithmetic: str = ""
     batch_tokens: int = 1024
+    dtype_reason: str = ""
+
+    @property
+    def summary(self) -> str:
+        """For people: name, version, device, dtype and why this dtype."""
+        reason = f" ({self.dtype_reason})" if self.dtype_reason else ""
+        return f"{self.name} {self.version}".rstrip() + f" on {self.device}, {self.dtype}{reason}"
 
 
 class Slots:

@@ -60,7 +60,7 @@ def _rows(
     yield "Model", f"{info.model}, revision {info.revision}"
     if service.profiles.aliases:
         yield "Names", ", ".join(service.names)
-    yield "Engine", f"{info.name} {info.version}".rstrip() + f" on {info.device}, {info.dtype}"
+    yield "Engine", info.summary
     url = address(settings, connect_host(host), port)
     is_wildcard = connect_host(host) != host
     others = f", and all other addresses of this machine ({host})" if is_wildcard else ""

@@ -143,6 +143,7 @@ async def open_engine(
             revision=checkpoint.revision,
             device=ready.device,
             dtype=ready.dtype,
+            dtype_reason=ready.dtype_reason,
             max_tokens=min(settings.max_tokens, checkpoint.max_tokens),
             batch_tokens=settings.batch_tokens,
             deterministic=settings.deterministic,

@@ -5,13 +5,16 @@ Compared with the model in transformers:
 - no padding: all tokens of a batch are one packed sequence (`layout`);
 - each prompt prefix is computed once for all its documents, and cached between batches;
 - in the last layer, only the last token of a prompt goes through queries, output and MLP;
-- the LM head is the difference of two rows, W[yes] - W[no].
+- the LM head is the difference of two rows, W[yes] - W[no];
+- the residual stream, norms, rotation and logits are float32, whatever the dtype of the products.
 
 Only public torch functions are used. Tested and measured on CPUs; CUDA and NPU take the same
 code path but have not been run.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -101,12 +104,14 @@ class Qwen3Model:
     def _forward(self, layout: Layout) -> Tensor:
         """Logits of the packed suffixes, [suffixes], float32."""
         embedding = self._weights.embedding
-        hidden = F.embedding(layout.ids.to(embedding.device), embedding).to(self._dtype)
-        forward = _ForwardPass(self._architecture, layout, self._rotation(layout.positions), hidden)
+        hidden = F.embedding(layout.ids.to(embedding.device), embedding).float()
+        forward = _ForwardPass(
+            self._architecture, layout, self._rotation(layout.positions), hidden, self._dtype
+        )
         *layers, last = self._weights.layers
         for layer_index, layer in enumerate(layers):
             forward.layer(layer_index, layer)
-        outputs = forward.last_layer(len(layers), last).float()
+        outputs = forward.last_layer(len(layers), last)
         normed = F.rms_norm(
             outputs, outputs.shape[-1:], self._weights.norm, self._architecture.norm_eps
         )
@@ -123,8 +128,9 @@ class _ForwardPass:
 
     Args:
         rotation: cosine and sine, [tokens, 1, head_dim / 2], float32.
-        hidden: the residual stream, [tokens, hidden_size], in the model's dtype; changed in
-            place by each layer.
+        hidden: the residual stream, [tokens, hidden_size], float32; changed in place by each
+            layer.
+        dtype: of the matrix products.
     """
 
     def __init__(
@@ -133,19 +139,23 @@ class _ForwardPass:
         layout: Layout,
         rotation: tuple[Tensor, Tensor],
         hidden: Tensor,
+        dtype: torch.dtype,
     ) -> None:
         self._architecture = architecture
         self._layout = layout
+        self._dtype = dtype
         self._cos, self._sin = rotation
         self._last_tokens = layout.last_tokens.to(hidden.device)
-        self._mask = _causal_mask(layout, hidden)
+        new = partial(torch.empty, dtype=dtype, device=hidden.device)
+        self._mask = _causal_mask(layout, new(0))
         self._query_size = architecture.heads * architecture.head_dim
         self._hidden = hidden
         # Buffers that all layers reuse: fresh memory of this size costs page faults.
         qkv_size = self._query_size + 2 * architecture.kv_heads * architecture.head_dim
-        self._qkv = hidden.new_empty(len(hidden), qkv_size)
-        self._gate_up = hidden.new_empty(len(hidden), 2 * architecture.mlp_size)
-        self._attended = hidden.new_empty(len(hidden), self._query_size)
+        self._qkv = new((len(hidden), qkv_size))
+        self._gate_up = new((len(hidden), 2 * architecture.mlp_size))
+        self._attended = new((len(hidden), self._query_size))
+        self._added = new(hidden.shape)
 
     def layer(self, layer_index: int, layer: LayerWeights) -> None:
         """Apply one layer to all tokens."""
@@ -157,7 +167,7 @@ class _ForwardPass:
         keys, values = self._keys_values(self._qkv[:, self._query_size :], layer)
         for segment in self._layout.segments:
             self._attend(segment, layer_index, queries, keys, values)
-        self._hidden.addmm_(self._attended, layer.out.t())
+        self._add_product(self._hidden, self._attended, layer.out)
         self._mlp(self._hidden, layer)
 
     def last_layer(self, layer_index: int, layer: LayerWeights) -> Tensor:
@@ -173,20 +183,29 @@ class _ForwardPass:
         hidden, cos, sin = self._hidden[last], self._cos[last], self._sin[last]
         projected = normed[last] @ layer.qkv[: self._query_size].t()
         queries = self._norm_and_rotate(projected, layer.q_norm, cos, sin)
-        hidden.addmm_(self._attend_last(layer_index, queries, keys, values), layer.out.t())
+        attended = self._attend_last(layer_index, queries, keys, values)
+        self._add_product(hidden, attended, layer.out)
         self._mlp(hidden, layer)
         return hidden
 
     def _norm(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        normed: Tensor = F.rms_norm(hidden, hidden.shape[-1:], weight, self._architecture.norm_eps)
-        return normed
+        """In the dtype of the products."""
+        normed = F.rms_norm(hidden, hidden.shape[-1:], weight, self._architecture.norm_eps)
+        return normed.to(self._dtype)
 
     def _mlp(self, hidden: Tensor, layer: LayerWeights) -> None:
         """Add the MLP's output to `hidden`, [tokens, hidden_size], in place."""
         buffer = self._gate_up[: len(hidden)]
         torch.mm(self._norm(hidden, layer.mlp_norm), layer.gate_up.t(), out=buffer)
         gate, up = buffer.chunk(2, dim=1)
-        hidden.addmm_(F.silu(gate).mul_(up), layer.down.t())
+        self._add_product(hidden, F.silu(gate).mul_(up), layer.down)
+
+    def _add_product(self, hidden: Tensor, inputs: Tensor, matrix: Tensor) -> None:
+        """Add `inputs @ matrix.T` to the residual stream, in place."""
+        if hidden.dtype == matrix.dtype:
+            hidden.addmm_(inputs, matrix.t())
+        else:
+            hidden.add_(torch.mm(inputs, matrix.t(), out=self._added[: len(hidden)]))
 
     def _keys_values(self, projected: Tensor, layer: LayerWeights) -> tuple[Tensor, Tensor]:
         """Keys and values, [tokens, kv_heads, head_dim] each."""

@@ -55,6 +55,7 @@ class WorkerInfo:
 
     device: str
     dtype: str
+    dtype_reason: str = ""
     arithmetic: str = ""
 
 

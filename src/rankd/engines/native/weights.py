@@ -23,11 +23,11 @@ class LayerWeights:
     Matrices that read the same input are joined along `out`.
 
     Attributes:
-        norm: RMSNorm before attention, [hidden_size].
+        norm: RMSNorm before attention, [hidden_size], float32.
         qkv: [(heads + 2 * kv_heads) * head_dim, hidden_size].
         q_norm, k_norm: RMSNorm of each attention head, [head_dim], float32.
         out: [hidden_size, heads * head_dim].
-        mlp_norm: RMSNorm before the MLP, [hidden_size].
+        mlp_norm: RMSNorm before the MLP, [hidden_size], float32.
         gate_up: [2 * mlp_size, hidden_size].
         down: [hidden_size, mlp_size].
     """
@@ -60,6 +60,16 @@ class Weights:
     answer_rows: Tensor
 
 
+def stored_dtype(files: Sequence[Path]) -> torch.dtype:
+    """The dtype of the matrices in a checkpoint: of the first layer's first projection.
+
+    Raises:
+        BadModel: a file cannot be read, or the projection is missing.
+    """
+    name = "model.layers.0.self_attn.q_proj.weight"
+    return _TensorFiles(files, torch.device("cpu"), torch.float32).dtype_of(name)
+
+
 def load(
     files: Sequence[Path],
     architecture: Architecture,
@@ -72,7 +82,7 @@ def load(
     """Read each tensor once, straight into the memory where it is used.
 
     Args:
-        dtype: of the layers' matrices; norms of heads and the final norm are float32.
+        dtype: of the layers' matrices; norms are float32.
         on_layer: called after each layer with the layers read so far and their total.
 
     Raises:
@@ -104,7 +114,7 @@ def _layer(files: _TensorFiles, layer: str, arch: Architecture) -> LayerWeights:
     query_size, key_size = arch.heads * head_dim, arch.kv_heads * head_dim
     attention, mlp = layer + "self_attn.", layer + "mlp."
     return LayerWeights(
-        norm=files.join([layer + "input_layernorm.weight"], (hidden_size,)),
+        norm=files.join([layer + "input_layernorm.weight"], (hidden_size,)).float(),
         qkv=files.join(
             [attention + f"{name}_proj.weight" for name in "qkv"],
             (query_size, hidden_size),
@@ -114,7 +124,7 @@ def _layer(files: _TensorFiles, layer: str, arch: Architecture) -> LayerWeights:
         q_norm=files.join([attention + "q_norm.weight"], (head_dim,)).float(),
         k_norm=files.join([attention + "k_norm.weight"], (head_dim,)).float(),
         out=files.join([attention + "o_proj.weight"], (hidden_size, query_size)),
-        mlp_norm=files.join([layer + "post_attention_layernorm.weight"], (hidden_size,)),
+        mlp_norm=files.join([layer + "post_attention_layernorm.weight"], (hidden_size,)).float(),
         gate_up=files.join(
             [mlp + "gate_proj.weight", mlp + "up_proj.weight"],
             (arch.mlp_size, hidden_size),
@@ -171,6 +181,12 @@ class _TensorFiles:
         if not tensor.is_floating_point():
             raise BadModel(f"{name} holds {tensor.dtype}; rankd reads float32, bfloat16, float16")
         return tensor
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        if name not in self._file_of:
+            raise BadModel(f"the weights lack {name}")
+        dtype: torch.dtype = self._file_of[name].get_slice(name)[:1].dtype
+        return dtype
 
     def join(self, names: Sequence[str], *shapes: tuple[int, ...]) -> Tensor:
         """Concatenate tensors along their first dimension, copied to the device and dtype."""

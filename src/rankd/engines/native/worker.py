@@ -108,8 +108,9 @@ def _load(config: WorkerConfig, replies: BinaryIO) -> tuple[Qwen3Model, dict[str
     try:
         import torch
 
+        from rankd.engines.native import arithmetic
         from rankd.engines.native.model import Qwen3Model
-        from rankd.engines.native.weights import load
+        from rankd.engines.native.weights import load, stored_dtype
     except ImportError as problem:
         raise SetupError(
             f"the native engine cannot start ({problem}): pip install 'rankd[native]'"
@@ -122,14 +123,14 @@ def _load(config: WorkerConfig, replies: BinaryIO) -> tuple[Qwen3Model, dict[str
     device = _device(config.device)
     if config.deterministic:
         _refuse_unproven(device)
-    dtype = _dtype(config.dtype, device)
     files, answers = [Path(file) for file in config.weights], AnswerTokenIds(config.yes, config.no)
+    chosen = arithmetic.choose(config.dtype, device, stored_dtype(files), architecture)
 
     def report(done: int, total: int) -> None:
         _write(replies, framing.LOADED, json.dumps([done, total]).encode())
 
     try:
-        weights = load(files, architecture, answers, device, dtype, on_layer=report)
+        weights = load(files, architecture, answers, device, chosen.dtype, on_layer=report)
         model = Qwen3Model(weights, architecture, deterministic=config.deterministic)
     except (MemoryError, RuntimeError) as problem:
         # Torch reports a lack of memory as a RuntimeError, on any device.
@@ -137,7 +138,8 @@ def _load(config: WorkerConfig, replies: BinaryIO) -> tuple[Qwen3Model, dict[str
         raise SetupError(f"the model does not load on {device}: {reason}") from None
     return model, {
         "device": str(device),
-        "dtype": str(dtype).split(".")[1],
+        "dtype": str(chosen.dtype).split(".")[1],
+        "dtype_reason": chosen.reason,
         "arithmetic": _arithmetic(),
     }
 
@@ -187,15 +189,6 @@ def _has_npu() -> bool:
     except ImportError:
         return False
     return bool(torch.npu.is_available())  # type: ignore[attr-defined]
-
-
-def _dtype(setting: str, device: torch.device) -> torch.dtype:
-    import torch
-
-    if setting == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    dtype: torch.dtype = getattr(torch, setting)
-    return dtype
 
 
 if __name__ == "__main__":
