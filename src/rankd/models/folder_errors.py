@@ -6,9 +6,7 @@ from pathlib import Path
 
 from rankd.models import adapter
 
-_ORIGINAL = (
-    "download the original checkpoint in safetensors format, such as Qwen/Qwen3-Reranker-0.6B"
-)
+_ORIGINAL = "take the original in safetensors format, such as Qwen/Qwen3-Reranker-0.6B"
 
 
 def of_file(file: Path) -> str:

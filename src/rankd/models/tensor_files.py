@@ -9,6 +9,7 @@ import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -83,10 +84,10 @@ def _read_header(file: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _stored(file: Path, entry: dict[str, object], first: int) -> StoredTensor:
-    start, stop = entry["data_offsets"]  # type: ignore[misc]
-    shape = tuple(map(int, entry["shape"]))  # type: ignore[call-overload]
-    return StoredTensor(file, str(entry["dtype"]), shape, first + int(start), first + int(stop))
+def _stored(file: Path, entry: Any, first: int) -> StoredTensor:
+    start, stop = map(int, entry["data_offsets"])
+    shape = tuple(map(int, entry["shape"]))
+    return StoredTensor(file, str(entry["dtype"]), shape, first + start, first + stop)
 
 
 def have_equal_bytes(one: StoredTensor, other: StoredTensor) -> bool:

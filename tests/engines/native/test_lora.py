@@ -44,7 +44,7 @@ def train(folder: Path, **options: Any) -> list[float]:
         config = LoraConfig(task_type=task, **{"target_modules": LINEAR} | options)
         model = get_peft_model(first, config)
         _randomize(model)
-        model.save_pretrained(folder)
+        model.save_pretrained(str(folder))
         merged = PeftModel.from_pretrained(second, folder).merge_and_unload()
     return logits_of(merged, PROMPTS, is_classifier=task == TaskType.SEQ_CLS)
 

@@ -144,8 +144,8 @@ def _answer_rows(files: TensorFiles, arch: Architecture, answers: AnswerTokenIds
     tied = LM_HEAD not in files and arch.tied is not False
     name, shape = EMBEDDING if tied else LM_HEAD, (arch.vocab_size, arch.hidden_size)
     # An adapter that replaces the embedding was trained with the LM head of the base model.
-    yes, no = files.read(name, shape, answers, base=tied).float()
-    return yes - no
+    rows = files.read(name, shape, answers, base=tied).float()
+    return rows[0] - rows[1]
 
 
 def _label_rows(files: TensorFiles, arch: Architecture) -> Tensor:
