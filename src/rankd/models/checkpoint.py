@@ -14,6 +14,7 @@ import orjson
 
 from rankd.errors import BadModel
 from rankd.models import folder_errors, weight_checks
+from rankd.models.adapter import CONFIG as ADAPTER_CONFIG
 from rankd.models.adapter import LoraAdapter, read_adapter
 from rankd.models.download import download
 from rankd.models.rope import read_rope
@@ -98,7 +99,7 @@ class Checkpoint:
                 "from the embedding, and is used although config.json ties them"
             )
         if self.adapter is not None:
-            lines.append(f"read adapter_config.json: {self.adapter}")
+            lines.append(f"read {ADAPTER_CONFIG}: {self.adapter}")
         return tuple(lines)
 
     @property
@@ -106,7 +107,7 @@ class Checkpoint:
         """Files that scores depend on, the text files of the prompt not among them."""
         if self.adapter is None:
             return self.weights
-        return [*self.weights, self.path / "adapter_config.json", self.adapter.file]
+        return [*self.weights, self.path / ADAPTER_CONFIG, self.adapter.file]
 
     @cached_property
     def revision(self) -> str:
@@ -187,7 +188,7 @@ def _inspect(path: Path, name: str) -> Checkpoint:
         raise BadModel(folder_errors.without_weights(path, checkpoint.config["architectures"]))
     for file in checkpoint.weights:
         if not file.is_file():
-            raise BadModel(f"{path} lacks {file.name}")
+            raise BadModel(f"{path} lacks {file.name}; download it again, with all files")
     _check_tokenizer(path)
     _check_weights(checkpoint)
     return checkpoint

@@ -14,10 +14,12 @@ import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from safetensors.torch import load_file, save_file
 
+from rankd.config.settings import Settings
+from rankd.engines import open_engine
 from rankd.errors import BadModel
 from rankd.models.checkpoint import locate
-from rankd.types import Prompt
-from support.checkpoints import make_checkpoint
+from rankd.types import AnswerTokenIds, Prompt
+from support.checkpoints import NO, YES, make_checkpoint
 from support.native import logits_of, native_model, score
 
 TINY: dict[str, Any] = {"vocab_size": 10_000, "hidden": 48, "tokenizer": False}
@@ -128,6 +130,15 @@ def test_adapters_of_other_models_score_as_merged_by_peft(
     expected = train(folder, **options)
 
     assert ours(folder) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.anyio
+async def test_the_engine_process_merges_the_adapter(folder: Path) -> None:
+    expected = train(folder)
+    settings = Settings(engine="native", device="cpu", max_tokens=512)
+
+    async with open_engine(locate(str(folder)), AnswerTokenIds(YES, NO), settings) as engine:
+        assert await engine.score(PROMPTS) == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_base_in_bfloat16_is_merged_in_float32(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from rankd.errors import BadModel
 from rankd.models.checkpoint import locate
 from rankd.types import AnswerTokenIds
 from support.checkpoints import NO, YES, make_checkpoint
+from support.servers import run
 
 ANSWERS = AnswerTokenIds(YES, NO)
 
@@ -100,6 +101,17 @@ def test_weights_that_are_not_finite_are_named(folder: Path, name: str, value: f
 
     with pytest.raises(BadModel, match=f"{name} holds NaN or infinite values".replace(".", r"\.")):
         _load(folder)
+
+
+def test_a_server_does_not_start_with_nan_even_without_a_self_check(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "served", hidden=8, head_dim=4, mlp=8)
+    tensor = load_file(folder / "model.safetensors")["model.norm.weight"]
+    _rewrite(folder, model__norm__weight=tensor * float("nan"))
+
+    ended = run("serve", str(folder), "--port", "0", "--self-check", "off")
+
+    assert ended.returncode == 3
+    assert "model.norm.weight holds NaN or infinite values" in ended.stderr.splitlines()[-1]
 
 
 def test_weights_beyond_float16_are_named_when_float16_is_asked_for(folder: Path) -> None:
