@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rankd.errors import INTERRUPTED
+from rankd.models.hub_errors import explain
 from support.hub import MODEL, PADDING, hub
 from support.servers import command, run
 from support.terminals import on_terminal
@@ -97,12 +98,65 @@ def test_sigterm_stops_a_server_that_still_downloads(files: Path, tmp_path: Path
     assert "Traceback" not in errors
 
 
+def failure(tmp_path: Path, **environment: str) -> str:
+    """The one line that `rankd check` prints when it cannot download a model."""
+    ended = run("check", "someone/else", **{"HF_HOME": str(tmp_path / "cache")} | environment)
+
+    assert ended.returncode == 3
+    assert ended.stderr.count("\n") == 1
+    start = "rankd: 'someone/else' is not a local folder and could not be downloaded from the hub: "
+    assert ended.stderr.startswith(start)
+    return ended.stderr.removeprefix(start)
+
+
 def test_a_model_that_the_hub_does_not_have_is_a_one_line_error(
     files: Path, tmp_path: Path
 ) -> None:
     with hub(files) as url:
-        ended = run("check", "someone/else", **environment(url, tmp_path))
+        reason = failure(tmp_path, **environment(url, tmp_path))
 
-    assert ended.returncode == 3
-    assert ended.stderr.startswith("rankd: 'someone/else' is not a local folder and could not be ")
-    assert ended.stderr.count("\n") == 1
+    assert reason == (
+        f"{url} has no such model, or it is private; check the spelling, or set HF_TOKEN to a "
+        "token that may read it\n"
+    )
+
+
+def test_an_unreachable_hub_is_named_with_the_other_ways_to_the_model(tmp_path: Path) -> None:
+    reason = failure(tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
+
+    assert reason == (
+        "http://127.0.0.1:9 cannot be reached ([Errno 111] Connection refused). Set "
+        "HF_ENDPOINT=https://hf-mirror.com. Or take it from ModelScope, on this or another "
+        "machine: pip install modelscope && modelscope download --model someone/else --local_dir "
+        "else; then serve the folder ./else\n"
+    )
+
+
+def test_the_offline_switch_is_named(tmp_path: Path) -> None:
+    reason = failure(tmp_path, HF_HUB_OFFLINE="1")
+
+    cache = tmp_path / "cache" / "hub"
+    assert reason.startswith(f"HF_HUB_OFFLINE is set, and the cache in {cache} lacks it; unset ")
+    assert "--model someone/else --local_dir else" in reason
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_hf_home(files: Path, tmp_path: Path) -> None:
+    with hub(files) as url:
+        reason = failure(tmp_path, HF_ENDPOINT=url, HF_HOME="/dev/null/cache")
+
+    assert reason.startswith("its cache in /dev/null/cache/hub cannot be written ([Errno 20] Not ")
+    assert "set HF_HOME to a folder that can be written" in reason
+
+
+@pytest.mark.parametrize(
+    ("problem", "sentence"),
+    [
+        (PermissionError(13, "Permission denied", "/models"), "set HF_HOME"),
+        (OSError(28, "No space left on device"), "set HF_HOME"),
+        (OSError("the connection of an HTTP client failed"), "cannot be reached"),
+        (RuntimeError("anything"), "cannot be reached (anything)"),
+    ],
+    ids=str,
+)
+def test_other_failures_have_a_next_step(problem: Exception, sentence: str) -> None:
+    assert sentence in explain("me/x", None, problem)

@@ -440,7 +440,7 @@ def test_a_folder_without_a_reranker_is_one_error_line(tmp_path: Path) -> None:
         empty: "is not a model folder: it has no config.json",
         bare: "has no weights",
         other: "is a BertModel; rankd serves Qwen3-Reranker",
-        many: "has 2 labels; a converted Qwen3-Reranker has one",
+        many: "has 2 labels, and id2label",
     }
     for folder, message in expected.items():
         ended = run("serve", str(folder))

@@ -79,6 +79,8 @@ def make_checkpoint(
     seed: int = 0,
     dtype: str = "float32",
     max_tokens: int = 40960,
+    vocab_size: int = VOCABULARY,
+    labels: int = 1,
     tokenizer: bool = True,
 ) -> Path:
     """Write a checkpoint in Qwen's format, with random weights that give logits of order 1.
@@ -86,6 +88,8 @@ def make_checkpoint(
     Args:
         tied: the LM head is the embedding; the file has no `lm_head.weight`.
         classifier: the converted form; its single `score` row is W[yes] - W[no].
+        vocab_size: at least 9,694, for the row of "yes"; a small one makes tests fast.
+        labels: rows of a classifier's head.
         sharded: several files and an index, like the 4B and 8B models.
         tokenizer: False writes a stub, for tests that need only token ids.
     """
@@ -93,7 +97,7 @@ def make_checkpoint(
     from transformers import Qwen3Config
 
     config = Qwen3Config(
-        vocab_size=VOCABULARY,
+        vocab_size=vocab_size,
         hidden_size=hidden,
         num_hidden_layers=layers,
         num_attention_heads=heads,
@@ -103,11 +107,11 @@ def make_checkpoint(
         tie_word_embeddings=tied,
         max_position_embeddings=max_tokens,
         rms_norm_eps=1e-6,
-        pad_token_id=151_643,
+        pad_token_id=min(151_643, vocab_size - 1),
         dtype=dtype,
         **_ROPE,
     )
-    model = _random_model(config, seed, classifier).to(getattr(torch, dtype))
+    model = _random_model(config, seed, classifier, labels).to(getattr(torch, dtype))
     parameters = sum(p.numel() * p.element_size() for p in model.parameters())
     model.save_pretrained(folder, max_shard_size=parameters // 3 + 1 if sharded else "50GB")
     if tokenizer:
@@ -117,11 +121,11 @@ def make_checkpoint(
     return folder
 
 
-def _random_model(config: Qwen3Config, seed: int, classifier: bool) -> PreTrainedModel:
+def _random_model(config: Qwen3Config, seed: int, classifier: bool, labels: int) -> PreTrainedModel:
     import torch
     from transformers import Qwen3ForCausalLM, Qwen3ForSequenceClassification
 
-    config.num_labels = 1
+    config.num_labels = labels
     model = Qwen3ForSequenceClassification(config) if classifier else Qwen3ForCausalLM(config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

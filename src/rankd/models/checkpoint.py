@@ -13,7 +13,12 @@ from typing import Any
 import orjson
 
 from rankd.errors import BadModel
+from rankd.models import folder_errors, weight_checks
+from rankd.models.adapter import CONFIG as ADAPTER_CONFIG
+from rankd.models.adapter import LoraAdapter, read_adapter
 from rankd.models.download import download
+from rankd.models.rope import read_rope
+from rankd.models.tensor_files import StoredTensor, read_headers, refuse_lfs_pointer
 
 BUILTIN = "builtin"
 CAUSAL = "Qwen3ForCausalLM"
@@ -21,13 +26,17 @@ CLASSIFIER = "Qwen3ForSequenceClassification"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
+# The hub's name of a model, from the folder of its cache: models--me--X.
+_CACHED = re.compile(r"models--([^/]+?)--([^/]+)")
+
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A folder with a Qwen3 reranker in Hugging Face's layout.
 
     Attributes:
-        name: `builtin`, the folder's name, or the hub id.
+        name: `builtin`, the hub id, or the folder's name. A folder in the hub's cache has the
+            hub id of its model.
         config: the parsed `config.json`.
     """
 
@@ -42,8 +51,8 @@ class Checkpoint:
 
     @property
     def max_tokens(self) -> int:
-        """Maximum length of a prompt, in tokens."""
-        return int(self.config.get("max_position_embeddings", 32768))
+        """Maximum length of a prompt, in tokens; rotary scaling included."""
+        return read_rope(self.config).max_tokens
 
     @cached_property
     def weights(self) -> list[Path]:
@@ -55,13 +64,59 @@ class Checkpoint:
         return [single] if single.is_file() else []
 
     @cached_property
+    def tensors(self) -> dict[str, StoredTensor]:
+        """All tensors of the weights by name, the adapter's not among them."""
+        return read_headers(self.weights)
+
+    @cached_property
+    def adapter(self) -> LoraAdapter | None:
+        """The LoRA adapter in the folder, which the native engine merges when it loads."""
+        return read_adapter(self.path)
+
+    @cached_property
+    def has_own_head(self) -> bool:
+        """Whether the LM head differs from the embedding that config.json ties it to."""
+        return weight_checks.has_own_head(self.config, self.tensors)
+
+    @property
+    def yes_label(self) -> int | None:
+        """Row of "relevant" in a classifier's head of two rows; None: it has one row."""
+        one = not self.is_classifier or weight_checks.label_count(self.config) == 1
+        return None if one else weight_checks.yes_label(self.config)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was read that a plain Qwen3-Reranker lacks: `read FILE: what follows`."""
+        rope, yes = read_rope(self.config), self.yes_label
+        lines = []
+        if rope.is_scaled:
+            lines.append(f"read config.json: rotary scaling {rope}")
+        if yes is not None:
+            lines.append(f"read config.json: the logit is that of label {yes} minus the other's")
+        if self.has_own_head:
+            lines.append(
+                f"read {self.tensors[weight_checks.LM_HEAD].file.name}: lm_head.weight differs "
+                "from the embedding, and is used although config.json ties them"
+            )
+        if self.adapter is not None:
+            lines.append(f"read {ADAPTER_CONFIG}: {self.adapter}")
+        return tuple(lines)
+
+    @property
+    def _digested(self) -> list[Path]:
+        """Files that scores depend on, the text files of the prompt not among them."""
+        if self.adapter is None:
+            return self.weights
+        return [*self.weights, self.path / ADAPTER_CONFIG, self.adapter.file]
+
+    @cached_property
     def revision(self) -> str:
         """Twelve hex digits that change with the configuration or the start of a weights file.
 
         Reads 1 MiB of each file.
         """
         digest = hashlib.sha256((self.path / "config.json").read_bytes())
-        for file in self.weights:
+        for file in self._digested:
             digest.update(str(file.stat().st_size).encode())
             with file.open("rb") as stream:
                 # The header (name, shape and offset of every tensor) and the first weights.
@@ -75,7 +130,7 @@ class Checkpoint:
         not read, because their names are their digests.
         """
         digest = hashlib.sha256((self.path / "config.json").read_bytes())
-        for file in self.weights:
+        for file in self._digested:
             digest.update(f"{file.name} {_sha256(file)}\n".encode())
         return digest.hexdigest()
 
@@ -108,7 +163,9 @@ def locate(
         return _inspect(Path(__file__).parent / "builtin", BUILTIN)
     folder = Path(model).expanduser()
     if folder.is_dir():
-        return _inspect(folder, folder.resolve().name)
+        return _inspect(folder, _name(folder))
+    if folder.exists():
+        raise BadModel(folder_errors.of_file(folder))
     if model.count("/") == 1 and not model.startswith((".", "/", "~")):
         return _inspect(download(model, revision, cancelled or threading.Event()), model)
     raise BadModel(
@@ -117,24 +174,64 @@ def locate(
     )
 
 
+def _name(folder: Path) -> str:
+    """The hub id of a folder in the hub's cache, `…/models--me--X/snapshots/…`, or its name."""
+    path = folder.resolve()
+    cached = _CACHED.fullmatch(path.parent.parent.name)
+    return "/".join(cached.groups()) if cached and path.parent.name == "snapshots" else path.name
+
+
 def _inspect(path: Path, name: str) -> Checkpoint:
     checkpoint = Checkpoint(path, name, _read_config(path))
-    architectures = checkpoint.config["architectures"]
+    _check_architecture(checkpoint)
+    if not checkpoint.weights:
+        raise BadModel(folder_errors.without_weights(path, checkpoint.config["architectures"]))
+    for file in checkpoint.weights:
+        if not file.is_file():
+            raise BadModel(f"{path} lacks {file.name}; download it again, with all files")
+    _check_tokenizer(path)
+    _check_weights(checkpoint)
+    return checkpoint
+
+
+def _check_architecture(checkpoint: Checkpoint) -> None:
+    path, architectures = checkpoint.path, checkpoint.config["architectures"]
+    if not architectures:
+        raise BadModel(
+            f"{path}/config.json names no architecture; if this is a Qwen3-Reranker, write "
+            f'"architectures": ["{CAUSAL}"] into it, or ["{CLASSIFIER}"] if the weights '
+            f"have {weight_checks.SCORE}"
+        )
     if not {CAUSAL, CLASSIFIER} & set(architectures):
         raise BadModel(
             f"{path} is a {', '.join(architectures)}; rankd serves Qwen3-Reranker "
             f"({CAUSAL}, or converted {CLASSIFIER})"
         )
-    label_names = checkpoint.config.get("id2label") or [0]
-    labels = checkpoint.config.get("num_labels", len(label_names))
-    if checkpoint.is_classifier and labels != 1:
-        raise BadModel(f"{path} has {labels} labels; a converted Qwen3-Reranker has one")
-    if not checkpoint.weights:
-        raise BadModel(f"{path} has no weights: model.safetensors is missing, whole or sharded")
-    for file in [*checkpoint.weights, path / "tokenizer.json"]:
-        if not file.is_file():
-            raise BadModel(f"{path} lacks {file.name}")
-    return checkpoint
+    read_rope(checkpoint.config)
+    if checkpoint.is_classifier and weight_checks.label_count(checkpoint.config) != 1:
+        weight_checks.yes_label(checkpoint.config)
+
+
+def _check_tokenizer(path: Path) -> None:
+    file = path / "tokenizer.json"
+    if not file.is_file():
+        raise BadModel(folder_errors.without_tokenizer(path))
+    refuse_lfs_pointer(file)
+
+
+def _check_weights(checkpoint: Checkpoint) -> None:
+    config, tensors = checkpoint.config, checkpoint.tensors
+    weight_checks.check_names(checkpoint.path, tensors)
+    if checkpoint.is_classifier:
+        weight_checks.check_score_head(config, tensors)
+    if "quantization" in config:
+        raise BadModel(
+            f"{checkpoint.path} has {weight_checks.quantization(config, tensors)}, which no engine "
+            "here reads; take the original model that it was made from, such as "
+            "Qwen/Qwen3-Reranker-0.6B"
+        )
+    if checkpoint.adapter is not None:
+        weight_checks.check_adapter_of_tied_head(config, tensors, checkpoint.adapter)
 
 
 def _shards(index: Path) -> list[str]:
@@ -147,14 +244,15 @@ def _shards(index: Path) -> list[str]:
 def _read_config(path: Path) -> dict[str, Any]:
     file = path / "config.json"
     if not file.is_file():
-        raise BadModel(f"{path} is not a model folder: it has no config.json")
+        raise BadModel(folder_errors.without_config(path))
+    refuse_lfs_pointer(file)
     try:
         config = orjson.loads(file.read_bytes())
     except orjson.JSONDecodeError as problem:
         raise BadModel(f"{file} is not valid JSON: {problem}") from None
     if not isinstance(config, dict):
         raise BadModel(f"{file} does not hold a JSON object")
-    architectures = config.setdefault("architectures", None) or ["none named"]
+    architectures = config.setdefault("architectures", None) or []
     if not isinstance(architectures, list) or not all(isinstance(a, str) for a in architectures):
         raise BadModel(f"{file}: architectures must be a list of names, not {architectures!r}")
     config["architectures"] = architectures

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rankd.errors import BadModel
+from rankd.models import hub_errors
 from rankd.telemetry.startup import StartupStep, report_step
 
 T = TypeVar("T")
 
 _THREAD_NAME = "model-download"
 
-_PATTERNS = ["*.json", "*.safetensors", "merges.txt", "vocab.txt"]
+_PATTERNS = ["*.json", "*.jinja", "*.safetensors", "merges.txt", "vocab.txt"]
 
 
 class _Cancelled(BaseException):
@@ -35,7 +36,6 @@ def download(model: str, revision: str | None, cancelled: threading.Event) -> Pa
         BadModel: the model does not exist, or the hub cannot be reached.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     report_step(StartupStep(f"looking for {model} on the hub"))
     try:
@@ -43,11 +43,9 @@ def download(model: str, revision: str | None, cancelled: threading.Event) -> Pa
         return Path(
             snapshot_download(model, revision=revision, allow_patterns=_PATTERNS, tqdm_class=bars)
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as problem:
-        reason = next(iter(str(problem).strip().splitlines()), repr(problem))
-        raise BadModel(
-            f"{model!r} is not a local folder and could not be downloaded from the hub: {reason}"
-        ) from None
+    except Exception as problem:
+        # Errors of the HTTP client, too, which is another one in each release of the hub's.
+        raise BadModel(hub_errors.explain(model, revision, problem)) from problem
 
 
 def _progress_bars(step: str, cancelled: threading.Event) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,14 +13,12 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from rankd.engines.native.architecture import read_architecture
-from rankd.engines.native.framing import TokenBatch
 from rankd.engines.native.model import Qwen3Model
 from rankd.engines.native.prefix_cache import MAX_BYTES
-from rankd.engines.native.weights import load
 from rankd.models.checkpoint import Checkpoint, locate
-from rankd.types import AnswerTokenIds, Prompt
-from support.checkpoints import NO, YES, make_checkpoint
+from rankd.types import Prompt
+from support.checkpoints import make_checkpoint
+from support.native import native_model, score, transformers_logits
 
 MODELS: dict[str, dict[str, Any]] = {
     "tied": {"heads": 4, "kv_heads": 2},
@@ -59,10 +56,7 @@ class Ours:
     dtype: torch.dtype = torch.float32
 
     def new_model(self, prefix_cache_bytes: int = MAX_BYTES) -> Qwen3Model:
-        architecture = read_architecture(self.checkpoint.config)
-        answers, cpu = AnswerTokenIds(YES, NO), torch.device("cpu")
-        weights = load(self.checkpoint.weights, architecture, answers, cpu, self.dtype)
-        return Qwen3Model(weights, architecture, prefix_cache_bytes)
+        return native_model(self.checkpoint, self.dtype, prefix_cache_bytes)
 
     @cached_property
     def _model(self) -> Qwen3Model:
@@ -70,30 +64,6 @@ class Ours:
 
     def score(self, prompts: Sequence[Prompt]) -> list[float]:
         return score(self._model, prompts)
-
-
-def score(model: Qwen3Model, prompts: Sequence[Prompt]) -> list[float]:
-    """The prompts as one batch."""
-    prefixes = list(dict.fromkeys(prompt.prefix for prompt in prompts))
-    suffixes = [(prefixes.index(prompt.prefix), array("i", prompt.suffix)) for prompt in prompts]
-    return model.score(TokenBatch([array("i", prefix) for prefix in prefixes], suffixes))
-
-
-def transformers_logits(checkpoint: Checkpoint, prompts: Sequence[Prompt]) -> list[float]:
-    """As in Qwen's published example: two logits of the last token, one prompt at a time."""
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
-
-    auto = AutoModelForSequenceClassification if checkpoint.is_classifier else AutoModelForCausalLM
-    model = auto.from_pretrained(checkpoint.path, dtype=torch.float32).eval()
-    logits = []
-    with torch.inference_mode():
-        for prompt in prompts:
-            # Logits of the last token only, to save memory; their values are the same.
-            options = {} if checkpoint.is_classifier else {"logits_to_keep": 1}
-            ids = torch.tensor([prompt.prefix + prompt.suffix])
-            last = model(ids, **options).logits.squeeze()
-            logits.append(float(last if checkpoint.is_classifier else last[YES] - last[NO]))
-    return logits
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rankd.errors import BadModel
-from rankd.models.checkpoint import CLASSIFIER
+from rankd.models.checkpoint import CLASSIFIER, Checkpoint
+from rankd.models.rope import RopeScaling, read_rope
+from rankd.models.weight_checks import label_count, quantization, yes_label
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +21,12 @@ class Architecture:
         head_dim: width of one attention head.
         mlp_size: width of the MLP between its two projections.
         norm_eps: epsilon of every RMSNorm.
-        rope_theta: base of the rotary embedding.
+        rope: the rotary embedding.
         tied: the LM head shares the embedding's weights. None: decided by whether the
             weights contain `lm_head.weight`.
-        classifier: the model has one `score` row instead of an LM head.
+        classifier: the model has `score` rows instead of an LM head.
+        labels: rows of `score`, 1 or 2.
+        yes_label: of two rows, the one that means "relevant".
     """
 
     vocab_size: int
@@ -33,9 +37,11 @@ class Architecture:
     head_dim: int
     mlp_size: int
     norm_eps: float
-    rope_theta: float
+    rope: RopeScaling
     tied: bool | None
     classifier: bool
+    labels: int = 1
+    yes_label: int = 0
 
 
 # Field -> key of config.json, for numbers that must be at least 1.
@@ -59,6 +65,8 @@ def read_architecture(config: dict[str, Any]) -> Architecture:
     try:
         _refuse_unsupported(config)
         heads = int(config["num_attention_heads"])
+        classifier = CLASSIFIER in config["architectures"]
+        labels = label_count(config) if classifier else 1
         architecture = Architecture(
             vocab_size=int(config["vocab_size"]),
             hidden_size=int(config["hidden_size"]),
@@ -68,9 +76,11 @@ def read_architecture(config: dict[str, Any]) -> Architecture:
             head_dim=int(config.get("head_dim") or 128),
             mlp_size=int(config["intermediate_size"]),
             norm_eps=float(config.get("rms_norm_eps", 1e-6)),
-            rope_theta=_rope_theta(config),
+            rope=read_rope(config),
             tied=config.get("tie_word_embeddings"),
-            classifier=CLASSIFIER in config["architectures"],
+            classifier=classifier,
+            labels=labels,
+            yes_label=yes_label(config) if labels != 1 else 0,
         )
     except KeyError as missing:
         raise BadModel(f"config.json lacks {missing.args[0]}") from None
@@ -95,11 +105,7 @@ def _check_numbers(architecture: Architecture) -> None:
 
 def _refuse_unsupported(config: dict[str, Any]) -> None:
     unsupported = None
-    rope = _rope(config)
-    rope_type = rope.get("rope_type", rope.get("type", "default"))
-    if rope_type != "default":
-        unsupported = f"rotary scaling of type {rope_type!r}"
-    elif config.get("attention_bias"):
+    if config.get("attention_bias"):
         unsupported = "biases in attention"
     elif config.get("use_sliding_window") and config.get("sliding_window"):
         unsupported = "sliding-window attention"
@@ -107,18 +113,16 @@ def _refuse_unsupported(config: dict[str, Any]) -> None:
         unsupported = f"layers of type {', '.join(sorted(set(config['layer_types'])))}"
     elif config.get("hidden_act", "silu") != "silu":
         unsupported = f"the activation {config['hidden_act']!r}"
-    elif config.get("quantization_config"):
-        unsupported = "quantised weights"
     if unsupported:
         raise BadModel(
             f"the native engine cannot compute this model: config.json asks for {unsupported}"
         )
 
 
-def _rope_theta(config: dict[str, Any]) -> float:
-    # Transformers 5 writes it into `rope_parameters`; the published files have it at the top.
-    return float(_rope(config).get("rope_theta") or config.get("rope_theta") or 10_000.0)
-
-
-def _rope(config: dict[str, Any]) -> dict[str, Any]:
-    return config.get("rope_parameters") or config.get("rope_scaling") or {}
+def refuse_quantized(checkpoint: Checkpoint) -> None:
+    """Raise BadModel if the weights are quantized."""
+    if kind := quantization(checkpoint.config, checkpoint.tensors):
+        raise BadModel(
+            f"{checkpoint.path} has {kind}; the native engine reads float32, bfloat16 and float16. "
+            "Take the original model, or serve this one with --engine vllm if vLLM reads it"
+        )

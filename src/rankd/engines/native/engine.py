@@ -13,7 +13,7 @@ from typing import TypeVar, cast
 from rankd.config.settings import Settings
 from rankd.engines.base import EngineInfo, PromptsTooLarge, Slots
 from rankd.engines.native import framing
-from rankd.engines.native.architecture import read_architecture
+from rankd.engines.native.architecture import read_architecture, refuse_quantized
 from rankd.engines.native.process import WorkerConfig, WorkerProcess
 from rankd.errors import EngineDown, EngineRestarting
 from rankd.models.checkpoint import Checkpoint
@@ -133,6 +133,7 @@ async def open_engine(
         SetupError: the worker cannot start: no torch, no such device, no memory.
     """
     read_architecture(checkpoint.config)
+    refuse_quantized(checkpoint)
     report_step(StartupStep(f"starting the native engine for {checkpoint.name}"))
     worker = await WorkerProcess.spawn(_worker_config(checkpoint, answers, settings))
     try:

@@ -24,6 +24,7 @@ from rankd.engines.native.architecture import Architecture
 from rankd.engines.native.framing import TokenBatch
 from rankd.engines.native.layout import Layout, Segment, lay_out
 from rankd.engines.native.prefix_cache import CANDIDATES, MAX_BYTES, PrefixCache
+from rankd.engines.native.rotary import frequencies
 from rankd.engines.native.weights import LayerWeights, Weights
 
 # Queries per call of attention. A smaller block skips more of a long document's masked upper
@@ -62,9 +63,8 @@ class Qwen3Model:
             candidates=0 if deterministic else CANDIDATES,
         )
         self._deterministic = deterministic
-        head_dim = architecture.head_dim
-        exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-        self._frequencies = (1.0 / architecture.rope_theta**exponents).to(self._device)
+        angles, self._rotation_factor = frequencies(architecture.rope, architecture.head_dim)
+        self._frequencies = angles.to(self._device)
 
     @torch.inference_mode()
     def score(self, batch: TokenBatch) -> list[float]:
@@ -120,7 +120,9 @@ class Qwen3Model:
     def _rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine of the rotary embedding, [tokens, 1, head_dim / 2], float32."""
         angles = positions.to(self._device, torch.float32)[:, None, None] * self._frequencies
-        return angles.cos(), angles.sin()
+        if self._rotation_factor == 1.0:
+            return angles.cos(), angles.sin()
+        return angles.cos() * self._rotation_factor, angles.sin() * self._rotation_factor
 
 
 class _ForwardPass:

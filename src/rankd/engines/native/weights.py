@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rankd.engines.native.architecture import Architecture
+from rankd.engines.native.tensors import TensorFiles
 from rankd.errors import BadModel
+from rankd.models.adapter import LoraAdapter
+from rankd.models.weight_checks import EMBEDDING, LM_HEAD, SCORE
 from rankd.types import AnswerTokenIds
 
 
@@ -51,7 +52,7 @@ class Weights:
             the mapped file: only rows that are looked up take memory.
         norm: final RMSNorm, [hidden_size], float32.
         answer_rows: difference of the LM head's two answer rows, W[yes] - W[no], or the row
-            of a classifier; [hidden_size], float32.
+            of a classifier (of two rows, their difference); [hidden_size], float32.
     """
 
     embedding: Tensor
@@ -61,13 +62,13 @@ class Weights:
 
 
 def stored_dtype(files: Sequence[Path]) -> torch.dtype:
-    """The dtype of the matrices in a checkpoint: of the first layer's first projection.
+    """The dtype of a checkpoint's matrices: of the first layer's first projection.
 
     Raises:
         BadModel: a file cannot be read, or the projection is missing.
     """
     name = "model.layers.0.self_attn.q_proj.weight"
-    return _TensorFiles(files, torch.device("cpu"), torch.float32).dtype_of(name)
+    return TensorFiles(files, torch.device("cpu"), torch.float32).dtype_of(name)
 
 
 def load(
@@ -76,6 +77,7 @@ def load(
     answers: AnswerTokenIds,
     device: torch.device,
     dtype: torch.dtype,
+    adapter: LoraAdapter | None = None,
     *,
     on_layer: Callable[[int, int], None] = lambda *_: None,
 ) -> Weights:
@@ -83,32 +85,36 @@ def load(
 
     Args:
         dtype: of the layers' matrices; norms are float32.
+        adapter: merged into the weights, in float32.
         on_layer: called after each layer with the layers read so far and their total.
 
     Raises:
-        BadModel: a file cannot be read, or a tensor is missing, quantised or of another
-            shape than config.json says.
+        BadModel: a file cannot be read; a tensor is missing, quantized, of another shape than
+            config.json says, or holds NaN; or there are tensors that the model has no place for.
     """
-    # Mapped separately, so that the pages of copied tensors are freed with `files_to_copy`.
-    embedding_files, files_to_copy = (_TensorFiles(files, device, dtype) for _ in range(2))
+    # Mapped separately, so that the pages of other tensors are freed with `others`.
+    embedding, others = (TensorFiles(files, device, dtype, adapter) for _ in range(2))
     embedding_shape = (architecture.vocab_size, architecture.hidden_size)
-    return Weights(
-        embedding=embedding_files.read("model.embed_tokens.weight", embedding_shape).to(device),
-        layers=list(_layers(files_to_copy, architecture, on_layer)),
-        norm=files_to_copy.join(["model.norm.weight"], (architecture.hidden_size,)).float(),
-        answer_rows=_answer_rows(files_to_copy, architecture, answers).to(device),
+    others.read(EMBEDDING, embedding_shape)  # Checks the values.
+    weights = Weights(
+        embedding=embedding.view(EMBEDDING, embedding_shape).to(device),
+        layers=list(_layers(others, architecture, on_layer)),
+        norm=others.join(["model.norm.weight"], (architecture.hidden_size,)).float(),
+        answer_rows=_answer_rows(others, architecture, answers).to(device),
     )
+    others.refuse_unread()
+    return weights
 
 
 def _layers(
-    files: _TensorFiles, architecture: Architecture, on_layer: Callable[[int, int], None]
+    files: TensorFiles, architecture: Architecture, on_layer: Callable[[int, int], None]
 ) -> Iterator[LayerWeights]:
     for index in range(architecture.layers):
         yield _layer(files, f"model.layers.{index}.", architecture)
         on_layer(index + 1, architecture.layers)
 
 
-def _layer(files: _TensorFiles, layer: str, arch: Architecture) -> LayerWeights:
+def _layer(files: TensorFiles, layer: str, arch: Architecture) -> LayerWeights:
     """Read one layer; `layer` is the start of its tensor names, such as `model.layers.0.`."""
     hidden_size, head_dim = arch.hidden_size, arch.head_dim
     query_size, key_size = arch.heads * head_dim, arch.kv_heads * head_dim
@@ -134,66 +140,25 @@ def _layer(files: _TensorFiles, layer: str, arch: Architecture) -> LayerWeights:
     )
 
 
-def _answer_rows(files: _TensorFiles, arch: Architecture, answers: AnswerTokenIds) -> Tensor:
+def _answer_rows(files: TensorFiles, arch: Architecture, answers: AnswerTokenIds) -> Tensor:
     """[hidden_size], float32; see `Weights.answer_rows`."""
     if arch.classifier:
-        return files.read("score.weight", (1, arch.hidden_size))[0].float()
+        return _label_rows(files, arch)
     for token_id in answers:
         if not 0 <= token_id < arch.vocab_size:
             raise BadModel(
                 f"token {token_id} is outside the model's vocabulary of {arch.vocab_size}; "
                 "the tokenizer and the weights belong to different models"
             )
-    name = "model.embed_tokens.weight" if _is_tied(files, arch) else "lm_head.weight"
-    rows = files.read(name, (arch.vocab_size, arch.hidden_size))
-    return rows[answers.yes].float() - rows[answers.no].float()
+    # Like transformers 5, an LM head in the file is used even if config.json ties it.
+    tied = LM_HEAD not in files and arch.tied is not False
+    name, shape = EMBEDDING if tied else LM_HEAD, (arch.vocab_size, arch.hidden_size)
+    # An adapter that replaces the embedding was trained with the LM head of the base model.
+    rows = files.read(name, shape, answers, base=tied).float()
+    return rows[0] - rows[1]
 
 
-def _is_tied(files: _TensorFiles, arch: Architecture) -> bool:
-    # Like transformers: the lm_head.weight of a tied model is ignored.
-    return "lm_head.weight" not in files if arch.tied is None else arch.tied
-
-
-class _TensorFiles:
-    """Tensors by name, over all files of a checkpoint."""
-
-    def __init__(self, files: Sequence[Path], device: torch.device, dtype: torch.dtype) -> None:
-        self._device = device
-        self._dtype = dtype
-        self._file_of: dict[str, Any] = {}
-        for file in files:
-            try:
-                opened = safe_open(file, framework="pt")
-            except (OSError, SafetensorError) as problem:
-                raise BadModel(f"cannot read {file}: {problem}") from None
-            self._file_of |= dict.fromkeys(opened.keys(), opened)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._file_of
-
-    def read(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """The tensor as stored: a view of the mapped file, read from disk on use."""
-        if name not in self._file_of:
-            raise BadModel(f"the weights lack {name}")
-        tensor: Tensor = self._file_of[name].get_tensor(name)
-        if tuple(tensor.shape) != shape:
-            raise BadModel(f"{name} is {list(tensor.shape)}; config.json says {list(shape)}")
-        if not tensor.is_floating_point():
-            raise BadModel(f"{name} holds {tensor.dtype}; rankd reads float32, bfloat16, float16")
-        return tensor
-
-    def dtype_of(self, name: str) -> torch.dtype:
-        if name not in self._file_of:
-            raise BadModel(f"the weights lack {name}")
-        dtype: torch.dtype = self._file_of[name].get_slice(name)[:1].dtype
-        return dtype
-
-    def join(self, names: Sequence[str], *shapes: tuple[int, ...]) -> Tensor:
-        """Concatenate tensors along their first dimension, copied to the device and dtype."""
-        rows = sum(shape[0] for shape in shapes)
-        joined = torch.empty((rows, *shapes[0][1:]), dtype=self._dtype, device=self._device)
-        start = 0
-        for name, shape in zip(names, shapes, strict=True):
-            joined[start : start + shape[0]].copy_(self.read(name, shape))
-            start += shape[0]
-        return joined
+def _label_rows(files: TensorFiles, arch: Architecture) -> Tensor:
+    """The one row of a classifier, or the difference of its two."""
+    rows = files.read(SCORE, (arch.labels, arch.hidden_size)).float()
+    return rows[0] if arch.labels == 1 else rows[arch.yes_label] - rows[1 - arch.yes_label]

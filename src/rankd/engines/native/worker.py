@@ -19,6 +19,7 @@ from rankd.engines.devices import cores
 from rankd.engines.native import framing
 from rankd.engines.native.process import WorkerConfig
 from rankd.errors import BadSettings, SetupError
+from rankd.models.adapter import read_adapter
 from rankd.telemetry.logs import configure
 from rankd.types import AnswerTokenIds
 
@@ -125,12 +126,13 @@ def _load(config: WorkerConfig, replies: BinaryIO) -> tuple[Qwen3Model, dict[str
         _refuse_unproven(device)
     files, answers = [Path(file) for file in config.weights], AnswerTokenIds(config.yes, config.no)
     chosen = arithmetic.choose(config.dtype, device, stored_dtype(files), architecture)
+    adapter = read_adapter(Path(config.folder))
 
     def report(done: int, total: int) -> None:
         _write(replies, framing.LOADED, json.dumps([done, total]).encode())
 
     try:
-        weights = load(files, architecture, answers, device, chosen.dtype, on_layer=report)
+        weights = load(files, architecture, answers, device, chosen.dtype, adapter, on_layer=report)
         model = Qwen3Model(weights, architecture, deterministic=config.deterministic)
     except (MemoryError, RuntimeError) as problem:
         # Torch reports a lack of memory as a RuntimeError, on any device.

@@ -10,10 +10,16 @@ import orjson
 from rankd.engines.vllm.profiles import DeviceProfile
 from rankd.engines.vllm.versions import Release, supported_number
 from rankd.errors import BadModel, BadSettings
+from rankd.models.adapter import shortened
 from rankd.models.checkpoint import Checkpoint
+from rankd.models.rope import read_rope
+from rankd.models.weight_checks import LM_HEAD, quantized_tensors
 
 # With more ranks, the vocabulary is split before the row of "yes".
 _TENSOR_PARALLEL_SIZES = (1, 2, 4, 8)
+
+# Parameters of YaRN that vLLM does not read (0.33: layers/rotary_embedding/__init__.py).
+_UNREAD_YARN = ("attention_factor", "mscale", "mscale_all_dim")
 
 
 def refuse_known_bad(
@@ -26,6 +32,8 @@ def refuse_known_bad(
     """
     _refuse_sizes(args)
     _refuse_quantized_lm_head(checkpoint, args)
+    if difference := _read_otherwise(checkpoint, release):
+        raise BadModel(f"{checkpoint.name} {difference}; use --engine native")
     if not release.chunked_prefill_is_right and args["enable_chunked_prefill"]:
         raise BadSettings(
             f"enable_chunked_prefill scores long pairs wrong in vLLM {release.text} "
@@ -56,11 +64,58 @@ def _refuse_quantized_lm_head(checkpoint: Checkpoint, args: Mapping[str, Any]) -
             "bitsandbytes quantizes the layer that the score is read from (vllm#33970); "
             "use AWQ, GPTQ or FP8"
         )
-    if config.get("lm_head") and not checkpoint.is_classifier:
+    quantized = quantized_tensors(checkpoint.tensors)
+    head = _head(checkpoint)
+    stated = head != "score" and config.get("lm_head")
+    if stated or any(name.startswith(f"{head}.") for name in quantized):
         raise BadModel(
-            f"{checkpoint.name} has a quantized lm_head, so no score can be read from it; "
-            "quantize the model again without lm_head"
+            f"{checkpoint.name} has a quantized {'lm_head' if stated else head}, so no score can "
+            "be read from it; quantize the model again without it"
         )
+    if quantized and not _states_quantization(checkpoint):
+        raise BadModel(
+            f"{checkpoint.name} has quantized weights ({shortened(quantized)}) and nothing that "
+            "tells vLLM how to read them; quantize the original model again with a tool that "
+            "writes quantization_config into config.json, or serve the original"
+        )
+
+
+def _head(checkpoint: Checkpoint) -> str:
+    """The module that the score is read from."""
+    if checkpoint.is_classifier:
+        return "score"
+    tied = checkpoint.config.get("tie_word_embeddings") and LM_HEAD not in checkpoint.tensors
+    return "model.embed_tokens" if tied else "lm_head"
+
+
+def _states_quantization(checkpoint: Checkpoint) -> bool:
+    in_config = ("quantization_config", "compression_config")
+    # Of NVIDIA's ModelOpt and of Ascend's msModelSlim.
+    files = ("hf_quant_config.json", "quant_model_description.json")
+    return any(checkpoint.config.get(name) for name in in_config) or any(
+        (checkpoint.path / name).is_file() for name in files
+    )
+
+
+def _read_otherwise(checkpoint: Checkpoint, release: Release) -> str | None:
+    """What vLLM computes otherwise than transformers, or not at all; None if nothing."""
+    if checkpoint.adapter is not None:
+        return "has a LoRA adapter, which vLLM would leave out"
+    if checkpoint.yes_label is not None:
+        return "is a classifier of two labels, from which vLLM gives no single score"
+    # Before, vLLM read the embedding where config.json ties it (0.32: config/model.py).
+    if release.number < (0, 32) and checkpoint.has_own_head:
+        return (
+            f"has an LM head of its own although config.json ties it, which vLLM {release.text} "
+            "leaves out (0.32 and later read it)"
+        )
+    rope = read_rope(checkpoint.config)
+    if rope.type == "dynamic":
+        return "has dynamic rotary scaling, which vLLM applies to short prompts, too"
+    unread = [name for name in _UNREAD_YARN if rope.options.get(name) is not None]
+    if rope.type == "yarn" and (unread or rope.options["factor"] is None):
+        return f"has YaRN with {unread[0] if unread else 'a factor of null'}, which vLLM leaves out"
+    return None
 
 
 def _refuse_on_npu(checkpoint: Checkpoint, release: Release, args: Mapping[str, Any]) -> None:
