@@ -309,7 +309,7 @@ async def invocations(http: Request) -> Response:
 
 async def score_body(http: Request, service: ModelService, body: Mapping[str, Any]) -> Response:
     """As `score`, for a body that is parsed already."""
-    request = handler.resolve(http, service, json_io.validate(VllmScoreRequest, body))
+    request = await handler.run_on_body(http, _read_score, http, service, body)
     ranked = await handler.rank(http, service, dialect, request)
     scored_documents = _renumbered(ranked.result.documents)
     count_unknown_fields(request.unknown_fields, dialect.name)
@@ -322,6 +322,10 @@ async def score_body(http: Request, service: ModelService, body: Mapping[str, An
             _answer(request, scored_documents, warnings),
             headers={**service.provenance.header, **request.profile.header, **headers},
         )
+
+
+def _read_score(http: Request, service: ModelService, body: Mapping[str, Any]) -> ResolvedRequest:
+    return handler.resolve(http, service, json_io.validate(VllmScoreRequest, body))
 
 
 class TokenizeRequest(BaseModel):

@@ -60,6 +60,7 @@ class ModelService:
             because many clients have another vendor's name built in.
         needs_key: whether requests must carry an API key.
         log_texts: whether queries and documents are logged.
+        max_response_bytes: of one answer.
         timeout_ms: timeout of requests that set none; 0: no timeout.
         created: Unix time of the start, in seconds.
     """
@@ -71,6 +72,7 @@ class ModelService:
     needs_key: bool = False
     timeout_ms: int = 0
     log_texts: bool = False
+    max_response_bytes: int = 64 * 1024 * 1024
     profiles: Profiles = field(default_factory=Profiles)
     drain: Drain = field(default_factory=Drain)
     created: int = field(default_factory=lambda: int(time.time()))
