@@ -139,7 +139,7 @@ class Settings(BaseModel):
     max_response_bytes: int = Field(
         64 * 1024 * 1024,
         ge=1024 * 1024,
-        description="Maximum bytes of an answer that repeats documents or lists tokens, then 413.",
+        description="Maximum bytes of an answer that repeats documents; beyond it 413.",
     )
     read_timeout_seconds: float = Field(
         60, gt=0, description="Seconds in which a whole request must arrive, then 408."

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from rankd.context import CALLER
 from rankd.dialects import handler, json_io
 from rankd.dialects.base import Dialect, ExtraRoute
 from rankd.dialects.envelopes import Failure, openai_error
@@ -358,13 +359,16 @@ async def tokenize(http: Request) -> Response:
     unknown = unknown_fields(request)
     count_unknown_fields(unknown, dialect.name)
     encoder = service.ranker.encoder
-    ids = await encoder.tokenize(request.prompt)
+    ids = await service.tokenize(request.prompt, http.scope.get(CALLER, ""))
+    texts = None
+    if request.return_token_strs:
+        texts = await handler.run_on_body(http, encoder.decode, ids)
     return json_io.JsonResponse(
         {
             "count": len(ids),
             "max_model_len": encoder.max_tokens,
             "tokens": ids,
-            "token_strs": encoder.decode(ids) if request.return_token_strs else None,
+            "token_strs": texts,
         },
         headers=warning_header(field_warnings(unknown)),
     )
