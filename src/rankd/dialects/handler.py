@@ -83,7 +83,7 @@ async def run_on_body(http: Request, function: Callable[[*Args], Result], *args:
 
 async def body_outline(http: Request) -> dict[str, Any]:
     """The top-level fields of a body that `read_body` refused, with empty values."""
-    return await json_io.in_thread(outline, await http.body())
+    return await run_on_body(http, outline, await http.body())
 
 
 async def answer(
