@@ -8,6 +8,7 @@ ARGS ?=
 WORKERS ?= 2
 VLLM_VENV ?= .venv-vllm
 WHEEL_VENV ?= .venv-wheel
+AUDIT_VENV ?= .venv-audit
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 CLIENTS_VENV ?= .venv-clients
@@ -19,7 +20,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-r
 ELSEWHERE := vllm or clients or chaos or wheel or deploy or ui or docs
 INSTALL_VLLM := $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: setup setup-vllm setup-clients serve test test-all test-vllm test-clients test-chaos test-deploy test-ui docs dashboard configs wheel test-wheel release-check probe-ascend lint bench bench-vllm clean
+.PHONY: setup setup-vllm setup-clients serve test test-all test-vllm test-clients test-chaos test-deploy test-ui docs dashboard configs wheel test-wheel audit release-check probe-ascend lint bench bench-vllm clean
 
 setup: $(VENV)/.serve
 
@@ -72,11 +73,19 @@ configs: $(VENV)/.dev
 test-ui: $(VENV)/.dev
 	$(BIN)/python -m pytest -m ui tests/ui $(ARGS)
 
-# What is published: wheel and sdist, the wheel made from the sdist, both as PyPI wants them.
-wheel: $(VENV)/.release
-	rm -rf dist
+# What is published: wheel and sdist, the wheel made from the sdist, both as PyPI wants them; and in
+# sbom/ what the wheel is installed with, in CycloneDX.
+wheel: $(VENV)/.release $(AUDIT_VENV)/.installed
+	rm -rf dist sbom
 	$(BIN)/python -m build --quiet
 	$(BIN)/python -m twine check --strict dist/*
+	$(AUDIT_VENV)/bin/python tools/sbom.py $(VENV) sbom
+
+# Known vulnerabilities of every pinned version, and licences of what users get. Without a way to
+# the database that part is skipped with a word; ARGS=--strict makes that a failure.
+audit: $(VENV)/.dev $(AUDIT_VENV)/.installed
+	$(AUDIT_VENV)/bin/python tools/audit.py --environment $(VENV) $(ARGS) \
+		constraints.txt constraints-vllm.txt constraints-audit.txt
 
 # The wheel in an environment that has nothing else, as somebody gets it who never saw this folder.
 test-wheel: wheel
@@ -127,7 +136,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python bench/evaluation.py
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(WHEEL_VENV) $(CLIENTS_VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) $(VLLM_VENV) $(WHEEL_VENV) $(AUDIT_VENV) $(CLIENTS_VENV) build dist sbom site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -156,6 +165,12 @@ $(VENV)/.deploy: $(VENV)/.dev tests/deploy/package.json
 
 $(VENV)/.release: $(VENV)/.dev
 	$(INSTALL) --editable '.[release]'
+	@touch $@
+
+$(AUDIT_VENV)/.installed: constraints-audit.txt
+	$(PYTHON) -m venv $(AUDIT_VENV)
+	$(AUDIT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		-r constraints-audit.txt
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.dev

@@ -100,7 +100,7 @@ def test_queries_are_short_for_requests(client: TestClient) -> None:
         ({"requests": []}, 400, "must not be empty"),
         ({"requests": GOOD}, 400, "must be an array"),
         ({"requests": [GOOD] * 21}, 413, "the limit is 20"),
-        ({"requests": [GOOD] * 11}, 413, "22 documents in 11 requests"),
+        ({"requests": [GOOD] * 11}, 413, "22 documents or more in 11 requests"),
     ],
 )
 def test_an_error_of_the_frame_refuses_the_whole_request(

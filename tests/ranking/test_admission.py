@@ -21,6 +21,10 @@ class Clock:
         return self.now
 
 
+def no_jitter() -> float:
+    return 0.0
+
+
 def _retry_after(call: Callable[[], object]) -> int | None:
     with pytest.raises(TooManyRequests) as refusal:
         call()
@@ -99,7 +103,7 @@ def test_a_request_above_the_queue_limit_is_admitted_when_nothing_else_waits() -
 
 def test_unscored_tokens_are_released_and_do_not_count_for_the_drain_rate() -> None:
     clock = Clock()
-    admission = Admission(clock=clock)
+    admission = Admission(clock=clock, jitter=no_jitter)
     with admission.enter() as ticket:
         ticket.admit(100)
         clock.now += 1
@@ -112,7 +116,7 @@ def test_unscored_tokens_are_released_and_do_not_count_for_the_drain_rate() -> N
 
 def test_retry_after_is_the_work_that_must_drain_at_the_measured_rate() -> None:
     clock = Clock()
-    admission = Admission(max_waiting_tokens=1_000, clock=clock)
+    admission = Admission(max_waiting_tokens=1_000, clock=clock, jitter=no_jitter)
     with admission.enter() as first, admission.enter() as second, admission.enter() as third:
         first.admit(100)
         second.admit(900)
@@ -127,7 +131,7 @@ def test_retry_after_is_the_work_that_must_drain_at_the_measured_rate() -> None:
 
 def test_retry_after_falls_as_work_drains_and_then_the_request_fits() -> None:
     clock = Clock()
-    admission = Admission(max_waiting_tokens=1_000, clock=clock)
+    admission = Admission(max_waiting_tokens=1_000, clock=clock, jitter=no_jitter)
     with ExitStack() as stack:
         tickets = [stack.enter_context(admission.enter()) for _ in range(11)]
         *waiting, late = tickets
@@ -146,7 +150,7 @@ def test_retry_after_falls_as_work_drains_and_then_the_request_fits() -> None:
 
 def _with_rate_of_100_per_second(**limits: int) -> Admission:
     clock = Clock()
-    admission = Admission(clock=clock, **limits)
+    admission = Admission(clock=clock, jitter=no_jitter, **limits)
     with admission.enter() as ticket:
         ticket.admit(100)
         clock.now += 1
@@ -182,7 +186,7 @@ def test_a_fully_cached_request_is_admitted_to_a_full_queue() -> None:
 
 def test_before_the_first_measurement_retry_after_is_the_time_worked_so_far() -> None:
     clock = Clock()
-    admission = Admission(max_waiting_tokens=100, clock=clock)
+    admission = Admission(max_waiting_tokens=100, clock=clock, jitter=no_jitter)
     with admission.enter() as first, admission.enter() as second:
         first.admit(100)
         assert _retry_after(lambda: second.admit(1)) == 1
@@ -194,7 +198,7 @@ def test_before_the_first_measurement_retry_after_is_the_time_worked_so_far() ->
 
 def test_idle_time_does_not_lower_the_drain_rate() -> None:
     clock = Clock()
-    admission = Admission(max_waiting_tokens=1_000, clock=clock)
+    admission = Admission(max_waiting_tokens=1_000, clock=clock, jitter=no_jitter)
     with admission.enter() as first:
         first.admit(1_000)
         clock.now += 1
@@ -208,7 +212,7 @@ def test_idle_time_does_not_lower_the_drain_rate() -> None:
 
 def test_old_work_does_not_count_for_the_drain_rate() -> None:
     clock = Clock()
-    admission = Admission(max_waiting_tokens=1_000, clock=clock)
+    admission = Admission(max_waiting_tokens=1_000, clock=clock, jitter=no_jitter)
     for tokens, seconds in [(1_000, 1.0), *[(100, 10.0)] * 4]:
         with admission.enter() as ticket:
             ticket.admit(tokens)
@@ -222,7 +226,7 @@ def test_old_work_does_not_count_for_the_drain_rate() -> None:
 
 def test_requests_longer_than_the_window_do_not_raise_the_drain_rate() -> None:
     clock = Clock()
-    admission = Admission(clock=clock)
+    admission = Admission(clock=clock, jitter=no_jitter)
     for _ in range(3):
         with admission.enter() as ticket:
             ticket.admit(6_000)
@@ -235,7 +239,7 @@ def test_requests_longer_than_the_window_do_not_raise_the_drain_rate() -> None:
 
 def test_many_small_requests_share_buckets() -> None:
     clock = Clock()
-    admission = Admission(clock=clock)
+    admission = Admission(clock=clock, jitter=no_jitter)
     for _ in range(20_000):
         with admission.enter() as ticket:
             ticket.admit(10)
@@ -248,7 +252,7 @@ def test_many_small_requests_share_buckets() -> None:
 
 def test_abandoned_tokens_do_not_count_for_the_drain_rate() -> None:
     clock = Clock()
-    admission = Admission(max_waiting_tokens=1_000, clock=clock)
+    admission = Admission(max_waiting_tokens=1_000, clock=clock, jitter=no_jitter)
     with admission.enter() as first, admission.enter() as second, admission.enter() as third:
         first.admit(100)
         second.admit(900)
@@ -258,3 +262,28 @@ def test_abandoned_tokens_do_not_count_for_the_drain_rate() -> None:
         second.admit(1_000)
 
         assert _retry_after(lambda: third.admit(500)) == 5
+
+
+def test_clients_that_are_refused_together_come_back_while_the_backlog_drains() -> None:
+    """Ten seconds of work wait: no one waits longer than that, and they do not come together."""
+    clock = Clock()
+    numbers = iter([0.0, 0.25, 0.5, 0.75, 0.999])
+    admission = Admission(max_waiting_tokens=1_000, clock=clock, jitter=lambda: next(numbers))
+    with ExitStack() as stack:
+        first, second, late = [stack.enter_context(admission.enter()) for _ in range(3)]
+        first.admit(100)
+        clock.now += 1
+        first.done()
+        second.admit(1_000)
+
+        assert [_retry_after(lambda: late.admit(200)) for _ in range(5)] == [2, 4, 6, 8, 10]
+
+
+def test_retry_after_is_random_by_default() -> None:
+    clock = Clock()
+    admission = Admission(max_waiting_tokens=1_000, clock=clock)
+    with admission.enter() as first, admission.enter() as second:
+        first.admit(1_000)
+        clock.now += 20
+
+        assert len({_retry_after(lambda: second.admit(500)) for _ in range(50)}) > 5

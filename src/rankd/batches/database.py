@@ -68,6 +68,9 @@ CREATE TABLE answers (
 CREATE INDEX batches_by_owner ON batches (owner, status);
 """
 
+# When the server last knew the time, in seconds since the epoch; one row at most.
+_CLOCK = "CREATE TABLE IF NOT EXISTS clock (seen INTEGER NOT NULL);"
+
 
 class Database:
     """Runs functions of `queries` in one thread, each as one transaction."""
@@ -111,7 +114,8 @@ class Database:
         """Open the file; create the tables if there are none.
 
         Raises:
-            BadSettings: the file is no database of batch jobs, or a newer rankd wrote it.
+            BadSettings: the file is no database of batch jobs, a newer rankd wrote it, or it is
+                new although there are files that only a database can name.
         """
         await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
 
@@ -127,9 +131,11 @@ class Database:
             self._connection.executescript(_PRAGMAS)
             [version] = self._connection.execute("PRAGMA user_version").fetchone()
             if version == 0:
+                _refuse_files_without_database(self.path)
                 self._connection.executescript(
                     f"BEGIN; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;"
                 )
+            self._connection.executescript(_CLOCK)
         except sqlite3.Error as error:
             raise BadSettings(f"cannot use {self.path}: {error}") from None
         if version > VERSION:
@@ -137,6 +143,18 @@ class Database:
                 f"{self.path} was written by a newer rankd (schema {version}, this one reads up "
                 f"to {VERSION}); upgrade rankd or use another --batch-dir"
             )
+
+
+def _refuse_files_without_database(path: Path) -> None:
+    """A lost database must not look like an empty one, whose unknown files are deleted."""
+    folder = path.parent / "files"
+    entries = folder.iterdir() if folder.is_dir() else ()
+    files = [entry for entry in entries if not entry.is_dir() and entry.suffix != ".part"]
+    if files:
+        raise BadSettings(
+            f"{path} is new or empty, but {folder} has {len(files):,} files of batch jobs: restore "
+            f"the database from a backup, or move the files away to start without them"
+        )
 
 
 def connect(path: Path) -> sqlite3.Connection:

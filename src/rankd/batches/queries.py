@@ -99,6 +99,21 @@ def stored_bytes(db: sqlite3.Connection, /) -> int:
     return int(files) + int(results)
 
 
+def newest_time(db: sqlite3.Connection, /) -> int | None:
+    """The newest time that is stored, in seconds since the epoch; None: the database is empty."""
+    [newest] = db.execute(
+        "SELECT MAX(time) FROM (SELECT MAX(seen) AS time FROM clock UNION ALL "
+        "SELECT MAX(created_at) FROM files UNION ALL SELECT MAX(created_at) FROM batches)"
+    ).fetchone()
+    return None if newest is None else int(newest)
+
+
+def set_clock(db: sqlite3.Connection, /) -> None:
+    """Store the time."""
+    db.execute("DELETE FROM clock")
+    db.execute("INSERT INTO clock VALUES (?)", (now(),))
+
+
 def file_ids(db: sqlite3.Connection, /) -> set[str]:
     return {row["id"] for row in db.execute("SELECT id FROM files")}
 

@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rankd.batches import queries
+from rankd.batches.clock import DAY, ClockGuard
 from rankd.batches.database import Database, open_database
 from rankd.batches.runner import JobLimits, JobRunner
 from rankd.config.settings import Settings
 from rankd.dialects.asgi_client import AsgiClient
 from rankd.errors import BadSettings, StorageDown, TooLarge
-
-DAY = 86_400
 
 # Requests in one job, as in OpenAI's API; a longer file fails.
 JOB_LINES = 50_000
@@ -43,6 +42,7 @@ class BatchService:
         max_file_bytes: of one upload.
         max_stored_bytes: of all files together.
         retention_seconds: how long files and finished jobs are kept by default.
+        clock: says when the machine's clock is believed.
     """
 
     database: Database
@@ -52,6 +52,7 @@ class BatchService:
     max_file_bytes: int
     max_stored_bytes: int
     retention_seconds: int
+    clock: ClockGuard
     _stored: int = field(default=0, init=False)
     _arriving: int = field(default=0, init=False)
 
@@ -88,7 +89,10 @@ class BatchService:
             await asyncio.to_thread((self.folder / file_id).unlink, missing_ok=True)
 
     async def delete_expired(self) -> None:
-        """Delete expired files and old jobs."""
+        """Delete expired files and old jobs, unless the clock has just jumped."""
+        if not self.clock.allows_deletion():
+            return
+        await self.database.run(queries.set_clock)
         before = int(time.time()) - self.retention_seconds
         await self.delete_bytes(await self.database.run(queries.delete_expired, before))
 
@@ -133,8 +137,9 @@ async def open_batches(
         return
     with _locked(settings.batch_dir):
         async with open_database(settings.batch_dir / "batches.db") as database:
-            service = _service(settings, database, client, endpoints)
             try:
+                clock = ClockGuard(await database.run(queries.newest_time), wall=time.time)
+                service = _service(settings, database, client, endpoints, clock)
                 await service.delete_orphans()
             except (StorageDown, OSError) as error:
                 raise BadSettings(f"cannot use --batch-dir {settings.batch_dir}: {error}") from None
@@ -150,7 +155,11 @@ async def open_batches(
 
 
 def _service(
-    settings: Settings, database: Database, client: AsgiClient, endpoints: frozenset[str]
+    settings: Settings,
+    database: Database,
+    client: AsgiClient,
+    endpoints: frozenset[str],
+    clock: ClockGuard,
 ) -> BatchService:
     folder = database.path.parent / "files"
     limits = JobLimits(JOB_LINES, settings.max_body_bytes, CONCURRENCY)
@@ -162,6 +171,7 @@ def _service(
         max_file_bytes=settings.batch_file_bytes,
         max_stored_bytes=STORED_FILES * settings.batch_file_bytes,
         retention_seconds=settings.batch_days * DAY,
+        clock=clock,
     )
 
 

@@ -138,6 +138,11 @@ class Settings(BaseModel):
         ge=1024,
         description="Maximum bytes of a request body, then 413. All bodies in memory: 16 times it.",
     )
+    max_response_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="Maximum bytes of an answer that repeats documents; beyond it 413.",
+    )
     read_timeout_seconds: float = Field(
         60, gt=0, description="Seconds in which a whole request must arrive, then 408."
     )

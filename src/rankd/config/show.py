@@ -81,7 +81,8 @@ _TOPICS: Mapping[str, tuple[str, ...]] = {
     ),
     "Cache": ("cache_mb", "cache_redis"),
     "Limits": (
-        *("max_documents", "max_request_tokens", "max_body_bytes"),
+        *("max_documents", "max_request_tokens"),
+        *("max_body_bytes", "max_response_bytes"),
         *("max_waiting_requests", "max_waiting_tokens"),
         *("read_timeout_seconds", "timeout_ms"),
     ),

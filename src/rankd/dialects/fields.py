@@ -242,6 +242,14 @@ def type_name(value: Any) -> str:
     return "an object"
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
+
+
 def short_json(value: Any) -> str:
-    """The value as JSON, at most 60 characters of it."""
-    return shorten(json.dumps(value, ensure_ascii=False, default=str))
+    """The value as JSON, at most 60 characters of it; reads no more of it than that."""
+    text = ""
+    for part in _ENCODER.iterencode(value[:100] if isinstance(value, str) else value):
+        text += part
+        if len(text) > 100:
+            break
+    return shorten(text)

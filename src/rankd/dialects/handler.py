@@ -6,16 +6,18 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 
 import orjson
 from fastapi import Request, Response
 
 from rankd.context import BATCH, CALLER, DIALECT, PARSING, TIMINGS
 from rankd.dialects import json_io, ndjson
+from rankd.dialects.answer_size import min_answer_bytes, refuse_large_answer
 from rankd.dialects.base import Dialect, Endpoint
 from rankd.dialects.deadlines import deadline_of
 from rankd.dialects.headers import answer_headers, warning_header
+from rankd.dialects.refused_bodies import outline
 from rankd.dialects.reply import Reply, above_threshold, best_results
 from rankd.dialects.request import RequestBody
 from rankd.dialects.resolved import RequestContext, ResolvedRequest
@@ -30,6 +32,9 @@ from rankd.ranking.service import ModelService
 from rankd.telemetry import metrics
 from rankd.telemetry.timings import StageTimings
 from rankd.types import RankResult, ScoredDocument
+
+Args = TypeVarTuple("Args")
+Result = TypeVar("Result")
 
 _log = logging.getLogger("rankd.texts")
 
@@ -51,17 +56,34 @@ def endpoint(dialect_of: Callable[[Mapping[str, Any]], Dialect]) -> Endpoint:
 
     async def rerank(http: Request) -> Response:
         service: ModelService = http.app.state.service
-        body = await read_body(http, service)
+        try:
+            body = await read_body(http, service)
+        except InvalidRequest:
+            if fields := await body_outline(http):
+                http.scope[DIALECT] = dialect_of(fields)
+            raise
         return await answer(http, service, dialect_of(body), body)
 
     return rerank
 
 
 async def read_body(http: Request, service: ModelService) -> dict[str, Any]:
-    """The body as a JSON object; raises as `json_io.read_object`."""
+    """The body as a JSON object, a large one read in a thread; raises as `json_io.read_object`."""
     body = await http.body()
     http.scope[PARSING] = time.perf_counter()
-    return json_io.read_object(body, service.ranker.max_documents)
+    return await run_on_body(http, json_io.read_object, body, service.ranker.max_documents)
+
+
+async def run_on_body(http: Request, function: Callable[[*Args], Result], *args: *Args) -> Result:
+    """Run a function that reads or validates the request's body: in a thread if it is large."""
+    if len(await http.body()) > json_io.MAX_INLINE_BYTES:
+        return await json_io.in_thread(function, *args)
+    return function(*args)
+
+
+async def body_outline(http: Request) -> dict[str, Any]:
+    """The top-level fields of a body that `read_body` refused, with empty values."""
+    return await run_on_body(http, outline, await http.body())
 
 
 async def answer(
@@ -71,7 +93,7 @@ async def answer(
     http.scope[DIALECT] = dialect
     if model := http.path_params.get("model"):
         body.setdefault("model", model)
-    request = read_request(http, service, dialect, body)
+    request = await run_on_body(http, read_request, http, service, dialect, body)
     if _wants_ndjson(http):
         return await _answer_streaming(http, service, dialect, request)
     ranked = await rank(http, service, dialect, request)
@@ -160,6 +182,8 @@ async def rank(
     preset = request.profile.preset
     metrics.INSTRUCTIONS.labels(preset).inc()
     documents = sum([len(rank.documents) for rank in request.ranks])
+    if request.answer.return_documents and len(await http.body()) > json_io.MAX_INLINE_BYTES:
+        refuse_large_answer(min_answer_bytes(request), service.max_response_bytes)
     timings = StageTimings(counted=True, dialect=dialect.name, preset=preset, documents=documents)
     if (began := http.scope.pop(PARSING, None)) is not None:
         timings.add("parse", began, time.perf_counter())

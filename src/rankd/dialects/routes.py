@@ -23,7 +23,7 @@ from rankd.dialects import batch_rerank, detect, handler, vllm
 from rankd.dialects.base import Dialect, Endpoint, ExtraRoute
 from rankd.dialects.registry import DIALECTS
 from rankd.dialects.request import RERANK_PATHS
-from rankd.errors import NotFound, SetupError
+from rankd.errors import InvalidRequest, NotFound, SetupError
 from rankd.ranking.service import service_of
 
 PREFIXES = frozenset(dialect.name for dialect in DIALECTS)
@@ -173,7 +173,13 @@ def _any_dialect_routes() -> list[tuple[str, ExtraRoute]]:
 async def _invocations(http: Request) -> Response:
     """A score request, or a rerank request of any dialect."""
     service = service_of(http)
-    body = await handler.read_body(http, service)
+    try:
+        body = await handler.read_body(http, service)
+    except InvalidRequest:
+        fields = await handler.body_outline(http)
+        if fields and not vllm.is_score(fields):
+            http.scope[DIALECT] = detect.dialect_of(fields)
+        raise
     if vllm.is_score(body):
         return await vllm.score_body(http, service, body)
     return await handler.answer(http, service, detect.dialect_of(body), body)

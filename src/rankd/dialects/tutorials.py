@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
 from rankd.dialects import handler, json_io
+from rankd.dialects.answer_size import min_answer_bytes, refuse_large_answer
 from rankd.dialects.base import Dialect, ExtraRoute
 from rankd.dialects.fields import (
     LIST,
@@ -42,7 +43,7 @@ from rankd.dialects.warnings import (
     truncation_warnings,
 )
 from rankd.errors import InvalidRequest
-from rankd.ranking.service import service_of
+from rankd.ranking.service import ModelService, service_of
 from rankd.telemetry import metrics
 from rankd.types import ScoredDocument, shown_numbers
 
@@ -210,8 +211,9 @@ class SimpleBatchResponse(BaseModel):
 async def batch_rerank(http: Request) -> Response:
     """Rerank several queries in one request; all are admitted together, or refused together."""
     service = service_of(http)
-    body = json_io.validate(SimpleBatchRequest, await handler.read_body(http, service))
-    request = handler.resolve(http, service, body)
+    body = await handler.read_body(http, service)
+    request = await handler.run_on_body(http, _read_batch, http, service, body)
+    refuse_large_answer(min_answer_bytes(request, echoes=True), service.max_response_bytes)
     ranked = await handler.rank(http, service, simple, request)
     groups, options = ranked.result.groups, request.answer
     kept = [above_threshold(scored_documents, options) for scored_documents in groups]
@@ -240,6 +242,10 @@ async def batch_rerank(http: Request) -> Response:
                 ),
             },
         )
+
+
+def _read_batch(http: Request, service: ModelService, body: Mapping[str, Any]) -> ResolvedRequest:
+    return handler.resolve(http, service, json_io.validate(SimpleBatchRequest, body))
 
 
 def _warnings(request: ResolvedRequest, groups: Sequence[Sequence[ScoredDocument]]) -> list[str]:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from rankd.context import CALLER
 from rankd.dialects import handler, json_io
 from rankd.dialects.base import Dialect, ExtraRoute
 from rankd.dialects.envelopes import Failure, openai_error
@@ -309,7 +310,7 @@ async def invocations(http: Request) -> Response:
 
 async def score_body(http: Request, service: ModelService, body: Mapping[str, Any]) -> Response:
     """As `score`, for a body that is parsed already."""
-    request = handler.resolve(http, service, json_io.validate(VllmScoreRequest, body))
+    request = await handler.run_on_body(http, _read_score, http, service, body)
     ranked = await handler.rank(http, service, dialect, request)
     scored_documents = _renumbered(ranked.result.documents)
     count_unknown_fields(request.unknown_fields, dialect.name)
@@ -322,6 +323,10 @@ async def score_body(http: Request, service: ModelService, body: Mapping[str, An
             _answer(request, scored_documents, warnings),
             headers={**service.provenance.header, **request.profile.header, **headers},
         )
+
+
+def _read_score(http: Request, service: ModelService, body: Mapping[str, Any]) -> ResolvedRequest:
+    return handler.resolve(http, service, json_io.validate(VllmScoreRequest, body))
 
 
 class TokenizeRequest(BaseModel):
@@ -354,13 +359,16 @@ async def tokenize(http: Request) -> Response:
     unknown = unknown_fields(request)
     count_unknown_fields(unknown, dialect.name)
     encoder = service.ranker.encoder
-    ids = await encoder.tokenize(request.prompt)
+    ids = await service.tokenize(request.prompt, http.scope.get(CALLER, ""))
+    texts = None
+    if request.return_token_strs:
+        texts = await handler.run_on_body(http, encoder.decode, ids)
     return json_io.JsonResponse(
         {
             "count": len(ids),
             "max_model_len": encoder.max_tokens,
             "tokens": ids,
-            "token_strs": encoder.decode(ids) if request.return_token_strs else None,
+            "token_strs": texts,
         },
         headers=warning_header(field_warnings(unknown)),
     )

@@ -22,24 +22,26 @@ def yaml_value(value: Any) -> str:
     return _json(value) if _is_large([value]) else _block(value, as_json=False)
 
 
-# Values and lines inside of values. Larger values are written as JSON, which is YAML, too:
-# blocks are made value by value, and block the event loop meanwhile.
+# Values, lines and ten thousands of characters inside of values, each counted once for each
+# level that it is indented by: every level copies what it holds, and adds two characters to every
+# line. Larger values are written as JSON, which is YAML, too.
 _MAX_INNER_VALUES = 1_000
 
 
 def _is_large(value: dict[str, Any] | list[Any]) -> bool:
     """Whether its values hold too much to be written as blocks."""
-    count = 0
+    count = depth = 0
     level: list[Any] = [value]
     while level := [
         item for node in level for item in _items(node) if isinstance(item, dict | list)
     ]:
-        count += sum(map(len, level))
+        depth += 1
+        texts = [text for node in level for text in (*node, *_items(node)) if isinstance(text, str)]
+        lines = sum([text.count("\n") + text.count("\r") for text in texts])
+        count += depth * (sum(map(len, level)) + lines + sum(map(len, texts)) // 10_000)
         if count > _MAX_INNER_VALUES:
             return True
-        texts = (item for node in level for item in _items(node) if isinstance(item, str))
-        count += sum(text.count("\n") + text.count("\r") for text in texts)
-    return count > _MAX_INNER_VALUES
+    return False
 
 
 def _items(node: dict[str, Any] | list[Any]) -> Iterable[Any]:

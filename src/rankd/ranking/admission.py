@@ -9,6 +9,7 @@ No I/O; the clock is injected.
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -82,6 +83,7 @@ class Admission:
         max_waiting_tokens: tokens of all requests in flight; beyond it clients get 429. A
             single request above this limit is admitted while no other tokens wait.
         clock: a monotonic clock, in seconds.
+        jitter: random numbers in [0, 1), for Retry-After.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Admission:
         max_waiting_requests: int = 0,
         max_waiting_tokens: int = 0,
         clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self.max_request_tokens = max_request_tokens
         self.max_waiting_requests = max_waiting_requests
@@ -98,6 +101,7 @@ class Admission:
         self.requests = 0
         self.tokens = 0
         self._drain = _DrainRate(clock)
+        self._jitter = jitter
 
     @contextmanager
     def enter(self, min_tokens: int = 1) -> Iterator[Ticket]:
@@ -193,10 +197,17 @@ class Admission:
             )
 
     def seconds_for(self, tokens: int) -> int:
-        """Whole seconds in which this many waiting tokens drain, from 1 to 60."""
-        rate = self._drain.rate()
-        # Before anything was measured: as long again as the first requests have taken so far.
-        seconds = tokens / rate if rate else self._drain.busy()
+        """Whole seconds after which to try again, from 1 to 60.
+
+        A random time between the one in which this many waiting tokens drain, and the one in
+        which all of them do: clients that were refused together do not come back together.
+        """
+        if rate := self._drain.rate():
+            earliest, latest = tokens / rate, self.tokens / rate
+        else:
+            # Before anything was measured: as long again as the first requests have taken so far.
+            earliest, latest = self._drain.busy(), 2 * self._drain.busy()
+        seconds = earliest + self._jitter() * max(0.0, latest - earliest)
         return max(_MIN_RETRY_AFTER, min(_MAX_RETRY_AFTER, math.ceil(seconds)))
 
     def take(self, tokens: int) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from limits.errors import ConfigurationError, StorageError
+from limits.errors import ConfigurationError
 
 from rankd.config.settings import Settings
 from rankd.errors import BadSettings, TooLarge, TooManyRequests
@@ -119,7 +119,8 @@ class RateLimiter:
         try:
             async with asyncio.timeout(None if self._is_local else _REDIS_TIMEOUT):
                 seconds = await self._hit(minute_limit, caller, cost)
-        except (StorageError, TimeoutError) as problem:
+        except Exception as problem:
+            # Any: a server that speaks nonsense makes its client raise a ValueError, for example.
             # The library wraps the Redis client's error, which says more.
             cause = problem.__cause__
             self._breaker.failed(cause if isinstance(cause, Exception) else problem)
@@ -143,6 +144,9 @@ class RateLimiter:
         if await self._window.hit(item, *names, cost=cost):
             return 0
         stats = await self._storage.get_sliding_window(item.key_for(*names), item.get_expiry())
+        previous, _, current, _ = stats
+        if not previous and not current:
+            raise ValueError("it refuses a request although it has counted none")
         return minute_limit.seconds_until_fits(cost, *stats)
 
     @property

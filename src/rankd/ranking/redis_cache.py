@@ -22,7 +22,6 @@ try:
     from redis.asyncio import BlockingConnectionPool, Redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
-    from redis.exceptions import RedisError
 except ImportError:
     raise BadSettings(
         "cache_redis needs redis, which is not installed: pip install 'rankd[redis]'"
@@ -45,7 +44,8 @@ _VALUE = struct.Struct("<d8s")
 
 Item = TypeVar("Item")
 
-_FAILURES = (RedisError, OSError, UnicodeError)  # TimeoutError is an OSError.
+# Not only Redis's own errors: a server that speaks nonsense makes its client raise anything.
+_FAILURES = (Exception,)
 
 
 class RedisCache:

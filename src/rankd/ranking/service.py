@@ -10,12 +10,18 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
-from rankd.errors import ShuttingDown, UnknownModel
+from rankd.errors import ShuttingDown, TooLarge, UnknownModel
 from rankd.ranking.profiles import Profiles
 from rankd.ranking.provenance import Provenance
 from rankd.ranking.ranker import Ranker
 from rankd.telemetry.timings import StageTimings
 from rankd.types import RankRequest, RankResult, ScoredDocument
+
+# Longest text of `tokenize`: some 0.3 s of an encoding thread.
+MAX_TOKENIZED_CHARACTERS = 1_000_000
+
+# Of an estimate, for what is admitted before it is encoded.
+_CHARACTERS_PER_TOKEN = 4
 
 # Values of `model` that clients send when no model is configured.
 _NO_NAME = frozenset({"", "default", "default/not-specified"})
@@ -60,6 +66,7 @@ class ModelService:
             because many clients have another vendor's name built in.
         needs_key: whether requests must carry an API key.
         log_texts: whether queries and documents are logged.
+        max_response_bytes: of one answer.
         timeout_ms: timeout of requests that set none; 0: no timeout.
         created: Unix time of the start, in seconds.
     """
@@ -71,6 +78,7 @@ class ModelService:
     needs_key: bool = False
     timeout_ms: int = 0
     log_texts: bool = False
+    max_response_bytes: int = 64 * 1024 * 1024
     profiles: Profiles = field(default_factory=Profiles)
     drain: Drain = field(default_factory=Drain)
     created: int = field(default_factory=lambda: int(time.time()))
@@ -100,6 +108,32 @@ class ModelService:
         self.drain.running += 1
         try:
             return await self.ranker.rank_measured(requests, on_result, timings)
+        finally:
+            self.drain.running -= 1
+
+    async def tokenize(self, text: str, caller: str) -> list[int]:
+        """The token ids of a text, without the template; waits and is refused as other work is.
+
+        Raises:
+            TooLarge: the text has more than a million characters.
+            ShuttingDown: the drain has begun.
+            RankError: as `Ranker.rank_measured`.
+        """
+        self.drain.refuse_when_begun()
+        if len(text) > MAX_TOKENIZED_CHARACTERS:
+            raise TooLarge(
+                f"the prompt has {len(text):,} characters; the limit is "
+                f"{MAX_TOKENIZED_CHARACTERS:,}: send it in parts",
+                param="prompt",
+            )
+        tokens = 1 + len(text) // _CHARACTERS_PER_TOKEN
+        self.drain.running += 1
+        try:
+            async with self.ranker.limits.call(caller):
+                # Never `done`: encoding is much faster than the scoring whose rate is measured.
+                with self.ranker.admission.enter(tokens) as ticket:
+                    ticket.admit(tokens)
+                    return await self.ranker.encoder.tokenize(text)
         finally:
             self.drain.running -= 1
 

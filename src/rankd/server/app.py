@@ -135,6 +135,7 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
             needs_key=bool(keys),
             timeout_ms=settings.timeout_ms,
             log_texts=settings.log_texts,
+            max_response_bytes=settings.max_response_bytes,
             profiles=Profiles(settings),
         )
         metrics.SERVED.info(service.provenance.labels)

@@ -184,7 +184,7 @@ BATCH_LINES = Counter(
 # Start every label at 0, so that the first event is an increase for rate() and alerts.
 for _counter, _values in {
     REFUSED: (
-        *("request_bytes", "request_documents", "request_tokens"),
+        *("request_bytes", "request_documents", "request_tokens", "response_bytes"),
         *("connections", "waiting_bytes", "waiting_requests", "waiting_tokens"),
         *("key_requests", "key_tokens", "key_concurrency"),
     ),
