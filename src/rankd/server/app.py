@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -59,6 +60,13 @@ _EXPOSED_HEADERS = (
     *("x-rankd-instruction", "x-rankd-warnings"),
     *("server-timing", "traceparent"),
 )
+
+# What the middleware for paths knows of the API.
+_PATHS: dict[str, Any] = {
+    "prefixes": dialects.PREFIXES,
+    "known": dialects.exact_post_paths() - {"/"},
+    "corrected": dialects.corrected,
+}
 
 # Two, so that encoding a long request does not delay the next one.
 _ENCODING_THREADS = 2
@@ -206,7 +214,7 @@ def _asgi_client(app: FastAPI, traced: AppWrapper) -> batches.AsgiClient:
     """Calls the routes in this process: with prefixes, without keys, limits and access log."""
     handlers = {RankError: render_error, HTTPException: render_http}
     routes: ASGIApp = ExceptionMiddleware(app.router, handlers)
-    routes = PathPrefixMiddleware(routes, prefixes=dialects.PREFIXES)
+    routes = PathPrefixMiddleware(routes, **_PATHS)
     return batches.AsgiClient(traced(routes), {"app": app})
 
 
@@ -262,7 +270,7 @@ def _add_middleware(
             is_open=lambda path: health.is_open(path) or (settings.ui and ui.is_open(path)),
             render=dialects.error_response,
         )
-    app.add_middleware(PathPrefixMiddleware, prefixes=dialects.PREFIXES)
+    app.add_middleware(PathPrefixMiddleware, **_PATHS)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
