@@ -236,10 +236,12 @@ def build(
     )
     app.state.service = service
     app.state.batches = None
+    app.state.home = _home(settings)
     app.router.routes.extend(dialects.post_routes())
     for router in (*dialects.get_routers(), health.router, health.shared, batches.router):
         app.include_router(router)
     app.router.routes.extend(ui.routes(app, service, settings))
+    _refuse_root_path(app, settings.root_path)
     for route in app.routes:
         # RFC 9110, 9.1 requires HEAD; FastAPI's routes support GET only.
         if isinstance(route, APIRoute) and "GET" in route.methods:
@@ -249,6 +251,24 @@ def build(
     app.add_exception_handler(HTTPException, render_http)
     serve_openapi(app, settings)
     return app
+
+
+def _home(settings: Settings) -> str:
+    """Where a browser is sent that opens `/`.
+
+    Without a root path it is relative, because a proxy may have removed a prefix.
+    """
+    page = "ui" if settings.ui and ui.is_installed() else "docs"
+    return f"{settings.root_path}/{page}" if settings.root_path else page
+
+
+def _refuse_root_path(app: FastAPI, root_path: str) -> None:
+    """Raise BadSettings if it begins like a path of the API, which could then mean two things."""
+    first = root_path[1:].partition("/")[0]
+    paths = [*app.routes, *dialects.route_specs()]
+    own = {getattr(route, "path", "")[1:].partition("/")[0] for route in paths} | {"ui"}
+    if first and first in own | dialects.PREFIXES:
+        raise BadSettings(f"root_path {root_path!r} begins like a path of the API: /{first}")
 
 
 def _add_middleware(
@@ -270,7 +290,7 @@ def _add_middleware(
             is_open=lambda path: health.is_open(path) or (settings.ui and ui.is_open(path)),
             render=dialects.error_response,
         )
-    app.add_middleware(PathPrefixMiddleware, **_PATHS)
+    app.add_middleware(PathPrefixMiddleware, **_PATHS, root_path=settings.root_path)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
