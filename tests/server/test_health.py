@@ -19,7 +19,7 @@ def test_health_checks_return_200(client: TestClient, path: str) -> None:
     assert client.head(path).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/health", "/simple/health", "/plain/health", "/vllm/health"])
+@pytest.mark.parametrize("path", ["/health", "/simple/health", "/plain/health", "/jina/health"])
 def test_health_says_which_model_is_loaded_on_which_device(client: TestClient, path: str) -> None:
     assert client.get(path).json() == {
         "status": "ready",
