@@ -9,7 +9,6 @@ import pytest
 from fastapi.testclient import TestClient
 
 from rankd.dialects import json_io, openai
-from rankd.dialects.fields import MAX_FIELDS
 from rankd.errors import InvalidRequest
 
 
@@ -75,7 +74,7 @@ def test_a_missing_field_is_explained_by_the_unknown_ones(
 
 
 def test_many_unknown_fields_take_little_time_and_space() -> None:
-    body = {f"{'x' * 1000} {index}": index for index in range(MAX_FIELDS)}
+    body = {f"{'x' * 1000} {index}": index for index in range(10_000)}
     began = time.perf_counter()
     with pytest.raises(InvalidRequest) as refused:
         json_io.validate(openai.dialect.Request, body)
