@@ -15,6 +15,7 @@ from rankd.cli.main import main
         ("rerank", "FILE --query TEXT [OPTION ...]"),
         ("eval", "DIR --run FILE|--bm25 [OPTION ...]"),
         ("calibrate", "FILE [OPTION ...]"),
+        ("download", "[MODEL] [OPTION ...]"),
         ("probe", "[OPTION ...]"),
     ],
 )

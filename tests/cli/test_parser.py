@@ -142,7 +142,14 @@ def test_flags_that_the_help_does_not_list_are_accepted_and_validated() -> None:
     assert "did you mean --batch-days?" in near.stderr
 
 
-@pytest.mark.parametrize(("word", "hint"), [("sreve", "; did you mean serve?"), ("xyzzy", "")])
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("sreve", "; did you mean serve?"),
+        ("pull", "; did you mean download?"),
+        ("xyzzy", ""),
+    ],
+)
 def test_an_unknown_command_is_one_line_with_the_nearest(
     word: str, hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

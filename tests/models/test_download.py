@@ -65,6 +65,31 @@ def test_the_log_has_a_line_for_each_step(files: Path, tmp_path: Path) -> None:
     assert "it/s" not in ended.stderr  # The hub's client draws no bar of its own.
 
 
+def test_the_command_download_fetches_what_a_server_without_network_needs(
+    files: Path, tmp_path: Path
+) -> None:
+    with hub(files) as url:
+        fetched = run("download", MODEL, **environment(url, tmp_path))
+    folder = Path(fetched.stdout.strip())
+    offline = environment("http://127.0.0.1:9", tmp_path) | {"HF_HUB_OFFLINE": "1"}
+    again = run("download", MODEL, **offline)
+
+    assert (fetched.returncode, fetched.stderr) == (0, "")
+    assert folder.is_relative_to(tmp_path / "cache")
+    assert {"config.json", "tokenizer.json", "model.safetensors"} <= {
+        file.name for file in folder.iterdir()
+    }
+    assert (again.returncode, again.stdout) == (0, fetched.stdout)
+
+
+def test_the_command_download_fails_like_a_server(files: Path, tmp_path: Path) -> None:
+    with hub(files) as url:
+        ended = run("download", "someone/else", **environment(url, tmp_path))
+
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert ended.stderr.startswith("rankd: 'someone/else' is not a local folder and could not be ")
+
+
 def test_ctrl_c_stops_a_download_at_once(files: Path, tmp_path: Path) -> None:
     with hub(files, seconds=100) as url:
         began = time.monotonic()

@@ -42,7 +42,7 @@ def test_the_page_of_settings_is_generated_from_the_settings() -> None:
 
 def test_the_server_accepts_the_flags_on_the_page_of_settings() -> None:
     listed = re.findall(r"^`(--[a-z-]+)` · .*`RANKD_", configuration.page(), re.MULTILINE)
-    values = {"api_keys": "a-key-of-a-test", "cors_origins": "https://example.com"}
+    values = {"api_keys": "a-key", "cors_origins": "https://example.com", "root_path": "/r"}
     arguments = []
     for flag, (name, field) in zip(listed, Settings.model_fields.items(), strict=True):
         if field.annotation is bool:

@@ -19,6 +19,16 @@ def test_health_checks_return_200(client: TestClient, path: str) -> None:
     assert client.head(path).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/health", "/simple/health", "/plain/health", "/jina/health"])
+def test_health_says_which_model_is_loaded_on_which_device(client: TestClient, path: str) -> None:
+    assert client.get(path).json() == {
+        "status": "ready",
+        "model_loaded": True,
+        "model": "builtin",
+        "device": "none",  # The fake engine's.
+    }
+
+
 def test_with_a_dead_engine_the_server_is_alive_but_not_ready(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -27,7 +37,7 @@ def test_with_a_dead_engine_the_server_is_alive_but_not_ready(
 
     monkeypatch.setattr(client.app.state.service.ranker.engine, "check", dead)  # type: ignore[attr-defined]
 
-    assert client.get("/readyz").status_code == 503
+    assert {client.get(path).status_code for path in ("/readyz", "/health", "/")} == {503}
     assert client.get("/readyz").json()["error"]["code"] == "engine_down"
     assert client.get("/livez").status_code == 200
 

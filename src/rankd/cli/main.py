@@ -22,6 +22,7 @@ _MODULES: Mapping[str, str] = {
     "rerank": "rankd.cli.rerank",
     "eval": "rankd.cli.evaluate",
     "calibrate": "rankd.cli.calibrate",
+    "download": "rankd.cli.download",
     "probe": "rankd.cli.healthcheck",
     "hash-key": "rankd.cli.hash_key",
     "completion": "rankd.cli.completion",

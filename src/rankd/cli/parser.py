@@ -28,26 +28,31 @@ _ABOUT = "A rerank server for Qwen3-Reranker: right scores, no flags needed."
 # Commands by purpose, in the order of the help.
 COMMANDS: Mapping[str, Mapping[str, str]] = {
     "Serve": {"serve": "answer rerank requests over HTTP"},
-    "Try": {
+    "Try and measure": {
         "check": "score known pairs and report whether the scores are right",
         "rerank": "score a file of documents, without a server",
-    },
-    "Measure": {
         "eval": "measure rankings, before and after reranking",
         "calibrate": "find score thresholds from judged pairs",
     },
     "Operate": {
+        "download": "fetch a model into the hub's cache, and print its folder",
         "probe": "ask the server on this machine whether it is ready",
         "hash-key": "print the digest of an API key, read from stdin",
         "completion": "print a completion script for a shell",
         "version": "print the versions of rankd and its libraries",
     },
 }
+# Names of other programs for our commands.
+_SYNONYMS = {"pull": "download", "fetch": "download", "start": "serve", "run": "serve"}
+
 SHELLS = ("bash", "zsh", "fish")
 
 # Topics that matter to commands without a server. The commands accept every other setting too, so
 # that one file of settings works for all commands.
 _OFFLINE = ("Model", "Engine", "Documents and instructions", "Cache")
+
+# Those that name what is downloaded.
+_DOWNLOADED = ("model", "revision")
 
 # Setting names by heading.
 Sections = Mapping[str, Sequence[str]]
@@ -69,7 +74,8 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
-            self.error(f"unknown command {value!r}{nearest(str(value), action.choices)}")
+            known = nearest(_SYNONYMS.get(value, str(value)), action.choices)
+            self.error(f"unknown command {value!r}{known}")
         super()._check_value(action, value)
 
 
@@ -136,6 +142,7 @@ def build(*, every_setting: bool = False) -> Parser:
     calibrate = add("calibrate", " FILE")
     options.add_calibrate(calibrate)
     add_settings(calibrate, {**_sections(*_OFFLINE), "Keys": ["api_keys"]})
+    add_settings(add("download", " [MODEL]"), {"Model": _DOWNLOADED}, positional=True)
     add_settings(add("probe"), _sections("Address and HTTPS"))
     add("hash-key")
     completion = add("completion", f" {'|'.join(SHELLS)}")

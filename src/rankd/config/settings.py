@@ -106,6 +106,9 @@ class Settings(BaseModel):
         "127.0.0.1", description="Address to listen on; 0.0.0.0: reachable from other machines."
     )
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0: any free port.")
+    root_path: Annotated[str, AfterValidator(validators.check_root_path)] = Field(
+        "", description="Path at which a proxy serves this server, such as /rank. Default: none."
+    )
     max_documents: int = Field(1000, ge=1, description="Maximum documents per request, then 413.")
     max_request_tokens: int = Field(
         0, ge=0, description="Maximum tokens to compute for one request, then 413; 0: unlimited."

@@ -20,6 +20,9 @@ _DIGEST = re.compile(r"sha256:[0-9a-fA-F]{64}")
 # The `Origin` header of a browser: no path, no slash at the end.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+", re.IGNORECASE)
 
+# Segments that need no escaping in a URL.
+_ROOT_PATH = re.compile(r"(/[a-z0-9._~-]*[a-z0-9_~-])+", re.IGNORECASE | re.ASCII)
+
 
 def parse_json(value: Any) -> Any:
     """Parse the JSON of a flag or an environment variable; values from a file pass unchanged."""
@@ -55,6 +58,13 @@ def check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             raise ValueError(f"{origin!r} is no origin such as https://app.example.com")
     return origins
+
+
+def check_root_path(path: str) -> str:
+    """Refuse what is no path; a slash at its end is dropped."""
+    if (path := path.rstrip("/")) and not _ROOT_PATH.fullmatch(path):
+        raise ValueError(f"{path!r} is no path such as /rank")
+    return path
 
 
 def check_calibrations(tables: Mapping[str, Calibration], settings: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from rankd.config.text import replace_surrogates, shorten
 from rankd.dialects.fields import MAX_FIELDS, refuse_many_fields, short_json, type_name
 from rankd.dialects.refused_bodies import probable_format
+from rankd.dialects.missing_fields import unknown_fields_hint
 from rankd.errors import InvalidRequest, TooLarge, UnsupportedMedia
 from rankd.telemetry import metrics
 
@@ -267,16 +268,16 @@ def validate(model: type[Model], body: Mapping[str, Any]) -> Model:
     try:
         return model.model_validate(body)
     except ValidationError as problem:
-        raise _complaint(problem) from None
+        raise _complaint(problem, model) from None
 
 
-def _complaint(problem: ValidationError) -> InvalidRequest:
+def _complaint(problem: ValidationError, model: type[BaseModel]) -> InvalidRequest:
     error = problem.errors(include_url=False)[0]
     path = _path(error["loc"])
     value = error["input"]
     match error["type"]:
         case "missing":
-            sentence = f"{path} is missing"
+            sentence = f"{path} is missing{unknown_fields_hint(model, error['loc'], value)}"
         case "value_error":
             sentence = f"{path} {error['ctx']['error']}"
         case "string_type":

@@ -15,15 +15,16 @@ from functools import cache
 from typing import Any
 
 from fastapi import Request, Response
+from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route, compile_path
 from starlette.types import Scope
 
 from rankd.context import DIALECT, PREFIX
-from rankd.dialects import batch_rerank, detect, handler, vllm
+from rankd.dialects import batch_rerank, detect, handler, tei, vllm
 from rankd.dialects.base import Dialect, Endpoint, ExtraRoute
 from rankd.dialects.registry import DIALECTS
 from rankd.dialects.request import RERANK_PATHS
-from rankd.errors import InvalidRequest, NotFound, SetupError
+from rankd.errors import InvalidRequest, SetupError
 from rankd.ranking.service import service_of
 
 PREFIXES = frozenset(dialect.name for dialect in DIALECTS)
@@ -109,11 +110,12 @@ def _shared_specs() -> Iterator[RouteSpec]:
 
 
 def _spec(dialect: Dialect, prefix: str | None, path: str, *, shown: bool = True) -> RouteSpec:
-    variants = dialect.variants()
+    at_root = (prefix, path) == (None, "/")
+    variants = (dialect, *detect.ORDER) if at_root else dialect.variants()
     return RouteSpec(
         path,
         prefix,
-        handler.endpoint(dialect.of),
+        handler.endpoint(_dialect_at_root if at_root else dialect.of),
         dialect.name,
         dialect.about,
         tuple(variant.Request for variant in variants),
@@ -121,6 +123,12 @@ def _spec(dialect: Dialect, prefix: str | None, path: str, *, shown: bool = True
         tuple(variant.failure for variant in variants),
         shown=shown,
     )
+
+
+def _dialect_at_root(body: Mapping[str, Any]) -> Dialect:
+    """TEI's path `/` is also where clients POST that take a base URL for the whole URL."""
+    found = detect.dialect_of(body)
+    return found if found is not detect.FALLBACK or "documents" in body else tei.dialect
 
 
 def _extra_specs() -> Iterator[RouteSpec]:
@@ -226,8 +234,7 @@ def _by_prefix(endpoints: Mapping[str | None, Endpoint]) -> Endpoint:
     async def serve(http: Request) -> Response:
         prefix = http.scope.get(PREFIX)
         if (endpoint := endpoints.get(prefix)) is None:
-            place = "without a prefix" if prefix is None else f"under /{prefix}"
-            raise NotFound(f"nothing is served at {http.scope['path']} {place}; see /docs")
+            raise HTTPException(404)  # The app's handler says which paths there are.
         return await endpoint(http)
 
     return serve
@@ -238,14 +245,19 @@ def metric_labels(scope: Scope) -> tuple[str, str] | None:
 
     Both come from closed sets, whatever a client sends.
     """
-    if scope["method"] != "POST" or (route := _ranking_route(scope["path"])) is None:
+    if scope["method"] != "POST" or (route := route_of(scope["path"])) is None:
         return None
     if dialect := scope.get(DIALECT):
         return dialect.name, route
     return scope.get(PREFIX) or _dialects_of_routes()[route], route
 
 
-def _ranking_route(path: str) -> str | None:
+def exact_post_paths() -> frozenset[str]:
+    """Every path without a parameter that takes a POST under some prefix or without one."""
+    return frozenset(spec.route for spec in route_specs() if "{" not in spec.route)
+
+
+def route_of(path: str) -> str | None:
     """The pattern of the ranking route that matches a path."""
     routes = _dialects_of_routes()
     if path in routes:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from rankd.dialects.base import BodyMatcher, Dialect
 from rankd.dialects.envelopes import StringFailure, string_error
 from rankd.dialects.fields import Documents, Number, Query, texts_of
+from rankd.dialects.missing_fields import unknown_fields_hint
 from rankd.dialects.reply import Reply
 from rankd.dialects.request import RequestBody, SentFields, example
 from rankd.errors import InvalidRequest, RankError
@@ -58,7 +59,8 @@ class WeaviateRequest(RequestBody):
         if self.documents is not None:
             return texts_of(self.documents, "documents")
         if self.property is None:
-            raise InvalidRequest("documents is missing", param="documents")
+            hint = unknown_fields_hint(type(self), ("documents",), self.model_extra)
+            raise InvalidRequest(f"documents is missing{hint}", param="documents")
         return (self.property,)
 
 

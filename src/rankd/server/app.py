@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -59,6 +60,13 @@ _EXPOSED_HEADERS = (
     *("x-rankd-instruction", "x-rankd-warnings"),
     *("server-timing", "traceparent"),
 )
+
+# What the middleware for paths knows of the API.
+_PATHS: dict[str, Any] = {
+    "prefixes": dialects.PREFIXES,
+    "known": dialects.exact_post_paths() - {"/"},
+    "corrected": dialects.corrected,
+}
 
 # Two, so that encoding a long request does not delay the next one.
 _ENCODING_THREADS = 2
@@ -207,7 +215,7 @@ def _asgi_client(app: FastAPI, traced: AppWrapper) -> batches.AsgiClient:
     """Calls the routes in this process: with prefixes, without keys, limits and access log."""
     handlers = {RankError: render_error, HTTPException: render_http}
     routes: ASGIApp = ExceptionMiddleware(app.router, handlers)
-    routes = PathPrefixMiddleware(routes, prefixes=dialects.PREFIXES)
+    routes = PathPrefixMiddleware(routes, **_PATHS)
     return batches.AsgiClient(traced(routes), {"app": app})
 
 
@@ -229,10 +237,12 @@ def build(
     )
     app.state.service = service
     app.state.batches = None
+    app.state.home = _home(settings)
     app.router.routes.extend(dialects.post_routes())
     for router in (*dialects.get_routers(), health.router, health.shared, batches.router):
         app.include_router(router)
     app.router.routes.extend(ui.routes(app, service, settings))
+    _refuse_root_path(app, settings.root_path)
     for route in app.routes:
         # RFC 9110, 9.1 requires HEAD; FastAPI's routes support GET only.
         if isinstance(route, APIRoute) and "GET" in route.methods:
@@ -242,6 +252,24 @@ def build(
     app.add_exception_handler(HTTPException, render_http)
     serve_openapi(app, settings)
     return app
+
+
+def _home(settings: Settings) -> str:
+    """Where a browser is sent that opens `/`.
+
+    Without a root path it is relative, because a proxy may have removed a prefix.
+    """
+    page = "ui" if settings.ui and ui.is_installed() else "docs"
+    return f"{settings.root_path}/{page}" if settings.root_path else page
+
+
+def _refuse_root_path(app: FastAPI, root_path: str) -> None:
+    """Raise BadSettings if it begins like a path of the API, which could then mean two things."""
+    first = root_path[1:].partition("/")[0]
+    paths = [*app.routes, *dialects.route_specs()]
+    own = {getattr(route, "path", "")[1:].partition("/")[0] for route in paths} | {"ui"}
+    if first and first in own | dialects.PREFIXES:
+        raise BadSettings(f"root_path {root_path!r} begins like a path of the API: /{first}")
 
 
 def _add_middleware(
@@ -263,7 +291,7 @@ def _add_middleware(
             is_open=lambda path: health.is_open(path) or (settings.ui and ui.is_open(path)),
             render=dialects.error_response,
         )
-    app.add_middleware(PathPrefixMiddleware, prefixes=dialects.PREFIXES)
+    app.add_middleware(PathPrefixMiddleware, **_PATHS, root_path=settings.root_path)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

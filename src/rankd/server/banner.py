@@ -76,10 +76,10 @@ def _rows(
 
 
 def address(settings: Settings, host: str, port: int) -> str:
-    """The base URL of a server at this host and port."""
+    """The base URL of a server at this host and port, with its root path."""
     scheme = "https" if settings.ssl_certfile else "http"
     bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
-    return f"{scheme}://{bracketed}:{port}"
+    return f"{scheme}://{bracketed}:{port}{settings.root_path}"
 
 
 def _keys(settings: Settings) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
@@ -48,12 +49,33 @@ async def livez() -> dict[str, str]:
 
 
 @router.get("/readyz")
-@router.get("/", include_in_schema=False)  # TEI's clients send their health check here.
-@shared.get("/health", summary="Readyz, as other servers call it")
 async def readyz(service: ServiceDep) -> dict[str, str]:
     """Readiness: 200 when the self-check has passed and the engine is alive, otherwise 503."""
     await service.check()
     return {"status": "ready"}
+
+
+@router.get("/", include_in_schema=False)
+async def root(http: Request, service: ServiceDep) -> Response:
+    """TEI's clients send their health check here; a browser gets to the page."""
+    if "text/html" in http.headers.get("accept", ""):
+        return RedirectResponse(http.app.state.home, 307, {"vary": "accept"})
+    return JSONResponse(await readyz(service), headers={"vary": "accept"})
+
+
+class Health(BaseModel):
+    status: str
+    model_loaded: bool
+    model: str = Field(description="Name of the served model.")
+    device: str = Field(description="Where it is computed: cpu, cuda or npu.")
+
+
+@shared.get("/health", summary="Readyz, with the model and its device")
+async def health(service: ServiceDep) -> Health:
+    """Readiness as other servers call it, with the fields that a tutorial's client reads."""
+    await service.check()
+    device = service.ranker.engine.info.device
+    return Health(status="ready", model_loaded=True, model=service.name, device=device)
 
 
 @router.get("/version")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
+from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.routing import Route
 
 from rankd import batches, dialects
@@ -28,6 +30,8 @@ def serve_openapi(app: FastAPI, settings: Settings) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             described = FastAPI(title=app.title, version=app.version, openapi_tags=app.openapi_tags)
+            # Relative to this document, because a proxy may have removed a prefix.
+            described.servers = [{"url": settings.root_path or "."}]
             described.description = app.description
             for router in dialects.documented_routers():
                 described.include_router(router)
@@ -44,5 +48,21 @@ def serve_openapi(app: FastAPI, settings: Settings) -> None:
         return JSONResponse(await asyncio.to_thread(openapi))
 
     app.openapi = openapi  # type: ignore[method-assign]
-    # Before FastAPI's own route, which would make it on the event loop.
-    app.router.routes.insert(0, Route("/openapi.json", serve, methods=["GET"]))
+    # Before FastAPI's own routes: one would make the document on the event loop, and the pages
+    # would request it at the root of the host, also if a proxy serves them elsewhere.
+    app.router.routes[:0] = [
+        Route("/openapi.json", serve, methods=["GET"]),
+        *(Route(path, _page(make, app.title)) for path, make in _PAGES.items()),
+    ]
+
+
+_PAGES: dict[str, Callable[..., HTMLResponse]] = {
+    "/docs": get_swagger_ui_html,
+    "/redoc": get_redoc_html,
+}
+
+
+def _page(make: Callable[..., HTMLResponse], title: str) -> Callable[[Request], HTMLResponse]:
+    """An endpoint for a page that shows the document beside it."""
+    page = make(openapi_url="openapi.json", title=title)
+    return lambda _: page

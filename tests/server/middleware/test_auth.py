@@ -81,6 +81,51 @@ def test_anything_else_is_a_401_with_the_words_that_clients_look_for(
 
 
 @pytest.mark.parametrize(
+    ("headers", "query", "found"),
+    [
+        ({}, "", "no key was sent"),
+        ({"authorization": "Bearer s3cret"}, "", "the key in Authorization is not known here"),
+        ({"authorization": "s3cret"}, "", "the key in Authorization is not known here"),
+        ({"x-api-key": "s3cret"}, "", "the key in x-api-key is not known here"),
+        ({"authorization": "Bearer Bearer first-key"}, "", "holds a scheme too many (Bearer)"),
+        ({"api-key": "Bearer first-key"}, "", "api-key holds a scheme before the key (Bearer)"),
+        ({"authorization": 'Bearer "first-key"'}, "", "the key in Authorization is in quotes"),
+        ({"authorization": "'first-key'"}, "", "the key in Authorization is in quotes"),
+        ({"authorization": '"Bearer first-key"'}, "", "the key in Authorization is in quotes"),
+        ({"authorization": "Bearer “first-key”"}, "", "the key in Authorization is in quotes"),
+        ({"authorization": "Api-Key first-key"}, "", "the scheme Api-Key in Authorization"),
+        ({"authorization": "Bearer: first-key"}, "", "the scheme Bearer: in Authorization"),
+        ({"authorization": "s3cret s3cret"}, "", "the scheme in Authorization is not known"),
+        ({"authorization": "Bearer s3cret s3cret"}, "", "the key in Authorization holds a blank"),
+        ({"authorization": "Bearer"}, "", "the key in Authorization is empty"),
+        ({"authorization": "Bearer None"}, "", "Authorization holds a placeholder"),
+        ({"authorization": "Bearer ${API_KEY}"}, "", "Authorization holds a placeholder"),
+        ({"authorization": "Bearer $API_KEY"}, "", "Authorization holds a placeholder"),
+        ({"authorization": "Bearer $s3cret!"}, "", "the key in Authorization is not known here"),
+        ({"authorization": "Bearer <your key>"}, "", "Authorization holds a placeholder"),
+        ({"authorization": basic("key", "s3cret")}, "", "the password of Basic authentication"),
+        ({"ocp-apim-subscription-key": "first-key"}, "", "in the header ocp-apim-subscription-key"),
+        ({}, "?api_key=first-key", "a key in the URL's query is not read"),
+        ({}, "?a=1&token=first-key", "a key in the URL's query is not read"),
+        ({}, "?monkey=1", "no key was sent"),
+    ],
+)
+def test_a_401_says_what_was_found_without_the_key(
+    guarded: TestClient, headers: dict[str, str], query: str, found: str
+) -> None:
+    sent = {name.encode(): value.encode() for name, value in headers.items()}
+    reply = guarded.post(f"/v1/rerank{query}", json=BODY, headers=sent)
+
+    message = reply.json()["message"]
+    assert reply.status_code == 401
+    assert message.startswith("invalid api token: ")
+    assert found in message
+    assert message.endswith("; send `Authorization: Bearer KEY`")
+    assert "s3cret" not in reply.text
+    assert "first-key" not in reply.text
+
+
+@pytest.mark.parametrize(
     ("path", "field"),
     [("/tei/rerank", "error_type"), ("/cohere/v2/rerank", "id"), ("/v1/ranking", "object")],
 )

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rankd.context import CALLER
 from rankd.errors import AuthenticationFailed, BadSettings, RankError
+from rankd.server.middleware.key_errors import key_error
 
 _log = logging.getLogger("rankd")
 
@@ -186,9 +187,8 @@ class ApiKeyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._keys and not self._is_allowed(scope):
-            # Some clients look for the words "invalid api token".
             problem = AuthenticationFailed(
-                "invalid api token: send a key as `Authorization: Bearer KEY`"
+                key_error(scope["headers"], scope.get("query_string", b""), _SCHEMES)
             )
             await self._render(problem, scope)(scope, receive, send)
             return
