@@ -15,7 +15,8 @@ from pydantic import AliasChoices, BaseModel, Field
 
 from rankd.config.tables import CUSTOM, DEFAULT
 from rankd.dialects.base import BodyMatcher, Dialect
-from rankd.dialects.fields import Count, Truncating, type_name
+from rankd.dialects.fields import Count, Truncating
+from rankd.dialects.json_values import type_name
 from rankd.dialects.reply import Reply, ResultObject, UsageObject, document_details, results
 from rankd.dialects.request import EchoingDocumentsBody, SentFields, Spellings, example
 from rankd.errors import InvalidRequest

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, ClassVar
@@ -22,7 +23,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from rankd.dialects import handler, json_io
 from rankd.dialects.base import Dialect, ExtraRoute
 from rankd.dialects.envelopes import Failure, openai_error
-from rankd.dialects.fields import Count, Number, Side, query_of, refuse_many_fields, text_of
+from rankd.dialects.fields import (
+    Count,
+    NoTexts,
+    Number,
+    Side,
+    query_of,
+    refuse_json_array,
+    text_at,
+)
 from rankd.dialects.headers import answer_headers, warning_header
 from rankd.dialects.openai import instruction_in
 from rankd.dialects.reply import Reply, UsageObject, usage
@@ -35,6 +44,7 @@ from rankd.dialects.request import (
     unknown_fields,
 )
 from rankd.dialects.resolved import ResolvedRequest
+from rankd.dialects.text_objects import text_of
 from rankd.dialects.warnings import answer_warnings, count_unknown_fields, field_warnings
 from rankd.errors import InvalidRequest, RankError
 from rankd.ranking.service import ModelService, service_of
@@ -397,18 +407,17 @@ def _renumbered(scored_documents: Iterable[ScoredDocument]) -> list[ScoredDocume
 
 def _read_texts(value: Any, name: str, read: Callable[[Any], str]) -> list[str]:
     """The texts of a field that holds one text or an array of them."""
-    values = value if isinstance(value, list) else [value]
-    if not values:
-        raise InvalidRequest(f"{name} must not be empty", param=name)
-    texts = []
-    for index, item in enumerate(values):
-        path = f"{name}[{index}]" if isinstance(value, list) else name
-        refuse_many_fields(item, path)
-        try:
-            texts.append(read(item))
-        except ValueError as problem:
-            raise InvalidRequest(f"{path} {problem}", param=path) from None
-    return texts
+    if not isinstance(value, list):
+        return [text_at(value, name, partial(_read_one, read))]
+    if not value:
+        raise NoTexts(f"{name} must not be empty", param=name)
+    return [text_at(item, f"{name}[{index}]", read) for index, item in enumerate(value)]
+
+
+def _read_one(read: Callable[[Any], str], value: Any) -> str:
+    if isinstance(value, str):
+        refuse_json_array(value)
+    return read(value)
 
 
 dialect = Vllm()
