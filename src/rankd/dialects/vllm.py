@@ -3,7 +3,7 @@
 A score request pairs queries with documents 1:1, 1:N or N:N; scores keep the request's order.
 vLLM's rerank body is answered by `openai.py` without a prefix, and exactly as vLLM answers it
 under the prefix `/vllm`.
-Source: vLLM 0.32, `entrypoints/pooling/scoring/protocol.py`.
+Source: vLLM 0.33, `entrypoints/pooling/scoring/protocol.py`.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from rankd.dialects.reply import Reply, UsageObject, usage
 from rankd.dialects.request import (
     MODEL_DESCRIPTION,
     DocumentsBody,
-    RequestBody,
     SentFields,
     example,
     unknown_fields,
 )
 from rankd.dialects.resolved import ResolvedRequest
 from rankd.dialects.text_objects import text_of
+from rankd.dialects.vllm_options import VllmOptions
 from rankd.dialects.warnings import answer_warnings, count_unknown_fields, field_warnings
 from rankd.errors import InvalidRequest, RankError
 from rankd.ranking.service import ModelService, service_of
@@ -59,7 +59,7 @@ _FIELD_PAIRS = (
 )
 
 
-class _Scoring(RequestBody):
+class _Scoring(VllmOptions):
     """Fields that vLLM's rerank and score requests share."""
 
     max_tokens_per_doc: Count | None = Field(
@@ -67,17 +67,15 @@ class _Scoring(RequestBody):
         ge=0,
         description="Maximum tokens per document; 0 is the default. Default: all that fit.",
     )
-    use_activation: bool | None = Field(
-        None, description="false: return raw logits, in nats. Default: true."
-    )
-    chat_template_kwargs: dict[str, Any] | None = Field(
-        None, description="Only its `instruction` is read. Default: empty."
-    )
-    truncate_prompt_tokens: int | None = Field(None, description="Accepted without effect.")
 
     def with_shared(self, sent: SentFields) -> SentFields:
         """Adds these fields to those of the request's kind."""
-        sent.truncation = TruncationPolicy(self.max_tokens_per_doc or None)
+        sent.truncation = TruncationPolicy(
+            tokens=self.max_tokens_per_doc or None,
+            truncation=None if self.truncate_prompt_tokens is None else "cut",
+            side=self.truncation_side,
+        )
+        self.add_limits(sent)
         sent.logits = self.use_activation is False
         sent.instructions = instruction_in("chat_template_kwargs", self.chat_template_kwargs)
         return sent
@@ -98,7 +96,6 @@ class VllmRerankRequest(_Scoring, DocumentsBody):
     return_documents: bool | None = Field(
         None, description="Accepted without effect: vLLM always returns the documents."
     )
-    request_id: str | None = Field(None, description="Accepted without effect.")
 
     def sent(self) -> SentFields:
         sent = self.with_shared(super().sent())
