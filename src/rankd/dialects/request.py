@@ -18,10 +18,11 @@ from rankd.types import BACKGROUND_PRIORITY, RankRequest, TruncationPolicy
 
 # Clients append one of these to their base URL, which may or may not end in `/v1` or `/v2`.
 # All are served alike.
+COHERE_PATH = "/v2/rerank"
 RERANK_PATHS = (
     "/v1/rerank",
     "/rerank",
-    "/v2/rerank",
+    COHERE_PATH,
     "/v1/reranking",
     "/reranking",
     "/v1/reranks",

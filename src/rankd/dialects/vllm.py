@@ -34,6 +34,7 @@ from rankd.dialects.fields import (
 )
 from rankd.dialects.headers import answer_headers, warning_header
 from rankd.dialects.openai import instruction_in
+from rankd.dialects.prefix_routes import prefix_router
 from rankd.dialects.reply import Reply, UsageObject, usage
 from rankd.dialects.request import (
     MODEL_DESCRIPTION,
@@ -47,7 +48,7 @@ from rankd.dialects.text_objects import text_of
 from rankd.dialects.vllm_options import VllmOptions
 from rankd.dialects.warnings import answer_warnings, count_unknown_fields, field_warnings
 from rankd.errors import InvalidRequest, RankError
-from rankd.ranking.service import ModelService, service_of
+from rankd.ranking.service import ModelService, ServiceDep, service_of
 from rankd.types import ScoredDocument, TruncationPolicy, shown_numbers
 
 # The four pairs of field names for (queries, documents).
@@ -138,9 +139,13 @@ class VllmFailure(Failure):
 _TYPES = {400: "BadRequestError", 404: "NotFoundError", 500: "InternalServerError"}
 
 
+router = prefix_router("vllm")
+
+
 class Vllm(Dialect):
     name = "vllm"
     about = "vLLM's scoring API."
+    prefix_router = router
     Request = VllmRerankRequest
     response = VllmRerankResponse
     failure = VllmFailure
@@ -329,6 +334,39 @@ async def score_body(http: Request, service: ModelService, body: Mapping[str, An
             _answer(request, scored_documents, warnings),
             headers={**service.provenance.header, **request.profile.header, **headers},
         )
+
+
+class ModelCard(BaseModel):
+    id: str
+    object: str = "model"
+    created: int
+    owned_by: str = "vllm"
+    root: str = Field(description="The served model's name; `id` may be an alias of it.")
+    parent: None = None
+    max_model_len: int = Field(description="Maximum tokens of one pair, template included.")
+    permission: list[dict[str, Any]] = []
+
+
+class ModelCards(BaseModel):
+    object: str = "list"
+    data: list[ModelCard]
+
+
+@router.get("/v1/models", name="vllm_models")
+@router.get("/models", include_in_schema=False)
+async def models(service: ServiceDep) -> ModelCards:
+    """The served model under each of its names, as vLLM lists its models."""
+    return ModelCards(
+        data=[
+            ModelCard(
+                id=name,
+                created=service.created,
+                root=service.name,
+                max_model_len=service.ranker.engine.info.max_tokens,
+            )
+            for name in service.names
+        ]
+    )
 
 
 class TokenizeRequest(BaseModel):
