@@ -17,7 +17,7 @@ from rankd.ranking.profiles import Profile
 from rankd.types import BACKGROUND_PRIORITY, RankRequest, TruncationPolicy
 
 # Clients append one of these to their base URL, which may or may not end in `/v1` or `/v2`.
-# All are served alike.
+# All are served alike, but at Cohere's `documents` are always in Cohere's format.
 COHERE_PATH = "/v2/rerank"
 RERANK_PATHS = (
     "/v1/rerank",
