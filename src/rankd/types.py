@@ -37,6 +37,9 @@ class RankRequest:
         user: end user; the users of one caller share the engine fairly.
         cache: whether scores of earlier requests may be used.
         background: a line of a batch job; it does not count towards admission limits.
+        max_query_tokens: a longer query is refused. None: half of what the model reads.
+        max_prompt_tokens: maximum length of each prompt, template included; documents that do
+            not fit follow `truncation`. None: the model's limit.
     """
 
     query: str
@@ -55,6 +58,8 @@ class RankRequest:
     side: Side | None = None
     details: bool = False
     background: bool = False
+    max_query_tokens: int | None = None
+    max_prompt_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

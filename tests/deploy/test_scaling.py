@@ -92,7 +92,7 @@ def ask(prometheus: str, query: str) -> list[dict[str, Any]]:
 
 
 def answer_of(prometheus: str, query: str) -> dict[str, Any]:
-    """Empty while Prometheus starts: it does not listen at first, then answers 503 in plain text."""
+    """Empty while Prometheus starts: it does not listen at first, then answers 503 as text."""
     try:
         response = httpx.get(prometheus, params={"query": query}, timeout=10)
     except httpx.TransportError:

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankd.dialects.fields import text_of
+from rankd.dialects.text_objects import text_of
 from rankd.models.checkpoint import Checkpoint
 from rankd.prompts import open_encoder
 from rankd.types import RankRequest
@@ -63,7 +63,7 @@ def test_a_value_is_read_as_this_text(value: Any, fields: tuple[str, ...], text:
             (),
             "has a block of type 'image_url'; this model reads text only",
         ),
-        ({"content": [{"text": "no type"}]}, (), "must hold its text in blocks of type 'text'"),
+        ({"content": [{"words": "no text"}]}, (), "must hold its text in blocks of type 'text'"),
         (BOOK, ("author", "isbn"), "has none of the rank_fields 'author', 'isbn'"),
         (BOOK, ("none",), "has none of the rank_fields 'none'"),
     ],

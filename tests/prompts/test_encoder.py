@@ -152,6 +152,24 @@ def test_a_request_can_ask_for_shorter_documents(folder: Path) -> None:
     assert encoded.document_tokens[0] > 2
 
 
+def test_a_request_can_ask_for_shorter_prompts(folder: Path) -> None:
+    documents = ("short", "word " * 200)
+    whole = encoder(folder).encode_blocking(RankRequest("q", documents))
+    limit = len(whole.prompts[0]) + 7
+
+    cut = encoder(folder).encode_blocking(RankRequest("q", documents, max_prompt_tokens=limit))
+    left = encoder(folder).encode_blocking(
+        RankRequest("q", documents, max_prompt_tokens=limit, side="left")
+    )
+
+    assert cut.prompts[0] == whole.prompts[0]
+    for prompt in (cut.prompts[1], left.prompts[1]):
+        assert len(prompt) == limit
+        assert prompt.prefix == whole.prompts[1].prefix
+        assert prompt.suffix[-5:] == whole.prompts[1].suffix[-5:]
+    assert cut.prompts[1] != left.prompts[1]
+
+
 def test_a_query_that_leaves_no_room_is_refused_with_the_numbers(folder: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"take [\d,]+ tokens.*the limit is 300") as refusal:
         encoder(folder, max_tokens=300).encode_blocking(RankRequest("why? " * 400, ("d",)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def folder(request: pytest.FixtureRequest) -> Path:
     truncation=st.sampled_from(["cut", "chunk"]),
     side=st.sampled_from(["left", "right"]),
     chunks=st.one_of(st.none(), st.integers(1, 3)),
+    room=st.one_of(st.none(), st.integers(1, 40)),
 )
 def test_the_lower_bound_is_never_above_the_number_of_tokens(
     folder: Path,
@@ -33,8 +35,12 @@ def test_the_lower_bound_is_never_above_the_number_of_tokens(
     truncation: Truncation,
     side: Side,
     chunks: int | None,
+    room: int | None,
 ) -> None:
     request = RankRequest("q", tuple(documents), None, limit, truncation, chunks, side=side)
+    if room is not None:
+        [one_token] = encoder(folder).encode_blocking(RankRequest("q", ("",))).prompts
+        request = replace(request, max_prompt_tokens=len(one_token) - 1 + room)
 
     tokens = sum(map(len, set(encoder(folder).encode_blocking(request).prompts)))
 

@@ -36,6 +36,8 @@ class Dialect(ABC):
         paths: the vendor's own paths, which use this dialect with and without a prefix.
         mounted: further paths that exist under the prefix.
         get_router: the vendor's GET routes, such as its health checks.
+        prefix_router: GET routes that only exist under the prefix, such as `/models` in the
+            vendor's shape.
         renders_unidentified_401: a 401 on a shared path without a prefix, where the body
             is not read, is rendered in this dialect.
         adds_headers: whether `headers` returns any.
@@ -51,6 +53,7 @@ class Dialect(ABC):
     paths: ClassVar[tuple[str, ...]] = ()
     mounted: ClassVar[tuple[str, ...]] = RERANK_PATHS
     get_router: ClassVar[APIRouter | None] = None
+    prefix_router: ClassVar[APIRouter | None] = None
     renders_unidentified_401: ClassVar[bool] = False
     adds_headers: ClassVar[bool] = False
 

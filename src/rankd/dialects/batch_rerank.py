@@ -23,8 +23,9 @@ from rankd.context import PARSING
 from rankd.dialects import detect, handler, json_io
 from rankd.dialects.answer_size import large_answer, min_answer_bytes, refuse_large_answer
 from rankd.dialects.base import Dialect
-from rankd.dialects.fields import SAYING, refuse_many_fields, type_name
+from rankd.dialects.fields import SAYING
 from rankd.dialects.headers import answer_headers
+from rankd.dialects.json_values import refuse_many_fields, type_name
 from rankd.dialects.reply import Reply
 from rankd.dialects.request import MODEL_DESCRIPTION, RERANK_PATHS, example
 from rankd.dialects.resolved import ResolvedRequest

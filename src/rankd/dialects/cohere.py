@@ -15,12 +15,12 @@ from rankd.dialects.base import Dialect
 from rankd.dialects.envelopes import ErrorObject, Failure, openai_error
 from rankd.dialects.fields import Count, Documents, Query
 from rankd.dialects.openai import Meta, meta
+from rankd.dialects.prefix_routes import prefix_router
 from rankd.dialects.reply import Reply, ResultObject, results
-from rankd.dialects.request import RERANK_PATHS, DocumentsBody, SentFields, example
+from rankd.dialects.request import COHERE_PATH, RERANK_PATHS, DocumentsBody, SentFields, example
 from rankd.errors import RankError
+from rankd.ranking.service import ModelService, ServiceDep
 from rankd.types import TruncationPolicy
-
-_V2 = "/v2/rerank"
 
 
 class V1Request(DocumentsBody):
@@ -100,6 +100,9 @@ class CohereFailure(Failure):
     error: ErrorObject
 
 
+router = prefix_router("cohere")
+
+
 class _Cohere(Dialect):
     name = "cohere"
     response = CohereResponse
@@ -115,15 +118,47 @@ class _Cohere(Dialect):
 
 class CohereV1(_Cohere):
     about = "Cohere's Rerank API, version 1."
+    prefix_router = router
     Request = V1Request
-    mounted = tuple(path for path in RERANK_PATHS if path != _V2)
+    mounted = tuple(path for path in RERANK_PATHS if path != COHERE_PATH)
 
 
 class CohereV2(_Cohere):
     about = "Cohere's Rerank API, version 2."
     Request = V2Request
-    mounted = (_V2,)
+    mounted = (COHERE_PATH,)
     version = "2"
+
+
+class CohereModel(BaseModel):
+    name: str
+    endpoints: list[str] = ["rerank"]
+    default_endpoints: list[str] = []
+    finetuned: bool = False
+    is_deprecated: bool = False
+    context_length: int = Field(description="Maximum tokens of one pair, template included.")
+    tokenizer_url: None = None
+
+
+class CohereModels(BaseModel):
+    models: list[CohereModel]
+
+
+@router.get("/v1/models", name="cohere_models")
+async def models(service: ServiceDep) -> CohereModels:
+    """The served model under each of its names, as Cohere lists its models."""
+    return CohereModels(models=[_model(service, name) for name in service.names])
+
+
+@router.get("/v1/models/{model:path}", name="cohere_model")
+async def model(model: str, service: ServiceDep) -> CohereModel:
+    """The served model, by any name that requests may use."""
+    service.accept_model(model)
+    return _model(service, model)
+
+
+def _model(service: ModelService, name: str) -> CohereModel:
+    return CohereModel(name=name, context_length=service.ranker.engine.info.max_tokens)
 
 
 v1 = CohereV1()

@@ -6,12 +6,13 @@ The path alone does not tell: clients of Cohere, TEI, vLLM, Infinity and Weaviat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 from rankd.dialects.base import Dialect
 from rankd.dialects.registry import DIALECTS
+from rankd.dialects.request import COHERE_PATH
 from rankd.errors import SetupError
 
 # Tried from first to last; the last also takes bodies that match none.
@@ -33,6 +34,16 @@ def dialect_of(body: Mapping[str, Any]) -> Dialect:
         if matcher.names <= names and matcher.covers(body):
             return dialect
     return FALLBACK
+
+
+def dialect_at(path: str) -> Callable[[Mapping[str, Any]], Dialect]:
+    """Finds the dialect of the bodies at a shared path."""
+    return _dialect_at_v2 if path == COHERE_PATH else dialect_of
+
+
+def _dialect_at_v2(body: Mapping[str, Any]) -> Dialect:
+    """As `dialect_of`, but `documents` are Cohere's: no other vendor has this path for them."""
+    return dialect_of(body) if body.get("documents") is None else FALLBACK
 
 
 def refuse_ambiguous_matchers(order: Sequence[Dialect] = ORDER) -> None:

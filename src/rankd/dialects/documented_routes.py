@@ -32,6 +32,13 @@ def documented_routers() -> list[APIRouter]:
             gets.include_router(
                 dialect.get_router, responses=failures(dialect.failure, (401, 500, 503))
             )
+    for dialect in DIALECTS:
+        if dialect.prefix_router is not None:
+            gets.include_router(
+                dialect.prefix_router,
+                prefix=dialect.prefix,
+                responses=failures(dialect.failure, (401, 404, 500, 503)),
+            )
     return [posts, gets]
 
 

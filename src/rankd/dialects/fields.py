@@ -2,46 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, get_args
 
+import orjson
 from pydantic import BeforeValidator, WithJsonSchema
 
-from rankd.config.text import shorten
-from rankd.dialects.yaml_blocks import yaml_lines, yaml_value
-from rankd.errors import InvalidRequest, TooLarge
+from rankd.dialects.json_values import refuse_many_fields, type_name
+from rankd.dialects.text_objects import text_of
+from rankd.errors import InvalidRequest
 from rankd.types import Truncation
 
 # Texts.
-
-
-def text_of(value: Any, fields: Sequence[str] = ()) -> str:
-    """The text of a string or an object.
-
-    Args:
-        fields: read only these fields of an object, in this order. Default: its `text`, else
-            its `content` as in chat messages, else all fields.
-
-    Raises:
-        ValueError: it has no text; the message continues a sentence that begins with the field.
-    """
-    match value:
-        case str():
-            return value
-        case dict() if fields:
-            return _chosen(value, fields)
-        case dict() if isinstance(text := value.get("text"), str):
-            return text  # The usual case; a mapping pattern would take three times as long.
-        case {"text": other}:
-            raise ValueError(f"must hold its text as a string in `text`, not {type_name(other)}")
-        case {"content": content}:
-            return _content(content)
-        case dict() if value:
-            return yaml_lines(value, value)
-        case dict():
-            raise ValueError("must not be an empty object")
-    raise ValueError(f"must be a string or an object with `text`, not {type_name(value)}")
 
 
 def query_of(value: Any) -> str:
@@ -52,6 +25,10 @@ def query_of(value: Any) -> str:
     return text
 
 
+class NoTexts(InvalidRequest):
+    """The array of documents is empty."""
+
+
 def texts_of(values: Sequence[Any], name: str, fields: Sequence[str] = ()) -> tuple[str, ...]:
     """The text of each value.
 
@@ -60,12 +37,14 @@ def texts_of(values: Sequence[Any], name: str, fields: Sequence[str] = ()) -> tu
         fields: as of `text_of`.
 
     Raises:
-        InvalidRequest: there are no values, or one has no text; names its index.
+        NoTexts: there are no values.
+        InvalidRequest: one has no text; names its index.
     """
     if not values:
-        raise InvalidRequest(f"{name} must not be empty", param=name)
+        raise NoTexts(f"{name} must not be empty", param=name)
+    read = partial(text_of, fields=fields) if fields else text_of
     return tuple(
-        value if type(value) is str else _text_at(value, name, index, fields)
+        value if type(value) is str else text_at(value, f"{name}[{index}]", read)
         for index, value in enumerate(values)
     )
 
@@ -75,54 +54,18 @@ def echo(value: Any, text: str) -> dict[str, Any]:
     return {**value, "text": text} if isinstance(value, dict) else {"text": text}
 
 
-def _text_at(value: Any, name: str, index: int, fields: Sequence[str]) -> str:
-    path = f"{name}[{index}]"
+def text_at(value: Any, path: str, read: Callable[[Any], str] = text_of) -> str:
+    """The text at a path of the body, such as `documents[3]`.
+
+    Raises:
+        InvalidRequest: it has no text; names the path.
+        TooLarge: it has too many fields.
+    """
     refuse_many_fields(value, path)
     try:
-        return text_of(value, fields)
+        return read(value)
     except ValueError as problem:
         raise InvalidRequest(f"{path} {problem}", param=path) from None
-
-
-# A million fields would block the event loop while they are named or repeated.
-MAX_FIELDS = 10_000
-
-
-def refuse_many_fields(value: Any, path: str) -> None:
-    """Raises `TooLarge` if an object has more than 10,000 fields."""
-    if isinstance(value, dict) and len(value) > MAX_FIELDS:
-        raise TooLarge(f"{path} has {len(value):,} fields; the limit is {MAX_FIELDS:,}", param=path)
-
-
-def _chosen(value: dict[str, Any], fields: Sequence[str]) -> str:
-    fields = tuple(dict.fromkeys(fields))  # A name sent a thousand times reads one text.
-    present = [field for field in fields if value.get(field) is not None]
-    if not present:
-        raise ValueError(f"has none of the rank_fields {', '.join(map(repr, fields))}")
-    if len(fields) == 1:
-        only = value[present[0]]
-        return only if isinstance(only, str) else yaml_value(only)
-    return yaml_lines(value, present)
-
-
-def _content(content: Any) -> str:
-    """The content of a chat message: a string, or blocks that are all text."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list) or not content:
-        raise ValueError(f"must hold blocks in `content`, not {type_name(content)}")
-    if len(content) > MAX_FIELDS:
-        raise ValueError(f"has {len(content):,} blocks; the limit is {MAX_FIELDS:,}")
-    texts = []
-    for block in content:
-        match block:
-            case {"type": "text", "text": str(text)}:
-                texts.append(text)
-            case {"type": str(other)} if other != "text":
-                raise ValueError(f"has a block of type {other!r}; this model reads text only")
-            case _:
-                raise ValueError("must hold its text in blocks of type 'text'")
-    return "\n".join(texts)
 
 
 # Schemas of texts.
@@ -172,11 +115,36 @@ Documents = Annotated[list[Any], WithJsonSchema(LIST)]
 Side = Annotated[Any, WithJsonSchema({"anyOf": [*TEXT["anyOf"], LIST]})]
 
 
+# One of these marks an object as a document; `{"0": "a", "1": "b"}` is PHP's array of two.
+_DOCUMENT_FIELDS = frozenset({"text", "content", "type"})
+
+
 def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    if isinstance(value, str):
+        refuse_json_array(value)
+        return [value]
+    if isinstance(value, dict) and not _DOCUMENT_FIELDS.isdisjoint(value):
+        return [value]
+    return value
 
 
-# Documents, or one string for a list of one.
+def refuse_json_array(text: str) -> None:
+    """Raises `ValueError` if one document is an array of documents as JSON text."""
+    text = text.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        return
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return
+    if value and all(isinstance(item, str | dict) for item in value):
+        raise ValueError(
+            "is a string that holds a JSON array: send the array itself, or the string in an "
+            "array to rank it as one document"
+        )
+
+
+# Documents, or one of them for a list of one.
 DocumentList = Annotated[Documents, BeforeValidator(_as_list)]
 
 
@@ -221,35 +189,3 @@ Truncating = Annotated[
 def is_switch(value: Any) -> bool:
     """Whether it is a boolean, or a text that stands for one."""
     return isinstance(value, bool) or (isinstance(value, str) and value.lower() in _SWITCHES)
-
-
-# Values in messages.
-
-
-def type_name(value: Any) -> str:
-    """The JSON type of a value, with the value if it is a short one: `a number (3)`."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return f"a boolean ({short_json(value)})"
-        case int() | float():
-            return f"a number ({short_json(value)})"
-        case str():
-            return f"a string ({short_json(value)})"
-        case list():
-            return "an array"
-    return "an object"
-
-
-_ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
-
-
-def short_json(value: Any) -> str:
-    """The value as JSON, at most 60 characters of it; reads no more of it than that."""
-    text = ""
-    for part in _ENCODER.iterencode(value[:100] if isinstance(value, str) else value):
-        text += part
-        if len(text) > 100:
-            break
-    return shorten(text)

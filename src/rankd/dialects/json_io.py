@@ -14,9 +14,9 @@ from fastapi import Response
 from pydantic import BaseModel, ValidationError
 
 from rankd.config.text import replace_surrogates, shorten
-from rankd.dialects.fields import MAX_FIELDS, refuse_many_fields, short_json, type_name
-from rankd.dialects.refused_bodies import probable_format
+from rankd.dialects.json_values import MAX_FIELDS, refuse_many_fields, short_json, type_name
 from rankd.dialects.missing_fields import unknown_fields_hint
+from rankd.dialects.refused_bodies import probable_format
 from rankd.errors import InvalidRequest, TooLarge, UnsupportedMedia
 from rankd.telemetry import metrics
 

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import AliasChoices, BaseModel, Field
 
 from rankd.config.tables import CUSTOM, DEFAULT
 from rankd.dialects.base import BodyMatcher, Dialect
-from rankd.dialects.fields import Count, Truncating, type_name
+from rankd.dialects.fields import Count, Truncating
+from rankd.dialects.json_values import type_name
 from rankd.dialects.reply import Reply, ResultObject, UsageObject, document_details, results
 from rankd.dialects.request import EchoingDocumentsBody, SentFields, Spellings, example
+from rankd.dialects.vllm_options import VllmOptions
 from rankd.errors import InvalidRequest
 from rankd.types import TruncationPolicy
 
 
-class OpenAIRerankRequest(EchoingDocumentsBody):
+class OpenAIRerankRequest(VllmOptions, EchoingDocumentsBody):
     model_config = example(
         {
             "query": "What is the capital of China?",
@@ -42,11 +44,6 @@ class OpenAIRerankRequest(EchoingDocumentsBody):
         None,
         description="If a document does not fit: `cut` (true), `refuse` (false; 400) or `chunk` "
         "(best counts). Default: the server's --truncation (cut).",
-    )
-    truncation_side: Literal["right", "left"] | None = Field(
-        None,
-        description="The end of a long document to cut off; right is the end of the text. "
-        "Default: right.",
     )
     max_tokens_per_doc: Count | None = Field(
         None,
@@ -71,22 +68,15 @@ class OpenAIRerankRequest(EchoingDocumentsBody):
         description="Add `tokens`, `truncated`, `chunk` and, if calibrated, `normalized_score` to "
         "each result. Default: false.",
     )
-    use_activation: bool | None = Field(
-        None, description="false: return raw logits, in nats. Default: true."
-    )
     raw_scores: bool | None = Field(
         None, description="true: return raw logits, in nats. Default: false."
-    )
-    chat_template_kwargs: dict[str, Any] | None = Field(
-        None, description="Only its `instruction` is read. Default: empty."
     )
     kwargs_: str | dict[str, Any] | None = Field(
         None,
         validation_alias=AliasChoices("kwargs"),
         description="Xinference's options, as JSON; only `instruction` is read. Default: empty.",
     )
-    # Sent by vLLM's benchmark and Xinference's client.
-    truncate_prompt_tokens: int | None = Field(None, description="Accepted without effect.")
+    # Sent by Xinference's client.
     return_len: bool | None = Field(
         None, description="Accepted without effect: answers always have token counts."
     )
@@ -94,6 +84,8 @@ class OpenAIRerankRequest(EchoingDocumentsBody):
     def sent(self) -> SentFields:
         sent = self.sent_documents(self.rank_fields)
         sent.truncation = self._truncation()
+        if self.max_tokens_per_query or self.truncate_prompt_tokens is not None:
+            self.add_limits(sent)
         if self.chat_template_kwargs or self.kwargs_:
             sent.instructions = {
                 **instruction_in("chat_template_kwargs", self.chat_template_kwargs),
@@ -115,9 +107,12 @@ class OpenAIRerankRequest(EchoingDocumentsBody):
                 f"{chunks:,}; send only one of the two, or truncation 'chunk'",
                 param="max_chunks_per_doc",
             )
+        truncation = self.truncation
+        if truncation is None and chunks is None and self.truncate_prompt_tokens is not None:
+            truncation = "cut"
         return TruncationPolicy(
             tokens=self.max_tokens_per_doc or None,
-            truncation=self.truncation,
+            truncation=truncation,
             chunks=chunks,
             overlap=self.overlap_tokens,
             side=self.truncation_side,

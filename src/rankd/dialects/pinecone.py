@@ -12,9 +12,11 @@ from pydantic import BaseModel, Field
 
 from rankd.dialects.base import Dialect
 from rankd.dialects.envelopes import Failure, openai_error
+from rankd.dialects.prefix_routes import prefix_router
 from rankd.dialects.reply import AnswerResult, Reply
 from rankd.dialects.request import EchoingDocumentsBody, SentFields, example
 from rankd.errors import InvalidRequest, RankError
+from rankd.ranking.service import ModelService, ServiceDep
 from rankd.types import TruncationPolicy
 
 
@@ -109,9 +111,13 @@ _CODES = {
 _DOCUMENTS_PER_UNIT = 100
 
 
+router = prefix_router("pinecone")
+
+
 class Pinecone(Dialect):
     name = "pinecone"
     about = "Pinecone's rerank API."
+    prefix_router = router
     Request = PineconeRequest
     response = PineconeResponse
     failure = PineconeFailure
@@ -137,6 +143,54 @@ class Pinecone(Dialect):
             "error": {"code": code, "message": problem.message},
             "status": problem.status,
         }
+
+
+class PineconeModel(BaseModel):
+    model: str
+    short_description: str
+    type: str = "rerank"
+    supported_parameters: list[dict[str, Any]]
+    modality: str = "text"
+    max_sequence_length: int = Field(description="Maximum tokens of one pair, template included.")
+    max_batch_size: int = Field(description="Maximum documents per request.")
+    provider_name: str = "rankd"
+
+
+class PineconeModels(BaseModel):
+    models: list[PineconeModel]
+
+
+_TRUNCATE = {
+    "parameter": "truncate",
+    "type": "one_of",
+    "value_type": "string",
+    "required": False,
+    "default": "END",
+    "allowed_values": ["END", "NONE"],
+}
+
+
+@router.get("/models", name="pinecone_models")
+async def models(service: ServiceDep) -> PineconeModels:
+    """The served model under each of its names, as Pinecone lists its models."""
+    return PineconeModels(models=[_model(service, name) for name in service.names])
+
+
+@router.get("/models/{model:path}", name="pinecone_model")
+async def model(model: str, service: ServiceDep) -> PineconeModel:
+    """The served model, by any name that requests may use."""
+    service.accept_model(model)
+    return _model(service, model)
+
+
+def _model(service: ModelService, name: str) -> PineconeModel:
+    return PineconeModel(
+        model=name,
+        short_description=f"{service.name}, a reranking model",
+        supported_parameters=[_TRUNCATE],
+        max_sequence_length=service.ranker.engine.info.max_tokens,
+        max_batch_size=service.ranker.max_documents,
+    )
 
 
 dialect = Pinecone()

@@ -52,5 +52,7 @@ DIALECTS: tuple[Dialect, ...] = (
 
 
 def get_routers() -> list[APIRouter]:
-    """GET routes of all dialects, such as their health checks."""
-    return [dialect.get_router for dialect in DIALECTS if dialect.get_router is not None]
+    """GET routes of all dialects, such as their health checks; first those under prefixes."""
+    routers = [dialect.prefix_router for dialect in DIALECTS]
+    routers += [dialect.get_router for dialect in DIALECTS]
+    return [router for router in routers if router is not None]

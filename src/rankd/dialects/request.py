@@ -17,11 +17,12 @@ from rankd.ranking.profiles import Profile
 from rankd.types import BACKGROUND_PRIORITY, RankRequest, TruncationPolicy
 
 # Clients append one of these to their base URL, which may or may not end in `/v1` or `/v2`.
-# All are served alike.
+# All are served alike, but at Cohere's `documents` are always in Cohere's format.
+COHERE_PATH = "/v2/rerank"
 RERANK_PATHS = (
     "/v1/rerank",
     "/rerank",
-    "/v2/rerank",
+    COHERE_PATH,
     "/v1/reranking",
     "/reranking",
     "/v1/reranks",
@@ -34,7 +35,7 @@ RERANK_PATHS = (
 _SIZE_FIELDS = ("max_tokens_per_doc", "max_doc_length")
 _TRUNCATION_FIELDS = (
     *("truncation", "truncation_side", "truncate", "truncation_direction"),
-    *("max_chunks_per_doc", "overlap_tokens"),
+    *("max_chunks_per_doc", "overlap_tokens", "truncate_prompt_tokens"),
 )
 
 # Of the field `model`, in every request.
@@ -61,6 +62,7 @@ class SentFields:
         return_documents: whether results hold their documents.
         documents: as they were sent.
         details: whether results hold details.
+        max_query_tokens, max_prompt_tokens: as in `RankRequest`.
         names: further `sent_names`, where they differ between bodies of one dialect.
     """
 
@@ -74,6 +76,8 @@ class SentFields:
     return_documents: bool = False
     documents: Sequence[Any] = ()
     details: bool = False
+    max_query_tokens: int | None = None
+    max_prompt_tokens: int | None = None
     names: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -229,6 +233,8 @@ class RequestBody(BaseModel):
                 partial=bool(self.partial and self.accepts_partial),
                 caller=context.caller,
                 user=self.user or "",
+                max_query_tokens=sent.max_query_tokens,
+                max_prompt_tokens=sent.max_prompt_tokens,
                 cache=self.cache is not False,
                 background=context.background,
             )

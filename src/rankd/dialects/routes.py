@@ -98,7 +98,7 @@ def _shared_specs() -> Iterator[RouteSpec]:
         yield RouteSpec(
             path,
             None,
-            handler.endpoint(detect.dialect_of),
+            handler.endpoint(detect.dialect_at(path)),
             SHARED_TAG,
             "Order documents by their relevance to a query",
             tuple(dialect.Request for dialect in detect.ORDER),

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from rankd import __version__
 from rankd.dialects.base import BodyMatcher, Dialect
 from rankd.dialects.envelopes import StringFailure, string_error
-from rankd.dialects.fields import Count, Documents, Query, texts_of
+from rankd.dialects.fields import Count, Documents, NoTexts, Query, texts_of
 from rankd.dialects.reply import Reply
 from rankd.dialects.request import RequestBody, SentFields, example
 from rankd.errors import RankError
@@ -141,6 +141,8 @@ class Tei(Dialect):
         }
 
     def error(self, problem: RankError) -> dict[str, Any]:
+        if isinstance(problem, NoTexts):
+            return string_error(problem, "Empty")
         return string_error(problem, _TYPES.get(problem.status, "Backend"))
 
 
@@ -155,6 +157,7 @@ class ModelType(BaseModel):
 
 class TeiInfo(BaseModel):
     model_id: str
+    served_model_name: str
     model_sha: str | None
     model_dtype: str
     model_type: ModelType
@@ -180,6 +183,7 @@ async def info(service: ServiceDep) -> TeiInfo:
     engine = service.ranker.engine.info
     return TeiInfo(
         model_id=service.name,
+        served_model_name=service.name,
         model_sha=engine.revision or None,
         model_dtype=engine.dtype,
         model_type=ModelType(reranker=Labels(id2label={"0": "LABEL_0"}, label2id={"LABEL_0": 0})),

@@ -22,7 +22,7 @@ from rankd.dialects.fields import (
     Documents,
     Query,
     query_of,
-    refuse_many_fields,
+    text_at,
     texts_of,
 )
 from rankd.dialects.headers import answer_headers
@@ -169,7 +169,10 @@ class SimpleBatchRequest(RequestBody):
 
     def sent(self) -> SentFields:
         """One query with its documents after another."""
-        queries = [_read_query(query, index) for index, query in enumerate(self.queries)]
+        queries = [
+            text_at(query, f"queries[{index}]", query_of)
+            for index, query in enumerate(self.queries)
+        ]
         if not queries:
             raise InvalidRequest("queries must not be empty", param="queries")
         documents = self._document_lists(len(queries))
@@ -186,15 +189,6 @@ class SimpleBatchRequest(RequestBody):
                 param="documents",
             )
         return [_read_documents(item, index) for index, item in enumerate(self.documents)]
-
-
-def _read_query(value: Any, index: int) -> str:
-    path = f"queries[{index}]"
-    refuse_many_fields(value, path)
-    try:
-        return query_of(value)
-    except ValueError as problem:
-        raise InvalidRequest(f"{path} {problem}", param=path) from None
 
 
 def _read_documents(value: Any, index: int) -> tuple[str, ...]:

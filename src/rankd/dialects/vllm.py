@@ -3,7 +3,7 @@
 A score request pairs queries with documents 1:1, 1:N or N:N; scores keep the request's order.
 vLLM's rerank body is answered by `openai.py` without a prefix, and exactly as vLLM answers it
 under the prefix `/vllm`.
-Source: vLLM 0.32, `entrypoints/pooling/scoring/protocol.py`.
+Source: vLLM 0.33, `entrypoints/pooling/scoring/protocol.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, ClassVar
@@ -23,22 +24,32 @@ from rankd.context import CALLER
 from rankd.dialects import handler, json_io
 from rankd.dialects.base import Dialect, ExtraRoute
 from rankd.dialects.envelopes import Failure, openai_error
-from rankd.dialects.fields import Count, Number, Side, query_of, refuse_many_fields, text_of
+from rankd.dialects.fields import (
+    Count,
+    NoTexts,
+    Number,
+    Side,
+    query_of,
+    refuse_json_array,
+    text_at,
+)
 from rankd.dialects.headers import answer_headers, warning_header
 from rankd.dialects.openai import instruction_in
+from rankd.dialects.prefix_routes import prefix_router
 from rankd.dialects.reply import Reply, UsageObject, usage
 from rankd.dialects.request import (
     MODEL_DESCRIPTION,
     DocumentsBody,
-    RequestBody,
     SentFields,
     example,
     unknown_fields,
 )
 from rankd.dialects.resolved import ResolvedRequest
+from rankd.dialects.text_objects import text_of
+from rankd.dialects.vllm_options import VllmOptions
 from rankd.dialects.warnings import answer_warnings, count_unknown_fields, field_warnings
 from rankd.errors import InvalidRequest, RankError
-from rankd.ranking.service import ModelService, service_of
+from rankd.ranking.service import ModelService, ServiceDep, service_of
 from rankd.types import ScoredDocument, TruncationPolicy, shown_numbers
 
 # The four pairs of field names for (queries, documents).
@@ -50,7 +61,7 @@ _FIELD_PAIRS = (
 )
 
 
-class _Scoring(RequestBody):
+class _Scoring(VllmOptions):
     """Fields that vLLM's rerank and score requests share."""
 
     max_tokens_per_doc: Count | None = Field(
@@ -58,17 +69,15 @@ class _Scoring(RequestBody):
         ge=0,
         description="Maximum tokens per document; 0 is the default. Default: all that fit.",
     )
-    use_activation: bool | None = Field(
-        None, description="false: return raw logits, in nats. Default: true."
-    )
-    chat_template_kwargs: dict[str, Any] | None = Field(
-        None, description="Only its `instruction` is read. Default: empty."
-    )
-    truncate_prompt_tokens: int | None = Field(None, description="Accepted without effect.")
 
     def with_shared(self, sent: SentFields) -> SentFields:
         """Adds these fields to those of the request's kind."""
-        sent.truncation = TruncationPolicy(self.max_tokens_per_doc or None)
+        sent.truncation = TruncationPolicy(
+            tokens=self.max_tokens_per_doc or None,
+            truncation=None if self.truncate_prompt_tokens is None else "cut",
+            side=self.truncation_side,
+        )
+        self.add_limits(sent)
         sent.logits = self.use_activation is False
         sent.instructions = instruction_in("chat_template_kwargs", self.chat_template_kwargs)
         return sent
@@ -89,7 +98,6 @@ class VllmRerankRequest(_Scoring, DocumentsBody):
     return_documents: bool | None = Field(
         None, description="Accepted without effect: vLLM always returns the documents."
     )
-    request_id: str | None = Field(None, description="Accepted without effect.")
 
     def sent(self) -> SentFields:
         sent = self.with_shared(super().sent())
@@ -132,9 +140,13 @@ class VllmFailure(Failure):
 _TYPES = {400: "BadRequestError", 404: "NotFoundError", 500: "InternalServerError"}
 
 
+router = prefix_router("vllm")
+
+
 class Vllm(Dialect):
     name = "vllm"
     about = "vLLM's scoring API."
+    prefix_router = router
     Request = VllmRerankRequest
     response = VllmRerankResponse
     failure = VllmFailure
@@ -329,6 +341,39 @@ def _read_score(http: Request, service: ModelService, body: Mapping[str, Any]) -
     return handler.resolve(http, service, json_io.validate(VllmScoreRequest, body))
 
 
+class ModelCard(BaseModel):
+    id: str
+    object: str = "model"
+    created: int
+    owned_by: str = "vllm"
+    root: str = Field(description="The served model's name; `id` may be an alias of it.")
+    parent: None = None
+    max_model_len: int = Field(description="Maximum tokens of one pair, template included.")
+    permission: list[dict[str, Any]] = []
+
+
+class ModelCards(BaseModel):
+    object: str = "list"
+    data: list[ModelCard]
+
+
+@router.get("/v1/models", name="vllm_models")
+@router.get("/models", include_in_schema=False)
+async def models(service: ServiceDep) -> ModelCards:
+    """The served model under each of its names, as vLLM lists its models."""
+    return ModelCards(
+        data=[
+            ModelCard(
+                id=name,
+                created=service.created,
+                root=service.name,
+                max_model_len=service.ranker.engine.info.max_tokens,
+            )
+            for name in service.names
+        ]
+    )
+
+
 class TokenizeRequest(BaseModel):
     model_config = ConfigDict(
         extra="allow", json_schema_extra={"example": {"prompt": "The capital of China"}}
@@ -405,18 +450,17 @@ def _renumbered(scored_documents: Iterable[ScoredDocument]) -> list[ScoredDocume
 
 def _read_texts(value: Any, name: str, read: Callable[[Any], str]) -> list[str]:
     """The texts of a field that holds one text or an array of them."""
-    values = value if isinstance(value, list) else [value]
-    if not values:
-        raise InvalidRequest(f"{name} must not be empty", param=name)
-    texts = []
-    for index, item in enumerate(values):
-        path = f"{name}[{index}]" if isinstance(value, list) else name
-        refuse_many_fields(item, path)
-        try:
-            texts.append(read(item))
-        except ValueError as problem:
-            raise InvalidRequest(f"{path} {problem}", param=path) from None
-    return texts
+    if not isinstance(value, list):
+        return [text_at(value, name, partial(_read_one, read))]
+    if not value:
+        raise NoTexts(f"{name} must not be empty", param=name)
+    return [text_at(item, f"{name}[{index}]", read) for index, item in enumerate(value)]
+
+
+def _read_one(read: Callable[[Any], str], value: Any) -> str:
+    if isinstance(value, str):
+        refuse_json_array(value)
+    return read(value)
 
 
 dialect = Vllm()

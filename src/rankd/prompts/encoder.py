@@ -195,10 +195,14 @@ class PromptEncoder:
         """Tokens that the prefix leaves for a document.
 
         Raises:
-            InvalidRequest: it leaves none, or the query takes more than half of the prompt.
+            InvalidRequest: it leaves none, or the query takes more than half of the prompt or
+                than the request allows.
         """
         used = len(prefix) + len(self._suffix)
         room = self.max_tokens - used
+        if request.max_prompt_tokens is not None and request.max_prompt_tokens < self.max_tokens:
+            room = request.max_prompt_tokens - used
+            _refuse_short_prompt(request.max_prompt_tokens, used)
         if room < 1:
             raise InvalidRequest(
                 f"query and instruction take {used:,} tokens "
@@ -209,6 +213,8 @@ class PromptEncoder:
             )
         if len(prefix) > self.max_tokens // 2:
             self._refuse_long_query(request.query)
+        if request.max_query_tokens is not None:
+            self._refuse_query_over(request.max_query_tokens, request.query)
         return room
 
     def _refuse_long_instruction(self, instruction: str, exact: bool) -> None:
@@ -229,6 +235,15 @@ class PromptEncoder:
                 f"the query takes {len(ids):,} tokens; the limit is {limit:,}, half of the "
                 f"{self.max_tokens:,} that the model reads at a time",
                 param="query",
+            )
+
+    def _refuse_query_over(self, limit: int, query: str) -> None:
+        encoded = encode_text(self._plain, query, limit)
+        if len(encoded.ids) > limit:
+            raise InvalidRequest(
+                f"the query takes {encoded.count} tokens and max_tokens_per_query is {limit:,}; "
+                "queries are never cut: shorten it, or leave max_tokens_per_query out",
+                param="max_tokens_per_query",
             )
 
     def _prompts(
@@ -273,6 +288,16 @@ class PromptEncoder:
                 for start, end in self._plain.character_spans(document.text, ids, parts)
             ]
         return tuple(spans)
+
+
+def _refuse_short_prompt(limit: int, used: int) -> None:
+    if limit <= used:
+        raise InvalidRequest(
+            f"query and instruction take {used:,} tokens with the template and "
+            f"truncate_prompt_tokens is {limit:,}, with the document: raise it, or send "
+            "max_tokens_per_doc, which counts the document alone",
+            param="truncate_prompt_tokens",
+        )
 
 
 def _refuse_long_documents(documents: Sequence[EncodedText], limit: int) -> None:

@@ -53,7 +53,8 @@ class TokenEstimator:
         return sum(map(self._min, requests))
 
     def _estimated(self, request: RankRequest) -> int:
-        rule = self._defaults.rule(request, self._max_tokens)
+        longest = min(self._max_tokens, request.max_prompt_tokens or self._max_tokens)
+        rule = self._defaults.rule(request, longest)
         # Equal documents count once.
         different = {(len(text), text[:_COMPARED_CHARACTERS]): text for text in request.documents}
         total = 0
@@ -61,11 +62,13 @@ class TokenEstimator:
             tokens = _estimated_length(text)
             count = rule.chunk_count(tokens)
             prompts = count * self._template_tokens + rule.total_tokens(tokens)
-            total += min(prompts, count * self._max_tokens)
+            total += min(prompts, count * longest)
         return total
 
     def _min(self, request: RankRequest) -> int:
-        rule = self._defaults.rule(request, self._max_tokens)
+        # How much room a shorter prompt leaves for documents depends on the query's length.
+        room = self._max_tokens if request.max_prompt_tokens is None else 1
+        rule = self._defaults.rule(request, room)
         limit = min(rule.max_whole_tokens, rule.chunk_tokens)
         # Documents whose compared parts are equal may become the same pair: only the longest
         # of them counts.

@@ -68,6 +68,15 @@ def every_field(server: Server) -> None:
     assert answer.meta.tokens.input_tokens > 0
 
 
+@case("cohere.Client", "cohere", V1)
+def lists_models(server: Server) -> None:
+    client = cohere.Client(api_key="any", base_url=f"{server.url}/cohere")
+
+    [model] = client.models.list().models
+    eq(model.endpoints, ["rerank"])
+    eq(client.models.get(MODEL).name, MODEL)
+
+
 @case("cohere.ClientV2", "cohere", V2)
 def explicit_nulls(server: Server) -> None:
     check(

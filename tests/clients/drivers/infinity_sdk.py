@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from infinity_client import AuthenticatedClient, Client
-from infinity_client.api.default import rerank
+from infinity_client.api.default import health, models, rerank
 from infinity_client.errors import UnexpectedStatus
 from infinity_client.models import RerankInput
 
@@ -82,6 +82,16 @@ def bad_request(server: Server) -> None:
             client=Client(base_url=wire.url, raise_on_unexpected_status=True), body=body(query="")
         )
     eq(len(wire.requests), 1, "requests")
+
+
+@case(CLIENT, PACKAGE, DIALECT)
+def lists_models(server: Server) -> None:
+    client = Client(base_url=f"{server.url}/infinity")
+
+    [model] = models.sync(client=client).data
+    eq(model.owned_by.value, "infinity")
+    assert model.stats.additional_properties["batch_size"] > 0
+    assert health.sync(client=client).additional_properties["unix"] > 0
 
 
 @case(CLIENT, PACKAGE, DIALECT)
