@@ -150,9 +150,9 @@ def body_shape(spec: RouteSpec) -> str:
     """The required fields of a route's body: `{"query": …, "documents": […]}`."""
     request = detect.FALLBACK.Request if spec.tag == SHARED_TAG else spec.requests[0]
     schema = TypeAdapter(request).json_schema()
-    example = schema["example"]
+    example = schema.get("example", {})
     names = schema.get("required", example)
-    fields = ", ".join(f'"{name}": {_ellipsis(example[name])}' for name in names)
+    fields = ", ".join(f'"{name}": {_ellipsis(example.get(name))}' for name in names)
     return f"{{{fields}}}"
 
 
