@@ -113,6 +113,14 @@ def test_a_folder_of_gguf_files_is_named(with_config: bool, folder: Path) -> Non
     assert "holds GGUF files, which rankd does not read; take the original" in refusal(folder)
 
 
+def test_a_gguf_model_of_the_hub_is_named(tmp_path: Path) -> None:
+    """Its files are not downloaded, so the folder is empty but for the configuration."""
+    snapshot = tmp_path / "models--Qwen--Qwen3-Reranker-0.6B-GGUF" / "snapshots" / "0123abcd"
+    snapshot.mkdir(parents=True)
+
+    assert "holds GGUF files" in refusal(snapshot)
+
+
 def test_a_path_of_another_file_names_its_folder(folder: Path) -> None:
     file = folder / "model.safetensors"
 
@@ -132,6 +140,7 @@ def test_mlx_quantization_is_refused_with_the_original(folder: Path) -> None:
     [
         ("model.norm.weight", torch.ones(8).to(torch.float8_e4m3fn)),
         ("model.norm.weight", torch.ones(8, dtype=torch.int8)),
+        ("model.norm.weight", torch.ones(8, dtype=torch.float64)),
         ("model.layers.0.mlp.up_proj.weight_scale", torch.ones(1)),
         ("model.layers.0.mlp.up_proj.weight_scale_inv", torch.ones(1)),
         ("model.layers.0.mlp.up_proj.scales", torch.ones(1)),
@@ -146,7 +155,7 @@ def test_the_native_engine_refuses_quantized_tensors_by_name(
     change_weights(folder, **{name: tensor})
     checkpoint = locate(str(folder))
 
-    with pytest.raises(BadModel, match=rf"quantized weights \(.*{name}.*Take the original model"):
+    with pytest.raises(BadModel, match=rf"has .* \({name}\); .*Take the original model"):
         refuse_quantized(checkpoint)
 
 

@@ -91,7 +91,7 @@ class LoraAdapter:
         for pattern, value in values.items():
             if re.match(rf"(.*\.)?({pattern})$", module):
                 return value
-        return float(self.config.get(default) or 8)
+        return float(self.config.get(default, 8))
 
     def __str__(self) -> str:
         changed = f"{len(self.modules)} matrices"
@@ -198,12 +198,14 @@ def _unmergeable(adapter: LoraAdapter) -> str | None:
         return f"comes with weights that are not of linear layers: {shortened(others)}"
     if missing := parts - adapter.tensors.keys():
         return f"comes without the weights {shortened(missing)}"
-    saved = tuple(adapter.config.get("modules_to_save") or ())
+    saved = adapter.config.get("modules_to_save") or []
+    if not isinstance(saved, list):
+        raise TypeError(f"modules_to_save = {saved!r} is not a list")
     modules = {name: name.removesuffix(".weight") for name in adapter.replaced}
     foreign = [
         name
         for name, module in modules.items()
-        if not module.endswith(saved) and module not in adapter.modules
+        if not module.endswith(tuple(saved)) and module not in adapter.modules
     ]
     if foreign:
         return f"comes with weights that modules_to_save does not name: {shortened(foreign)}"

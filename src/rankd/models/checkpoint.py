@@ -46,7 +46,7 @@ class Checkpoint:
 
     @property
     def is_classifier(self) -> bool:
-        """Whether it was converted to a classifier: one `score` row instead of an LM head."""
+        """Whether it was converted to a classifier: `score` rows instead of an LM head."""
         return CLASSIFIER in self.config["architectures"]
 
     @property
@@ -224,7 +224,7 @@ def _check_weights(checkpoint: Checkpoint) -> None:
     weight_checks.check_names(checkpoint.path, tensors)
     if checkpoint.is_classifier:
         weight_checks.check_score_head(config, tensors)
-    if "quantization" in config:
+    if config.get("quantization"):
         raise BadModel(
             f"{checkpoint.path} has {weight_checks.quantization(config, tensors)}, which no engine "
             "here reads; take the original model that it was made from, such as "

@@ -20,7 +20,7 @@ def without_config(folder: Path) -> str:
     """Why a folder without config.json is no model."""
     if (folder / adapter.CONFIG).is_file():
         return _adapter_alone(folder)
-    if any(folder.glob("*.gguf")):
+    if _is_gguf(folder):
         return f"{folder} holds GGUF files, which rankd does not read; {_ORIGINAL}"
     return f"{folder} is not a model folder: it has no config.json"
 
@@ -29,7 +29,7 @@ def without_weights(folder: Path, architectures: list[str]) -> str:
     """Why a folder has no safetensors files."""
     if (folder / adapter.CONFIG).is_file():
         return _adapter_alone(folder)
-    if any(folder.glob("*.gguf")):
+    if _is_gguf(folder):
         return f"{folder} holds GGUF files, which rankd does not read; {_ORIGINAL}"
     others = sorted(
         file.name
@@ -47,7 +47,7 @@ def without_weights(folder: Path, architectures: list[str]) -> str:
         return f"{folder} has its weights in {others[0]}, which rankd does not read; {_ORIGINAL}"
     return (
         f"{folder} has no weights: model.safetensors is missing, whole or sharded; "
-        "download the folder again, with all its files"
+        "download the folder again with all its files, or convert weights of another format"
     )
 
 
@@ -61,6 +61,11 @@ def without_tokenizer(folder: Path) -> str:
             f"T.from_pretrained('{folder}').save_pretrained('{folder}')\""
         )
     return f"{folder} lacks tokenizer.json; copy it from the model that this one was made from"
+
+
+def _is_gguf(folder: Path) -> bool:
+    """Whether it has GGUF files. Those of the hub are not downloaded, but are in the name."""
+    return any(folder.glob("*.gguf")) or "-gguf" in str(folder).lower()
 
 
 def _adapter_alone(folder: Path) -> str:

@@ -136,15 +136,16 @@ def quantized_tensors(tensors: Mapping[str, StoredTensor]) -> list[str]:
 
 
 def quantization(config: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> str | None:
-    """How the checkpoint is quantized, in words; None if it is not."""
-    if "quantization" in config:
+    """How the checkpoint is quantized, or its other types; None if all is of 16 or 32 bits."""
+    if config.get("quantization"):
         return f"MLX's quantization ({config['quantization']})"
     if stated := config.get("quantization_config"):
         method = stated.get("quant_method") if isinstance(stated, dict) else stated
         return f"quantized weights ({method})"
     if found := quantized_tensors(tensors):
-        kinds = {tensors[name].dtype for name in found} - set(FLOATS)
-        return f"quantized weights ({', '.join(sorted(kinds)) or 'scales'}: {shortened(found)})"
+        kinds = ", ".join(sorted({tensors[name].dtype for name in found} - set(FLOATS)))
+        what = f"weights of type {kinds}" if kinds else "scales of quantized weights"
+        return f"{what} ({shortened(found)})"
     return None
 
 

@@ -178,6 +178,8 @@ def test_the_notes_name_the_base_and_the_digests_change_with_the_adapter(folder:
         ({"layer_replication": [[0, 1], [0, 2]]}, "sets layer_replication"),
         ({"use_a_thing_of_peft_1": 1}, "sets use_a_thing_of_peft_1"),
         ({"r": 4}, "gives another rank than its weights have"),
+        ({"modules_to_save": "lm_head"}, "has a value of the wrong type"),
+        ({"lora_alpha": None, "r": None}, "has a value of the wrong type"),
         ({"r": "x"}, "has a value of the wrong type"),
         ({"rank_pattern": {"(": 8}}, "has a value of the wrong type"),
     ],

@@ -137,6 +137,7 @@ def test_fp8_that_nothing_states_is_refused(folder: Path) -> None:
 
     with pytest.raises(BadModel, match=r"up_proj\.weight.* nothing that tells vLLM"):
         arguments(folder)
+    arguments(folder, vllm_args={"quantization": "modelopt"})
 
 
 @pytest.mark.parametrize("module", ["model.embed_tokens", "lm_head"])

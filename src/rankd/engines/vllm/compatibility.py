@@ -72,7 +72,7 @@ def _refuse_quantized_lm_head(checkpoint: Checkpoint, args: Mapping[str, Any]) -
             f"{checkpoint.name} has a quantized {'lm_head' if stated else head}, so no score can "
             "be read from it; quantize the model again without it"
         )
-    if quantized and not _states_quantization(checkpoint):
+    if quantized and not args.get("quantization") and not _states_quantization(checkpoint):
         raise BadModel(
             f"{checkpoint.name} has quantized weights ({shortened(quantized)}) and nothing that "
             "tells vLLM how to read them; quantize the original model again with a tool that "
