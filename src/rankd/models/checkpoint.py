@@ -14,6 +14,7 @@ import orjson
 
 from rankd.errors import BadModel
 from rankd.models.download import download
+from rankd.models.statement import Statement, read_statement
 
 BUILTIN = "builtin"
 CAUSAL = "Qwen3ForCausalLM"
@@ -53,6 +54,15 @@ class Checkpoint:
             return [self.path / name for name in _shards(index)]
         single = self.path / "model.safetensors"
         return [single] if single.is_file() else []
+
+    @cached_property
+    def statement(self) -> Statement:
+        """What the folder states of prompt and score.
+
+        Raises:
+            BadModel: it states what rankd cannot compute.
+        """
+        return read_statement(self.path, self.config)
 
     @cached_property
     def revision(self) -> str:
@@ -134,6 +144,7 @@ def _inspect(path: Path, name: str) -> Checkpoint:
     for file in [*checkpoint.weights, path / "tokenizer.json"]:
         if not file.is_file():
             raise BadModel(f"{path} lacks {file.name}")
+    _ = checkpoint.statement  # Read now, because it may refuse the checkpoint.
     return checkpoint
 
 

@@ -20,6 +20,8 @@ from rankd.engines.vllm.profiles import CPU, CUDA, NPU, DeviceProfile, profile_f
 from rankd.engines.vllm.versions import Release, installed, supported_number
 from rankd.errors import BadModel, BadSettings, SetupError
 from rankd.models.checkpoint import Checkpoint
+from rankd.types import AnswerTokenIds
+from support.checkpoints import NO, YES
 
 ASCEND = Release("0.23.0+empty", (0, 23), ascend="0.23.0")
 CUDA_BUILD = Release("0.32.0", (0, 32))
@@ -48,8 +50,9 @@ def args_of(
     """Arguments for vLLM, after the checks of `refuse_known_bad`."""
     profile, release = build
     model = model or checkpoint()
-    args = engine_args(model, Settings(**settings), profile, release)
-    refuse_known_bad(model, profile, release, args)
+    answers = AnswerTokenIds(YES, NO)
+    args = engine_args(model, answers, Settings(**settings), profile, release)
+    refuse_known_bad(model, answers, profile, release, args)
     return args
 
 

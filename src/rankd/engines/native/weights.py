@@ -50,8 +50,8 @@ class Weights:
         embedding: [vocab_size, hidden_size], in the dtype of the file. On CPU it is a view of
             the mapped file: only rows that are looked up take memory.
         norm: final RMSNorm, [hidden_size], float32.
-        answer_rows: difference of the LM head's two answer rows, W[yes] - W[no], or the row
-            of a classifier; [hidden_size], float32.
+        answer_rows: difference of the LM head's two answer rows, W[yes] - W[no], or W[yes]
+            alone, or the row of a classifier; times the scale; [hidden_size], float32.
     """
 
     embedding: Tensor
@@ -127,16 +127,19 @@ def _layer(files: _TensorFiles, layer: str, arch: Architecture) -> LayerWeights:
 def _answer_rows(files: _TensorFiles, arch: Architecture, answers: AnswerTokenIds) -> Tensor:
     """[hidden_size], float32; see `Weights.answer_rows`."""
     if arch.classifier:
-        return files.read("score.weight", (1, arch.hidden_size))[0].float()
-    for token_id in answers:
-        if not 0 <= token_id < arch.vocab_size:
+        return files.read("score.weight", (1, arch.hidden_size))[0].float() * answers.scale
+    for token_id in (answers.yes, answers.no):
+        if token_id is not None and not 0 <= token_id < arch.vocab_size:
             raise BadModel(
                 f"token {token_id} is outside the model's vocabulary of {arch.vocab_size}; "
                 "the tokenizer and the weights belong to different models"
             )
     name = "model.embed_tokens.weight" if _is_tied(files, arch) else "lm_head.weight"
     rows = files.read(name, (arch.vocab_size, arch.hidden_size))
-    return rows[answers.yes].float() - rows[answers.no].float()
+    row = rows[answers.yes].float()
+    if answers.no is not None:
+        row = row - rows[answers.no].float()
+    return row * answers.scale
 
 
 def _is_tied(files: _TensorFiles, arch: Architecture) -> bool:

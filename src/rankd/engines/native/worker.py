@@ -123,7 +123,8 @@ def _load(config: WorkerConfig, replies: BinaryIO) -> tuple[Qwen3Model, dict[str
     if config.deterministic:
         _refuse_unproven(device)
     dtype = _dtype(config.dtype, device)
-    files, answers = [Path(file) for file in config.weights], AnswerTokenIds(config.yes, config.no)
+    files = [Path(file) for file in config.weights]
+    answers = AnswerTokenIds(config.yes, config.no, config.scale)
 
     def report(done: int, total: int) -> None:
         _write(replies, framing.LOADED, json.dumps([done, total]).encode())

@@ -11,13 +11,18 @@ from rankd.engines.vllm.profiles import DeviceProfile
 from rankd.engines.vllm.versions import Release, supported_number
 from rankd.errors import BadModel, BadSettings
 from rankd.models.checkpoint import Checkpoint
+from rankd.types import AnswerTokenIds
 
 # With more ranks, the vocabulary is split before the row of "yes".
 _TENSOR_PARALLEL_SIZES = (1, 2, 4, 8)
 
 
 def refuse_known_bad(
-    checkpoint: Checkpoint, profile: DeviceProfile, release: Release, args: Mapping[str, Any]
+    checkpoint: Checkpoint,
+    answers: AnswerTokenIds,
+    profile: DeviceProfile,
+    release: Release,
+    args: Mapping[str, Any],
 ) -> None:
     """Check vLLM's arguments before it is started.
 
@@ -25,6 +30,7 @@ def refuse_known_bad(
         BadSettings, BadModel: the combination cannot give right scores; says why.
     """
     _refuse_sizes(args)
+    _refuse_split_answers(checkpoint, answers, args["tensor_parallel_size"])
     _refuse_quantized_lm_head(checkpoint, args)
     if not release.chunked_prefill_is_right and args["enable_chunked_prefill"]:
         raise BadSettings(
@@ -45,6 +51,17 @@ def _refuse_sizes(args: Mapping[str, Any]) -> None:
             f"max_num_batched_tokens = {step_tokens}: a pair of max_tokens = {max_tokens} must "
             "fit in one step, or scores of long pairs may be read before they are computed; "
             f"set it to at least {max_tokens}"
+        )
+
+
+def _refuse_split_answers(checkpoint: Checkpoint, answers: AnswerTokenIds, ranks: int) -> None:
+    """vLLM reads the answers' rows from the first rank's part of the vocabulary."""
+    rows = int(checkpoint.config.get("vocab_size", 151_936)) // ranks
+    last = max(answers.yes, answers.no or 0)
+    if ranks > 1 and last >= rows and not checkpoint.is_classifier:
+        raise BadSettings(
+            f"tensor_parallel_size = {ranks}: the first rank has rows for {rows:,} tokens, but the "
+            f"score needs token {last:,}; set it to 1, or use --engine native"
         )
 
 
