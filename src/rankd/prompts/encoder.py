@@ -148,6 +148,11 @@ class PromptEncoder:
         return self._own.suffix
 
     @property
+    def template_name(self) -> str:
+        """`qwen3`, or the file of the model's chat template."""
+        return self._own.template.name
+
+    @property
     def text(self) -> str:
         """The prompt's text, with {instruction}, {query} and {document} where texts belong."""
         return self._own.template.filled("{instruction}", "{query}", "{document}")
@@ -326,7 +331,7 @@ class PromptEncoder:
             ids = [*document.before, *document.ids]
             offset = document.skipped - len(template.lead) + removed
             spans += [
-                Span(*(min(max(position + offset, 0), len(text)) for position in span))
+                Span(*(min(max(position + offset, removed), len(text)) for position in span))
                 for span in self._plain.character_spans(document.text, ids, parts)
             ]
         return tuple(spans)
