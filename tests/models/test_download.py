@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rankd.errors import INTERRUPTED
+from support import layouts
 from support.hub import MODEL, PADDING, hub
 from support.servers import command, run
 from support.terminals import on_terminal
@@ -62,6 +63,17 @@ def test_the_log_has_a_line_for_each_step(files: Path, tmp_path: Path) -> None:
     assert f"loading {MODEL}" in steps
     assert "\x1b" not in ended.stderr
     assert "it/s" not in ended.stderr  # The hub's client draws no bar of its own.
+
+
+@pytest.mark.slow
+def test_a_chat_template_is_downloaded_too(files: Path, tmp_path: Path) -> None:
+    (files / PADDING).unlink()
+    (files / "chat_template.jinja").write_text(layouts.DOCUMENT_FIRST)
+
+    with hub(files) as url:
+        ended = run("check", MODEL, **environment(url, tmp_path))
+
+    assert "read chat_template.jinja: prompt with document, query, instruction" in ended.stdout
 
 
 def test_ctrl_c_stops_a_download_at_once(files: Path, tmp_path: Path) -> None:

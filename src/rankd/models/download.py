@@ -18,7 +18,8 @@ T = TypeVar("T")
 
 _THREAD_NAME = "model-download"
 
-_PATTERNS = ["*.json", "*.safetensors", "merges.txt", "vocab.txt"]
+# They match in folders, too, such as `1_LogitScore/config.json`.
+_PATTERNS = ["*.json", "*.jinja", "*.safetensors", "merges.txt", "vocab.txt"]
 
 
 class _Cancelled(BaseException):

@@ -116,7 +116,9 @@ class PromptEncoder:
         self._estimator = TokenEstimator(
             self._plain,
             self._chunking,
-            template_tokens=own.fixed_tokens,
+            template_tokens=min(
+                template.fixed_tokens for template in (self._instructed, bare) if template
+            ),
             max_tokens=max_tokens,
         )
 

@@ -168,6 +168,15 @@ def test_qwens_own_prompt_as_chat_template_is_the_same_template(
     assert stated.instruction == usual.instruction
 
 
+def test_the_documented_template_is_qwens_own_prompt(builtin: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/models.md").read_text(encoding="utf-8")
+    [template] = re.findall(r"^```jinja\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "tokenizer.json").symlink_to(builtin / "tokenizer.json")
+    state(tmp_path, template=template, answers=None)
+
+    assert opened(tmp_path).template_name == "qwen3"
+
+
 def test_other_prompts_answers_and_scales_have_other_digests(builtin: Path, tmp_path: Path) -> None:
     statements: list[dict[str, Any]] = [
         {"template": layouts.QWEN},
