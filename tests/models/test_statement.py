@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,49 @@ def test_what_cannot_be_computed_is_refused_by_its_name(case: str, tmp_path: Pat
 
     assert message in str(refusal.value)
     assert str(tmp_path) in str(refusal.value)
+
+
+ODD: list[Any] = [3, "x", [], [3], {}, {"x": 3}, None, True, -1.5]
+FIELDS: list[tuple[str, tuple[str, ...]]] = [
+    (LOGIT_SCORE, ("true_token_id",)),
+    (LOGIT_SCORE, ("false_token_id",)),
+    (LOGIT_SCORE, ("module_input_name",)),
+    (DENSE, ("in_features",)),
+    (DENSE, ("activation_function",)),
+    (SETTINGS, ("model_type",)),
+    (SETTINGS, ("activation_fn",)),
+    (SETTINGS, ("prompts",)),
+    (SETTINGS, ("default_prompt_name",)),
+    (TRANSFORMER, ("modality_config",)),
+    (TRANSFORMER, ("modality_config", "message")),
+    (TRANSFORMER, ("modality_config", "message", "format")),
+    (TRANSFORMER, ("processing_kwargs",)),
+    (TRANSFORMER, ("processing_kwargs", "text")),
+    (TRANSFORMER, ("processing_kwargs", "chat_template")),
+    (TRANSFORMER, ("processing_kwargs", "chat_template", "chat_template")),
+    ("tokenizer_config.json", ("chat_template",)),
+    ("tokenizer_config.json", ("eos_token",)),
+]
+
+
+@pytest.mark.parametrize(("name", "path"), FIELDS, ids=lambda value: str(value))
+def test_a_value_of_the_wrong_type_is_no_traceback(
+    name: str, path: tuple[str, ...], tmp_path: Path
+) -> None:
+    for index, value in enumerate(ODD):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        state(folder, scale=0.5, prompt="Find it.", options={"x": 1})
+        file = folder / name
+        content = json.loads(file.read_text()) if file.is_file() else {}
+        parent = content
+        for key in path[:-1]:
+            parent = parent[key]
+        parent[path[-1]] = value
+        write_json(file, content)
+
+        with suppress(BadModel):
+            read(folder)
 
 
 def test_a_classifier_with_answer_tokens_is_refused(tmp_path: Path) -> None:

@@ -302,6 +302,21 @@ def test_yes_and_no_without_a_template_for_pairs_are_asked_in_qwens_prompt(
     )
 
 
+def test_a_template_for_any_role_is_for_pairs_only_where_it_was_saved_for_them(
+    builtin: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tokenizer.json").symlink_to(builtin / "tokenizer.json")
+    state(tmp_path, template=layouts.TRIMMED, modules=False)
+    assert opened(tmp_path).template_name == "qwen3"
+    assert "asked in Qwen3-Reranker's prompt" in opened(tmp_path).notes[-1]
+
+    state(tmp_path, template=layouts.TRIMMED, answers=None)
+
+    assert opened(tmp_path, max_tokens=999).text == (
+        "<|im_start|>query\n{query}<|im_end|>\n<|im_start|>document\n{document}<|im_end|>\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("statement", "message"),
     [

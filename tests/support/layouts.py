@@ -51,7 +51,7 @@ PARTS = (
 )
 TRIMMED = (
     "{%- for message in messages -%}<|im_start|>{{ message.role }}\n"
-    "{{ message.content | trim }}<|im_end|>\n{% endfor %}{# query, document #}"
+    "{{ message.content | trim }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 # The instruction's line is there only if there is an instruction.

@@ -115,6 +115,16 @@ def _read_json(file: Path, kind: type) -> Any:
     return content
 
 
+def _object(file: Path, content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A field that holds an object; empty if it is not there."""
+    value = content.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise BadModel(f"{file}: {name} must be an object, not {value!r}")
+    return value
+
+
 def _noted(statement: Statement, file: str, follows: str, **changes: Any) -> Statement:
     return replace(statement, notes=(*statement.notes, f"read {file}: {follows}"), **changes)
 
@@ -176,8 +186,9 @@ def _with_answers(statement: Statement, file: Path, config: Mapping[str, Any]) -
     if source != "causal_logits":
         raise BadModel(f"{file}: module_input_name {source!r}; rankd reads only causal_logits")
     yes, no = stated.get("true_token_id"), stated.get("false_token_id")
-    for name, token in (("true_token_id", yes), ("false_token_id", no)):
-        _check_token(file, name, token, config.get("vocab_size"), optional=name[0] == "f")
+    _check_token(file, "true_token_id", yes, config.get("vocab_size"))
+    if no is not None:
+        _check_token(file, "false_token_id", no, config.get("vocab_size"))
     follows = (
         f"score = logit of token {yes} alone"
         if no is None
@@ -186,9 +197,7 @@ def _with_answers(statement: Statement, file: Path, config: Mapping[str, Any]) -
     return _noted(statement, f"{file.parent.name}/{file.name}", follows, answers=(yes, no))
 
 
-def _check_token(file: Path, name: str, token: Any, rows: int | None, *, optional: bool) -> None:
-    if token is None and optional:
-        return
+def _check_token(file: Path, name: str, token: Any, rows: int | None) -> None:
     if not isinstance(token, int) or isinstance(token, bool) or token < 0:
         raise BadModel(f"{file}: {name} must be a token id, not {token!r}")
     if rows is not None and token >= rows:
@@ -249,7 +258,7 @@ def _with_activation(
     statement: Statement, folder: Path, config: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> Statement:
     """Sigmoid and Identity differ only in which of score and logit is shown."""
-    nested = config.get("sentence_transformers") or {}
+    nested = _object(folder / "config.json", config, "sentence_transformers")
     stated = {
         _SETTINGS: settings.get("activation_fn"),
         "config.json": nested.get("activation_fn")
@@ -276,7 +285,8 @@ def _with_instruction(statement: Statement, folder: Path, settings: Mapping[str,
             f"{folder / _SETTINGS} says that the model is a {kind}; rankd serves rerankers "
             "(CrossEncoder): use a reranker, such as Qwen/Qwen3-Reranker-0.6B"
         )
-    prompts, name = settings.get("prompts") or {}, settings.get("default_prompt_name")
+    prompts = _object(folder / _SETTINGS, settings, "prompts")
+    name = settings.get("default_prompt_name")
     if name is None:
         unused = ", ".join(sorted(key for key, text in prompts.items() if text))
         return (
@@ -284,7 +294,7 @@ def _with_instruction(statement: Statement, folder: Path, settings: Mapping[str,
             if unused
             else statement
         )
-    text = prompts.get(name) if isinstance(prompts, dict) else None
+    text = prompts.get(str(name))
     if not isinstance(text, str):
         raise BadModel(f"{folder / _SETTINGS}: default_prompt_name {name!r} is not in prompts")
     if not text:
@@ -301,10 +311,13 @@ def _with_template(
         statement = _noted(
             statement, _TRANSFORMER, f"max_seq_length {limit}; set --max-tokens to use it"
         )
-    modalities = transformer.get("modality_config") or {}
+    modalities = _object(folder / _TRANSFORMER, transformer, "modality_config")
     statement = replace(statement, plain_pairs=saved and "message" not in modalities)
     options = _options(folder, transformer)
-    found = _find_template(folder, options.get("chat_template"))
+    name = options.get("chat_template")
+    if name is not None and not isinstance(name, str):
+        raise BadModel(f"{folder / _TRANSFORMER}: chat_template must be a text, not {name!r}")
+    found = _find_template(folder, name)
     if found is None:
         return statement
     file, source = found
@@ -314,7 +327,7 @@ def _with_template(
             f"the limit for a chat template is {MAX_TEMPLATE_CHARACTERS:,}"
         )
     variables = {name: value for name, value in options.items() if name not in _NOT_VARIABLES}
-    form = (modalities.get("message") or {}).get("format")
+    form = _object(folder / _TRANSFORMER, modalities, "message").get("format")
     template = ChatTemplate(
         file=file,
         source=source,
@@ -327,11 +340,15 @@ def _with_template(
 
 def _options(folder: Path, transformer: Mapping[str, Any]) -> dict[str, Any]:
     """The `processing_kwargs` for the chat template."""
-    stated = transformer.get("processing_kwargs") or {}
-    texts = {**(stated.get("text") or {}), **(stated.get("common") or {})}
+    file = folder / _TRANSFORMER
+    stated = _object(file, transformer, "processing_kwargs")
+    texts = _object(file, stated, "text") | _object(file, stated, "common")
     if unknown := sorted(texts.keys() - _SIZES):
-        raise BadModel(f"{folder / _TRANSFORMER}: processing_kwargs has {', '.join(unknown)}")
-    return dict(stated.get("chat_template") or {})
+        raise BadModel(
+            f"{file}: processing_kwargs has {', '.join(unknown)}, which rankd cannot do; "
+            "save the model without"
+        )
+    return _object(file, stated, "chat_template")
 
 
 def _find_template(folder: Path, name: str | None) -> tuple[str, str] | None:
@@ -342,15 +359,21 @@ def _find_template(folder: Path, name: str | None) -> tuple[str, str] | None:
     """
     templates = _template_files(folder)
     if not templates:
-        stated = (_read_json(folder / _TOKENIZER, dict) or {}).get("chat_template") or {}
-        if isinstance(stated, str):
-            stated = {"default": stated}
-        elif isinstance(stated, list):
-            stated = {entry["name"]: entry["template"] for entry in stated}
-        templates = {key: (_TOKENIZER, text) for key, text in stated.items()}
+        stated = (_read_json(folder / _TOKENIZER, dict) or {}).get("chat_template")
+        templates = {key: (_TOKENIZER, text) for key, text in _listed_templates(stated).items()}
     if name is not None and name not in templates:
         return (_TRANSFORMER, name)
     return templates.get(name or "default")
+
+
+def _listed_templates(stated: Any) -> dict[str, str]:
+    """The templates in `tokenizer_config.json` by name: one text, a list, or an object."""
+    if isinstance(stated, list):
+        entries = [entry for entry in stated if isinstance(entry, dict)]
+        stated = {str(entry.get("name")): entry.get("template") for entry in entries}
+    elif not isinstance(stated, dict):
+        stated = {"default": stated}
+    return {name: text for name, text in stated.items() if isinstance(text, str)}
 
 
 def _template_files(folder: Path) -> dict[str, tuple[str, str]]:

@@ -7,6 +7,7 @@ and the instruction as the message of role `system` before them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,9 @@ from rankd.prompts.template import DOCUMENT, INSTRUCTION, QUERY, pieces
 
 # A template that has one of these reads content as a list of parts.
 _PARTS_SIGNS = ("content[0]", ".type", "'type'", '"type"', "message.content[")
+
+# The names of both roles, as strings in the template.
+_ROLES = tuple(re.compile(f"[\"']{role}[\"']") for role in ("query", "document"))
 
 # Texts that a template may treat otherwise than others, beside those of `probes`.
 _UNUSUAL = ("a</think>b", "<|im_end|>", "{{ x }}", "{% if %}", "&<>'", "ßİ", "None", "word " * 2000)
@@ -69,7 +73,7 @@ def rendered_pair(stated: ChatTemplate) -> RenderedPair | None:
     Raises:
         BadModel: the template renders pairs, but not as fixed text around query and document.
     """
-    names_roles = "query" in stated.source and "document" in stated.source
+    names_roles = all(role.search(stated.source) for role in _ROLES)
     if not (stated.for_pairs or names_roles):
         return None
     try:

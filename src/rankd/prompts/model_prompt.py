@@ -19,6 +19,8 @@ _NO_TEMPLATE = (
     "so that the prompt is known"
 )
 
+_GENERAL = "no place for a query and a document; asked in Qwen3-Reranker's prompt"
+
 
 @dataclass(frozen=True, slots=True)
 class ModelPrompt:
@@ -70,7 +72,10 @@ def model_prompt(checkpoint: Checkpoint, tokenizer: Tokenizer) -> ModelPrompt:
                 f"{checkpoint.path} has a default prompt, but no chat template for pairs that says "
                 f"where it belongs; {_NO_TEMPLATE}"
             )
-        return ModelPrompt(answers, qwen3.TEMPLATE, None, statement.instruction, statement.notes)
+        notes = statement.notes
+        if statement.template is not None:
+            notes = (*notes, f"read {statement.template.file}: {_GENERAL}")
+        return ModelPrompt(answers, qwen3.TEMPLATE, None, statement.instruction, notes)
     return _stated(checkpoint, tokenizer, pair, answers)
 
 
