@@ -60,7 +60,7 @@ class Outcome:
     @property
     def problem(self) -> str | None:
         """What is wrong with the logits, in a few words; None if they are right."""
-        if self.right <= self.wrong:
+        if not self.right > self.wrong:  # Also for a logit that is not a number.
             return "wrong order"
         if self.right - self.wrong < self.min_margin:
             return f"margin {self.right - self.wrong:.2f} < {self.min_margin:.3g} nats"
