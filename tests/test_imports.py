@@ -37,6 +37,7 @@ RESTRICTED: dict[str, tuple[str, ...]] = {
     "safetensors": ("engines/native",),
     "numpy": ("engines/native", "evaluation"),
     "transformers": (),
+    "jinja2": ("prompts/chat_template",),
     "vllm": ("engines/vllm",),
     "httpx": ("client", "ui"),
     "gradio": ("ui",),

@@ -100,10 +100,17 @@ class Prompt:
 
 
 class AnswerTokenIds(NamedTuple):
-    """The token ids of the two answers of the model."""
+    """The answers that the score is read from.
+
+    Attributes:
+        yes, no: token ids. With `no` the logit is log p(yes) - log p(no); without (None) it is
+            the unnormalized logit of `yes` alone, which has no natural zero.
+        scale: the logit is multiplied by it; above 0.
+    """
 
     yes: int
-    no: int
+    no: int | None
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

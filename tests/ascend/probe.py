@@ -19,6 +19,9 @@ from rankd.engines.vllm.compatibility import refuse_known_bad
 from rankd.engines.vllm.profiles import profile_for
 from rankd.engines.vllm.versions import installed
 from rankd.models.checkpoint import Checkpoint
+from rankd.types import AnswerTokenIds
+
+ANSWERS = AnswerTokenIds(yes=9693, no=2152)
 
 # Qwen3-Reranker-0.6B's config.json.
 CONFIG: dict[str, Any] = {
@@ -67,8 +70,8 @@ def built_config(folder: Path) -> dict[str, object]:
 
     release, checkpoint = installed(), Checkpoint(folder, "probe", CONFIG)
     profile = profile_for("auto", release)
-    args = engine_args(checkpoint, Settings(), profile, release)
-    refuse_known_bad(checkpoint, profile, release, args)
+    args = engine_args(checkpoint, ANSWERS, Settings(), profile, release)
+    refuse_known_bad(checkpoint, ANSWERS, profile, release, args)
     fields = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
     supported = supported_args(args, fields, operator_args=())
     config = AsyncEngineArgs(**supported).create_engine_config(UsageContext.OPENAI_API_SERVER)

@@ -12,6 +12,7 @@ import pytest
 
 from rankd.errors import INTERRUPTED
 from rankd.models.hub_errors import explain
+from support import layouts
 from support.hub import MODEL, PADDING, hub
 from support.servers import command, run
 from support.terminals import on_terminal
@@ -88,6 +89,17 @@ def test_the_command_download_fails_like_a_server(files: Path, tmp_path: Path) -
 
     assert (ended.returncode, ended.stdout) == (3, "")
     assert ended.stderr.startswith("rankd: 'someone/else' is not a local folder and could not be ")
+
+
+@pytest.mark.slow
+def test_a_chat_template_is_downloaded_too(files: Path, tmp_path: Path) -> None:
+    (files / PADDING).unlink()
+    (files / "chat_template.jinja").write_text(layouts.DOCUMENT_FIRST)
+
+    with hub(files) as url:
+        ended = run("check", MODEL, **environment(url, tmp_path))
+
+    assert "read chat_template.jinja: prompt with document, query, instruction" in ended.stdout
 
 
 def test_ctrl_c_stops_a_download_at_once(files: Path, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_the_prompt_ends_with_two_newlines_after_the_think_block(qwen: Path) -> 
 
 
 def test_yes_and_no_are_the_reference_ids(qwen: Path) -> None:
-    assert encoder(qwen).answers == (9693, 2152)
+    assert encoder(qwen).answers == (9693, 2152, 1.0)
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))

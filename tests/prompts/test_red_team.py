@@ -18,6 +18,7 @@ from rankd.config.settings import Settings
 from rankd.engines.base import EngineInfo, Slots
 from rankd.models.checkpoint import BUILTIN, locate
 from rankd.prompts import PromptEncoder, open_encoder, qwen3
+from rankd.prompts.model_prompt import ModelPrompt
 from rankd.prompts.text_encoders import GeneralEncoder
 from rankd.prompts.tokenizer import Tokenizer
 from rankd.ranking.ranker import Ranker
@@ -25,7 +26,7 @@ from rankd.ranking.scheduler import Scheduler
 from rankd.ranking.service import ModelService
 from rankd.server.app import build
 from rankd.server.middleware import KeyRing
-from rankd.types import Prompt, RankRequest
+from rankd.types import AnswerTokenIds, Prompt, RankRequest
 
 CONTROL = [
     *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<think>", "</think>"),
@@ -144,7 +145,11 @@ def encoder(folder: Path, max_tokens: int = 8192, *, general: bool = False) -> P
     if general:
         tokenizer.plain = GeneralEncoder(spec(folder))
     return PromptEncoder(
-        tokenizer, max_tokens=max_tokens, instruction="i", max_instruction_tokens=4000
+        tokenizer,
+        ModelPrompt(AnswerTokenIds(1, 2), qwen3.TEMPLATE),
+        max_tokens=max_tokens,
+        instruction="i",
+        max_instruction_tokens=4000,
     )
 
 

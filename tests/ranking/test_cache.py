@@ -145,6 +145,8 @@ PROMPT = Prompt((1, 2, 3), (4, 5))
         identity("m", replace(INFO, device="cuda"), ANSWERS, Settings()),
         identity("m", replace(INFO, dtype="bfloat16"), ANSWERS, Settings()),
         identity("m", INFO, AnswerTokenIds(2, 1), Settings()),
+        identity("m", INFO, AnswerTokenIds(1, None), Settings()),
+        identity("m", INFO, AnswerTokenIds(1, 2, scale=0.2), Settings()),
         identity("m", INFO, ANSWERS, Settings(vllm_args={"quantization": "fp8"})),
         identity("m", INFO, ANSWERS, Settings(vllm_args={"kv_cache_dtype": "fp8"})),
     ],

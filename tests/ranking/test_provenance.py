@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rankd.dialects import DIALECTS
 from rankd.dialects.base import Dialect
 from rankd.engines.base import EngineInfo
 from rankd.models.checkpoint import BUILTIN, Checkpoint, locate
-from rankd.prompts import open_encoder
+from rankd.prompts import open_encoder, qwen3
 from rankd.ranking.provenance import Provenance
 from support.dialects import example, home
 from support.headers import parsed
@@ -98,6 +99,7 @@ def test_another_text_around_query_and_document_changes_the_template_digest(
 ) -> None:
     builtin = locate(BUILTIN).path
     ours = _template(builtin)
-    monkeypatch.setattr("rankd.prompts.qwen3.SUFFIX", "<|im_end|>\n<|im_start|>assistant\n")
+    other = replace(qwen3.TEMPLATE, after=("<|im_end|>\n<|im_start|>assistant\n",))
+    monkeypatch.setattr("rankd.prompts.qwen3.TEMPLATE", other)
 
     assert _template(builtin) != ours

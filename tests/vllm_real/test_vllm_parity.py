@@ -101,7 +101,7 @@ def transformers_logits(checkpoint: Checkpoint, pairs: Sequence[Prompt]) -> list
     auto = AutoModelForSequenceClassification if checkpoint.is_classifier else AutoModelForCausalLM
     model = auto.from_pretrained(checkpoint.path, dtype=torch.float32).eval()
     with ThreadPoolExecutor(1) as executor:
-        yes, no = _encoder(checkpoint, executor).answers
+        yes, no, _ = _encoder(checkpoint, executor).answers
     logits = []
     with torch.inference_mode():
         for pair in pairs:

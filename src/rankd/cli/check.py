@@ -26,7 +26,10 @@ async def _check(options: argparse.Namespace) -> int:
         outcomes = await self_check.score_known_pairs(ranker)
     write_line(f"model   {checkpoint.name}, revision {info.revision}")
     write_line(f"engine  {info.summary}, {info.max_tokens} tokens a pair")
-    write_line(f"rankd   {__version__}\n")
+    write_line(f"rankd   {__version__}")
+    for note in ranker.encoder.notes:
+        write_line(note)
+    write_line("")
     write_line(self_check.table(outcomes))
     failure = self_check.failure_message(outcomes)
     write_line("\n" + styled(failure or RIGHT, "red" if failure else "green", sys.stdout))

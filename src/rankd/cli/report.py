@@ -16,7 +16,7 @@ from rankd.engines.devices import accelerator, cores
 from rankd.engines.registry import ENGINES
 from rankd.models.checkpoint import Checkpoint
 from rankd.ranking.ranker import Ranker
-from rankd.ranking.self_check import MIN_MARGIN, Outcome, failure_message
+from rankd.ranking.self_check import Outcome, failure_message
 from rankd.types import sigmoid
 
 # Libraries that scores depend on, then those of the server. Not imported: torch takes seconds.
@@ -70,6 +70,9 @@ class ModelReport(_Report):
     path: str
     revision: str = Field(description="Changes with configuration and weights.")
     architectures: list[str]
+    statement: list[str] = Field(
+        [], description="What its files state of prompt and score, and what follows."
+    )
 
 
 class EngineReport(_Report):
@@ -83,13 +86,17 @@ class EngineReport(_Report):
 
 
 class TemplateReport(_Report):
-    """The fixed parts of the prompt, as token ids."""
+    """The prompt: its text, and fixed parts as token ids."""
 
     digest: str = Field(description="Digest of the template, as in the response header `rankd`.")
-    prefix: list[int]
-    suffix: list[int]
+    name: str = Field(description="qwen3, or the file of the model's chat template.")
+    text: str = Field(description="With {instruction}, {query} and {document}.")
+    instruction: str | None = Field(description="The server's own; null: none.")
+    prefix: list[int] = Field(description="Before the first text of a request.")
+    suffix: list[int] = Field(description="After the last text of a request.")
     yes: int
-    no: int
+    no: int | None = Field(description="null: the score is the logit of `yes` alone.")
+    scale: float = Field(description="Factor of the logit.")
 
 
 class ScoreReport(_Report):
@@ -100,8 +107,8 @@ class ScoreReport(_Report):
 
 class Expected(_Report):
     least_margin: float = Field(description="Minimum margin between `right` and `wrong`, in nats.")
-    right_score_above: float
-    wrong_score_below: float
+    right_score_above: float | None = Field(description="null: the logit has no zero.")
+    wrong_score_below: float | None = Field(description="null: the logit has no zero.")
 
 
 class PairReport(_Report):
@@ -118,14 +125,14 @@ class PairReport(_Report):
 
     @classmethod
     def of(cls, outcome: Outcome) -> Self:
-        pair = outcome.pair
+        pair, middle = outcome.pair, 0.5 if outcome.has_zero else None
         return cls(
             query=pair.query,
             right=_scored(pair.right, outcome.right),
             wrong=_scored(pair.wrong, outcome.wrong),
             margin=outcome.right - outcome.wrong,
             expected=Expected(
-                least_margin=MIN_MARGIN, right_score_above=0.5, wrong_score_below=0.5
+                least_margin=outcome.min_margin, right_score_above=middle, wrong_score_below=middle
             ),
             problem=outcome.problem,
         )
@@ -160,10 +167,13 @@ class CheckReport(_Report):
             exit_code=1 if problem else 0,
             message=problem or RIGHT,
             environment=EnvironmentReport.here(),
-            model=_model(checkpoint),
+            model=_model(checkpoint, ranker.encoder.notes),
             engine=_engine(ranker.engine.info),
             template=TemplateReport(
                 digest=ranker.encoder.template,
+                name=ranker.encoder.template_name,
+                text=ranker.encoder.text,
+                instruction=ranker.encoder.instruction,
                 prefix=list(ranker.encoder.prefix),
                 suffix=list(ranker.encoder.suffix),
                 **ranker.encoder.answers._asdict(),
@@ -184,12 +194,13 @@ class CheckReport(_Report):
 RIGHT = "This set-up gives right scores."
 
 
-def _model(checkpoint: Checkpoint) -> ModelReport:
+def _model(checkpoint: Checkpoint, notes: Sequence[str]) -> ModelReport:
     return ModelReport(
         name=checkpoint.name,
         path=str(checkpoint.path),
         revision=checkpoint.revision,
         architectures=checkpoint.config["architectures"],
+        statement=list(notes),
     )
 
 

@@ -32,7 +32,7 @@ async def open_local(options: ScorerOptions) -> AsyncIterator[Scorer]:
             "device": info.device,
             "dtype": info.dtype,
             "max_tokens": info.max_tokens,
-            "instruction": options.instruction or settings.instruction,
+            "instruction": options.instruction or ranker.encoder.instruction,
             "rankd": __version__,
         }
         yield _LocalScorer(checkpoint.name, about, ranker, options.instruction)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from rankd.models.adapter import CONFIG as ADAPTER_CONFIG
 from rankd.models.adapter import LoraAdapter, read_adapter
 from rankd.models.download import download
 from rankd.models.rope import read_rope
+from rankd.models.statement import Statement, read_statement
 from rankd.models.tensor_files import StoredTensor, read_headers, refuse_lfs_pointer
 
 BUILTIN = "builtin"
@@ -84,9 +85,19 @@ class Checkpoint:
         one = not self.is_classifier or weight_checks.label_count(self.config) == 1
         return None if one else weight_checks.yes_label(self.config)
 
+    @cached_property
+    def statement(self) -> Statement:
+        """What the folder states of prompt and score.
+
+        Raises:
+            BadModel: it states what rankd cannot compute.
+        """
+        statement = read_statement(self.path, self.config)
+        return replace(statement, notes=(*self._weight_notes, *statement.notes))
+
     @property
-    def notes(self) -> tuple[str, ...]:
-        """What was read that a plain Qwen3-Reranker lacks: `read FILE: what follows`."""
+    def _weight_notes(self) -> tuple[str, ...]:
+        """What a plain Qwen3-Reranker lacks: `read FILE: what follows`."""
         rope, yes = read_rope(self.config), self.yes_label
         lines = []
         if rope.is_scaled:
@@ -191,6 +202,7 @@ def _inspect(path: Path, name: str) -> Checkpoint:
             raise BadModel(f"{path} lacks {file.name}; download it again, with all files")
     _check_tokenizer(path)
     _check_weights(checkpoint)
+    _ = checkpoint.statement  # Read now, because it may refuse the checkpoint.
     return checkpoint
 
 

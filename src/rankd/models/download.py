@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 _THREAD_NAME = "model-download"
 
+# They match in folders, too, such as `1_LogitScore/config.json`.
 _PATTERNS = ["*.json", "*.jinja", "*.safetensors", "merges.txt", "vocab.txt"]
 
 

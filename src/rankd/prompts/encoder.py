@@ -1,7 +1,7 @@
 """Encodes requests as prompts: the prefix once, all documents in one batch.
 
-A prompt is prefix + suffix: template, instruction and query; then document and the end of the
-template. Only documents are ever truncated.
+A prompt is prefix + suffix: what comes before the document (in Qwen3's template instruction and
+query), then the document and the rest of the template. Only documents are ever truncated.
 """
 
 from __future__ import annotations
@@ -10,20 +10,22 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import orjson
 
-from rankd.errors import InvalidRequest
+from rankd.errors import BadSettings, InvalidRequest
 from rankd.models.checkpoint import Checkpoint
-from rankd.prompts import qwen3
 from rankd.prompts.chunking import ChunkingDefaults, ChunkingRule
 from rankd.prompts.estimate import TokenEstimator
+from rankd.prompts.model_prompt import ModelPrompt, model_prompt
 from rankd.prompts.offsets import Span
 from rankd.prompts.partial import MARGIN, EncodedText, encode_text
+from rankd.prompts.template import DOCUMENT, INSTRUCTION, QUERY, EncodedTemplate
 from rankd.prompts.tokenizer import Tokenizer, open_tokenizer
-from rankd.types import AnswerTokenIds, Prompt, RankRequest, TruncationPolicy
+from rankd.types import Prompt, RankRequest, TruncationPolicy
 
 # Maximum tokens of an instruction that a request or a preset brings; more is an error.
 MAX_INSTRUCTION_TOKENS = 512
@@ -71,10 +73,12 @@ class EncodedRequest:
 
 
 class PromptEncoder:
-    """Encodes query-document pairs in Qwen3's template.
+    """Encodes query-document pairs in the model's template.
 
     Attributes:
-        answers: token ids of "yes" and "no" in this checkpoint's vocabulary.
+        answers: the answers that the score is read from.
+        instruction: the server's instruction; None if the prompt has none by default.
+        notes: what the checkpoint states of prompt and score, one line each.
         max_tokens: maximum length of a prompt, in tokens.
         truncation_policy: the server's policy for documents that do not fit; a request overrides
             it. Only its truncation and side are used.
@@ -83,9 +87,10 @@ class PromptEncoder:
     def __init__(
         self,
         tokenizer: Tokenizer,
+        prompt: ModelPrompt,
         *,
         max_tokens: int,
-        instruction: str,
+        instruction: str | None,
         max_instruction_tokens: int,
         truncation_policy: TruncationPolicy = TruncationPolicy(),  # noqa: B008  # It is immutable.
         chunk_tokens: int = 512,
@@ -93,19 +98,27 @@ class PromptEncoder:
         executor: Executor | None = None,
     ) -> None:
         self.truncation_policy = truncation_policy
-        self.answers = AnswerTokenIds(tokenizer.single(qwen3.YES), tokenizer.single(qwen3.NO))
+        self.answers = prompt.answers
+        self.notes = prompt.notes
         self.max_tokens = max_tokens
+        self.instruction = instruction
         self._plain = tokenizer.plain
-        self._prefix = tuple(tokenizer.encode_template(qwen3.PREFIX))
-        self._suffix = tuple(tokenizer.encode_template(qwen3.SUFFIX))
-        self._instruction = instruction
+        self._instructed, bare = (
+            None if template is None else EncodedTemplate(template, tokenizer)
+            for template in (prompt.instructed, prompt.bare)
+        )
+        own = bare if instruction is None else self._instructed
+        assert own is not None
+        self._own = own
         self._max_instruction_tokens = max_instruction_tokens
         self._executor = executor
         self._chunking = ChunkingDefaults(truncation_policy, chunk_tokens, chunk_overlap)
         self._estimator = TokenEstimator(
             self._plain,
             self._chunking,
-            template_tokens=len(self._prefix) + len(self._suffix),
+            template_tokens=min(
+                template.fixed_tokens for template in (self._instructed, bare) if template
+            ),
             max_tokens=max_tokens,
         )
 
@@ -128,26 +141,41 @@ class PromptEncoder:
 
     @property
     def prefix(self) -> tuple[int, ...]:
-        """Token ids of the template before the instruction."""
-        return self._prefix
+        """Token ids of the template before instruction and query."""
+        return self._own.prefix
 
     @property
     def suffix(self) -> tuple[int, ...]:
-        """Token ids of the template after the document."""
-        return self._suffix
+        """Token ids of the template after query and document."""
+        return self._own.suffix
+
+    @property
+    def template_name(self) -> str:
+        """`qwen3`, or the file of the model's chat template."""
+        return self._own.template.name
+
+    @property
+    def text(self) -> str:
+        """The prompt's text, with {instruction}, {query} and {document} where texts belong."""
+        return self._own.template.filled("{instruction}", "{query}", "{document}")
+
+    @property
+    def takes_instruction(self) -> bool:
+        """Whether the template has a place for an instruction."""
+        return self._instructed is not None
 
     @cached_property
     def template(self) -> str:
         """Twelve hex digits that identify the prompt around a query and a document.
 
         They change with the template's text and token ids, the default instruction, and the
-        token ids of yes and no.
+        answers.
         """
-        texts = [qwen3.PREFIX, qwen3.prefix_text(self._instruction, "{query}")]
-        texts += [qwen3.suffix_text("{document}"), qwen3.SUFFIX]
-        question, answer = self._plain.encode(texts[1:3])
-        ids = [self._prefix, question, answer, self._suffix, list(self.answers)]
-        return hashlib.sha256(orjson.dumps([texts, ids])).hexdigest()[:12]
+        strips = [slot for slot in (QUERY, DOCUMENT) if slot in self._own.template.strips]
+        texts = (self.instruction or "", "{query}", "{document}")
+        ids = self._own.encoded(self._plain, *texts)
+        facts = [self.text, self.instruction, strips, ids, list(self.answers)]
+        return hashlib.sha256(orjson.dumps(facts)).hexdigest()[:12]
 
     async def tokenize(self, text: str) -> list[int]:
         """The token ids of a text alone; no string in it becomes a control token."""
@@ -171,34 +199,46 @@ class PromptEncoder:
             TooLarge: the documents make too many chunks.
         """
         exact = _characters(request) <= _MAX_EXACT_CHARACTERS
+        template, instruction = self._own, self.instruction
         if request.instruction is not None:
-            self._refuse_long_instruction(request.instruction, exact)
-        instruction = self._instruction if request.instruction is None else request.instruction
-        question = qwen3.prefix_text(instruction, request.query)
-        texts = [qwen3.BEFORE_DOCUMENT + document for document in request.documents]
+            template, instruction = self._for_instruction(request.instruction, exact)
+        sent = request
+        if template.template.strips:
+            request = _stripped(request, template.template.strips)
+        slots = {INSTRUCTION: instruction or "", QUERY: request.query}
+        runs = ["".join([slots.get(part, part) for part in run]) for run in template.runs]
+        lead, trail = template.lead, template.trail
+        texts = [f"{lead}{document}{trail}" for document in request.documents]
         if exact:
-            asked, query, *ids = self._plain.encode([question, request.query, *texts])
-            prefix, query_tokens = (*self._prefix, *asked), len(query)
-            rule = self._chunking.rule(request, self._room(prefix, request, exact))
+            query, *ids = self._plain.encode([request.query, *runs, *texts])
+            frame = _Frame(template, *template.around(ids[: len(runs)]))
+            rule = self._chunking.rule(request, self._room(frame, request, exact))
+            query_tokens, ids = len(query), ids[len(runs) :]
             documents = [EncodedText(*row) for row in zip(ids, texts, strict=True)]
         else:
-            prefix = (*self._prefix, *encode_text(self._plain, question, self.max_tokens).ids)
-            rule = self._chunking.rule(request, self._room(prefix, request, exact))
+            parts = [encode_text(self._plain, run, self.max_tokens).ids for run in runs]
+            frame = _Frame(template, *template.around(parts))
+            rule = self._chunking.rule(request, self._room(frame, request, exact))
             query_tokens = len(encode_text(self._plain, request.query, MARGIN).ids)
             readable, at_start = rule.max_readable_tokens, rule.keeps_start
             documents = [
                 encode_text(self._plain, text, readable, at_start=at_start) for text in texts
             ]
-        return self._prompts(prefix, query_tokens, documents, rule, details=request.details)
+        encoded = self._prompts(frame, query_tokens, documents, rule)
+        if request.details:
+            spans = self._character_spans(template, sent, documents, rule)
+            return replace(encoded, spans=spans)
+        return encoded
 
-    def _room(self, prefix: tuple[int, ...], request: RankRequest, exact: bool) -> int:
-        """Tokens that the prefix leaves for a document.
+    def _room(self, frame: _Frame, request: RankRequest, exact: bool) -> int:
+        """Tokens that the frame leaves for a document.
 
         Raises:
             InvalidRequest: it leaves none, or the query takes more than half of the prompt or
                 than the request allows.
         """
-        used = len(prefix) + len(self._suffix)
+        template = frame.template
+        used = len(frame.before) + len(frame.after) + len(template.opening) + len(template.closing)
         room = self.max_tokens - used
         if request.max_prompt_tokens is not None and request.max_prompt_tokens < self.max_tokens:
             room = request.max_prompt_tokens - used
@@ -211,13 +251,24 @@ class PromptEncoder:
                 f"{self.max_tokens // 2:,} for the query alone: shorten the query",
                 param="query",
             )
-        if len(prefix) > self.max_tokens // 2:
+        if used > self.max_tokens // 2:
             self._refuse_long_query(request.query)
         if request.max_query_tokens is not None:
             self._refuse_query_over(request.max_query_tokens, request.query)
         return room
 
-    def _refuse_long_instruction(self, instruction: str, exact: bool) -> None:
+    def _for_instruction(self, instruction: str, exact: bool) -> tuple[EncodedTemplate, str]:
+        """The template for a request's own instruction.
+
+        Raises:
+            InvalidRequest: the template has no place for one, or it is too long.
+        """
+        if self._instructed is None:
+            raise InvalidRequest(
+                "this model's prompt has no place for an instruction: leave it out, or write it "
+                "into the query",
+                param="instruction",
+            )
         readable = None if exact else self._max_instruction_tokens
         encoded = encode_text(self._plain, instruction, readable)
         if len(encoded.ids) > self._max_instruction_tokens:
@@ -226,6 +277,7 @@ class PromptEncoder:
                 f"the limit is {self._max_instruction_tokens:,}: shorten it",
                 param="instruction",
             )
+        return self._instructed, instruction
 
     def _refuse_long_query(self, query: str) -> None:
         limit = self.max_tokens // 2
@@ -248,19 +300,27 @@ class PromptEncoder:
 
     def _prompts(
         self,
-        prefix: tuple[int, ...],
+        frame: _Frame,
         query_tokens: int,
         documents: Sequence[EncodedText],
         rule: ChunkingRule,
-        *,
-        details: bool,
     ) -> EncodedRequest:
         if rule.refuses:
             _refuse_long_documents(documents, rule.max_whole_tokens)
         chunks = rule.split([len(document.ids) for document in documents])
+        template, before, after = frame
+        opening, closing = template.opening, template.closing
         return EncodedRequest(
             prompts=tuple(
-                Prompt(prefix, (*document.ids[start:end], *self._suffix))
+                Prompt(
+                    before,
+                    (
+                        *(opening if start else ()),
+                        *document.ids[start:end],
+                        *(closing if end < len(document.ids) else ()),
+                        *after,
+                    ),
+                )
                 for document, spans in zip(documents, chunks, strict=True)
                 for start, end in spans
             ),
@@ -269,23 +329,27 @@ class PromptEncoder:
             kept_tokens=tuple(spans[-1].end - spans[0].start for spans in chunks),
             longer=tuple(document.longer for document in documents),
             query_tokens=query_tokens,
-            spans=self._character_spans(documents, chunks) if details else None,
         )
 
     def _character_spans(
-        self, documents: Sequence[EncodedText], chunks: Sequence[Sequence[Span]]
+        self,
+        template: EncodedTemplate,
+        request: RankRequest,
+        documents: Sequence[EncodedText],
+        rule: ChunkingRule,
     ) -> tuple[Span, ...]:
         """For each chunk, its characters in the document as it was sent."""
-        lead = len(qwen3.suffix_text(""))
         spans = []
-        for document, chunk_spans in zip(documents, chunks, strict=True):
+        chunks = rule.split([len(document.ids) for document in documents])
+        for text, document, chunk_spans in zip(request.documents, documents, chunks, strict=True):
+            removed = len(text) - len(text.lstrip()) if DOCUMENT in template.template.strips else 0
             before = len(document.before)
             parts = [Span(before + start, before + end) for start, end in chunk_spans]
             ids = [*document.before, *document.ids]
-            offset = document.skipped - lead
+            offset = document.skipped - len(template.lead) + removed
             spans += [
-                Span(max(start + offset, 0), max(end + offset, 0))
-                for start, end in self._plain.character_spans(document.text, ids, parts)
+                Span(*(min(max(position + offset, removed), len(text)) for position in span))
+                for span in self._plain.character_spans(document.text, ids, parts)
             ]
         return tuple(spans)
 
@@ -298,6 +362,24 @@ def _refuse_short_prompt(limit: int, used: int) -> None:
             "max_tokens_per_doc, which counts the document alone",
             param="truncate_prompt_tokens",
         )
+
+
+class _Frame(NamedTuple):
+    """What is around the documents of one request, as token ids."""
+
+    template: EncodedTemplate
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+def _stripped(request: RankRequest, slots: frozenset[str]) -> RankRequest:
+    """The request as its template reads it: without white space around some texts."""
+    query, documents = request.query, request.documents
+    return replace(
+        request,
+        query=query.strip() if QUERY in slots else query,
+        documents=tuple(map(str.strip, documents)) if DOCUMENT in slots else documents,
+    )
 
 
 def _refuse_long_documents(documents: Sequence[EncodedText], limit: int) -> None:
@@ -326,23 +408,34 @@ def open_encoder(
     max_tokens: int,
     instruction: str,
     max_instruction_tokens: int,
+    prefer_stated: bool = False,
     truncation_policy: TruncationPolicy = TruncationPolicy(),  # noqa: B008  # It is immutable.
     chunk_tokens: int = 512,
     chunk_overlap: int = 64,
     executor: Executor | None = None,
 ) -> PromptEncoder:
-    """The encoder with a checkpoint's own `tokenizer.json`.
+    """The encoder with a checkpoint's own tokenizer and prompt.
 
     Args:
         max_tokens: maximum length of a prompt; the model's own maximum if that is lower.
+        prefer_stated: the checkpoint's own default instruction replaces `instruction`.
 
     Raises:
-        BadModel: the file cannot be read, or its tokenizer does not fit the model.
+        BadModel: a file cannot be read, the tokenizer does not fit the model, or the checkpoint
+            states a prompt that rankd cannot build.
+        BadSettings: the prompt has no place for the instruction.
     """
+    tokenizer = open_tokenizer(checkpoint)
+    prompt = model_prompt(checkpoint, tokenizer)
+    if not prefer_stated and prompt.instructed is None:
+        raise BadSettings(
+            f"instruction: the prompt of {checkpoint.name} has no place for one; leave it out"
+        )
     return PromptEncoder(
-        open_tokenizer(checkpoint),
+        tokenizer,
+        prompt,
         max_tokens=min(max_tokens, checkpoint.max_tokens),
-        instruction=instruction,
+        instruction=prompt.default_instruction(instruction) if prefer_stated else instruction,
         max_instruction_tokens=max_instruction_tokens,
         truncation_policy=truncation_policy,
         chunk_tokens=chunk_tokens,

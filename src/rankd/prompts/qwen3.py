@@ -5,6 +5,8 @@ at the last token, so with one newline less the model is asked something else.
 Source: https://huggingface.co/Qwen/Qwen3-Reranker-0.6B (transformers usage).
 """
 
+from rankd.prompts.template import INSTRUCTION, QUERY, PromptTemplate
+
 SYSTEM = (
     "Judge whether the Document meets the requirements based on the Query and the Instruct "
     'provided. Note that the answer can only be "yes" or "no".'
@@ -27,3 +29,11 @@ def prefix_text(instruction: str, query: str) -> str:
 def suffix_text(document: str) -> str:
     """The document with the space in front of it, before `SUFFIX`."""
     return BEFORE_DOCUMENT + document
+
+
+TEMPLATE = PromptTemplate(
+    "qwen3",
+    before=(PREFIX, prefix_text(INSTRUCTION, QUERY)),
+    lead=BEFORE_DOCUMENT,
+    after=(SUFFIX,),
+)

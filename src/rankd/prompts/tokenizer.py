@@ -22,25 +22,30 @@ class Tokenizer:
 
     Attributes:
         plain: encodes the texts of users.
+        control: token ids of the control tokens, by their text.
         size: the largest token id + 1.
     """
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self.plain = text_encoder(spec)
-        self._control = {token["content"]: token["id"] for token in spec["added_tokens"]}
-        self.size = 1 + max([*spec["model"]["vocab"].values(), *self._control.values()])
-        longest_first = sorted(self._control, key=len, reverse=True)
+        self.control = {token["content"]: token["id"] for token in spec["added_tokens"]}
+        self.size = 1 + max([*spec["model"]["vocab"].values(), *self.control.values()])
+        longest_first = sorted(self.control, key=len, reverse=True)
         self._splitter = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
 
     def encode_template(self, text: str) -> list[int]:
         """The token ids of the template's text, in which control tokens are control tokens."""
         ids: list[int] = []
-        for part in self._splitter.split(text) if self._control else [text]:
-            if part in self._control:
-                ids.append(self._control[part])
-            elif part:
+        for part in self.split(text):
+            if part in self.control:
+                ids.append(self.control[part])
+            else:
                 ids += self.plain.encode([part])[0]
         return ids
+
+    def split(self, text: str) -> list[str]:
+        """The control tokens and the texts between them, in order; none is empty."""
+        return [part for part in self._splitter.split(text) if part] if self.control else [text]
 
     def single(self, word: str) -> int:
         """The token id of a word.

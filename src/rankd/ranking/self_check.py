@@ -35,8 +35,8 @@ KNOWN_PAIRS = (
     KnownPair("中国的首都是哪里？", "中国的首都是北京。", "重力是使两个物体相互吸引的力。"),
 )
 
-# Minimum difference of the two logits, in nats. Random weights give far less, a trained
-# reranker far more (several nats).
+# Minimum difference of the two logits, in nats, before the model's scale. Random weights give
+# far less, a trained reranker far more (several nats).
 MIN_MARGIN = 1.0
 
 
@@ -46,20 +46,25 @@ class Outcome:
 
     Attributes:
         right, wrong: logits of the two documents, in nats.
+        min_margin: minimum difference of the two.
+        has_zero: whether a logit of 0 lies between relevant and irrelevant: not if it is that of
+            one token alone.
     """
 
     pair: KnownPair
     right: float
     wrong: float
+    min_margin: float = MIN_MARGIN
+    has_zero: bool = True
 
     @property
     def problem(self) -> str | None:
         """What is wrong with the logits, in a few words; None if they are right."""
-        if self.right <= self.wrong:
+        if not self.right > self.wrong:  # Also for a logit that is not a number.
             return "wrong order"
-        if self.right - self.wrong < MIN_MARGIN:
-            return f"margin {self.right - self.wrong:.2f} < {MIN_MARGIN} nats"
-        if not self.wrong < 0 < self.right:
+        if self.right - self.wrong < self.min_margin:
+            return f"margin {self.right - self.wrong:.2f} < {self.min_margin:.3g} nats"
+        if self.has_zero and not self.wrong < 0 < self.right:
             return "both on one side of 0.5"
         return None
 
@@ -71,8 +76,10 @@ async def score_known_pairs(
     # A shared cache may hold another server's scores of these pairs.
     requests = [RankRequest(pair.query, (pair.right, pair.wrong), cache=False) for pair in pairs]
     results = await ranker.rank_all(requests)
+    answers = ranker.encoder.answers
+    min_margin, has_zero = MIN_MARGIN * answers.scale, answers.no is not None
     return [
-        Outcome(pair, right.logit, wrong.logit)
+        Outcome(pair, right.logit, wrong.logit, min_margin, has_zero)
         for pair, (right, wrong) in zip(pairs, results, strict=True)
     ]
 

@@ -90,6 +90,7 @@ async def open_ranker(settings: Settings) -> AsyncIterator[tuple[Checkpoint, Ran
             checkpoint,
             max_tokens=settings.max_tokens,
             instruction=settings.instruction,
+            prefer_stated="instruction" not in settings.model_fields_set,
             max_instruction_tokens=MAX_INSTRUCTION_TOKENS,
             truncation_policy=TruncationPolicy(truncation=settings.truncation),
             executor=executor,
@@ -122,6 +123,11 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
         open_ranker(settings) as (checkpoint, checking),
         open_rate_limiter(settings) as limits,
     ):
+        for note in checking.encoder.notes:
+            _log.info("%s %s", checkpoint.name, note)
+        # The checkpoint's own instruction, where the operator chose none.
+        own = checking.encoder.instruction or ""
+        settings = settings.model_copy(update={"instruction": own})
         await _self_check(checking, settings)
         ranker = Ranker(
             checking.encoder,
@@ -166,6 +172,10 @@ async def refuse_unfit_profiles(
         BadSettings: a preset is too long, an alias or a calibration is not for this model.
     """
     limit = MAX_INSTRUCTION_TOKENS
+    if settings.instructions and not ranker.encoder.takes_instruction:
+        raise BadSettings(
+            f"instructions: the prompt of {checkpoint.name} has no place for one; remove them"
+        )
     for name, text in settings.instructions.items():
         tokens = len(await ranker.encoder.tokenize(text))
         if tokens > limit:

@@ -157,7 +157,7 @@ def test_the_notes_name_the_base_and_the_digests_change_with_the_adapter(folder:
     change_config(folder, lora_alpha=99)
     changed = locate(str(folder))
 
-    assert merged.notes == (
+    assert merged.statement.notes == (
         f"read adapter_config.json: LoRA adapter of {folder}, merged into 14 matrices and 1 whole "
         "tensors",
     )

@@ -183,7 +183,7 @@ def test_a_tied_model_with_a_head_of_its_own_scores_as_in_transformers(folder: P
 
     assert score(native_model(checkpoint), prompts()) == pytest.approx(expected, abs=1e-3)
     assert expected != pytest.approx(before, abs=0.1)
-    assert checkpoint.notes == (
+    assert checkpoint.statement.notes == (
         "read model.safetensors: lm_head.weight differs from the embedding, and is used although "
         "config.json ties them",
     )
@@ -195,13 +195,13 @@ def test_a_tied_model_that_stores_its_embedding_twice_is_nothing_special(folder:
     checkpoint = rewrite_weights(folder, {"lm_head.weight": embedding.clone()})
 
     assert score(native_model(checkpoint), prompts()) == before
-    assert checkpoint.notes == ()
+    assert checkpoint.statement.notes == ()
 
 
 def test_the_notes_name_the_scaling(folder: Path) -> None:
     scaled = rewrite_config(folder, version_4(**YARN))
 
-    assert scaled.notes == (
+    assert scaled.statement.notes == (
         "read config.json: rotary scaling yarn: 64 tokens times 4; prompts of up to 256",
     )
 
@@ -217,6 +217,6 @@ def test_a_head_of_two_labels_scores_as_their_difference(
     expected = [sign * logit for logit in transformers_logits(checkpoint, prompts())]
 
     assert score(native_model(checkpoint), prompts()) == pytest.approx(expected, abs=1e-3)
-    assert checkpoint.notes == (
+    assert checkpoint.statement.notes == (
         f"read config.json: the logit is that of label {int(sign > 0)} minus the other's",
     )

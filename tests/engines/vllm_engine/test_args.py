@@ -20,6 +20,9 @@ from rankd.engines.vllm.profiles import CPU, CUDA, NPU, DeviceProfile, profile_f
 from rankd.engines.vllm.versions import Release, installed, supported_number
 from rankd.errors import BadModel, BadSettings, SetupError
 from rankd.models.checkpoint import Checkpoint
+from rankd.types import AnswerTokenIds
+from support.checkpoints import NO, YES, qwen_tokenizer
+from support.layouts import CAPITAL_NO, CAPITAL_YES, state
 
 ASCEND = Release("0.23.0+empty", (0, 23), ascend="0.23.0")
 CUDA_BUILD = Release("0.32.0", (0, 32))
@@ -48,8 +51,9 @@ def args_of(
     """Arguments for vLLM, after the checks of `refuse_known_bad`."""
     profile, release = build
     model = model or checkpoint()
-    args = engine_args(model, Settings(**settings), profile, release)
-    refuse_known_bad(model, profile, release, args)
+    answers = AnswerTokenIds(YES, NO)
+    args = engine_args(model, answers, Settings(**settings), profile, release)
+    refuse_known_bad(model, answers, profile, release, args)
     return args
 
 
@@ -66,6 +70,44 @@ def test_an_original_checkpoint_becomes_a_classifier_on_every_device(device: str
     assert args["async_scheduling"] is False
     assert args["scheduling_policy"] == "fcfs"  # rankd schedules itself.
     assert args.keys() >= REQUIRED
+
+
+def test_stated_answers_become_vocabulary_entries(tmp_path: Path) -> None:
+    qwen_tokenizer(tmp_path)
+    model = checkpoint(tmp_path)
+    state(tmp_path, answers=(CAPITAL_YES, CAPITAL_NO))
+    two = engine_args(model, AnswerTokenIds(CAPITAL_YES, CAPITAL_NO), Settings(), CPU, CPU_BUILD)
+
+    one = engine_args(model, AnswerTokenIds(CAPITAL_YES, None), Settings(), CPU, CPU_BUILD)
+
+    assert two["hf_overrides"] == {
+        "architectures": ["Qwen3ForSequenceClassification"],
+        "classifier_from_token": ["No", "Yes"],
+        "is_original_qwen3_reranker": True,
+    }
+    assert one["hf_overrides"] == {
+        "architectures": ["Qwen3ForSequenceClassification"],
+        "classifier_from_token": ["Yes"],
+        "method": "no_post_processing",
+        "num_labels": 1,
+    }
+    with pytest.raises(BadModel, match=r"has no token 151,?900, which vLLM would look up"):
+        engine_args(model, AnswerTokenIds(151_900, None), Settings(), CPU, CPU_BUILD)
+
+
+def test_answers_beyond_the_first_devices_rows_are_refused() -> None:
+    model = checkpoint(vocab_size=151_669)
+    profile, release = BUILDS["cuda"]
+    answers = AnswerTokenIds(yes=100_000, no=3)
+    settings = {"vllm_args": {"tensor_parallel_size": 2}}
+    args = engine_args(model, answers, Settings(**settings), profile, release)
+
+    with pytest.raises(
+        BadSettings, match="rows for 75,834 tokens, but the score needs token 100,000"
+    ):
+        refuse_known_bad(model, answers, profile, release, args)
+
+    refuse_known_bad(model, AnswerTokenIds(YES, None), profile, release, args)
 
 
 def test_a_converted_checkpoint_is_left_as_it_is() -> None:

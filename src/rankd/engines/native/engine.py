@@ -180,6 +180,7 @@ def _worker_config(
         weights=[str(file) for file in checkpoint.weights],
         yes=answers.yes,
         no=answers.no,
+        scale=answers.scale,
         device=settings.device,
         dtype=settings.dtype,
         threads=settings.threads,

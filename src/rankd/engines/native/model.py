@@ -5,7 +5,7 @@ Compared with the model in transformers:
 - no padding: all tokens of a batch are one packed sequence (`layout`);
 - each prompt prefix is computed once for all its documents, and cached between batches;
 - in the last layer, only the last token of a prompt goes through queries, output and MLP;
-- the LM head is the difference of two rows, W[yes] - W[no];
+- the LM head is one row: the difference W[yes] - W[no], or W[yes];
 - the residual stream, norms, rotation and logits are float32, whatever the dtype of the products.
 
 Only public torch functions are used. Tested and measured on CPUs; CUDA and NPU take the same

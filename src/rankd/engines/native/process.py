@@ -30,7 +30,7 @@ class WorkerConfig:
     Attributes:
         folder: path of the model, which holds `config.json`.
         weights: paths of the safetensors files.
-        yes, no: ids of the answer tokens whose logits are compared.
+        yes, no, scale: fields of `AnswerTokenIds`.
         device, dtype: as the settings of that name, `auto` included.
         threads: CPU threads; 0 uses all cores that the process may use.
         deterministic: compute each prompt in a forward pass of its own.
@@ -40,10 +40,11 @@ class WorkerConfig:
     folder: str
     weights: list[str]
     yes: int
-    no: int
+    no: int | None
     device: str
     dtype: str
     threads: int
+    scale: float = 1.0
     deterministic: bool = False
     log_level: str = "info"
     log_format: Format = "auto"

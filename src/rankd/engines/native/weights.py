@@ -51,8 +51,9 @@ class Weights:
         embedding: [vocab_size, hidden_size], in the dtype of the file. On CPU it is a view of
             the mapped file: only rows that are looked up take memory.
         norm: final RMSNorm, [hidden_size], float32.
-        answer_rows: difference of the LM head's two answer rows, W[yes] - W[no], or the row
-            of a classifier (of two rows, their difference); [hidden_size], float32.
+        answer_rows: difference of the LM head's two answer rows, W[yes] - W[no], or W[yes]
+            alone, or the row of a classifier (of two rows, their difference); times the scale;
+            [hidden_size], float32.
     """
 
     embedding: Tensor
@@ -143,8 +144,9 @@ def _layer(files: TensorFiles, layer: str, arch: Architecture) -> LayerWeights:
 def _answer_rows(files: TensorFiles, arch: Architecture, answers: AnswerTokenIds) -> Tensor:
     """[hidden_size], float32; see `Weights.answer_rows`."""
     if arch.classifier:
-        return _label_rows(files, arch)
-    for token_id in answers:
+        return _label_rows(files, arch) * answers.scale
+    tokens = [token_id for token_id in (answers.yes, answers.no) if token_id is not None]
+    for token_id in tokens:
         if not 0 <= token_id < arch.vocab_size:
             raise BadModel(
                 f"token {token_id} is outside the model's vocabulary of {arch.vocab_size}; "
@@ -154,8 +156,9 @@ def _answer_rows(files: TensorFiles, arch: Architecture, answers: AnswerTokenIds
     tied = LM_HEAD not in files and arch.tied is not False
     name, shape = EMBEDDING if tied else LM_HEAD, (arch.vocab_size, arch.hidden_size)
     # An adapter that replaces the embedding was trained with the LM head of the base model.
-    rows = files.read(name, shape, answers, base=tied).float()
-    return rows[0] - rows[1]
+    rows = files.read(name, shape, tokens, base=tied).float()
+    row = rows[0] if answers.no is None else rows[0] - rows[1]
+    return row * answers.scale
 
 
 def _label_rows(files: TensorFiles, arch: Architecture) -> Tensor:

@@ -124,7 +124,8 @@ def _load(config: WorkerConfig, replies: BinaryIO) -> tuple[Qwen3Model, dict[str
     device = _device(config.device)
     if config.deterministic:
         _refuse_unproven(device)
-    files, answers = [Path(file) for file in config.weights], AnswerTokenIds(config.yes, config.no)
+    files = [Path(file) for file in config.weights]
+    answers = AnswerTokenIds(config.yes, config.no, config.scale)
     chosen = arithmetic.choose(config.dtype, device, stored_dtype(files), architecture)
     adapter = read_adapter(Path(config.folder))
 

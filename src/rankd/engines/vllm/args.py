@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+import orjson
 
 from rankd.config.settings import Settings
 from rankd.config.suggest import nearest
 from rankd.engines.vllm.profiles import DeviceProfile, kv_cache_bytes
 from rankd.engines.vllm.versions import Release
-from rankd.errors import BadSettings, SetupError
+from rankd.errors import BadModel, BadSettings, SetupError
 from rankd.models.checkpoint import CLASSIFIER, Checkpoint
+from rankd.types import AnswerTokenIds
 
 _log = logging.getLogger("rankd")
 
@@ -46,7 +49,11 @@ REQUIRED = frozenset(
 
 
 def engine_args(
-    checkpoint: Checkpoint, settings: Settings, profile: DeviceProfile, release: Release
+    checkpoint: Checkpoint,
+    answers: AnswerTokenIds,
+    settings: Settings,
+    profile: DeviceProfile,
+    release: Release,
 ) -> dict[str, Any]:
     """All arguments for vLLM; those in the setting `vllm_args` override rankd's.
 
@@ -59,6 +66,7 @@ def engine_args(
     if settings.vllm_args.get("trust_remote_code"):
         _log.warning("trust_remote_code: vLLM runs the code that comes with %s", checkpoint.name)
     args = _common(checkpoint, settings) | _by_device(checkpoint, settings, profile, release)
+    args["hf_overrides"] = _overrides(checkpoint, answers)
     return args | settings.vllm_args
 
 
@@ -91,7 +99,6 @@ def _common(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
         "served_model_name": [settings.served_model_name or checkpoint.name],
         "runner": "pooling",
         "convert": "classify",
-        "hf_overrides": _overrides(checkpoint),
         "max_model_len": min(settings.max_tokens, checkpoint.max_tokens),
         "quantization": None,
         "tensor_parallel_size": 1,
@@ -132,15 +139,36 @@ def _by_device(
     return args
 
 
-def _overrides(checkpoint: Checkpoint) -> dict[str, Any]:
+def _overrides(checkpoint: Checkpoint, answers: AnswerTokenIds) -> dict[str, Any]:
     """Overrides that load an original checkpoint as a classifier; none for a converted one."""
     if checkpoint.is_classifier:
         return {}
-    return {
-        "architectures": [CLASSIFIER],
-        "classifier_from_token": ["no", "yes"],
-        "is_original_qwen3_reranker": True,
-    }
+    tokens = ["no", "yes"]
+    if checkpoint.statement.answers is not None:
+        tokens = _vocabulary_entries(checkpoint, [answers.no, answers.yes])
+    overrides = {"architectures": [CLASSIFIER], "classifier_from_token": tokens}
+    if answers.no is None:
+        # vLLM's name for: the score is the row of each token, here of one.
+        return overrides | {"method": "no_post_processing", "num_labels": 1}
+    return overrides | {"is_original_qwen3_reranker": True}
+
+
+def _vocabulary_entries(checkpoint: Checkpoint, ids: Sequence[int | None]) -> list[str]:
+    """The tokens as they are spelled in `tokenizer.json`; vLLM looks up their ids by it.
+
+    Raises:
+        BadModel: the vocabulary has no such id.
+    """
+    spec = orjson.loads((checkpoint.path / "tokenizer.json").read_bytes())
+    entries = {token: text for text, token in spec["model"]["vocab"].items()}
+    entries |= {token["id"]: token["content"] for token in spec["added_tokens"]}
+    wanted = [token for token in ids if token is not None]
+    if missing := [token for token in wanted if token not in entries]:
+        raise BadModel(
+            f"{checkpoint.path / 'tokenizer.json'} has no token {missing[0]}, which vLLM would "
+            "look up for the score; use --engine native"
+        )
+    return [entries[token] for token in wanted]
 
 
 def _dtype(checkpoint: Checkpoint, settings: Settings, profile: DeviceProfile) -> str:

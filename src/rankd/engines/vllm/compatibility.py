@@ -14,6 +14,7 @@ from rankd.models.adapter import shortened
 from rankd.models.checkpoint import Checkpoint
 from rankd.models.rope import read_rope
 from rankd.models.weight_checks import LM_HEAD, quantized_tensors
+from rankd.types import AnswerTokenIds
 
 # With more ranks, the vocabulary is split before the row of "yes".
 _TENSOR_PARALLEL_SIZES = (1, 2, 4, 8)
@@ -23,7 +24,11 @@ _UNREAD_YARN = ("attention_factor", "mscale", "mscale_all_dim")
 
 
 def refuse_known_bad(
-    checkpoint: Checkpoint, profile: DeviceProfile, release: Release, args: Mapping[str, Any]
+    checkpoint: Checkpoint,
+    answers: AnswerTokenIds,
+    profile: DeviceProfile,
+    release: Release,
+    args: Mapping[str, Any],
 ) -> None:
     """Check vLLM's arguments before it is started.
 
@@ -31,6 +36,7 @@ def refuse_known_bad(
         BadSettings, BadModel: the combination cannot give right scores; says why.
     """
     _refuse_sizes(args)
+    _refuse_split_answers(checkpoint, answers, args["tensor_parallel_size"])
     _refuse_quantized_lm_head(checkpoint, args)
     if difference := _read_otherwise(checkpoint, release):
         raise BadModel(f"{checkpoint.name} {difference}; use --engine native")
@@ -53,6 +59,17 @@ def _refuse_sizes(args: Mapping[str, Any]) -> None:
             f"max_num_batched_tokens = {step_tokens}: a pair of max_tokens = {max_tokens} must "
             "fit in one step, or scores of long pairs may be read before they are computed; "
             f"set it to at least {max_tokens}"
+        )
+
+
+def _refuse_split_answers(checkpoint: Checkpoint, answers: AnswerTokenIds, ranks: int) -> None:
+    """vLLM reads the answers' rows from the first rank's part of the vocabulary."""
+    rows = int(checkpoint.config.get("vocab_size", 151_936)) // ranks
+    last = max(answers.yes, answers.no or 0)
+    if ranks > 1 and last >= rows and not checkpoint.is_classifier:
+        raise BadSettings(
+            f"tensor_parallel_size = {ranks}: the first rank has rows for {rows:,} tokens, but the "
+            f"score needs token {last:,}; set it to 1, or use --engine native"
         )
 
 

@@ -38,17 +38,21 @@ class Llm(Protocol):
 
 
 class VllmEngine:
-    def __init__(self, info: EngineInfo, llm: Llm, params: Any, *, slots: int) -> None:
+    def __init__(
+        self, info: EngineInfo, llm: Llm, params: Any, *, slots: int, scale: float = 1.0
+    ) -> None:
         """An engine that is ready.
 
         Args:
             params: vLLM's `PoolingParams`, the same for every prompt.
             slots: maximum batches in flight. vLLM merges them, so each is sent at once.
+            scale: vLLM's logits are multiplied by it.
         """
         self.info = info
         self.slots = Slots(slots, eager=slots)
         self._llm = llm
         self._params = params
+        self._scale = scale
         self._numbers = itertools.count()
 
     async def score(self, batch: Sequence[Prompt]) -> list[float]:
@@ -64,7 +68,8 @@ class VllmEngine:
                 collectors.append(await self._llm.add_request(request_id, tokens, self._params))
             # Prompts may finish in any order; all of them are awaited.
             for collector in collectors:
-                logits.append(_logit(collector.get_nowait() or await collector.get()))
+                output = collector.get_nowait() or await collector.get()
+                logits.append(self._scale * _logit(output))
         return logits
 
     def close(self) -> None:

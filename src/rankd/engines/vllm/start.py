@@ -50,8 +50,8 @@ async def open_engine(
     """
     release = installed()
     profile = profile_for(settings.device, release)
-    args = engine_args(checkpoint, settings, profile, release)
-    refuse_known_bad(checkpoint, profile, release, args)
+    args = engine_args(checkpoint, answers, settings, profile, release)
+    refuse_known_bad(checkpoint, answers, profile, release, args)
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     report_step(
@@ -63,7 +63,7 @@ async def open_engine(
         # Imported in a function of its own: vLLM's imports keep the calling frame alive, and
         # with it all its local variables.
         library = _import_vllm()
-        engine = await _open(library, checkpoint, profile, args, settings)
+        engine = await _open(library, checkpoint, profile, args, settings, answers.scale)
         try:
             yield engine
         finally:
@@ -119,6 +119,7 @@ async def _open(
     profile: DeviceProfile,
     args: dict[str, Any],
     settings: Settings,
+    scale: float,
 ) -> VllmEngine:
     llm = await _start_in_thread(library, args, settings)
     if "classify" not in await llm.get_supported_tasks():
@@ -139,7 +140,7 @@ async def _open(
     )
     # Logits instead of probabilities, because a sigmoid rounds values near 1 to 1.
     params = library.params(task="classify", use_activation=False)
-    return VllmEngine(info, llm, params, slots=profile.slots)
+    return VllmEngine(info, llm, params, slots=profile.slots, scale=scale)
 
 
 async def _start_in_thread(library: _Vllm, args: dict[str, Any], settings: Settings) -> Any:
