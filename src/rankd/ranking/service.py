@@ -11,6 +11,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from rankd.errors import ShuttingDown, UnknownModel
+from rankd.ranking.client_prompt_policy import ClientPromptPolicy
 from rankd.ranking.profiles import Profiles
 from rankd.ranking.provenance import Provenance
 from rankd.ranking.ranker import Ranker
@@ -61,6 +62,7 @@ class ModelService:
         needs_key: whether requests must carry an API key.
         log_texts: whether queries and documents are logged.
         timeout_ms: timeout of requests that set none; 0: no timeout.
+        client_prompts: what is done with prompts that clients bring along.
         created: Unix time of the start, in seconds.
     """
 
@@ -72,6 +74,7 @@ class ModelService:
     timeout_ms: int = 0
     log_texts: bool = False
     profiles: Profiles = field(default_factory=Profiles)
+    client_prompts: ClientPromptPolicy = field(default_factory=ClientPromptPolicy)
     drain: Drain = field(default_factory=Drain)
     created: int = field(default_factory=lambda: int(time.time()))
 

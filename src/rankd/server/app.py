@@ -27,6 +27,7 @@ from rankd.prompts.encoder import MAX_INSTRUCTION_TOKENS
 from rankd.ranking import self_check
 from rankd.ranking.admission import Admission
 from rankd.ranking.cache import open_cache
+from rankd.ranking.client_prompt_policy import ClientPromptPolicy
 from rankd.ranking.profiles import Profiles
 from rankd.ranking.ranker import Ranker
 from rankd.ranking.rate_limits import open_rate_limiter
@@ -136,6 +137,7 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
             timeout_ms=settings.timeout_ms,
             log_texts=settings.log_texts,
             profiles=Profiles(settings),
+            client_prompts=ClientPromptPolicy(settings.client_prompts),
         )
         metrics.SERVED.info(service.provenance.labels)
         app = build(service, settings, keys, traced)
