@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 
 from rankd.config.settings import Settings
 from rankd.dialects.asgi_client import AsgiClient
+from rankd.prompts.client_prompts import KINDS
 from rankd.ranking import client_prompt_policy
 from rankd.server.app import open_app
 from support.client_prompts import (
@@ -264,6 +265,7 @@ def test_each_kind_is_counted(unwrapping: TestClient, kind: str) -> None:
     unwrapping.post("/v1/rerank", json=way.body("a fox", ["a cow"]))
     after = counted(unwrapping.get("/metrics").text, "rankd_client_prompts_total{")
 
+    assert set(before) == set(KINDS)
     assert {name: after[name] - before[name] for name in after if after[name] > before[name]} == {
         kind: 1
     }

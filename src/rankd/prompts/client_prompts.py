@@ -31,8 +31,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _DOCUMENT_LABEL = "<Document>:"
 _QUERY_OPENING = f"{qwen3.PREFIX}<Instruct>:"
-# The prompt for pictures has no newline between instruction and query.
-_QUERY_LABELS = ("\n<Query>:", "<Query>:")
+_QUERY_LABEL = "<Query>:"
 
 # The end of the prompt without its last newlines: with and without the think block. The older
 # form closes the user's turn twice.
@@ -41,7 +40,7 @@ _THOUGHT = qwen3.SUFFIX.rstrip("\n")
 ENDINGS = (f"<|im_end|>\n{_THOUGHT}", _THOUGHT, f"<|im_end|>\n{_TURN}", _TURN)
 
 _FRAME_MARKS = ("<|im_start|>", "Judge whether the Document meets")
-_LABEL_MARKS = ("<Instruct>:", "<Query>:")
+_LABEL_MARKS = ("<Instruct>:", _QUERY_LABEL)
 _EMBEDDING_MARK = "Instruct:"
 
 # How texts begin that may hold a prompt. Other texts need no closer look, except for the end of a
@@ -114,7 +113,7 @@ def _is_framed(query: str, documents: Sequence[str]) -> bool:
     """Whether texts without their frame hold another one, or a part of one."""
     return (
         query.lstrip().startswith(QUERY_MARKS)
-        or _QUERY_LABELS[0] in query
+        or f"\n{_QUERY_LABEL}" in query
         or any(document.startswith(DOCUMENT_MARKS) for document in documents)
         or any(document.rstrip("\n").endswith(ENDINGS) for document in documents)
     )
@@ -123,16 +122,12 @@ def _is_framed(query: str, documents: Sequence[str]) -> bool:
 def _open_query(query: str) -> tuple[str, str] | None:
     """Instruction and query in the frame; None if it is not whole, or the query is blank.
 
-    The first label ends the instruction: the client wrote what is before it, its user what is
-    after it.
+    The first label ends the instruction, with or without a newline before it, as in the prompt for
+    pictures. The client wrote what is before the label, its user what is after it.
     """
     if not query.startswith(_QUERY_OPENING):
         return None
-    inside = query[len(_QUERY_OPENING) :]
-    label = next((label for label in _QUERY_LABELS if label in inside), None)
-    if label is None:
-        return None
-    instruction, _, text = inside.partition(label)
+    instruction, _, text = query[len(_QUERY_OPENING) :].partition(_QUERY_LABEL)
     text = text.rstrip("\n").removeprefix(" ")
     if not text.strip():
         return None
