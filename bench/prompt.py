@@ -13,6 +13,7 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rankd.config.settings import Settings
 from rankd.engines.native import open_engine
@@ -24,7 +25,18 @@ from rankd.types import AnswerTokenIds, Prompt, sigmoid
 TRIPLES = Path(__file__).parent.parent / "training/eval"
 INSTRUCTION: str = Settings.model_fields["instruction"].default
 
+FIGURES = "right first | right above 0.5 | wrong above 0.5 | right, mean | wrong, mean"
+
 Render = Callable[[str, str], str]
+
+
+def triples() -> list[dict[str, Any]]:
+    """Queries with a right document and two wrong ones: `query`, `right`, `wrong`."""
+    return [
+        json.loads(line)
+        for file in sorted(TRIPLES.glob("triples*.jsonl"))
+        for line in file.read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def exact(query: str, document: str) -> str:
@@ -70,24 +82,17 @@ async def _compare(model: str) -> None:
     checkpoint = locate(model)
     tokenizer = _tokenizer(checkpoint.path)
     answers = AnswerTokenIds(tokenizer.single(qwen3.YES), tokenizer.single(qwen3.NO))
-    triples = [
-        json.loads(line)
-        for file in sorted(TRIPLES.glob("triples*.jsonl"))
-        for line in file.read_text(encoding="utf-8").splitlines()
-    ]
     settings = Settings(device="cpu", dtype="float32")
-    print(
-        "| prompt | right first | right above 0.5 | wrong above 0.5 | right, mean | wrong, mean |"
-    )
+    print(f"| prompt | {FIGURES} |")
     print("|---|---|---|---|---|---|")
     async with open_engine(checkpoint, answers, settings) as engine:
         for name, render in PROMPTS.items():
             prompts = [
                 _prompt(tokenizer, render(one["query"], document))
-                for one in triples
+                for one in triples()
                 for document in (one["right"], *one["wrong"])
             ]
-            print(_row(name, await engine.score(prompts)))
+            print(f"| {name} | {figures(await engine.score(prompts))} |")
 
 
 def _tokenizer(folder: Path) -> Tokenizer:
@@ -100,14 +105,19 @@ def _prompt(tokenizer: Tokenizer, text: str) -> Prompt:
     return Prompt((ids[0],), tuple(ids[1:]))
 
 
-def _row(name: str, logits: Sequence[float]) -> str:
+def figures(logits: Sequence[float]) -> str:
+    """The cells of a row, under `FIGURES`.
+
+    Args:
+        logits: for each triple those of the right document and of the two wrong ones.
+    """
     right, wrong = logits[::3], [max(logits[i + 1 : i + 3]) for i in range(0, len(logits), 3)]
     first = sum(a > b for a, b in zip(right, wrong, strict=True))
     scores = [sigmoid(one) for one in right]
     others = [sigmoid(one) for i, one in enumerate(logits) if i % 3]
     return (
-        f"| {name} | {first} of {len(right)} | {_above(scores)} | {_above(others)} "
-        f"| {sum(scores) / len(scores):.3f} | {sum(others) / len(others):.3f} |"
+        f"{first} of {len(right)} | {_above(scores)} | {_above(others)} "
+        f"| {sum(scores) / len(scores):.3f} | {sum(others) / len(others):.3f}"
     )
 
 

@@ -11,6 +11,8 @@ import httpx
 import pytest
 from jobs import Client, Json, gate_engine, line, open_client
 
+from support.client_prompts import WAYS
+
 pytestmark = pytest.mark.anyio
 
 SETTINGS: Json = {
@@ -32,6 +34,8 @@ BODIES: list[Json] = [
     {"model": "unknown"},
     {"score_threshold": 2},
     {"nonsense": 1, "return_documents": True},
+    WAYS["vLLM's and vllm-ascend's tutorials"].body(QUERY, DOCUMENTS),
+    WAYS["query formatted, documents bare"].body(QUERY, DOCUMENTS),
 ]
 COUNTERS = ("documents", "prompt_tokens", "search_units")
 
@@ -75,13 +79,18 @@ async def test_a_line_gets_the_same_answer_as_a_request_with_its_key_also_after_
         rows = {row["custom_id"]: row for file in files for row in await client.rows(file)}
         alone = [await client.http.post("/v1/rerank", json=body) for body in bodies()]
 
-    assert [reply.status_code for reply in alone] == [200, 200, 200, 200, 400, 404, 400, 200]
+    assert [reply.status_code for reply in alone] == [
+        *(200, 200, 200, 200, 400, 404, 400, 200),
+        *(200, 200),
+    ]
     assert len(rows) == len(alone)
     for number, reply in enumerate(alone):
         row = rows[str(number)]["response"]
         assert row["status_code"] == reply.status_code
         assert without_ids(row["body"]) == without_ids(reply.json())
         assert row["body"].get("request_id", row["request_id"]) == row["request_id"]
+        if number >= len(alone) - 2:
+            assert "Qwen3-Reranker's prompt" in row["body"]["meta"]["warnings"][0]
     by_key = rows["0"]["response"]["body"]["meta"].get("preset")
     assert by_key == ("lions" if key == "key-of-acme" else None)
 
@@ -99,4 +108,4 @@ async def test_metrics_count_a_line_once_like_any_request(tmp_path: Path) -> Non
 
     gained = {name: by_lines[name] - before[name] for name in COUNTERS}
     assert gained == {name: by_requests[name] - by_lines[name] for name in COUNTERS}
-    assert gained["documents"] == 5 * len(DOCUMENTS)
+    assert gained["documents"] == 7 * len(DOCUMENTS)

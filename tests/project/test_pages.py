@@ -44,7 +44,7 @@ def blocks() -> list[Block]:
         Block(page, match[1], match[2], match[3] or "")
         for page in PAGES
         for match in BLOCK.finditer((ROOT / f"docs/{page}.md").read_text(encoding="utf-8"))
-        if "bench/prompt.py" not in match[2]  # Has its own test.
+        if not re.search(r"bench/(client_)?prompts?\.py", match[2])  # Have their own test.
     ]
 
 
@@ -106,12 +106,21 @@ def test_differences_are_found_in_numbers_and_words() -> None:
 
 
 @pytest.mark.slow
-def test_the_table_of_wrong_prompts_is_printed_by_the_script() -> None:
+@pytest.mark.parametrize(
+    ("script", "row", "count"),
+    [
+        ("prompt.py", r"\| .* of 70 .* \d\.\d+ \|$", 6),
+        ("client_prompts.py", r"\| .* of 70 .* of 70 \|$", 16),
+    ],
+)
+def test_the_tables_of_wrong_prompts_are_printed_by_the_scripts(
+    script: str, row: str, count: int
+) -> None:
     page = (ROOT / "docs/prompt.md").read_text(encoding="utf-8")
-    shown = [line for line in page.splitlines() if re.match(r"\| .* of 70 ", line)]
+    shown = [line for line in page.splitlines() if re.match(row, line)]
 
     ended = subprocess.run(
-        [sys.executable, "bench/prompt.py"],
+        [sys.executable, f"bench/{script}"],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -119,7 +128,7 @@ def test_the_table_of_wrong_prompts_is_printed_by_the_script() -> None:
         check=True,
     )
 
-    assert len(shown) == 6
+    assert len(shown) == count
     assert differences("\n".join(shown), ended.stdout) == []
 
 

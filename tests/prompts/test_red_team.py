@@ -27,6 +27,7 @@ from rankd.ranking.service import ModelService
 from rankd.server.app import build
 from rankd.server.middleware import KeyRing
 from rankd.types import AnswerTokenIds, Prompt, RankRequest
+from support.client_prompts import framed_document, framed_query
 
 CONTROL = [
     *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<think>", "</think>"),
@@ -313,6 +314,18 @@ BODIES: dict[str, tuple[str, Any]] = {
     "mixedbread": ("/rerank", lambda a: {"query": a, "input": [a]}),
     "weaviate": ("/rerank", lambda a: {"query": a, "property": a, "documents": [a]}),
     "score": ("/v1/score", lambda a: {"text_1": a, "text_2": [a]}),
+    "framed": (
+        "/v1/rerank",
+        lambda a: {"query": framed_query(a, a), "documents": [framed_document(a)] * 2},
+    ),
+    "framed score": (
+        "/v1/score",
+        lambda a: {"text_1": framed_query(a, a), "text_2": framed_document(a)},
+    ),
+    "partly framed": (
+        "/v1/rerank",
+        lambda a: {"query": framed_query(a), "documents": [framed_document(a), a]},
+    ),
     "chunks": (
         "/v1/rerank",
         lambda a: {"query": a, "documents": [a], "max_tokens_per_doc": 3, "max_chunks_per_doc": 9},

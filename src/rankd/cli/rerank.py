@@ -16,7 +16,9 @@ from rankd.cli.documents import read_documents
 from rankd.config.settings import Settings
 from rankd.config.suggest import nearest
 from rankd.config.text import has_surrogates
-from rankd.errors import BadSettings
+from rankd.errors import BadSettings, InvalidRequest
+from rankd.prompts.client_prompts import ClientPrompt
+from rankd.ranking.client_prompt_policy import ClientPromptPolicy, prompt_warning
 from rankd.ranking.profiles import Profile, Profiles
 from rankd.ranking.ranker import Ranker
 from rankd.server.app import open_ranker, refuse_unfit_profiles
@@ -40,6 +42,8 @@ class RerankArguments:
         alias: model name whose defaults apply.
         score_threshold: documents with a lower printed number are dropped; None: the
             configured threshold, if any.
+        own_instruction: whether `--instruction` is given: it is used instead of the one in a
+            prompt that the texts hold.
     """
 
     query: str
@@ -49,6 +53,7 @@ class RerankArguments:
     preset: str | None = None
     alias: str | None = None
     score_threshold: float | None = None
+    own_instruction: bool = False
 
     def __post_init__(self) -> None:
         if not self.query.strip():
@@ -99,6 +104,7 @@ async def run(options: argparse.Namespace) -> int:
         preset=options.preset,
         alias=options.alias,
         score_threshold=options.score_threshold,
+        own_instruction="instruction" in options,
     )
     return await _rerank(load_quiet_settings(options), wanted)
 
@@ -106,22 +112,40 @@ async def run(options: argparse.Namespace) -> int:
 async def _rerank(settings: Settings, wanted: RerankArguments) -> int:
     profile = wanted.profile(settings)
     documents = read_documents(wanted.file)
-    request = _request(wanted.query, profile)
+    query, texts = wanted.query, tuple([document["text"] for document in documents])
+    prompt = _check_prompt(settings, query, texts)
+    if prompt is not None:
+        if prompt.instruction and not (wanted.preset or wanted.own_instruction):
+            profile = Profiles(settings).choose(text=prompt.instruction, model=wanted.alias)
+        _warn(prompt_warning(prompt, profile, Profiles(settings)))
+        [(query, texts)] = prompt.bare or [(query, texts)]
+    request = _request(query, profile)
     async with show_progress(open_ranker(settings)) as (checkpoint, ranker):
         await refuse_unfit_profiles(settings, checkpoint, ranker, {checkpoint.name, settings.model})
-        results = await _rank(ranker, request, [document["text"] for document in documents])
+        results = await _rank(ranker, request, texts)
     kept = [result for result in results if wanted.keeps(result, profile)]
     if len(kept) < len(results) and wanted.score_threshold is None:
-        print(  # noqa: T201
-            f"rankd: {len(results) - len(kept)} of {len(results)} documents are below "
+        _warn(
+            f"{len(results) - len(kept)} of {len(results)} documents are below "
             f"{profile.threshold:g}, the configured threshold, and left out; "
-            "--score-threshold 0 shows them",
-            file=sys.stderr,
+            "--score-threshold 0 shows them"
         )
     use_utf8()
     for result in best_first(kept)[: wanted.top_n]:
         write_line(_line(result, documents[result.index], profile, raw=wanted.raw))
     return 0
+
+
+def _check_prompt(settings: Settings, query: str, texts: tuple[str, ...]) -> ClientPrompt | None:
+    """As `ClientPromptPolicy.check`; raises `BadSettings` if prompts are refused."""
+    try:
+        return ClientPromptPolicy(settings.client_prompts).check([(query, texts)])
+    except InvalidRequest as problem:
+        raise BadSettings(problem.message) from None
+
+
+def _warn(sentence: str) -> None:
+    print(f"rankd: {sentence}", file=sys.stderr)  # noqa: T201
 
 
 def _request(query: str, profile: Profile) -> RankRequest:

@@ -182,6 +182,11 @@ class Settings(BaseModel):
         {},
         description="Presets: instructions by name, as JSON; [instructions] in the file.",
     )
+    client_prompts: Literal["unwrap", "warn", "refuse"] = Field(
+        "unwrap",
+        description="Qwen3-Reranker's prompt around query and documents: unwrap, warn, or refuse "
+        "(400).",
+    )
     calibration: Annotated[dict[str, Calibration], _FromJson] = Field(
         {},
         description="Score threshold and Platt scaling per preset, as JSON; [calibration.NAME] in "

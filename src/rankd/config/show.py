@@ -76,7 +76,7 @@ _TOPICS: Mapping[str, tuple[str, ...]] = {
         *("engine_restarts", "engine_wait_seconds", "engine_stuck_seconds", "vllm_args"),
     ),
     "Documents and instructions": (
-        *("max_tokens", "truncation", "instruction", "instructions"),
+        *("max_tokens", "truncation", "instruction", "instructions", "client_prompts"),
         *("calibration", "aliases", "key_presets"),
     ),
     "Cache": ("cache_mb", "cache_redis"),

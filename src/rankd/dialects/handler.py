@@ -6,6 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 
 import orjson
@@ -159,6 +160,7 @@ def resolve(http: Request, service: ModelService, body: RequestBody) -> Resolved
             caller=scope.get(CALLER, ""),
             deadline=deadline,
             background=BATCH in scope,
+            client_prompts=service.client_prompts,
         )
     )
 
@@ -191,10 +193,28 @@ async def rank(
     if service.log_texts:
         _log_texts(request)
     try:
-        timings.ranking = await service.rank(request.ranks, on_result, timings)
+        if request.bare:
+            timings.ranking = await _rank_bare(service, request, on_result, timings)
+        else:
+            timings.ranking = await service.rank(request.ranks, on_result, timings)
     except InvalidRequest as problem:
         raise request.in_sent_names(problem) from None
     return Ranked(timings.ranking, timings)
+
+
+async def _rank_bare(
+    service: ModelService,
+    request: ResolvedRequest,
+    on_result: Callable[[ScoredDocument], None] | None,
+    timings: StageTimings,
+) -> RankResult:
+    """Rank the texts without the prompt that the client brought along."""
+    if not request.answer.details:
+        return await service.rank(request.bare, on_result, timings)
+    on_bare = None if on_result is None else lambda one: on_result(request.with_sent_span(one))
+    result = await service.rank(request.bare, on_bare, timings)
+    documents = list(map(request.with_sent_span, result.documents))
+    return replace(result, groups=[documents], documents=documents)
 
 
 def _log_texts(request: ResolvedRequest) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import repeat
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +14,14 @@ from rankd.dialects.deadlines import MAX_TIMEOUT_MS
 from rankd.dialects.fields import Count, DocumentList, Number, Query, texts_of
 from rankd.dialects.resolved import AnswerOptions, RequestContext, ResolvedRequest, ScoreThreshold
 from rankd.errors import InvalidRequest
+from rankd.prompts.client_prompts import (
+    DOCUMENT_MARKS,
+    ENDINGS,
+    QUERY_MARKS,
+    ClientPrompt,
+    Queries,
+)
+from rankd.ranking.client_prompt_policy import prompt_warning
 from rankd.ranking.profiles import Profile
 from rankd.types import BACKGROUND_PRIORITY, RankRequest, TruncationPolicy
 
@@ -164,16 +173,19 @@ class RequestBody(BaseModel):
             **sent.instructions,
         }
         text = agreed_text(instructions)
-        profile = context.profiles.choose(
-            text=text,
-            preset=self.preset if sent.preset is None else agreed_text(sent.preset),
-            model=self.model,
-            caller=context.caller,
-        )
+        preset = self.preset if sent.preset is None else agreed_text(sent.preset)
         sent_names = {**self.sent_names, **sent.names}
         if text:
             sent_names["instruction"] = next(name for name, value in instructions.items() if value)
-        return ResolvedRequest(
+        prompt = None
+        if _may_hold_prompt(sent.queries):
+            prompt = context.client_prompts.check(sent.queries, sent_names.get("query", "query"))
+        if prompt is not None and not preset:
+            text = text or prompt.instruction
+        profile = context.profiles.choose(
+            text=text, preset=preset, model=self.model, caller=context.caller
+        )
+        request = ResolvedRequest(
             answer=self._answer_options(sent, profile),
             ranks=self._rank_requests(sent, profile, context),
             profile=profile,
@@ -182,6 +194,7 @@ class RequestBody(BaseModel):
             unknown_fields=unknown_fields(self),
             sent_names=sent_names,
         )
+        return request if prompt is None else _with_prompt(request, prompt, context)
 
     def _answer_options(self, sent: SentFields, profile: Profile) -> AnswerOptions:
         value = self.score_threshold if sent.threshold is None else agreed(sent.threshold)
@@ -245,6 +258,32 @@ class RequestBody(BaseModel):
         """Whether the request has a value for one of these fields of its dialect."""
         own = type(self).model_fields
         return any(name in own and getattr(self, name) is not None for name in fields)
+
+
+def _may_hold_prompt(queries: Queries) -> bool:
+    """Whether to look closer for a prompt; of most requests, no text begins or ends like one."""
+    for query, documents in queries:
+        if (
+            query.lstrip().startswith(QUERY_MARKS)
+            or any(map(str.startswith, documents, repeat(DOCUMENT_MARKS)))
+            or (documents and documents[0].rstrip("\n").endswith(ENDINGS))
+        ):
+            return True
+    return False
+
+
+def _with_prompt(
+    request: ResolvedRequest, prompt: ClientPrompt, context: RequestContext
+) -> ResolvedRequest:
+    """A request whose client brought a prompt along."""
+    if not prompt.bare:
+        context.client_prompts.log(prompt, context.caller)
+    pairs = zip(request.ranks, prompt.bare, strict=bool(prompt.bare))
+    return replace(
+        request,
+        bare=tuple([replace(rank, query=bare[0], documents=bare[1]) for rank, bare in pairs]),
+        prompt_warning=prompt_warning(prompt, request.profile, context.profiles),
+    )
 
 
 def agreed(spellings: Mapping[str, Any]) -> Any:

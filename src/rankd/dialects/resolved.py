@@ -6,12 +6,14 @@ The ranker, the answer, its headers and its warnings are made from this object a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from rankd.errors import InvalidRequest
+from rankd.prompts.client_prompts import label_length
+from rankd.ranking.client_prompt_policy import ClientPromptPolicy
 from rankd.ranking.profiles import Profile, Profiles
-from rankd.types import RankRequest
+from rankd.types import RankRequest, ScoredDocument
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class RequestContext:
         caller: the name of the API key, or "".
         deadline: `time.monotonic()` at which the client stops waiting; None: no deadline.
         background: whether the request is a line of a batch job.
+        client_prompts: what is done with prompts that clients bring along.
     """
 
     profiles: Profiles = field(default_factory=Profiles)
@@ -31,6 +34,7 @@ class RequestContext:
     caller: str = ""
     deadline: float | None = None
     background: bool = False
+    client_prompts: ClientPromptPolicy = field(default_factory=ClientPromptPolicy)
 
 
 class ScoreThreshold(NamedTuple):
@@ -84,6 +88,9 @@ class ResolvedRequest:
         names_preset: the instruction equals a preset's name, and is read as a text.
         unknown_fields: paths of fields that the dialect does not have, sorted.
         sent_names: names of fields as the client sent them, by their name in `RankRequest`.
+        bare: `ranks` without the prompt that the client brought along, and scored instead of
+            them; empty if the texts are scored as sent.
+        prompt_warning: what the client is told about such a prompt; empty: nothing.
     """
 
     ranks: tuple[RankRequest, ...]
@@ -93,6 +100,8 @@ class ResolvedRequest:
     names_preset: bool = False
     unknown_fields: tuple[str, ...] = ()
     sent_names: Mapping[str, str] = field(default_factory=dict)
+    bare: tuple[RankRequest, ...] = ()
+    prompt_warning: str = ""
 
     @property
     def rank(self) -> RankRequest:
@@ -107,3 +116,11 @@ class ResolvedRequest:
             return problem
         message = problem.message.replace(f"{problem.param}[", f"{name}[")
         return type(problem)(message, param=name)
+
+    def with_sent_span(self, scored: ScoredDocument) -> ScoredDocument:
+        """A result for the only request in `bare`, with its span in the document as it was sent."""
+        if scored.span is None:
+            return scored
+        start, end = scored.span
+        length = label_length(self.rank.documents[scored.index])
+        return replace(scored, span=(start + length, end + length))

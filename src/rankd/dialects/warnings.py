@@ -37,7 +37,7 @@ def answer_warnings(
         warnings += field_warnings(request.unknown_fields)
     if cut:
         warnings += truncation_warnings(cut)
-    if request.names_preset:
+    if request.names_preset or request.prompt_warning:
         warnings += instruction_warnings(request)
     if request.answer.threshold or request.answer.threshold_ignored:
         warnings += threshold_warnings(documents, request.answer)
@@ -86,14 +86,19 @@ def _ranges(indexes: Sequence[int]) -> list[str]:
 
 
 def instruction_warnings(request: ResolvedRequest) -> list[str]:
-    """An `instruction` that equals a preset's name: it was read as text, probably by mistake."""
-    if not request.names_preset:
-        return []
-    name = request.profile.instruction
-    return [
-        f"the instruction {name!r} was read as a text; to use the preset of that "
-        f'name, send "preset": {name!r}'
-    ]
+    """What is probably a mistake in the prompt: known before anything is scored.
+
+    A prompt that the client brought along, or an `instruction` that equals a preset's name and
+    was read as text.
+    """
+    warnings = [request.prompt_warning] if request.prompt_warning else []
+    if request.names_preset:
+        name = request.profile.instruction
+        warnings.append(
+            f"the instruction {name!r} was read as a text; to use the preset of that "
+            f'name, send "preset": {name!r}'
+        )
+    return warnings
 
 
 def threshold_warnings(documents: Sequence[ScoredDocument], options: AnswerOptions) -> list[str]:

@@ -48,7 +48,7 @@ class Checkpoint:
     @property
     def is_classifier(self) -> bool:
         """Whether it was converted to a classifier: `score` rows instead of an LM head."""
-        return CLASSIFIER in self.config["architectures"]
+        return CLASSIFIER in self.config.get("architectures", ())
 
     @property
     def max_tokens(self) -> int:

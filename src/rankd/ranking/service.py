@@ -11,6 +11,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from rankd.errors import ShuttingDown, TooLarge, UnknownModel
+from rankd.ranking.client_prompt_policy import ClientPromptPolicy
 from rankd.ranking.profiles import Profiles
 from rankd.ranking.provenance import Provenance
 from rankd.ranking.ranker import Ranker
@@ -68,6 +69,7 @@ class ModelService:
         log_texts: whether queries and documents are logged.
         max_response_bytes: of one answer.
         timeout_ms: timeout of requests that set none; 0: no timeout.
+        client_prompts: what is done with prompts that clients bring along.
         created: Unix time of the start, in seconds.
     """
 
@@ -80,6 +82,7 @@ class ModelService:
     log_texts: bool = False
     max_response_bytes: int = 64 * 1024 * 1024
     profiles: Profiles = field(default_factory=Profiles)
+    client_prompts: ClientPromptPolicy = field(default_factory=ClientPromptPolicy)
     drain: Drain = field(default_factory=Drain)
     created: int = field(default_factory=lambda: int(time.time()))
 

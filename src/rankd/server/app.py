@@ -28,6 +28,7 @@ from rankd.prompts.encoder import MAX_INSTRUCTION_TOKENS
 from rankd.ranking import self_check
 from rankd.ranking.admission import Admission
 from rankd.ranking.cache import open_cache
+from rankd.ranking.client_prompt_policy import ClientPromptPolicy
 from rankd.ranking.profiles import Profiles
 from rankd.ranking.ranker import Ranker
 from rankd.ranking.rate_limits import open_rate_limiter
@@ -151,6 +152,7 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
             log_texts=settings.log_texts,
             max_response_bytes=settings.max_response_bytes,
             profiles=Profiles(settings),
+            client_prompts=ClientPromptPolicy(settings.client_prompts),
         )
         metrics.SERVED.info(service.provenance.labels)
         app = build(service, settings, keys, traced)

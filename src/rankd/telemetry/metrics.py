@@ -118,6 +118,11 @@ UNKNOWN_FIELDS = Counter(
     "Unknown fields in requests, by dialect.",
     ["dialect"],
 )
+CLIENT_PROMPTS = Counter(
+    "rankd_client_prompts_total",
+    "Requests whose texts hold the model's prompt already, by what they hold of it.",
+    ["kind"],
+)
 ENGINE_UP = Gauge("rankd_engine_up", "1 while the engine is up, otherwise 0.")
 ENGINE_RESTARTS = Counter(
     "rankd_engine_restarts_total", "Engine restarts, failed attempts included."
@@ -190,6 +195,7 @@ for _counter, _values in {
     ),
     ABANDONED_REQUESTS: ("client", "deadline"),
     BATCH_LINES: ("completed", "failed"),
+    CLIENT_PROMPTS: (*("whole", "nested", "mixed", "query", "labels", "documents", "embedding"),),
 }.items():
     for _value in _values:
         _counter.labels(_value)

@@ -12,6 +12,7 @@ from rankd.engines.native import arithmetic
 from rankd.engines.native.architecture import Architecture
 from rankd.engines.native.weights import stored_dtype
 from rankd.models.checkpoint import locate
+from rankd.models.rope import read_rope
 from support.checkpoints import make_checkpoint
 
 CPU = torch.device("cpu")
@@ -26,7 +27,7 @@ LARGE = Architecture(
     head_dim=128,
     mlp_size=3072,
     norm_eps=1e-6,
-    rope_theta=1e6,
+    rope=read_rope({"rope_theta": 1e6, "max_position_embeddings": 40_960}),
     tied=True,
     classifier=False,
 )
