@@ -20,6 +20,9 @@ _DIGEST = re.compile(r"sha256:[0-9a-fA-F]{64}")
 # The `Origin` header of a browser: no path, no slash at the end.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+", re.IGNORECASE)
 
+# A DNS name or an address; IPv6 in brackets, as in a URL.
+_HOST = re.compile(r"[\w.-]+|\[[0-9a-fA-F:.]+\]", re.ASCII)
+
 
 def parse_json(value: Any) -> Any:
     """Parse the JSON of a flag or an environment variable; values from a file pass unchanged."""
@@ -55,6 +58,14 @@ def check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             raise ValueError(f"{origin!r} is no origin such as https://app.example.com")
     return origins
+
+
+def check_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    """Host names in lower case; refuses URLs and ports, which `Host` is compared without."""
+    for host in hosts:
+        if host != "*" and not _HOST.fullmatch(host):
+            raise ValueError(f"{host!r} is no host name such as rank.example.com, without a port")
+    return tuple(host.lower() for host in hosts)
 
 
 def check_calibrations(tables: Mapping[str, Calibration], settings: Mapping[str, Any]) -> None:
