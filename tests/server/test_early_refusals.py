@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -84,16 +84,16 @@ def _file(folder: Path, size: int) -> Path:
     return file
 
 
-class _full_server(ExitStack):
+@contextmanager
+def _full_server() -> Iterator[Server]:
     """A server all of whose connections are busy."""
-
-    def __enter__(self) -> Server:
-        super().__enter__()
-        flags = ("--engine", "fake", "--max-waiting-requests", "1", "--read-timeout-seconds", "600")
-        server = self.enter_context(serving(*flags, constants=ONE_CONNECTION))
-        busy = self.enter_context(socket.create_connection(_address(server.url)))
+    flags = ("--engine", "fake", "--max-waiting-requests", "1", "--read-timeout-seconds", "600")
+    with (
+        serving(*flags, constants=ONE_CONNECTION) as server,
+        socket.create_connection(_address(server.url)) as busy,
+    ):
         busy.sendall(b"POST /v1/rerank HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
-        return server
+        yield server
 
 
 def _address(url: str) -> tuple[str, int]:

@@ -93,7 +93,8 @@ def test_a_request_is_one_line_of_the_access_log() -> None:
 
 
 @pytest.mark.slow
-def test_a_disconnect_cancels_the_request_and_no_other(builtin: Path) -> None:
+@pytest.mark.parametrize("behind", [b"", b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_a_disconnect_cancels_the_request_and_no_other(builtin: Path, behind: bytes) -> None:
     documents = [f"document {number} " + "and so on " * 200 for number in range(400)]
     body = json.dumps({"query": "q", "documents": documents}).encode()
     with serving("--self-check", "off", "--batch-tokens", "512") as server:
@@ -101,7 +102,7 @@ def test_a_disconnect_cancels_the_request_and_no_other(builtin: Path) -> None:
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(
                 b"POST /v1/rerank HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s"
-                % (len(body), body)
+                % (len(body), body + behind)
             )
             time.sleep(0.5)
         reply = httpx.post(f"{server.url}/v1/rerank", json=BODY, timeout=30)

@@ -19,8 +19,13 @@ from typing import Any, cast
 import httptools
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from rankd.errors import (
     HeadersTooLarge,
@@ -99,6 +104,7 @@ class Http11(HttpToolsProtocol):
     def __init__(self, *args: Any, limits: ConnectionLimits, **options: Any) -> None:
         super().__init__(*args, **options)
         self._limits = limits
+        self._running: RequestResponseCycle | None = None  # The request that is being answered.
         self._arriving = False  # A request has begun and is not complete.
         self._keep_alive = True  # The arriving request allows another after it.
         self._in_head = True
@@ -136,7 +142,15 @@ class Http11(HttpToolsProtocol):
         self._stop_timer()
         self._write_clock.stop()
         self._limits.idle.remove(self)
+        if self._running is not None and not self._running.response_complete:
+            # uvicorn tells only the newest request, which may still stand in the pipeline.
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def make_room(self) -> None:
         """Close this idle connection; it no longer counts as open."""
@@ -298,6 +312,8 @@ class Http11(HttpToolsProtocol):
         self.transport.close()
 
     def _close_after_response(self) -> None:
+        if self.transport.is_closing():
+            return
         if self._arriving or self.pipeline:
             self._linger()
         else:
@@ -321,7 +337,7 @@ class Http11(HttpToolsProtocol):
         else:
             self._close()
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> bool:  # type: ignore[override]
         """Keep the connection for responses, which a half-closed client still reads.
 
         Not with HTTP/1.0 and TLS, where such a client cannot be told from one that left.
@@ -346,7 +362,7 @@ class Http11(HttpToolsProtocol):
         if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self.transport.abort()
             return
-        if not self.pipeline and not self.cycle.response_started:
+        if self._running is not None and not self._running.response_started:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._stop_timer()
         self._timer = self.loop.call_later(_PROBE_SECONDS, self._probe_client)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import array
 import asyncio
 import fcntl
+import socket
+import struct
 import termios
 from contextlib import suppress
 
@@ -48,9 +50,17 @@ class WriteClock:
         size = self._transport.get_write_buffer_size()
         if size and size + self._kernel_bytes() > before - PART_BYTES:
             self.stop()
-            self._transport.abort()
+            self._reset()
         else:
             self.start(seconds)
+
+    def _reset(self) -> None:
+        """Close with a reset: after a FIN the kernel would keep megabytes for the client."""
+        linger = struct.pack("ii", 1, 0)
+        with suppress(OSError):
+            sock = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self._transport.abort()
 
     def _kernel_bytes(self) -> int:
         """Bytes that the kernel has not delivered; it asks for more only when many are."""

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import IO
+from typing import TextIO
 
 # Bytes of lines that wait for the reader; further lines are dropped.
 _MAX_WAITING_BYTES = 1024 * 1024
@@ -40,7 +40,7 @@ class LogStream:
         OSError: the target is no pipe, socket or terminal.
     """
 
-    def __init__(self, target: IO[str], notice: Callable[[int], str]) -> None:
+    def __init__(self, target: TextIO, notice: Callable[[int], str]) -> None:
         target.flush()
         self._fd = _without_blocking(target.fileno())
         self._encoding = target.encoding

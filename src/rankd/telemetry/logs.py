@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from typing import IO, Any, Literal
+from typing import Any, Literal, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -42,14 +42,14 @@ def configure(level: str, shape: Format = "auto") -> None:
     logging.captureWarnings(True)
 
 
-def handler(shape: Format = "auto", stream: IO[str] | None = None) -> logging.Handler:
+def handler(shape: Format = "auto", stream: TextIO | None = None) -> logging.Handler:
     """The handler that writes log lines; discards them if standard error is closed.
 
     Args:
         stream: default standard error.
     """
     # sys.stderr is None when the descriptor was closed at the start; typeshed does not know.
-    target: IO[str] | None = sys.stderr if stream is None else stream
+    target: TextIO | None = sys.stderr if stream is None else stream
     if target is None:
         return logging.NullHandler()
     is_json = shape == "json" or (shape == "auto" and not target.isatty())
@@ -73,7 +73,7 @@ def write_waiting() -> int:
     return sum([stream.write_waiting() for stream in _streams])
 
 
-def _never_blocking(target: IO[str], formatter: logging.Formatter) -> IO[str] | LogStream:
+def _never_blocking(target: TextIO, formatter: logging.Formatter) -> TextIO | LogStream:
     """A stream that does not wait for the reader of a pipe; files and other objects unchanged."""
 
     def notice(dropped: int) -> str:

@@ -18,7 +18,7 @@ from rankd.server.app import open_app
 from support.servers import Server, serving
 
 BODY = {"query": "capital of China", "documents": ["Beijing", "Lions"]}
-FORM = {"file": ("f.jsonl", b"{}"), "purpose": (None, "batch")}
+FORM: Any = {"file": ("f.jsonl", b"{}"), "purpose": (None, "batch")}
 
 
 @pytest.fixture(scope="module")
