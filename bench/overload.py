@@ -86,7 +86,7 @@ class Connection:
         body = body.replace(b'{"query":"', b'{"query":"%d ' % next(_NUMBERS), 1)
         began = time.perf_counter()
         self._writer.write(
-            b"POST /v1/rerank HTTP/1.1\r\nhost: bench\r\ncontent-length: %d\r\n\r\n" % len(body)
+            b"POST /v1/rerank HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body)
         )
         self._writer.write(body)
         head = (await self._reader.readuntil(b"\r\n\r\n")).lower()

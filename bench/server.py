@@ -106,7 +106,7 @@ async def client(url: str, requests: list[bytes], number: int, until: float, loa
         body = requests[index % len(requests)]
         began = time.perf_counter()
         writer.write(
-            b"POST /v1/rerank HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
+            b"POST /v1/rerank HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             b"content-length: %d\r\n\r\n" % len(body)
         )
         writer.write(body)

@@ -50,7 +50,7 @@ async def ask_many(url: str, count: int, clients: int, rng: random.Random) -> No
                 leaves = rng.random() < 0.02
                 documents = [] if rng.random() < 0.1 else [text(12) for _ in range(5)]
                 body = orjson.dumps({"query": text(6), "documents": documents})
-                writer.write(b"POST /v1/rerank HTTP/1.1\r\nhost: b\r\n")
+                writer.write(b"POST /v1/rerank HTTP/1.1\r\nhost: localhost\r\n")
                 writer.write(b"content-length: %d\r\n\r\n" % len(body) + body)
                 if leaves:
                     break

@@ -3,6 +3,7 @@
     RankError                          a request fails; becomes an HTTP response
     ├── InvalidRequest            400  the client can correct the request:
     │   ├── AuthenticationFailed  401  ... send a valid key
+    │   ├── ForbiddenOrigin       403  ... come from another web page, or use another host name
     │   ├── NotFound              404  ... the path does not exist
     │   ├── UnknownModel          404  ... name a model that is served
     │   ├── WrongMethod           405  ... use another HTTP method
@@ -88,6 +89,12 @@ class AuthenticationFailed(InvalidRequest):
     status = 401
     kind = "authentication_error"
     code = "invalid_api_key"
+
+
+class ForbiddenOrigin(InvalidRequest):
+    status = 403
+    kind = "permission_error"
+    code = "forbidden_origin"
 
 
 class NotFound(InvalidRequest):

@@ -23,16 +23,21 @@ class Lost(Exception):
     """The connection ended before the answer was complete."""
 
 
-def message(path: str, body: Any, key: str | None, name: str, *extra: str) -> bytes:
+def message(
+    path: str, body: Any, key: str | None, name: str, *extra: str, host: str | None = "chaos"
+) -> bytes:
     """The bytes of a POST.
 
     Args:
         body: bytes are sent unchanged, everything else as JSON.
         name: the request id, which the answer must repeat.
         extra: header lines.
+        host: None sends no `Host`.
     """
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    lines = [f"POST {path} HTTP/1.1", "host: chaos", f"x-request-id: {name}", *extra]
+    lines = [f"POST {path} HTTP/1.1", f"x-request-id: {name}", *extra]
+    if host is not None:
+        lines.append(f"host: {host}")
     if key is not None:
         lines.append(f"authorization: Bearer {key}")
     if not any(line.startswith(("content-length", "transfer-encoding")) for line in extra):
@@ -69,15 +74,21 @@ class Connection:
         if self._streams is None:
             self._streams = await asyncio.open_connection(self._host, self._port)
         _, writer = self._streams
-        writer.write(data)
-        await writer.drain()
+        if data:
+            writer.write(data)
+            await writer.drain()
+
+    def half_close(self) -> None:
+        """Send nothing more on this connection."""
+        assert self._streams is not None
+        self._streams[1].write_eof()
 
     async def read_some(self, size: int) -> bytes:
         assert self._streams is not None
         return await self._streams[0].readexactly(size)
 
     async def answer(self) -> HttpAnswer:
-        """The next answer.
+        """The next answer, after interim ones.
 
         Raises:
             Lost: there is no answer, or only a part of one.
@@ -85,7 +96,9 @@ class Connection:
         assert self._streams is not None
         reader, _ = self._streams
         try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            head = "HTTP/1.1 100"
+            while head.startswith("HTTP/1.1 100"):
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             first, *rest = head.rstrip().split("\r\n")
             headers = {
                 name.lower(): value.strip()

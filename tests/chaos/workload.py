@@ -227,10 +227,7 @@ class Workload:
         except TimeoutError:
             self.ledger.close("invalid", name, HANG, invalid.name)
         except Lost as error:
-            # For some invalid input closing the connection is the documented answer.
-            outcome = REFUSED if invalid.may_be_cut_off else LOST
-            why = "cut off" if invalid.may_be_cut_off else f"{invalid.name}: {error}"
-            self.ledger.close("invalid", name, outcome, why)
+            self.ledger.close("invalid", name, LOST, f"{invalid.name}: {error}")
         return None
 
     async def _sends_too_many_documents(self, key: str, rng: random.Random) -> None:
@@ -264,6 +261,9 @@ class Workload:
     ) -> None:
         name = self.ledger.open(kind)
         answer = await self._answer(connection, message(path, body, key, name), kind, name)
+        self._close_refusal(kind, name, status, answer)
+
+    def _close_refusal(self, kind: str, name: str, status: int, answer: HttpAnswer | None) -> None:
         if answer is not None:
             expected = answer.status == status
             outcome = REFUSED if expected else UNDOCUMENTED

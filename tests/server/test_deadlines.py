@@ -354,7 +354,8 @@ async def test_documents_scored_before_the_deadline_are_cached(encoder: PromptEn
 
 def test_the_deadline_includes_the_upload_of_the_body() -> None:
     body = json.dumps({"query": "q", "documents": ["d", "e"], "timeout_ms": 400}).encode()
-    head = b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    head = b"POST /v1/rerank HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    head += b"Content-Length: %d\r\n\r\n"
     with serving("--engine", "fake") as server:
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=30) as connection:
@@ -404,7 +405,7 @@ def test_documents_of_a_disconnected_client_are_counted_as_abandoned() -> None:
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(
-                b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s"
+                b"POST /v1/rerank HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s"
                 % (len(body), body)
             )
             while not _samples(metrics)["rankd_waiting_tokens"]:

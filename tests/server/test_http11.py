@@ -157,7 +157,7 @@ def test_pipelined_upgrades_are_answered_in_order(server: Server) -> None:
 
 
 def test_a_body_is_never_parsed_as_a_request(server: Server) -> None:
-    smuggled = b"GET /missing HTTP/1.1\r\nHost: x\r\n\r\n"
+    smuggled = b"GET /missing HTTP/1.1\r\nHost: localhost\r\n\r\n"
     packets = [POST.replace(b"84", b"%d" % len(smuggled)), smuggled, GET]
 
     replies = _talk(server, packets, replies=2)
@@ -167,7 +167,7 @@ def test_a_body_is_never_parsed_as_a_request(server: Server) -> None:
 
 def test_an_upgrade_to_websocket_is_ignored(server: Server) -> None:
     offer = (
-        b"Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
     )
     packets = [
@@ -182,7 +182,7 @@ def test_an_upgrade_to_websocket_is_ignored(server: Server) -> None:
 
 @pytest.mark.parametrize("target", [b"example.com:443", b"/v1/rerank"])
 def test_connect_is_refused_and_later_bytes_are_ignored(server: Server, target: bytes) -> None:
-    packet = b"CONNECT " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n" + GET
+    packet = b"CONNECT " + target + b" HTTP/1.1\r\nHost: localhost\r\n\r\n" + GET
 
     with _connect(server) as connection:
         connection.sendall(packet)
@@ -199,6 +199,56 @@ def test_a_body_without_a_length_is_a_400(server: Server) -> None:
 
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /livez HTTP/1.1\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+        b"GET /livez HTTP/1.0\r\nHost: localhost\r\nHost: other\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: local host\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: user@localhost\r\n\r\n",
+        b"GET http://localhost/livez HTTP/1.1\r\n\r\n",
+        b"GET /livez\r\n\r\n",
+    ],
+    ids=["no host", "two", "two in HTTP/1.0", "a blank", "a user", "absolute", "HTTP/0.9"],
+)
+def test_a_request_without_exactly_one_host_is_a_400(server: Server, head: bytes) -> None:
+    """RFC 9112, 3.2."""
+    with _connect(server) as connection:
+        connection.sendall(head)
+        answer = connection.makefile("rb").read()
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"HTTP" in answer.partition(b"\r\n\r\n")[2] or b"Host" in answer
+
+
+def test_http_1_0_needs_no_host(server: Server) -> None:
+    with serving("--engine", "fake", "--host", "0.0.0.0") as anywhere:
+        port = int(anywhere.url.rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+            answer = connection.makefile("rb").read()
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+def test_the_host_of_an_absolute_target_counts_and_not_the_header(server: Server) -> None:
+    """RFC 9112, 3.2.2."""
+    line = b"GET http://%s/livez HTTP/1.1\r\nHost: %s\r\n\r\n"
+    packets = [line % (b"localhost:1", b"evil.example"), line % (b"evil.example", b"localhost")]
+
+    replies = _talk(server, packets, replies=2)
+
+    assert [status for status, _ in replies] == [200, 403]
+
+
+@pytest.mark.parametrize("path", [b"/v1/rerank%0a", b"/v1/rerank%0A", b"/voyage/v1/rerank%0a"])
+def test_a_newline_behind_a_path_is_part_of_the_path(server: Server, path: bytes) -> None:
+    [(status, _)] = _talk(server, [POST.replace(b"/v1/rerank", path) + BODY], replies=1)
+
+    assert status == 404
 
 
 def test_disconnects_during_a_request_log_no_errors() -> None:

@@ -42,6 +42,39 @@ def test_ctrl_c_exits_with_0() -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
+def test_a_closed_terminal_drains_the_server() -> None:
+    with serving("--self-check", "off", "--batch-tokens", "512") as server:
+        replies: dict[int, httpx.Response] = {}
+        threads = _asking(server, [_varied(number) for number in range(4)], replies)
+        while "rankd_waiting_requests 4.0" not in get(f"{server.url}/metrics").text:
+            assert not replies, "the requests were too short for this test"
+        for pid in family(server.process.pid):  # The kernel signals the whole process group.
+            os.kill(pid, signal.SIGHUP)
+        for thread in threads:
+            thread.join()
+        status, errors = server.ended()
+
+    assert [replies[number].status_code for number in range(4)] == [200] * 4
+    assert "stopping; requests in flight" in errors
+    assert status == 0
+
+
+def test_a_server_under_nohup_outlives_its_terminal() -> None:
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # A child inherits it.
+    try:
+        with serving("--engine", "fake") as server:
+            server.process.send_signal(signal.SIGHUP)
+            time.sleep(0.5)
+            alive = get(f"{server.url}/livez").status_code
+            status, _ = server.stop(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
+
+    assert alive == 200
+    assert status == 0
+
+
 def test_a_connection_can_be_reused() -> None:
     with serving("--engine", "fake") as server, httpx.Client() as client:
         replies = [client.post(f"{server.url}/v1/rerank", json=BODY) for _ in range(3)]
@@ -60,15 +93,16 @@ def test_a_request_is_one_line_of_the_access_log() -> None:
 
 
 @pytest.mark.slow
-def test_a_disconnect_cancels_the_request_and_no_other(builtin: Path) -> None:
+@pytest.mark.parametrize("behind", [b"", b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_a_disconnect_cancels_the_request_and_no_other(builtin: Path, behind: bytes) -> None:
     documents = [f"document {number} " + "and so on " * 200 for number in range(400)]
     body = json.dumps({"query": "q", "documents": documents}).encode()
     with serving("--self-check", "off", "--batch-tokens", "512") as server:
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(
-                b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s"
-                % (len(body), body)
+                b"POST /v1/rerank HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s"
+                % (len(body), body + behind)
             )
             time.sleep(0.5)
         reply = httpx.post(f"{server.url}/v1/rerank", json=BODY, timeout=30)

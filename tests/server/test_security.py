@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import threading
@@ -17,8 +18,8 @@ from rankd.server.http11 import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED
 from support.servers import Server, get, serving
 
 BODY = b'{"query": "q", "documents": ["d"]}'
-HEAD = b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
-CHUNKED = b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+HEAD = b"POST /v1/rerank HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+CHUNKED = b"POST /v1/rerank HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 WHOLE = HEAD % len(BODY) + BODY
 ONE_CHUNK = b"%x\r\n%s\r\n" % (len(BODY), BODY)
 
@@ -64,11 +65,11 @@ LONG = b"x" * (MAX_HEAD_BYTES + 1)
 @pytest.mark.parametrize(
     "request_",
     [
-        b"GET /livez HTTP/1.1\r\nHost: x\r\nA: " + LONG + b"\r\n\r\n",
-        b"GET /livez HTTP/1.1\r\nHost: x\r\nA: " + LONG * 20,
-        b"GET /livez HTTP/1.1\r\nHost: x\r\n" + LONG + b": a\r\n\r\n",
-        b"GET /" + LONG + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * (MAX_HEADERS + 1) + b"\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: localhost\r\nA: " + LONG + b"\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: localhost\r\nA: " + LONG * 20,
+        b"GET /livez HTTP/1.1\r\nHost: localhost\r\n" + LONG + b": a\r\n\r\n",
+        b"GET /" + LONG + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * (MAX_HEADERS + 1) + b"\r\n",
         b"\r\n" * 400_000,
         CHUNKED + ONE_CHUNK + b"0\r\nA: " + LONG * 20,
         CHUNKED + ONE_CHUNK + b"0\r\n" + b"A: b\r\n" * (MAX_HEADERS + 1) + b"\r\n",
@@ -252,7 +253,7 @@ def test_an_invalid_request_does_not_affect_the_response_before_it(server: Serve
 def test_ambiguous_body_lengths_are_refused(server: Server, smuggling: bytes) -> None:
     with connect(server) as connection:
         connection.sendall(
-            b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\n" + smuggling + b"\r\n0\r\n\r\n"
+            b"POST /v1/rerank HTTP/1.1\r\nHost: localhost\r\n" + smuggling + b"\r\n0\r\n\r\n"
         )
         status, code, said = answer(connection)
 
@@ -264,19 +265,19 @@ def test_ambiguous_body_lengths_are_refused(server: Server, smuggling: bytes) ->
 FIVE_CONNECTIONS = {"rankd.server.run.MIN_CONNECTIONS": 5, "rankd.server.run.SPARE_CONNECTIONS": 1}
 
 
-def test_connections_beyond_the_limit_get_a_429_and_health_checks_an_answer() -> None:
+def test_busy_connections_beyond_the_limit_get_a_429_and_health_checks_an_answer() -> None:
     flags = ("--engine", "fake", "--max-waiting-requests", "4")
     with serving(*flags, constants=FIVE_CONNECTIONS) as server, ExitStack() as held:
-        first = held.enter_context(connect(server))
+        first = hold(server, held, len(BODY))
         for _ in range(4):
-            held.enter_context(connect(server))
+            hold(server, held)
         time.sleep(0.2)
         beyond = httpx.post(f"{server.url}/v1/rerank", content=BODY)
         probe = httpx.get(f"{server.url}/livez")
-        first.sendall(WHOLE)
+        first.sendall(b" ")
         old = first.recv(65536)
         for _ in range(90):
-            held.enter_context(connect(server))
+            hold(server, held)
         time.sleep(0.2)
         with connect(server) as closed:
             nothing = answer(closed)
@@ -289,9 +290,42 @@ def test_connections_beyond_the_limit_get_a_429_and_health_checks_an_answer() ->
     assert beyond.headers["retry-after"] == "1"
     assert beyond.headers["connection"] == "close"
     assert probe.status_code == 200
-    assert old.startswith(b"HTTP/1.1 200")
+    assert old.startswith(b"HTTP/1.1 400")  # A body of blanks.
     assert nothing[0] == 0
     assert after.status_code == 200
+
+
+def is_alive(connection: socket.socket) -> bool:
+    connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    received = b""
+    while part := connection.recv(65536):
+        received += part
+        if received.endswith(b'{"status":"alive"}'):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("begin", [b"", b"GET /livez HTTP/1.1\r\n"], ids=["silent", "half a head"])
+def test_idle_connections_beyond_the_limit_make_room(begin: bytes) -> None:
+    flags = ("--engine", "fake", "--max-waiting-requests", "4")
+    with (
+        serving(*flags, constants=FIVE_CONNECTIONS) as server,
+        ExitStack() as held,
+        connect(server) as kept,
+    ):
+        assert is_alive(kept)
+        for _ in range(300):
+            sent(held.enter_context(connect(server)), begin)
+        statuses = [httpx.get(f"{server.url}/livez").status_code for _ in range(20)]
+        ranked = httpx.post(f"{server.url}/v1/rerank", content=BODY)
+        still_open = is_alive(kept)
+        metrics = get(f"{server.url}/metrics").text
+
+    assert statuses == [200] * 20
+    assert ranked.status_code == 200
+    assert still_open  # It has worked, so silent ones are closed first.
+    [closed] = re.findall(r"^rankd_idle_connections_closed_total (\S+)", metrics, re.MULTILINE)
+    assert float(closed) > 290
 
 
 @pytest.mark.slow
@@ -333,7 +367,7 @@ def test_too_many_pipelined_requests_get_a_429_after_the_earlier_responses(
     server: Server,
 ) -> None:
     with connect(server) as connection:
-        sent(connection, b"GET /livez HTTP/1.1\r\n\r\n" * 10_000)
+        sent(connection, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n" * 10_000)
         _, _, said = answer(connection)
 
     assert said.count(b"HTTP/1.1 200") == MAX_PIPELINED + 1
@@ -349,8 +383,9 @@ def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
         )
         for number in range(10, 10 + MAX_PIPELINED)
     ]
+    last = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     with connect(server) as connection:
-        sent(connection, b"".join(requests) + b"GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n")
+        sent(connection, b"".join(requests) + last)
         _, _, said = answer(connection)
 
     assert said.count(b"HTTP/1.1 200") == MAX_PIPELINED + 1

@@ -140,7 +140,7 @@ def _closed(connection: socket.socket) -> bool:
 def test_plain_http_is_closed_and_https_is_answered(folder: Path) -> None:
     with serving(*_flags(folder), "--log-level", "debug") as server, ExitStack() as held:
         plain = _silent(server, held)
-        plain.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        plain.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert _closed(plain)
         with httpx.Client(verify=False) as client:
             answers = [client.post(f"{server.url}/v1/rerank", json=BODY) for _ in range(3)]

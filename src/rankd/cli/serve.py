@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import logging
-import socket
 
 from rankd.cli.common import configure_logging, given_flags, load_settings, write_line
+from rankd.config.addresses import is_reachable
 from rankd.config.settings import Settings
 from rankd.config.show import shown
 from rankd.config.sources import sources
@@ -35,7 +34,7 @@ async def run(options: argparse.Namespace) -> int:
 
 
 def _warn_if_open(settings: Settings) -> None:
-    if settings.api_keys or settings.api_keys_file or not _is_reachable(settings.host):
+    if settings.api_keys or settings.api_keys_file or not is_reachable(settings.host):
         return
     _log.warning("anyone who reaches %s may use this server: it has no --api-key", settings.host)
 
@@ -43,12 +42,3 @@ def _warn_if_open(settings: Settings) -> None:
 def _warn_if_texts_are_logged(settings: Settings) -> None:
     if settings.log_texts:
         _log.warning("--log-texts: queries, instructions and documents are written to this log")
-
-
-def _is_reachable(host: str) -> bool:
-    """Whether other machines can connect; False for a host name without an address."""
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (socket.gaierror, UnicodeError):
-        return False
-    return not all(ipaddress.ip_address(address[0]).is_loopback for *_, address in found)

@@ -147,7 +147,9 @@ class Settings(BaseModel):
         description="Maximum bytes of an answer that repeats documents; beyond it 413.",
     )
     read_timeout_seconds: float = Field(
-        60, gt=0, description="Seconds in which a whole request must arrive, then 408."
+        60,
+        gt=0,
+        description="Seconds for a whole request to arrive, and to read 64 KiB of an answer.",
     )
     cors_origins: Annotated[
         tuple[str, ...],
@@ -155,6 +157,15 @@ class Settings(BaseModel):
         AfterValidator(validators.check_origins),
     ] = Field(
         (), description="Allowed CORS origins, comma-separated; * allows all. Default: CORS off."
+    )
+    allowed_hosts: Annotated[
+        tuple[str, ...],
+        BeforeValidator(validators.split_commas),
+        AfterValidator(validators.check_hosts),
+    ] = Field(
+        (),
+        description="Accepted Host names, by commas; * allows all. "
+        "Default: localhost if open on loopback.",
     )
     ssl_certfile: Path | None = Field(
         None, description="TLS certificate chain in PEM; turns HTTPS on."

@@ -64,7 +64,7 @@ COMMON = (
 _TOPICS: Mapping[str, tuple[str, ...]] = {
     "Model": ("model", "revision", "served_model_name", "strict_model", "self_check"),
     "Address and HTTPS": (
-        *("host", "port", "root_path", "cors_origins", "ui"),
+        *("host", "port", "root_path", "allowed_hosts", "cors_origins", "ui"),
         *("ssl_certfile", "ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs"),
     ),
     "Keys and their limits": (

@@ -23,6 +23,9 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+", re.IGNORECASE)
 # Segments that need no escaping in a URL.
 _ROOT_PATH = re.compile(r"(/[a-z0-9._~-]*[a-z0-9_~-])+", re.IGNORECASE | re.ASCII)
 
+# A DNS name or an address; IPv6 in brackets, as in a URL.
+_HOST = re.compile(r"[\w.-]+|\[[0-9a-fA-F:.]+\]", re.ASCII)
+
 
 def parse_json(value: Any) -> Any:
     """Parse the JSON of a flag or an environment variable; values from a file pass unchanged."""
@@ -65,6 +68,14 @@ def check_root_path(path: str) -> str:
     if (path := path.rstrip("/")) and not _ROOT_PATH.fullmatch(path):
         raise ValueError(f"{path!r} is no path such as /rank")
     return path
+
+
+def check_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    """Host names in lower case; refuses URLs and ports, which `Host` is compared without."""
+    for host in hosts:
+        if host != "*" and not _HOST.fullmatch(host):
+            raise ValueError(f"{host!r} is no host name such as rank.example.com, without a port")
+    return tuple(host.lower() for host in hosts)
 
 
 def check_calibrations(tables: Mapping[str, Calibration], settings: Mapping[str, Any]) -> None:

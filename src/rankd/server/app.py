@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -14,9 +15,11 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from rankd import __version__, batches, dialects, ui
+from rankd.config.addresses import is_reachable
 from rankd.config.settings import Settings
 from rankd.config.suggest import nearest
 from rankd.engines import open_engine
@@ -38,9 +41,10 @@ from rankd.server import health
 from rankd.server.error_responses import render_bug, render_error, render_http
 from rankd.server.middleware import (
     AccessLogMiddleware,
+    AllowedHostsMiddleware,
     ApiKeyMiddleware,
     BodyLimitMiddleware,
-    DrainMiddleware,
+    ByteBudget,
     KeyRing,
     PathPrefixMiddleware,
 )
@@ -72,7 +76,8 @@ _PATHS: dict[str, Any] = {
 # Two, so that encoding a long request does not delay the next one.
 _ENCODING_THREADS = 2
 
-# All request bodies in memory together take at most this many times `max_body_bytes`.
+# All request bodies in memory and unread answers together take at most this many times
+# `max_body_bytes`.
 WAITING_BODIES: float = 16
 
 
@@ -250,6 +255,7 @@ def build(
     app.state.service = service
     app.state.batches = None
     app.state.home = _home(settings)
+    app.state.budget = ByteBudget(int(WAITING_BODIES * settings.max_body_bytes))
     app.router.routes.extend(dialects.post_routes())
     for router in (*dialects.get_routers(), health.router, health.shared, batches.router):
         app.include_router(router)
@@ -259,6 +265,9 @@ def build(
         # RFC 9110, 9.1 requires HEAD; FastAPI's routes support GET only.
         if isinstance(route, APIRoute) and "GET" in route.methods:
             route.methods.add("HEAD")
+        # Starlette's patterns end in `$`, which also matches before a newline.
+        if isinstance(route, Route | Mount):
+            route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z")
     _add_middleware(app, service, settings, keys, traced)
     app.add_exception_handler(RankError, render_error)
     app.add_exception_handler(HTTPException, render_http)
@@ -291,7 +300,7 @@ def _add_middleware(
     app.add_middleware(
         BodyLimitMiddleware,
         max_bytes=settings.max_body_bytes,
-        max_total_bytes=int(WAITING_BODIES * settings.max_body_bytes),
+        budget=app.state.budget,
         seconds=settings.read_timeout_seconds,
         render=dialects.error_response,
         streamed_paths=batches.STREAMED_PATHS,
@@ -303,6 +312,12 @@ def _add_middleware(
             is_open=lambda path: health.is_open(path) or (settings.ui and ui.is_open(path)),
             render=dialects.error_response,
         )
+    app.add_middleware(
+        AllowedHostsMiddleware,
+        hosts=_allowed_hosts(settings, keys),
+        origins=settings.cors_origins,
+        render=dialects.error_response,
+    )
     app.add_middleware(PathPrefixMiddleware, **_PATHS, root_path=settings.root_path)
     if settings.cors_origins:
         app.add_middleware(
@@ -320,7 +335,14 @@ def _add_middleware(
         timing_origins=settings.cors_origins,
     )
     app.add_middleware(traced)
-    app.add_middleware(DrainMiddleware, drain=service.drain)
+
+
+def _allowed_hosts(settings: Settings, keys: KeyRing) -> frozenset[str] | None:
+    """The names that `Host` may have besides the server's own; None: any."""
+    if not settings.allowed_hosts:
+        # Any web page can make a browser of this machine send requests to a loopback address.
+        return None if keys or is_reachable(settings.host) else frozenset()
+    return None if "*" in settings.allowed_hosts else frozenset(settings.allowed_hosts)
 
 
 async def _self_check(ranker: Ranker, settings: Settings) -> None:

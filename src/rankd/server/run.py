@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -22,13 +23,13 @@ from rankd import dialects
 from rankd.config.settings import Settings
 from rankd.engines.base import Engine
 from rankd.errors import ENGINE_DIED, EngineDown, EngineRestarting, PortTaken
-from rankd.ranking.service import Drain
 from rankd.server import banner
 from rankd.server.app import open_app
 from rankd.server.http11 import SPARE, ConnectionLimits, Http11
 from rankd.server.progress import show_progress
 from rankd.server.systemd import READY, STOPPING, WATCHDOG, notify
 from rankd.server.tls import Handshakes, tls_options
+from rankd.telemetry import logs, metrics
 
 _log = logging.getLogger("rankd")
 
@@ -72,12 +73,17 @@ def _max_connections(settings: Settings) -> int:
 async def _serve(settings: Settings, listener: socket.socket) -> int:
     loop = asyncio.get_running_loop()
     if startup := asyncio.current_task():
-        loop.add_signal_handler(signal.SIGTERM, startup.cancel)
+        for signum in (signal.SIGTERM, *_hangup()):
+            loop.add_signal_handler(signum, startup.cancel)
     notify(f"STATUS=loading {settings.model}")
-    limits = ConnectionLimits(
-        settings.read_timeout_seconds, _max_connections(settings), dialects.error_response
-    )
     async with show_progress(open_app(settings)) as app:
+        limits = ConnectionLimits(
+            read_seconds=settings.read_timeout_seconds,
+            connections=_max_connections(settings),
+            render=dialects.error_response,
+            budget=app.state.budget,
+            drain=app.state.service.drain,
+        )
         server = _Server(
             uvicorn.Config(
                 app,
@@ -92,18 +98,23 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
                 timeout_keep_alive=75,
                 **tls_options(settings),
             ),
-            app.state.service.drain,
-            limits=limits,
+            limits,
             drain_seconds=settings.drain_seconds,
             drain_delay=settings.drain_delay_seconds,
         )
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in (signal.SIGINT, signal.SIGTERM, *_hangup()):
             loop.add_signal_handler(signum, server.ask_to_stop)
         server.announce = partial(_announce, app, settings)
         _listen(listener)
         async with _watch_engine(app.state.service.ranker.engine, server) as watch:
             await server.serve(sockets=[listener])
     return ENGINE_DIED if watch.died else 0
+
+
+def _hangup() -> tuple[signal.Signals, ...]:
+    """The signal of a closed terminal; none under `nohup`, which ignores it."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return () if ignored else (signal.SIGHUP,)
 
 
 @dataclass
@@ -120,6 +131,7 @@ class _EngineWatch:
         try:
             while True:
                 await asyncio.sleep(_ENGINE_CHECK_INTERVAL)
+                metrics.LOG_LINES_DROPPED.inc(logs.write_waiting())
                 with contextlib.suppress(EngineRestarting):
                     await engine.check()
                 # Also during a restart of the engine: systemd must not restart the server.
@@ -160,16 +172,15 @@ class _Server(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        drain: Drain,
-        *,
         limits: ConnectionLimits,
+        *,
         drain_seconds: int,
         drain_delay: int,
     ) -> None:
         super().__init__(config)
         self._limits = limits
         self._handshakes: list[Handshakes] = []
-        self._drain = drain
+        self._drain = limits.drain
         self._drain_seconds = drain_seconds
         self._drain_delay = drain_delay
         self._stopping_since = 0.0
@@ -200,6 +211,7 @@ class _Server(uvicorn.Server):
             protocol=protocol,
             seconds=self._limits.read_seconds,
             may_accept=lambda running: running + len(connections) < limit,
+            make_room=self._limits.idle.close_oldest,
         )
 
     @contextlib.contextmanager
@@ -214,6 +226,8 @@ class _Server(uvicorn.Server):
             return
         self._stopping_since = time.monotonic()
         self._drain.begin()
+        for connection in self.server_state.connections:
+            cast("Http11", connection).end_keep_alive()
         self.should_exit = True
         notify(STOPPING, f"STATUS=stopping, requests in flight: {self._drain.running}")
         _log.info(

@@ -90,6 +90,7 @@ class Handshakes:
         protocol: creates the protocol of a connection.
         seconds: for one handshake; then the connection is closed.
         may_accept: whether another connection may be opened, given the running handshakes.
+        make_room: closes an idle connection; returns whether there was one.
     """
 
     def __init__(
@@ -100,14 +101,16 @@ class Handshakes:
         protocol: Callable[[], asyncio.Protocol],
         seconds: float,
         may_accept: Callable[[int], bool],
+        make_room: Callable[[], bool],
     ) -> None:
         self._listener = listener
         self._context = context
         self._protocol = protocol
         self._seconds = seconds
         self._may_accept = may_accept
+        self._make_room = make_room
         self._loop = asyncio.get_running_loop()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], None] = {}  # Oldest first.
         self._retry: asyncio.TimerHandle | None = None
         listener.setblocking(False)
         self._listen()
@@ -133,12 +136,24 @@ class Handshakes:
                 self._loop.remove_reader(self._listener)
                 self._retry = self._loop.call_later(_RETRY_SECONDS, self._listen)
                 return
-            if not self._may_accept(len(self._running)):
+            if not self._may_accept(len(self._running)) and not self._has_made_room():
                 connection.close()
                 continue
             task = self._loop.create_task(self._shake_hands(connection))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._running[task] = None
+            task.add_done_callback(self._forget)
+
+    def _has_made_room(self) -> bool:
+        """Close what waits for a client: an idle connection, else the oldest handshake."""
+        if self._make_room():
+            return True
+        if oldest := next(iter(self._running), None):
+            self._forget(oldest)
+            oldest.cancel()
+        return oldest is not None
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task, None)
 
     async def _shake_hands(self, connection: socket.socket) -> None:
         connection.setblocking(False)

@@ -11,11 +11,12 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from typing import IO, Any, Literal
+from typing import Any, Literal, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
 from rankd.context import NO_ID, REQUEST_ID, TRACE
+from rankd.telemetry.log_stream import LogStream
 from rankd.telemetry.terminal import has_colours
 
 Format = Literal["auto", "text", "json"]
@@ -41,23 +42,51 @@ def configure(level: str, shape: Format = "auto") -> None:
     logging.captureWarnings(True)
 
 
-def handler(shape: Format = "auto", stream: IO[str] | None = None) -> logging.Handler:
+def handler(shape: Format = "auto", stream: TextIO | None = None) -> logging.Handler:
     """The handler that writes log lines; discards them if standard error is closed.
 
     Args:
         stream: default standard error.
     """
     # sys.stderr is None when the descriptor was closed at the start; typeshed does not know.
-    target: IO[str] | None = sys.stderr if stream is None else stream
+    target: TextIO | None = sys.stderr if stream is None else stream
     if target is None:
         return logging.NullHandler()
-    stream_handler = logging.StreamHandler(target)
+    is_json = shape == "json" or (shape == "auto" and not target.isatty())
+    formatter = _json() if is_json else TextFormatter(colours=has_colours(target))
+    stream_handler = logging.StreamHandler[Any](_never_blocking(target, formatter))
     stream_handler.addFilter(_add_request_ids)
-    if shape == "json" or (shape == "auto" and not target.isatty()):
-        stream_handler.setFormatter(_json())
-    else:
-        stream_handler.setFormatter(TextFormatter(colours=has_colours(target)))
+    stream_handler.setFormatter(formatter)
     return stream_handler
+
+
+# The streams of this process's handlers that may hold lines.
+_streams: list[LogStream] = []
+
+
+def write_waiting() -> int:
+    """Write log lines that wait for the reader of standard error, without blocking.
+
+    Returns:
+        Lines that were dropped since the last call.
+    """
+    return sum([stream.write_waiting() for stream in _streams])
+
+
+def _never_blocking(target: TextIO, formatter: logging.Formatter) -> TextIO | LogStream:
+    """A stream that does not wait for the reader of a pipe; files and other objects unchanged."""
+
+    def notice(dropped: int) -> str:
+        text = f"{dropped} log lines were dropped: nothing read standard error"
+        record = logging.LogRecord("rankd", logging.WARNING, __file__, 0, text, None, None)
+        return f"{formatter.format(record)}\n"
+
+    try:
+        stream = LogStream(target, notice)
+    except OSError:  # io.UnsupportedOperation, of streams in memory, is one.
+        return target
+    _streams.append(stream)
+    return stream
 
 
 def descriptor_handler(shape: Format = "auto") -> logging.Handler:

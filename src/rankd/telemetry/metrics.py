@@ -162,6 +162,14 @@ REFUSED = Counter(
     "Requests refused, by reason.",
     ["reason"],
 )
+IDLE_CLOSED = Counter(
+    "rankd_idle_connections_closed_total",
+    "Idle connections closed to make room for others, because too many were open.",
+)
+LOG_LINES_DROPPED = Counter(
+    "rankd_log_lines_dropped_total",
+    "Log lines dropped because nothing read standard error.",
+)
 RATE_LIMIT_BACKEND_ERRORS = Counter(
     "rankd_limits_backend_errors_total",
     "Failed calls to the Redis of the key limits; the requests were admitted unchecked.",

@@ -96,7 +96,6 @@ def test_a_new_request_is_a_503_in_the_format_of_its_dialect(
 
     assert reply.status_code == 503
     assert int(reply.headers["retry-after"]) > 0
-    assert reply.headers["connection"] == "close"
     assert reply.json()["message"] == "the server is stopping; ask another, or this one later"
     TypeAdapter(dialect.failure).validate_python(reply.json())
 
@@ -128,10 +127,7 @@ def test_every_readiness_check_is_a_503(stopping: TestClient, path: str) -> None
     "path", ["/livez", "/metrics", "/version", "/v1/health/live", "/.well-known/live"]
 )
 def test_liveness_checks_still_succeed(stopping: TestClient, path: str) -> None:
-    reply = stopping.get(path)
-
-    assert reply.status_code in (200, 204)
-    assert reply.headers["connection"] == "close"
+    assert stopping.get(path).status_code in (200, 204)
 
 
 # Server processes and signals.
@@ -164,6 +160,7 @@ def test_requests_in_flight_are_answered_and_new_ones_refused() -> None:
     assert refused.json()["error"]["code"] == "shutting_down"
     assert (new.status_code, new.json()["error_type"]) == (503, "Unhealthy")
     assert alive.status_code == 200
+    assert alive.headers["connection"] == "close"
     assert status == 0
     assert "stopping; requests in flight: 1, time limit: 30 seconds" in errors
     assert "Traceback" not in errors
@@ -234,7 +231,7 @@ def test_a_request_that_exceeds_the_drain_time_is_a_503_with_the_reason() -> Non
 
 @pytest.mark.slow
 def test_a_second_signal_does_not_wait_for_an_incomplete_body() -> None:
-    head = b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 34\r\n\r\n"
+    head = b"POST /v1/rerank HTTP/1.1\r\nHost: localhost\r\nContent-Length: 34\r\n\r\n"
     with serving(*FAKE, "--drain-seconds", "300") as server:
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=30) as connection:
@@ -254,7 +251,7 @@ def test_a_second_signal_does_not_wait_for_an_incomplete_body() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("finished", [True, False], ids=["completed", "never completed"])
 def test_a_body_that_arrives_during_the_drain_gets_a_503(finished: bool) -> None:
-    head = b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 34\r\n\r\n"
+    head = b"POST /v1/rerank HTTP/1.1\r\nHost: localhost\r\nContent-Length: 34\r\n\r\n"
     with serving(*FAKE, "--drain-seconds", "2") as server:
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=30) as connection:

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    # Ctrl-C and a supervisor's SIGTERM reach the whole process group, but the parent decides
-    # when the worker ends: it may still be draining.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Ctrl-C, a supervisor's SIGTERM and a closed terminal reach the whole process group, but the
+    # parent decides when the worker ends: it may still be draining.
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
     replies = _private_stdout()
     batches: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_read_frames, args=(batches, replies), daemon=True).start()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection
+from contextlib import suppress
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,8 +37,7 @@ class BodyLimitMiddleware:
 
     Args:
         max_bytes: of one body; beyond it 413. With a Content-Length, nothing is read first.
-        max_total_bytes: of all bodies in memory; beyond it 429, unless the body is small or
-            the only one. 0: unlimited.
+        budget: of all bodies in memory; beyond it 429.
         seconds: for a body to arrive; then 408.
         render: renders an error in the format of the request's API.
         streamed_paths: whose routes read the body as it arrives, and limit its size.
@@ -49,14 +48,14 @@ class BodyLimitMiddleware:
         app: ASGIApp,
         *,
         max_bytes: int,
-        max_total_bytes: int,
+        budget: ByteBudget,
         seconds: float,
         render: Render,
         streamed_paths: Collection[str] = (),
     ) -> None:
         self._app = app
         self._max_bytes = max_bytes
-        self._budget = _BodyBudget(max_total_bytes)
+        self._budget = budget
         self._seconds = seconds
         self._render = render
         self._streamed_paths = streamed_paths
@@ -68,26 +67,26 @@ class BodyLimitMiddleware:
         if scope["path"] in self._streamed_paths:
             await self._run_streamed(scope, receive, send)
             return
-        with self._budget.reserve() as reservation:
+        reservation = ByteReservation(self._budget)
+        try:
             await self._run_buffered(scope, receive, send, reservation)
+        finally:
+            reservation.hold(0)
 
     async def _run_buffered(
-        self, scope: Scope, receive: Receive, send: Send, reservation: _Reservation
+        self, scope: Scope, receive: Receive, send: Send, reservation: ByteReservation
     ) -> None:
         try:
             body = await self._read_in_time(scope, receive, reservation)
         except ClientGone:
             return
         except (TooManyRequests, ReadTimeout, ShuttingDown, TooLarge, UnsupportedMedia) as problem:
-            response = self._render(problem, scope)
-            # The rest of the body may still arrive and must not be parsed as a request.
-            response.headers["connection"] = "close"
-            await response(scope, receive, send)
+            await self._render(problem, scope)(scope, receive, send)
             return
         await self._run_until_disconnect(scope, body, receive, send)
 
     async def _read_in_time(
-        self, scope: Scope, receive: Receive, reservation: _Reservation
+        self, scope: Scope, receive: Receive, reservation: ByteReservation
     ) -> bytes:
         try:
             async with asyncio.timeout(self._seconds):
@@ -97,7 +96,7 @@ class BodyLimitMiddleware:
         except asyncio.CancelledError:
             raise ShuttingDown("the server is stopping and the body has not arrived") from None
 
-    async def _read(self, scope: Scope, receive: Receive, reservation: _Reservation) -> bytes:
+    async def _read(self, scope: Scope, receive: Receive, reservation: ByteReservation) -> bytes:
         _refuse_compressed(scope)
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit() and int(value) > self._max_bytes:
@@ -111,28 +110,19 @@ class BodyLimitMiddleware:
             body += message.get("body", b"")
             if len(body) > self._max_bytes:
                 raise self._too_large(len(body))
-            reservation.resize(len(body))
+            reservation.admit(len(body))
             if not message.get("more_body", False):
                 return bytes(body)
 
     async def _run_streamed(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the route read the body; each megabyte must arrive within the read timeout."""
-        stream = _BodyStream(receive, self._seconds)
-
-        async def send_closing(message: Message) -> None:
-            if message["type"] == "http.response.start" and not stream.is_complete:
-                # The rest of the body may still arrive and must not be parsed as a request.
-                others = [header for header in message["headers"] if header[0] != b"connection"]
-                message["headers"] = [*others, (b"connection", b"close")]
-            await send(message)
-
         try:
             _refuse_compressed(scope)
-            await self._app(scope, stream.receive, send_closing)
+            await self._app(scope, _BodyStream(receive, self._seconds).receive, send)
         except UnsupportedMedia as problem:
-            await self._render(problem, scope)(scope, receive, send_closing)
+            await self._render(problem, scope)(scope, receive, send)
         except asyncio.CancelledError:
-            await self._send_shutting_down(scope, receive, send_closing)
+            await self._send_shutting_down(scope, receive, send)
 
     def _too_large(self, size: int) -> TooLarge:
         metrics.REFUSED.labels("request_bytes").inc()
@@ -213,8 +203,12 @@ class _BodyStream:
         return message
 
 
-class _BodyBudget:
-    """The memory of all bodies.
+class ByteBudget:
+    """The memory of request bodies, and of answers that clients do not read.
+
+    Args:
+        limit: beyond it, a body gets a 429, unless it is small or nothing else is counted.
+            0: unlimited.
 
     Attributes:
         reserved: bytes that are in use now.
@@ -224,39 +218,39 @@ class _BodyBudget:
         self.reserved = 0
         self._limit = limit
 
-    @contextmanager
-    def reserve(self) -> Iterator[_Reservation]:
-        """The share of one body, released at the end."""
-        reservation = _Reservation(self)
-        try:
-            yield reservation
-        finally:
-            self.reserved -= reservation.size
-
     def check(self, size: int) -> None:
         """Raises TooManyRequests when `size` more bytes exceed the limit."""
         if self._limit and self.reserved and self.reserved + size > self._limit:
             metrics.REFUSED.labels("waiting_bytes").inc()
             raise TooManyRequests(
-                f"the bodies of other requests hold {self.reserved:,} bytes; the limit for all "
-                f"is {self._limit:,}; try again later"
+                f"the bodies of other requests and unread answers hold {self.reserved:,} bytes; "
+                f"the limit for all is {self._limit:,}; try again later"
             )
 
 
-class _Reservation:
-    def __init__(self, budget: _BodyBudget) -> None:
+class ByteReservation:
+    """The share of one body or answer.
+
+    Attributes:
+        size: bytes that it holds.
+    """
+
+    def __init__(self, budget: ByteBudget) -> None:
         self.size = 0
         self._budget = budget
 
-    def resize(self, size: int) -> None:
-        """Reserve the bytes that have arrived, not the announced ones, which cost a client
-        nothing. Raises TooManyRequests beyond the limit."""
-        self._budget.reserved -= self.size
-        self.size = 0
+    def admit(self, size: int) -> None:
+        """Hold the bytes of a body that have arrived, not the announced ones, which cost a
+        client nothing. Raises TooManyRequests beyond the limit."""
+        self.hold(0)
         if size > _SMALL_BODY_BYTES:
             self._budget.check(size)
+        self.hold(size)
+
+    def hold(self, size: int) -> None:
+        """Hold exactly `size` bytes, which are in memory already."""
+        self._budget.reserved += size - self.size
         self.size = size
-        self._budget.reserved += size
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
