@@ -148,11 +148,15 @@ def unwanted_licences(package: Distribution) -> list[str]:
 
 def declared_licence(package: Distribution) -> str:
     """An SPDX expression, else the classifiers joined by OR, else the first line of the text."""
-    metadata = package.metadata
-    classifiers = metadata.get_all("Classifier") or []
-    names = [line.split(" :: ")[-1] for line in classifiers if line.startswith("License :: OSI")]
-    text = (metadata.get("License") or "").strip()
-    return metadata.get("License-Expression") or " OR ".join(names) or text.partition("\n")[0]
+
+    def values(name: str) -> list[str]:
+        return package.metadata.get_all(name) or []
+
+    kinds = [line.split(" :: ") for line in values("Classifier")]
+    names = [kind[-1] for kind in kinds if kind[:2] == ["License", "OSI Approved"]]
+    first_lines = [text.strip().partition("\n")[0] for text in values("License")]
+    declared = [*values("License-Expression"), " OR ".join(names), *first_lines]
+    return next(filter(None, declared), "")
 
 
 if __name__ == "__main__":

@@ -20,10 +20,8 @@ from audit import EXTRAS, closure, installed
 def main() -> None:
     environment, folder = map(Path, sys.argv[1:])
     packages = installed(environment)
-    names = {
-        canonicalize_name(package.metadata["Name"])
-        for package in closure(packages, "rankd", EXTRAS)
-    }
+    needed = closure(packages, "rankd", EXTRAS)
+    names = {str(canonicalize_name(package.metadata["Name"])) for package in needed}
     version = packages["rankd"].version
     folder.mkdir(exist_ok=True)
     bom = reduced(whole(environment / "bin/python"), names, version)

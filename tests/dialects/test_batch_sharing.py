@@ -16,7 +16,7 @@ from support.calling import calling
 
 Json = dict[str, Any]
 
-PAIRS = [
+PAIRS: list[Json] = [
     {"query": "What is the capital of China?", "documents": ["Beijing.", "Bread.", "China."]},
     {"query": "What is gravity?", "documents": ["A force.", "Bread."], "top_k": 1},
 ]

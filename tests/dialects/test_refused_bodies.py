@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -24,7 +24,9 @@ WEAVIATE = '"query": "q", "documents": ["a"], "property": "text"'
 DASHSCOPE = '"input": {"query": "q", "documents": ["a"]}'
 COHERE = '"query": "q", "documents": ["a"]'
 
-REFUSALS = {
+MANY_NAMES = [f'"{number}"' for number in range(10_001)]
+
+REFUSALS: dict[str, Callable[[str], str]] = {
     "a field twice": lambda fields: "{%s, %s}" % (fields, fields),  # noqa: UP031
     "a long list": lambda fields: f'{{{fields}, "more": {json.dumps(MANY)}}}',
     "nesting": lambda fields: f'{{{fields}, "more": {DEEP}}}',
@@ -34,7 +36,6 @@ REFUSALS = {
     "no end": lambda fields: f"{{{fields}",
     "no JSON": lambda fields: f'{{{fields}, "more": nan}}',
 }
-MANY_NAMES = [f'"{number}"' for number in range(10_001)]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def shape(error: Any) -> dict[str, type]:
             {"a": [], "c": {}, "e": "", "f": None, "g": True},
         ),
         (b'\xef\xbb\xbf {"a": 1, "b', {"a": ""}),
-        (b'{"a\\"b": "}", "c": ["]\\\\", "\\""], "d": false', {'a\\"b': "", "c": [], "d": False}),
+        (b'{"a\\"b": "}", "c": ["]\\\\", "\\""], "d": false', {'a"b': "", "c": [], "d": False}),
         (b'[{"a": 1}]', {}),
         (b"", {}),
         (b"\xff\xfe{", {}),

@@ -87,6 +87,11 @@ def _slots(value: Any) -> list[tuple[Any, Any]]:
     return found
 
 
+def _apart(value: Any, times: int) -> list[Any]:
+    """The same value several times, so that damage to one does not grow in all of them."""
+    return [deepcopy(value) for _ in range(times)]
+
+
 def _odd_value(rng: random.Random) -> Any:
     return rng.choice(_ODD)(rng)
 
@@ -110,7 +115,7 @@ _ODD: tuple[Callable[[random.Random], Any], ...] = (
     lambda rng: rng.randrange(-(2**65), 2**65),
     lambda rng: _words(rng, rng.randrange(1, 3_000)),
     lambda rng: [_words(rng, 3)] * rng.randrange(1, 1_200),
-    lambda rng: [{"text": _words(rng, 3), "n": 1}] * rng.randrange(1, 300),
+    lambda rng: _apart({"text": _words(rng, 3), "n": 1}, rng.randrange(1, 300)),
     lambda rng: {f"k{number}": number for number in range(rng.randrange(1, 11_000))},
     lambda rng: _nested(rng, rng.randrange(1, 90)),
     lambda rng: {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
@@ -145,13 +150,15 @@ def repeated(rng: random.Random, value: Any) -> Any:
         for name in value:
             times = rng.choice((2, 50, 600))
             if isinstance(value[name], list) and times * len(json.dumps(value[name])) < 500_000:
-                value[name] = value[name] * times
+                value[name] = [item for one in _apart(value[name], times) for item in one]
     return value
 
 
 def swapped(rng: random.Random, value: Any) -> Any:
     """Another kind of body altogether."""
-    return rng.choice(([value], _odd_value(rng), {"input": value}, {"requests": [value] * 9}))
+    if len(json.dumps(value)) > 100_000:
+        return value
+    return rng.choice(([value], _odd_value(rng), {"input": value}, {"requests": _apart(value, 9)}))
 
 
 _DAMAGES = (replaced, replaced, removed, added, added, repeated, swapped)

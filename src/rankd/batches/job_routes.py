@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from fastapi import APIRouter, Request, Response
 
 from rankd.batches import queries
+from rankd.batches.clock import DAY
 from rankd.batches.parameters import (
     AFTER,
     READ_FAILURES,
@@ -21,9 +22,9 @@ from rankd.batches.parameters import (
 )
 from rankd.batches.records import Job, new_id, now
 from rankd.batches.schemas import BatchList, BatchObject, CreateBatchRequest
-from rankd.batches.service import DAY, BatchService
+from rankd.batches.service import BatchService
 from rankd.config.text import shorten
-from rankd.dialects import json_io
+from rankd.dialects import handler, json_io
 from rankd.dialects.openapi import body_of
 from rankd.errors import InvalidRequest, NotFound, TooManyRequests
 from rankd.ranking.service import service_of
@@ -53,10 +54,8 @@ async def create(http: Request) -> Response:
     """The job starts at once, with a lower priority than every other request."""
     batches = batches_of(http)
     service_of(http).drain.refuse_when_begun()
-    request = json_io.validate(
-        CreateBatchRequest,
-        json_io.read_object(await http.body(), service_of(http).ranker.max_documents),
-    )
+    body = await handler.read_body(http, service_of(http))
+    request = json_io.validate(CreateBatchRequest, body)
     job = await _new_job(request, owner_of(http), batches)
     unfinished = await batches.database.run(queries.add_job, job, _MAX_UNFINISHED)
     if unfinished is None:

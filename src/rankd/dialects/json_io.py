@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from rankd.config.text import replace_surrogates, shorten
 from rankd.dialects.json_values import MAX_FIELDS, refuse_many_fields, short_json, type_name
 from rankd.dialects.missing_fields import unknown_fields_hint
-from rankd.dialects.refused_bodies import probable_format
+from rankd.dialects.refused_bodies import field_twice, probable_format
 from rankd.errors import InvalidRequest, TooLarge, UnsupportedMedia
 from rankd.telemetry import metrics
 
@@ -115,10 +115,9 @@ def _refuse_duplicates(body: dict[str, Any], raw: bytes) -> None:
     names = _count_names(raw)
     if names == len(body) or names == sum(_count_fields(level) for level in _levels(body)):
         return
-    try:
-        json.loads(raw, object_pairs_hook=_unique, parse_int=float)
-    except RecursionError:  # In the first of two values of one name.
-        raise _too_deep() from None
+    if name := field_twice(raw):
+        name = shorten(name)
+        raise InvalidRequest(f"{name} stands twice in one object; send it once", param=name)
 
 
 def _count_names(raw: bytes) -> int:
@@ -134,18 +133,6 @@ def _count_names(raw: bytes) -> int:
 
 def _count_fields(nodes: Iterable[Any]) -> int:
     return sum([len(node) for node in nodes if isinstance(node, dict)])
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> None:
-    if len(dict(pairs)) == len(pairs):
-        return
-    seen = set()
-    for name, _ in pairs:
-        if name in seen:
-            raise InvalidRequest(
-                f"{shorten(name)} stands twice in one object; send it once", param=shorten(name)
-            )
-        seen.add(name)
 
 
 # Parsing.
