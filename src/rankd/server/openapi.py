@@ -18,7 +18,7 @@ from rankd.server import health
 _OPERATIONS_FAILURES = failures(OpenAIFailure, (401, 404, 500, 503))
 
 
-def serve_openapi(app: FastAPI, settings: Settings) -> None:
+def serve_openapi(app: FastAPI, settings: Settings, *, needs_key: bool) -> None:
     """Serve /openapi.json with every path, also those that middleware rewrites.
 
     It is made on the first request, in a thread: that takes half a second, which must not
@@ -38,6 +38,8 @@ def serve_openapi(app: FastAPI, settings: Settings) -> None:
             app.openapi_schema = completed(
                 described.openapi(), {"max_documents": settings.max_documents}
             )
+            if needs_key:
+                _require_key(app.openapi_schema)
         return app.openapi_schema
 
     async def serve(http: Request) -> Response:
@@ -46,3 +48,10 @@ def serve_openapi(app: FastAPI, settings: Settings) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
     # Before FastAPI's own route, which would make it on the event loop.
     app.router.routes.insert(0, Route("/openapi.json", serve, methods=["GET"]))
+
+
+def _require_key(document: dict[str, Any]) -> None:
+    """Describe the key; changed in place."""
+    scheme = {"type": "http", "scheme": "bearer", "description": "An API key of this server."}
+    document.setdefault("components", {})["securitySchemes"] = {"key": scheme}
+    document["security"] = [{"key": []}]
