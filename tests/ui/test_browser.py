@@ -440,6 +440,45 @@ def test_a_long_ranking_shows_seconds_and_results_so_far_and_can_be_stopped(
     browser.wait_for(RANKING, "Beijing")
 
 
+def test_a_new_request_takes_the_place_of_one_that_runs(
+    browser: Browser, uncached: Server
+) -> None:
+    browser.visit(f"{uncached.url}/ui")
+    browser.rank("long?", LONG)
+    browser.wait_for("#ranking .progress", "Scored ")
+    browser.press("Web search")
+    browser.wait_for(RANKING, "Beijing")
+    assert len(browser.all(RANKING)) == 5
+    browser.rank("long?", LONG)
+    browser.wait_for("#ranking .progress", "Scored ")
+    browser.write("documents", DOCUMENTS)
+    browser.wait("#query").send_keys(Keys.ENTER)
+
+    browser.wait_for(f"#ranking:not(:has(.progress)) {RESULT}", "Beijing")
+    assert len(browser.all(RANKING)) == 3
+    assert browser.wait("#run").text == "Rerank"
+
+
+def test_numbers_in_objects_are_sent_as_they_are_written(
+    browser: Browser, server: Server
+) -> None:
+    documents = '[{"a": 12345678901234567890, "b": 1.0, "c": [1e2, 7]}]'
+    browser.visit(f"{server.url}/ui")
+    browser.rank("q", documents)
+    browser.wait(RANKING)
+    assert browser.wait(f"{RANKING} .text").text.splitlines()[:2] == [
+        "a: 12345678901234567890",
+        "b: 1.0",
+    ]
+    browser.press("Code")
+    browser.press("requests")
+    code = browser.wait("#code pre").text
+    browser.press("curl")
+
+    assert '{"a": 12345678901234567890, "b": 1.0, "c": [1e2, 7]}' in code
+    assert "12345678901234567890" in browser.wait("#code pre").text
+
+
 def test_a_reload_keeps_the_inputs(browser: Browser, server: Server) -> None:
     browser.visit(f"{server.url}/ui")
     browser.wait_for_hidden("#preset option[value=physics]").click()

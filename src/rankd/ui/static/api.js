@@ -66,13 +66,14 @@ export async function rerank(body, { signal, onResults = () => {} }) {
   } catch (error) {
     throw error.name === "AbortError" ? error : new PageError(t("cutOff"), 0, requestIdOf(response));
   }
+  signal.throwIfAborted();
   if (!last?.results) {
     const message = last?.status_code ? errorMessage(last) : t("cutOff");
     throw new PageError(message, last?.status_code ?? 0, requestIdOf(response));
   }
   return {
     results: last.results,
-    cached: new Set(scored.filter((line) => line.cached).map((line) => line.index)),
+    cached: cachedOf(scored),
     tokens: last.usage.prompt_tokens,
     warnings: (last.meta?.warnings ?? []).map(readable),
     milliseconds: performance.now() - started,
@@ -81,12 +82,18 @@ export async function rerank(body, { signal, onResults = () => {} }) {
   };
 }
 
+// The indexes of documents whose score came from the cache.
+export const cachedOf = (scored) =>
+  new Set(scored.filter((line) => line.cached).map((line) => line.index));
+
 async function* jsonLines(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
     const { value, done } = await reader.read();
-    const parts = (rest + (value ?? "")).split("\n");
+    // Only the new piece is split: the last line may come in thousands of pieces.
+    const parts = (value ?? "").split("\n");
+    parts[0] = rest + parts[0];
     rest = done ? "" : parts.pop();
     yield* parts.filter((part) => part.trim()).map((part) => JSON.parse(part));
     if (done) {

@@ -1,7 +1,7 @@
 // The page: what its buttons do.
 
-import { PageError, rerank, serverUrl } from "./api.js";
-import { announce, busy } from "./busy.js";
+import { cachedOf, PageError, rerank, serverUrl } from "./api.js";
+import { announce, busy, stopOnClick } from "./busy.js";
 import { showDistribution } from "./chart.js";
 import { copyText, showCode } from "./code.js";
 import { parseDocuments, UnreadableDocuments } from "./documents.js";
@@ -10,7 +10,7 @@ import { EXAMPLES } from "./examples.js";
 import * as form from "./fields.js";
 import { connect, keyMissing, refused, startKey } from "./key.js";
 import { labelPage, number, t } from "./labels.js";
-import { fixed, INPUT, MAX_ROWS, rows, showComparison, showRanking, sorted } from "./ranking.js";
+import { fixed, INPUT, rows, showComparison, showRanking, sorted } from "./ranking.js";
 import { MAX_LINK, toCsv, toFragment } from "./share.js";
 import { openTab, startTabs } from "./tabs.js";
 
@@ -118,7 +118,6 @@ const rank = () =>
 // Ask the server, and show what is scored meanwhile.
 function ask(body, signal, show) {
   const { documents } = body;
-  const cached = new Set();
   let drawn = performance.now();
   show(t("scoring", { n: documents.length }));
   return rerank(body, {
@@ -127,7 +126,7 @@ function ask(body, signal, show) {
       if (performance.now() - drawn > REDRAW) {
         drawn = performance.now();
         show(t("scored", { done: scored.length, n: documents.length }), [
-          rows(sorted(scored).slice(0, MAX_ROWS), documents, INPUT, cached),
+          rows(sorted(scored), documents, INPUT, cachedOf(scored)),
         ]);
       }
     },
@@ -223,6 +222,8 @@ byId("documents").addEventListener("keydown", (event) => {
     rank();
   }
 });
+stopOnClick(byId("run"));
+stopOnClick(byId("run-compare"));
 onSubmit("request", rank);
 onSubmit("compare-form", compare);
 start();

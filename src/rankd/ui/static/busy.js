@@ -1,20 +1,18 @@
 // One request at a time per panel: its button becomes Stop, and the panel shows the seconds.
+// A new request takes the place of the one that runs.
 
 import { byId, el } from "./dom.js";
 import { t } from "./labels.js";
 
 const running = new Map();
 
-// Run `work(signal, show)` for a button; pressing the button meanwhile stops it.
+// Run `work(signal, show)` for a button, and throw what it throws.
 // `show(text, elements)` shows progress and the results so far in the panel.
 export async function busy(button, panel, work) {
-  if (running.has(button)) {
-    running.get(button).abort();
-    return;
-  }
+  running.get(button)?.abort();
   const controller = new AbortController();
   running.set(button, controller);
-  const label = button.textContent;
+  const isNewest = () => running.get(button) === controller;
   button.textContent = t("stop");
   button.classList.add("stop");
   const progress = progressLine();
@@ -26,13 +24,31 @@ export async function busy(button, panel, work) {
       progress.say(text);
       partial.replaceChildren(...elements);
     });
+  } catch (error) {
+    if (isNewest()) {
+      throw error;
+    }
   } finally {
     progress.end();
-    running.delete(button);
-    panel.removeAttribute("aria-busy");
-    button.textContent = label;
-    button.classList.remove("stop");
+    if (isNewest()) {
+      running.delete(button);
+      panel.removeAttribute("aria-busy");
+      button.textContent = t(button.dataset.label);
+      button.classList.remove("stop");
+    }
   }
+}
+
+// Pressing a button whose request runs stops it.
+export function stopOnClick(button) {
+  button.addEventListener("click", (event) => {
+    // Enter in a field also clicks the button, and asks anew.
+    const isPressed = event.detail > 0 || document.activeElement === button;
+    if (running.has(button) && isPressed) {
+      event.preventDefault();
+      running.get(button).abort();
+    }
+  });
 }
 
 function progressLine() {

@@ -10,6 +10,15 @@ const LIST_FIELDS = ["documents", "texts", "passages"];
 // Columns with the text in a table, in order of preference.
 export const TEXT_COLUMNS = ["text", "content", "document", "passage", "body"];
 
+// Numbers that JavaScript would change: 1.0, 1e5, more than 15 digits. Kept as they are written,
+// where the browser can do so.
+const INEXACT = /\d(\.|[eE]|\d{15})/;
+const asWritten = (_, value, { source }) =>
+  typeof value === "number" && String(value) !== source ? JSON.rawJSON(source) : value;
+const parseJson = (text) =>
+  JSON.rawJSON && INEXACT.test(text) ? JSON.parse(text, asWritten) : JSON.parse(text);
+export const isNumberAsWritten = (value) => Boolean(JSON.isRawJSON?.(value));
+
 const LINE_END = /\r\n|\r|\n/;
 
 export class UnreadableDocuments extends Error {}
@@ -46,7 +55,7 @@ const trimmedParts = (parts) => parts.map((part) => part.trim()).filter(Boolean)
 function json(text) {
   let value;
   try {
-    value = JSON.parse(text);
+    value = parseJson(text);
   } catch (error) {
     if (text.trim().includes("\n") && !text.trim().startsWith("[")) {
       return jsonLines(text);
@@ -71,7 +80,7 @@ function jsonLines(text) {
     }
     let value;
     try {
-      value = JSON.parse(line);
+      value = parseJson(line);
     } catch (error) {
       throw new UnreadableDocuments(t("badJsonLine", { n: index + 1, why: reason(error) }));
     }
@@ -87,7 +96,11 @@ function checked(value, index) {
   throw new UnreadableDocuments(t("notDocument", { n: index + 1 }));
 }
 
-const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+const isObject = (value) =>
+  value !== null &&
+  typeof value === "object" &&
+  !Array.isArray(value) &&
+  !isNumberAsWritten(value);
 
 // Engines quote the text in the message, and add the position in different ways.
 const reason = (error) => error.message.replace(/,? (in|at|of) .*$|, ?(\.\.\.)?".*$/s, "");

@@ -1,6 +1,6 @@
 // Writes the page's request as programs. They read the key from RANKD_API_KEY, never contain it.
 
-import { textOf } from "./documents.js";
+import { isNumberAsWritten, textOf } from "./documents.js";
 
 const VARIABLE = "RANKD_API_KEY";
 
@@ -20,7 +20,7 @@ function py(value) {
   if (Array.isArray(value)) {
     return `[${value.map(py).join(", ")}]`;
   }
-  if (value !== null && typeof value === "object") {
+  if (value !== null && typeof value === "object" && !isNumberAsWritten(value)) {
     const items = Object.entries(value).map(([name, item]) => `${py(name)}: ${py(item)}`);
     return `{${items.join(", ")}}`;
   }
