@@ -440,9 +440,7 @@ def test_a_long_ranking_shows_seconds_and_results_so_far_and_can_be_stopped(
     browser.wait_for(RANKING, "Beijing")
 
 
-def test_a_new_request_takes_the_place_of_one_that_runs(
-    browser: Browser, uncached: Server
-) -> None:
+def test_a_new_request_takes_the_place_of_one_that_runs(browser: Browser, uncached: Server) -> None:
     browser.visit(f"{uncached.url}/ui")
     browser.rank("long?", LONG)
     browser.wait_for("#ranking .progress", "Scored ")
@@ -459,9 +457,7 @@ def test_a_new_request_takes_the_place_of_one_that_runs(
     assert browser.wait("#run").text == "Rerank"
 
 
-def test_numbers_in_objects_are_sent_as_they_are_written(
-    browser: Browser, server: Server
-) -> None:
+def test_numbers_in_objects_are_sent_as_they_are_written(browser: Browser, server: Server) -> None:
     documents = '[{"a": 12345678901234567890, "b": 1.0, "c": [1e2, 7]}]'
     browser.visit(f"{server.url}/ui")
     browser.rank("q", documents)

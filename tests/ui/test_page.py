@@ -84,6 +84,15 @@ def test_the_description_of_the_api_needs_a_key_and_names_the_scheme(guarded: Se
 
     assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
     assert document["security"] == [{"key": []}]
+    open_paths = [
+        path
+        for path, operations in document["paths"].items()
+        if operations.get("get", {}).get("security") == []
+    ]
+    assert {"/livez", "/readyz", "/v1/models"} <= set(open_paths)
+    for path in open_paths:
+        assert get(guarded, path.replace("{model}", "x")).status_code != 401
+    assert "security" not in document["paths"]["/version"]["get"]
 
 
 def test_without_keys_the_description_names_no_scheme(client: TestClient) -> None:

@@ -51,7 +51,10 @@ def serve_openapi(app: FastAPI, settings: Settings, *, needs_key: bool) -> None:
 
 
 def _require_key(document: dict[str, Any]) -> None:
-    """Describe the key; changed in place."""
+    """Describe the key, and which operations need none; changed in place."""
     scheme = {"type": "http", "scheme": "bearer", "description": "An API key of this server."}
     document.setdefault("components", {})["securitySchemes"] = {"key": scheme}
     document["security"] = [{"key": []}]
+    for path, operations in document["paths"].items():
+        if "get" in operations and health.is_open(path):
+            operations["get"]["security"] = []
