@@ -278,7 +278,7 @@ def test_two_instructions_are_compared_side_by_side_without_the_cache(
     assert "Find a sentence about physics" in right.text
     assert left.rect["x"] + left.rect["width"] <= right.rect["x"]
     assert browser.all("#compare .cached") == []
-    browser.size(1280, 1420)
+    browser.size(1280, 1480)
     browser.screenshot(pictures, "compare")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import signal
 from collections.abc import Iterator
 from hashlib import sha256
 
@@ -210,6 +212,16 @@ def test_the_files_of_swagger_ui_are_those_of_the_named_release() -> None:
     [version] = re.findall(r"swagger-ui-dist (\d+\.\d+\.\d+)", readme)
     assert f'"{version}"' in (SWAGGER / "swagger-ui-bundle.js").read_text(encoding="utf-8")
     assert "Apache License" in (SWAGGER / "LICENSE").read_text(encoding="utf-8")
+
+
+def test_a_visit_is_one_line_of_the_log_and_its_files_are_lines_for_debugging() -> None:
+    with serving("--engine", "fake") as server:
+        for path in ("/ui/", *(f"/ui/{name}" for name in FILES), "/ui/x"):
+            get(server, path)
+        _, log = server.stop(signal.SIGTERM)
+
+    paths = [json.loads(line).get("path") for line in log.splitlines()]
+    assert [path for path in paths if path and path.startswith("/ui")] == ["/ui/", "/ui/x"]
 
 
 def test_no_ui_leaves_the_page_out_and_keeps_the_docs() -> None:

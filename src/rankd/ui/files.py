@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from rankd.context import PART_OF_PAGE
 from rankd.errors import NotFound, WrongMethod
 
 # Other characters of an unknown path are left out of the error.
@@ -65,6 +66,8 @@ class FileTable:
                 scope, receive, send
             )
             return
+        if name:
+            scope[PART_OF_PAGE] = True
         content, tag = _read(file)
         headers = {**self._headers, "etag": tag}
         if tag in Request(scope).headers.get("if-none-match", ""):
