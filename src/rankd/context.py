@@ -43,5 +43,8 @@ PARSING = "rankd.parsing"
 # list[StageTimings]: one for each ranking of the request.
 TIMINGS = "rankd.timings"
 
+# bool: a file that belongs to a page; the access log has it at the level DEBUG.
+PART_OF_PAGE = "rankd.part_of_page"
+
 # RankError: the error that was sent as the response.
 FAILURE = "rankd.failure"

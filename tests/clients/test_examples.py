@@ -8,14 +8,19 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from selenium.webdriver.common.keys import Keys
 from test_clients import ADDRESS, ENVIRONMENTS, QUIET, ROOT, TIMEOUT_SECONDS
 
-from support.servers import serving
+from support.browser import browsing
+from support.servers import free_port, serving
 
 EXAMPLES = ROOT / "examples"
 PAGE = (EXAMPLES / "README.md").read_text(encoding="utf-8")
@@ -23,7 +28,7 @@ COMMANDS = dict(re.findall(r"^```bash run=(\w+)\n(.*?)^```$", PAGE, re.MULTILINE
 PRINTED = re.findall(r"^```text\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 # The test environment that has the packages of each environment that the page creates.
-OWN = {"langchain": "cohere5", "llamaindex": "cohere6", "openai": "cohere6"}
+OWN = {"langchain": "cohere5", "llamaindex": "cohere6", "openai": "cohere6", "gradio": "gradio"}
 
 REQUESTS = "examples/data/requests.jsonl"
 
@@ -74,10 +79,10 @@ def rows(file: Path) -> list[dict[str, Any]]:
 
 
 def test_the_page_has_commands_for_every_program() -> None:
-    programs = {file.stem for file in EXAMPLES.glob("*.py")} | {"typescript"}
+    files = {file.stem for file in EXAMPLES.glob("*.py")}
 
-    assert set(COMMANDS) == programs
-    for name in programs - {"typescript"}:
+    assert set(COMMANDS) == files | {"typescript", "gradio"}
+    for name in files:
         assert f"[{name}.py]({name}.py)" in PAGE
         assert f"examples/{name}.py" in COMMANDS[name]
 
@@ -93,6 +98,8 @@ def test_the_packages_that_the_page_installs_are_those_that_are_tested() -> None
         file = ROOT / "tests" / "clients" / "env" / f"{OWN[own]}.txt"
         pinned = re.findall(r"^([\w-]+)==", file.read_text(encoding="utf-8"), re.MULTILINE)
         assert set(packages) <= set(pinned)
+    requirements = (EXAMPLES / "gradio" / "requirements.txt").read_text(encoding="utf-8")
+    assert requirements.split() == installed["gradio"]
 
 
 def test_judged_pairs_and_requests_use_passages_of_the_handbook() -> None:
@@ -184,3 +191,47 @@ def test_typescript_prints_an_answer_or_an_error_for_each_search(
     assert english.endswith("Charging the battery takes four hours from empty.")
     assert "刹车有异响" in chinese
     assert empty.endswith("refused: query must not be empty")
+
+
+@contextmanager
+def gradio_page(url: str) -> Iterator[str]:
+    """The address of the page, which asks the server at `url`."""
+    address = f"http://127.0.0.1:{free_port()}"
+    words = COMMANDS["gradio"].split()
+    assert words[0] == ".venv-gradio/bin/python"
+    process = subprocess.Popen(
+        [str(ENVIRONMENTS / "gradio" / "bin" / "python"), *words[1:]],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        env=os.environ
+        | QUIET
+        | {"RERANK_URL": url, "GRADIO_SERVER_PORT": address.rpartition(":")[2]},
+    )
+    try:
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while True:
+            try:
+                httpx.get(address)
+                break
+            except httpx.HTTPError:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+@pytest.mark.clients
+def test_the_gradio_page_ranks_and_shows_the_servers_errors(url: str) -> None:
+    with gradio_page(url) as address, browsing() as browser:
+        browser.size(1280, 900)
+        browser.driver.get(address)
+        browser.press("Rerank")
+        first = browser.wait_for("[role=row]", "Beijing")
+        assert first.text.split()[:2] == ["1", "0.9878"]
+
+        browser.wait("[data-testid=textbox]").send_keys(Keys.CONTROL + "a", Keys.BACKSPACE)
+        browser.press("Rerank")
+        browser.wait_for("[data-testid=toast-body]", "query must not be empty")

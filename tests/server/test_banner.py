@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from rankd import ui
 from rankd.config.settings import Settings
 from rankd.server.app import open_app
 from rankd.server.banner import ready
@@ -26,12 +25,8 @@ def served(*arguments: str, columns: int = 80, **environment: str) -> Shown:
     return on_terminal(*options, columns=columns, until=READY, environment=environment)
 
 
-def screen_of(columns: int = 80, gradio: bool = True, **options: object) -> str:
-    """The summary for these settings, without a server.
-
-    Args:
-        gradio: whether Gradio is installed.
-    """
+def screen_of(columns: int = 80, **options: object) -> str:
+    """The summary for these settings, without a server."""
 
     async def rendered() -> str:
         settings = Settings.model_validate({"engine": "fake", **options})
@@ -41,7 +36,6 @@ def screen_of(columns: int = 80, gradio: bool = True, **options: object) -> str:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("COLUMNS", str(columns))
-        patched.setattr(ui, "is_installed", lambda: gradio)
         return asyncio.run(rendered())
 
 
@@ -111,7 +105,6 @@ def test_the_summary_is_plain_ascii() -> None:
 def test_the_web_page_is_shown_only_if_it_is_served() -> None:
     assert "http://127.0.0.1:8000/ui" in screen_of()
     assert "/ui" not in screen_of(ui=False)
-    assert "/ui" not in screen_of(gradio=False)
 
 
 def test_a_wildcard_host_is_shown_as_the_loopback_address() -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urljoin
 import pytest
 from fastapi.testclient import TestClient
 
-from rankd import dialects, ui
+from rankd import dialects
 from rankd.config.settings import Settings
 from rankd.config.sources import load
 from rankd.errors import BadSettings
@@ -83,20 +83,21 @@ def test_openapi_names_the_root_path_as_its_server(rooted: TestClient) -> None:
     assert rooted.get("/openapi.json").json()["servers"] == [{"url": "/rank/er"}]
 
 
-@pytest.mark.parametrize("page", ["/docs", "/redoc"])
 @pytest.mark.parametrize("public", ["/docs", "/rank/docs", "/a/b/docs"])
-def test_the_pages_find_the_document_and_its_server_behind_any_prefix(
-    client: TestClient, page: str, public: str
+def test_the_docs_find_their_files_and_the_server_behind_any_prefix(
+    client: TestClient, public: str
 ) -> None:
     """A proxy that removes the prefix needs no setting, as every URL is relative."""
-    address = f"https://host{public.replace('/docs', page)}"
-    html = client.get(page).text
-    [url] = re.findall(r"""(?:url: '|spec-url=")([^'"]+)""", html)
-    document = urljoin(address, url)
+    address = f"https://host{public}"
+    base = address.removesuffix("docs")
+    files = re.findall(r'(?:src|href)="([^"]+)"', client.get("/docs").text)
     [server] = client.get("/openapi.json").json()["servers"]
 
-    assert document == address.replace(page, "/openapi.json")
-    assert urljoin(document, server["url"]) == address.replace(page, "/")
+    assert len(files) > 3
+    for file in files:
+        path = urljoin(address, file).removeprefix(base)
+        assert client.get(f"/{path}").status_code == 200, file
+    assert urljoin(f"{base}openapi.json", server["url"]) == base
 
 
 @pytest.mark.parametrize("header", ["x-forwarded-prefix", "x-script-name", "x-forwarded-path"])
@@ -107,13 +108,12 @@ def test_no_header_of_a_client_changes_a_url(client: TestClient, header: str) ->
         assert "evil" not in reply.text + str(reply.headers)
 
 
-@pytest.mark.parametrize(("gradio", "page"), [(True, "ui"), (False, "docs")])
+@pytest.mark.parametrize(("shown", "page"), [(True, "ui"), (False, "docs")])
 @pytest.mark.parametrize(("root", "location"), [("", ""), ("/rank", "/rank/")])
-def test_a_browser_at_the_base_url_gets_to_the_page(
-    monkeypatch: pytest.MonkeyPatch, gradio: bool, page: str, root: str, location: str
+def test_a_browser_at_the_base_url_gets_to_the_page_or_the_docs(
+    shown: bool, page: str, root: str, location: str
 ) -> None:
-    monkeypatch.setattr(ui, "is_installed", lambda: gradio)
-    with calling(Settings(engine="fake", root_path=root)) as client:
+    with calling(Settings(engine="fake", root_path=root, ui=shown)) as client:
         reply = client.get(f"{root}/", headers=HTML, follow_redirects=False)
         others = [client.get("/"), client.get("/", headers={"accept": "application/json"})]
 
@@ -122,13 +122,6 @@ def test_a_browser_at_the_base_url_gets_to_the_page(
     for other in others:
         assert (other.status_code, other.json()) == (200, {"status": "ready"})
         assert other.headers["vary"] == "accept"
-
-
-def test_without_the_page_a_browser_gets_to_the_docs() -> None:
-    with calling(Settings(engine="fake", ui=False)) as client:
-        reply = client.get("/", headers=HTML, follow_redirects=False)
-
-    assert reply.headers["location"] == "docs"
 
 
 @pytest.mark.parametrize("root", ["rank", "/ra nk", "/a/../b", "/a//b", "http://h/x", "/a?b", "/."])

@@ -1,13 +1,12 @@
-"""Which paths of /ui are served, with which key, and which are not."""
+"""Which paths of /ui and /docs are served, with which key and headers, and which are not."""
 
 from __future__ import annotations
 
 import json
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
+from hashlib import sha256
 
 import httpx
 import pytest
@@ -15,8 +14,14 @@ from fastapi.testclient import TestClient
 
 from rankd import ui
 from support.servers import Server, serving
+from support.snippets import STATIC
 
 KEY = "a-key-of-the-page-test"
+AUTHORIZED = {"authorization": f"Bearer {KEY}"}
+SWAGGER = STATIC.parent / "swagger"
+
+FILES = sorted(file.name for file in STATIC.iterdir() if file.name != "index.html")
+PAGES = ("/ui/", "/docs", "/favicon.ico", *(f"/ui/{name}" for name in FILES))
 
 
 @pytest.fixture(scope="module")
@@ -32,195 +37,196 @@ def get(server: Server, path: str, **headers: str) -> httpx.Response:
     return httpx.get(server.url + path, headers=headers, timeout=60)
 
 
-@pytest.mark.ui
-def test_the_page_needs_no_key_and_reveals_nothing_about_the_server(guarded: Server) -> None:
-    reply = get(guarded, "/ui/")
+@pytest.mark.parametrize("path", PAGES)
+def test_files_need_no_key_and_reveal_nothing_about_the_server(guarded: Server, path: str) -> None:
+    reply = get(guarded, path)
 
     assert reply.status_code == 200
-    assert "<gradio-app" in reply.text
     assert "confidential" not in reply.text
     assert KEY not in reply.text
 
 
-@pytest.mark.ui
-def test_the_page_links_to_no_other_host_and_its_policy_forbids_it(guarded: Server) -> None:
-    reply = get(guarded, "/ui/")
-    policy = reply.headers["content-security-policy"]
+@pytest.mark.parametrize("path", PAGES)
+def test_a_strict_policy_forbids_other_hosts_inline_scripts_and_frames(
+    guarded: Server, path: str
+) -> None:
+    headers = get(guarded, path).headers
+    policy = dict(rule.split(" ", 1) for rule in headers["content-security-policy"].split("; "))
 
-    # Elements whose URL a browser fetches by itself.
-    assert (
-        re.findall(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//', reply.text)
-        == []
-    )
-    assert "iframeResizer.contentWindow" not in reply.text
-    assert "default-src 'none'" in policy
-    assert "connect-src 'self'" in policy
-    assert "http" not in policy
+    assert policy["default-src"] == "'none'"
+    assert {policy[name] for name in ("script-src", "style-src", "connect-src")} == {"'self'"}
+    assert {policy[name] for name in ("frame-ancestors", "base-uri", "form-action")} == {"'none'"}
+    assert "unsafe" not in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.ui
+@pytest.mark.parametrize("path", ["/ui/", "/docs"])
+def test_pages_link_to_no_other_host(guarded: Server, path: str) -> None:
+    links = re.findall(r'(?:src|href)="([^"]+)"', get(guarded, path).text)
+
+    assert len(links) >= 4
+    assert [link for link in links if "//" in link or link.startswith("/")] == []
+
+
+def test_what_the_page_is_told_needs_a_key(guarded: Server) -> None:
+    assert get(guarded, "/ui/config.json").status_code == 401
+    reply = get(guarded, "/ui/config.json", **AUTHORIZED)
+
+    assert reply.headers["cache-control"] == "no-store"
+    told = reply.json()
+    assert told["needs_key"] is True
+    assert told["presets"] == {"secret": "Find the confidential text"}
+    assert (told["max_documents"], told["max_body_bytes"]) == (1000, 100000)
+    assert KEY not in reply.text
+
+
+def test_the_description_of_the_api_needs_a_key_and_names_the_scheme(guarded: Server) -> None:
+    assert get(guarded, "/openapi.json").status_code == 401
+    document = get(guarded, "/openapi.json", **AUTHORIZED).json()
+
+    assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    assert document["security"] == [{"key": []}]
+    open_paths = [
+        path
+        for path, operations in document["paths"].items()
+        if operations.get("get", {}).get("security") == []
+    ]
+    assert {"/livez", "/readyz", "/v1/models"} <= set(open_paths)
+    for path in open_paths:
+        assert get(guarded, path.replace("{model}", "x")).status_code != 401
+    assert "security" not in document["paths"]["/version"]["get"]
+
+
+def test_without_keys_the_description_names_no_scheme(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+
+    assert document["paths"]
+    assert "security" not in document
+    assert "securitySchemes" not in document["components"]
+
+
 @pytest.mark.parametrize(
     "path",
     [
-        "/gradio_api/file=/etc/passwd",
-        "/file=/etc/passwd",
-        "/gradio_api/file/etc/passwd",
-        "/gradio_api/upload",
-        "/gradio_api/proxy=https://example.com",
-        "/gradio_api/queue/data",
-        "/gradio_api/heartbeat/x",
-        "/gradio_api/info",
-        "/gradio_api/startup-events",
-        "/gradio_api/runs",
-        "/config",
-        "/monitoring",
-        "/svelte/x",
+        "/ui/gradio_api/file=/etc/passwd",
+        "/ui/file=/etc/passwd",
+        "/ui/config",
+        "/ui/index.html",
+        "/ui/static/page.css",
+        "/ui/../server/app.py",
+        "/ui/..%2fpage.py",
+        "/ui/%2fetc/passwd",
+        "/ui/page.css%00",
+        "/ui/page.css%0a",
+        "/ui%0a",
+        "/ui/PAGE.CSS",
+        "/docs/LICENSE",
+        "/docs/README.md",
+        "/docs/..%2fstatic%2fpage.css",
+        "/docs/oauth2-redirect",
+        "/redoc",
+        *(f"{page}/{'a' * length}" for page in ("/ui", "/docs") for length in (300, 5000, 60000)),
     ],
 )
-def test_all_other_paths_of_gradio_are_not_served(guarded: Server, path: str) -> None:
-    assert get(guarded, f"/ui{path}").status_code == 401
-    reply = get(guarded, f"/ui{path}", authorization=f"Bearer {KEY}")
+def test_only_the_files_of_the_table_are_served(guarded: Server, path: str) -> None:
+    with httpx.Client(timeout=60, headers=AUTHORIZED) as client:
+        request = client.build_request("GET", guarded.url + "/ui")
+        request.url = request.url.copy_with(raw_path=path.encode())
+        reply = client.send(request)
 
     assert reply.status_code == 404
     assert "nothing is served" in reply.text
+    assert len(reply.text) < 1000 + len(path)
 
 
-@pytest.mark.ui
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/assets/../../../../../../../etc/passwd",
-        "/assets/..%2f..%2f..%2f..%2f..%2f..%2fetc/passwd",
-        "/static//etc/passwd",
-        "/assets/%2fetc/passwd",
-    ],
-)
-def test_no_path_leads_out_of_the_assets_folder(guarded: Server, path: str) -> None:
-    with httpx.Client(timeout=60) as client:
-        request = client.build_request("GET", guarded.url + "/ui")
-        request.url = request.url.copy_with(raw_path=f"/ui{path}".encode())
-        reply = client.send(request)
-
-    assert reply.status_code in (401, 403, 404)
-    assert "root:" not in reply.text
+def test_unknown_paths_are_not_open(guarded: Server) -> None:
+    for path in ("/ui/x", "/docs/x", "/ui/gradio_api/info", "/uikit", f"/ui/{'a' * 300}"):
+        assert get(guarded, path).status_code == 401
+    assert not ui.page.is_open("/ui/config.json")
 
 
-@pytest.mark.ui
-def test_events_need_a_key_and_obey_the_body_limit(guarded: Server) -> None:
-    url = f"{guarded.url}/ui/gradio_api/run/predict"
-    body = {"data": [], "fn_index": 0, "session_hash": "x"}
+@pytest.mark.parametrize("path", ["/dev/zero", "/etc/passwd", "http://127.0.0.1:1/"])
+def test_a_request_that_names_a_file_is_a_404_and_the_server_still_answers(
+    guarded: Server, path: str
+) -> None:
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    body = {"data": [file, "x", "x", "x", "x"], "fn_index": 5, "session_hash": "x"}
+    for event in ("rank", "predict"):
+        reply = httpx.post(
+            f"{guarded.url}/ui/gradio_api/run/{event}", json=body, headers=AUTHORIZED, timeout=10
+        )
+        assert reply.status_code == 404
 
-    refused = httpx.post(url, json=body)
-    assert refused.status_code == 401
-    large = httpx.post(
-        url, content=b"x" * 200_000, headers={"authorization": f"Bearer {KEY}"}, timeout=60
-    )
-    assert large.status_code == 413
-
-
-@pytest.mark.ui
-def test_an_invalid_event_is_a_422(guarded: Server) -> None:
-    url = f"{guarded.url}/ui/gradio_api/run/predict"
-    reply = httpx.post(url, content=b"{}", headers={"authorization": f"Bearer {KEY}"}, timeout=60)
-
-    assert reply.status_code == 422
+    assert httpx.get(f"{guarded.url}/livez", timeout=10).status_code == 200
 
 
-@pytest.mark.ui
+def test_a_file_that_did_not_change_is_not_sent_again(guarded: Server) -> None:
+    first = get(guarded, "/ui/app.js")
+    tag = first.headers["etag"]
+    again = get(guarded, "/ui/app.js", **{"if-none-match": f'"other", W/{tag}'})
+    other = get(guarded, "/ui/app.js", **{"if-none-match": '"other"'})
+
+    assert first.headers["cache-control"] == "no-cache"
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == tag
+    assert (other.status_code, other.content) == (200, first.content)
+
+
+def test_head_has_the_headers_of_get_and_no_body(guarded: Server) -> None:
+    for path in PAGES:
+        head, full = httpx.head(guarded.url + path), get(guarded, path)
+        assert (head.status_code, head.content) == (200, b"")
+        for name in ("content-length", "content-type", "etag"):
+            assert head.headers[name] == full.headers[name]
+
+
+def test_other_methods_need_a_key_and_are_refused(guarded: Server) -> None:
+    for path in ("/ui/", "/ui/app.js", "/docs", "/docs/docs.js"):
+        for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+            assert httpx.request(method, guarded.url + path).status_code == 401
+            refused = httpx.request(method, guarded.url + path, headers=AUTHORIZED)
+            assert refused.status_code == 405
+
+
 def test_other_origins_cannot_read_the_page(guarded: Server) -> None:
-    for path in ("/ui/", "/ui/theme.css"):
-        headers = get(guarded, path, origin="https://evil.example").headers
-        assert not [name for name in headers if name.startswith("access-control")]
+    headers = get(guarded, "/ui/", origin="https://evil.example").headers
+
+    assert not [name for name in headers if name.startswith("access-control")]
 
 
-@pytest.mark.ui
-def test_only_get_and_head_are_open(guarded: Server) -> None:
-    headers = {"authorization": f"Bearer {KEY}"}
-    for method in ("POST", "PUT", "DELETE", "OPTIONS"):
-        assert httpx.request(method, f"{guarded.url}/ui/").status_code == 401
-        assert httpx.request(method, f"{guarded.url}/ui/", headers=headers).status_code == 405
-    assert httpx.head(f"{guarded.url}/ui/", timeout=60).status_code == 200
-
-
-@pytest.mark.ui
-def test_without_a_slash_the_redirect_is_relative(guarded: Server) -> None:
-    reply = get(guarded, "/ui")
+@pytest.mark.parametrize(("path", "location"), [("/ui", "ui/"), ("/docs/", "../docs")])
+def test_redirects_are_relative(guarded: Server, path: str, location: str) -> None:
+    reply = get(guarded, path)
 
     assert reply.status_code == 307
-    assert reply.headers["location"] == "ui/"
+    assert reply.headers["location"] == location
 
 
-def test_only_the_page_and_its_assets_are_open() -> None:
-    assert ui.is_open("/ui")
-    assert ui.is_open("/ui/assets/index.js")
-    assert not ui.is_open("/ui/gradio_api/run/predict")
-    assert not ui.is_open("/uikit")
-    assert not ui.is_open("/ui/config")
+def test_the_files_of_swagger_ui_are_those_of_the_named_release() -> None:
+    readme = (SWAGGER / "README.md").read_text(encoding="utf-8")
+    sums = dict(re.findall(r"^    ([0-9a-f]{64})  (\S+)$", readme, re.MULTILINE))
+
+    assert len(sums) == 2
+    for digest, name in sums.items():
+        assert sha256((SWAGGER / name).read_bytes()).hexdigest() == digest
+    [version] = re.findall(r"swagger-ui-dist (\d+\.\d+\.\d+)", readme)
+    assert f'"{version}"' in (SWAGGER / "swagger-ui-bundle.js").read_text(encoding="utf-8")
+    assert "Apache License" in (SWAGGER / "LICENSE").read_text(encoding="utf-8")
 
 
-def test_a_server_does_not_import_gradio_at_start() -> None:
-    program = (
-        "import asyncio, sys\n"
-        "from rankd.server.app import open_app\n"
-        "from rankd.config.settings import Settings\n"
-        "async def start():\n"
-        "    async with open_app(Settings(engine='fake')): pass\n"
-        "asyncio.run(start())\n"
-        "assert 'rankd.ui' in sys.modules\n"
-        "assert 'gradio' not in sys.modules\n"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-
-    assert ended.returncode == 0, ended.stderr
-
-
-def test_without_gradio_the_404_says_how_to_install_it(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rankd.ui.page.find_spec", lambda name: None)
-
-    reply = client.get("/ui")
-
-    assert reply.status_code == 404
-    assert "pip install 'rankd[ui]'" in reply.json()["error"]["message"]
-
-
-def rank(server: Server, *fields: object, timeout: float = 60) -> httpx.Response:
-    """Send the event of the button Rerank."""
-    page = get(server, "/ui/").text
-    config = page[page.index("{", page.index("window.gradio_config =")) :]
-    dependencies = json.JSONDecoder().raw_decode(config)[0]["dependencies"]
-    event_id = next(event["id"] for event in dependencies if event["api_name"] == "rank")
-    body = {"data": fields, "fn_index": event_id, "session_hash": "a-page"}
-    return httpx.post(f"{server.url}/ui/gradio_api/run/predict", json=body, timeout=timeout)
-
-
-@pytest.mark.ui
-def test_failed_and_aborted_events_are_logged_without_texts() -> None:
-    long = "\n".join(f"{index} secret{' word' * 3000}" for index in range(300))
-    with serving("--threads", "1") as server:
-        unknown = rank(server, "secret", "secret", "", "secret", "secret")
-        strange = rank(server, {"secret": 1}, ["secret"], None, 7, [])
-        short = rank(server, "secret")
-        with pytest.raises(httpx.TimeoutException):
-            rank(server, "secret", "", "", long, "lines", timeout=1)
-        after = rank(server, "q", "", "", "one", "lines")
+def test_a_visit_is_one_line_of_the_log_and_its_files_are_lines_for_debugging() -> None:
+    with serving("--engine", "fake") as server:
+        for path in ("/ui/", *(f"/ui/{name}" for name in FILES), "/ui/x"):
+            get(server, path)
         _, log = server.stop(signal.SIGTERM)
 
-    assert "is not known" in unknown.text
-    assert "no documents" in strange.text
-    assert short.status_code == 500
-    assert after.status_code == 200
-    lines = [json.loads(line) for line in log.splitlines()]
-    statuses = [line["status"] for line in lines if "predict" in line.get("path", "")]
-    assert statuses == [200, 200, 500, 499, 200]
-    assert "secret" not in log
+    paths = [json.loads(line).get("path") for line in log.splitlines()]
+    assert [path for path in paths if path and path.startswith("/ui")] == ["/ui/", "/ui/x"]
 
 
-@pytest.mark.ui
-def test_no_ui_leaves_the_page_out() -> None:
+def test_no_ui_leaves_the_page_out_and_keeps_the_docs() -> None:
     with serving("--engine", "fake", "--no-ui") as server:
         assert get(server, "/ui").status_code == 404
+        assert get(server, "/ui/app.js").status_code == 404
         assert "nothing is served at /ui;" in get(server, "/ui").text
+        assert get(server, "/docs").status_code == 200

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from rankd.ui.snippets import CodeSnippets
 from support.servers import Server, serving
+from support.snippets import STATIC, snippet
 
 KEY = "kept-out-of-every-snippet"
 
@@ -36,6 +36,8 @@ BODY: dict[str, Any] = {
     "instruction": 'say "which" it\'s',
     "return_details": True,
 }
+
+NAMES = ("curl", "requests", "rankd (Python)", "Cohere", "LangChain", "TypeScript")
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +77,15 @@ def formatted_scores(results: list[dict[str, Any]]) -> list[str]:
 
 
 def test_the_curl_snippet_gets_the_same_answer(server: Server) -> None:
-    code = CodeSnippets(server.url, BODY, needs_key=True).curl()
+    code = snippet("curl", server.url, BODY, needs_key=True)
 
     assert json.loads(shell(code, "bash"))["results"] == expected_results(server)
     assert KEY not in code
 
 
-def test_the_python_snippet_gets_the_same_answer(server: Server) -> None:
-    code = CodeSnippets(server.url, BODY, needs_key=True).python()
+@pytest.mark.parametrize("name", ["requests", "rankd (Python)"])
+def test_the_python_snippets_get_the_same_answer(server: Server, name: str) -> None:
+    code = snippet(name, server.url, BODY, needs_key=True)
     output = shell(code, sys.executable, "-")
 
     results = expected_results(server)
@@ -91,15 +94,20 @@ def test_the_python_snippet_gets_the_same_answer(server: Server) -> None:
     assert KEY not in code
 
 
-def test_without_keys_no_snippet_mentions_one() -> None:
-    snippets = CodeSnippets("http://a", BODY, needs_key=False)
+@pytest.mark.parametrize("name", NAMES)
+def test_without_keys_no_snippet_mentions_one(name: str) -> None:
+    assert "RANKD_API_KEY" not in snippet(name, "http://a", BODY)
+    assert "RANKD_API_KEY" in snippet(name, "http://a", BODY, needs_key=True)
 
-    for code in (snippets.curl(), snippets.python(), snippets.typescript()):
-        assert "KEY" not in code
+
+def test_the_names_of_the_snippets_are_those_of_the_page() -> None:
+    code = (STATIC / "snippets.js").read_text(encoding="utf-8")
+
+    assert code.count("\nfunction ") == len(NAMES) + 1  # One writes Python's literals.
 
 
 def test_the_server_address_is_quoted_for_the_shell() -> None:
-    code = CodeSnippets("http://a/$(touch x)'", {"query": "q", "documents": ["d"]}, False).curl()
+    code = snippet("curl", "http://a/$(touch x)'", {"query": "q", "documents": ["d"]})
 
     assert "'http://a/$(touch x)'\"'\"'/v1/rerank'" in code
 
@@ -120,7 +128,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.ui
 def test_the_typescript_snippet_gets_the_same_answer(server: Server, built: Path) -> None:
-    code = CodeSnippets(server.url, BODY, needs_key=True).typescript()
+    code = snippet("TypeScript", server.url, BODY, needs_key=True)
     # The snippet has no type annotations, so Node.js runs it as JavaScript. A package can import
     # itself by its own name.
     (built / "snippet.mjs").write_text(code, encoding="utf-8")
@@ -134,9 +142,8 @@ def test_the_typescript_snippet_gets_the_same_answer(server: Server, built: Path
 
 @pytest.mark.ui
 def test_the_typescript_snippet_passes_the_type_checker(built: Path) -> None:
-    (built / "typed.ts").write_text(
-        CodeSnippets("http://a", BODY, needs_key=False).typescript(), encoding="utf-8"
-    )
+    code = snippet("TypeScript", "http://a", BODY)
+    (built / "typed.ts").write_text(code, encoding="utf-8")
     options = ["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext"]
 
     shell("", "npx", "tsc", *options, "--lib", "es2022,dom", "typed.ts", where=built)

@@ -124,7 +124,8 @@ def test_it_holds_the_package_and_nothing_else() -> None:
         "rankd",
         f"rankd-{rankd.__version__}.dist-info",
     }
-    assert {"rankd/py.typed", "rankd/models/builtin/model.safetensors"} <= set(names)
+    pages = {"rankd/ui/static/index.html", "rankd/ui/swagger/swagger-ui-bundle.js"}
+    assert {"rankd/py.typed", "rankd/models/builtin/model.safetensors", *pages} <= set(names)
 
 
 def test_what_pypi_shows_names_the_licence_and_the_readme() -> None:

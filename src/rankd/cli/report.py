@@ -24,7 +24,7 @@ _LIBRARIES = (
     *("torch", "torch-npu", "vllm", "vllm-ascend", "safetensors", "numpy"),
     *("tokenizers", "tiktoken", "huggingface-hub", "transformers"),
     *("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "pydantic", "orjson"),
-    *("redis", "gradio", "python-json-logger", "opentelemetry-sdk"),
+    *("redis", "python-json-logger", "opentelemetry-sdk"),
 )
 
 

@@ -221,7 +221,7 @@ class Settings(BaseModel):
     self_check: Literal["strict", "warn", "off"] = Field(
         "strict", description="Score known pairs at start; strict: exit if the scores are wrong."
     )
-    ui: bool = Field(True, description="Serve the web page /ui; needs rankd[ui].")
+    ui: bool = Field(True, description="Serve the web page /ui.")
     batch_dir: Path | None = Field(
         None,
         description="Directory of batch jobs and their files, one per server. Default: no Batch "

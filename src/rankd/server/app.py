@@ -250,6 +250,9 @@ def build(
         version=__version__,
         description=_DESCRIPTION,
         redirect_slashes=False,
+        # Served by `ui.docs` and `serve_openapi`.
+        docs_url=None,
+        redoc_url=None,
         openapi_tags=[*dialects.tags(), *([batches.TAG] if settings.batch_dir else [])],
     )
     app.state.service = service
@@ -259,7 +262,7 @@ def build(
     app.router.routes.extend(dialects.post_routes())
     for router in (*dialects.get_routers(), health.router, health.shared, batches.router):
         app.include_router(router)
-    app.router.routes.extend(ui.routes(app, service, settings))
+    app.router.routes.extend([*ui.docs.routes(), *ui.page.routes(service, settings)])
     _refuse_root_path(app, settings.root_path)
     for route in app.routes:
         # RFC 9110, 9.1 requires HEAD; FastAPI's routes support GET only.
@@ -271,7 +274,7 @@ def build(
     _add_middleware(app, service, settings, keys, traced)
     app.add_exception_handler(RankError, render_error)
     app.add_exception_handler(HTTPException, render_http)
-    serve_openapi(app, settings)
+    serve_openapi(app, settings, needs_key=service.needs_key)
     return app
 
 
@@ -280,7 +283,7 @@ def _home(settings: Settings) -> str:
 
     Without a root path it is relative, because a proxy may have removed a prefix.
     """
-    page = "ui" if settings.ui and ui.is_installed() else "docs"
+    page = "ui" if settings.ui else "docs"
     return f"{settings.root_path}/{page}" if settings.root_path else page
 
 
@@ -309,7 +312,11 @@ def _add_middleware(
         app.add_middleware(
             ApiKeyMiddleware,
             keys=keys,
-            is_open=lambda path: health.is_open(path) or (settings.ui and ui.is_open(path)),
+            is_open=lambda path: (
+                health.is_open(path)
+                or ui.docs.is_open(path)
+                or (settings.ui and ui.page.is_open(path))
+            ),
             render=dialects.error_response,
         )
     app.add_middleware(

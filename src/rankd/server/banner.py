@@ -9,7 +9,7 @@ from typing import TextIO
 
 from fastapi import FastAPI
 
-from rankd import __version__, ui
+from rankd import __version__
 from rankd.config.addresses import connect_host
 from rankd.config.settings import Settings
 from rankd.ranking.service import ModelService
@@ -65,7 +65,7 @@ def _rows(
     is_wildcard = connect_host(host) != host
     others = f", and all other addresses of this machine ({host})" if is_wildcard else ""
     yield "Address", url + others
-    if settings.ui and ui.is_installed():
+    if settings.ui:
         yield "Try it", f"{url}/ui"
     yield "Docs", f"{url}/docs"
     yield "Metrics", f"{url}/metrics"

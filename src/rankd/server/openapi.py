@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import JSONResponse
 from starlette.routing import Route
 
 from rankd import batches, dialects
@@ -20,7 +18,7 @@ from rankd.server import health
 _OPERATIONS_FAILURES = failures(OpenAIFailure, (401, 404, 500, 503))
 
 
-def serve_openapi(app: FastAPI, settings: Settings) -> None:
+def serve_openapi(app: FastAPI, settings: Settings, *, needs_key: bool) -> None:
     """Serve /openapi.json with every path, also those that middleware rewrites.
 
     It is made on the first request, in a thread: that takes half a second, which must not
@@ -42,27 +40,23 @@ def serve_openapi(app: FastAPI, settings: Settings) -> None:
             app.openapi_schema = completed(
                 described.openapi(), {"max_documents": settings.max_documents}
             )
+            if needs_key:
+                _require_key(app.openapi_schema)
         return app.openapi_schema
 
     async def serve(http: Request) -> Response:
         return JSONResponse(await asyncio.to_thread(openapi))
 
     app.openapi = openapi  # type: ignore[method-assign]
-    # Before FastAPI's own routes: one would make the document on the event loop, and the pages
-    # would request it at the root of the host, also if a proxy serves them elsewhere.
-    app.router.routes[:0] = [
-        Route("/openapi.json", serve, methods=["GET"]),
-        *(Route(path, _page(make, app.title)) for path, make in _PAGES.items()),
-    ]
+    # Before FastAPI's own route, which would make it on the event loop.
+    app.router.routes.insert(0, Route("/openapi.json", serve, methods=["GET"]))
 
 
-_PAGES: dict[str, Callable[..., HTMLResponse]] = {
-    "/docs": get_swagger_ui_html,
-    "/redoc": get_redoc_html,
-}
-
-
-def _page(make: Callable[..., HTMLResponse], title: str) -> Callable[[Request], HTMLResponse]:
-    """An endpoint for a page that shows the document beside it."""
-    page = make(openapi_url="openapi.json", title=title)
-    return lambda _: page
+def _require_key(document: dict[str, Any]) -> None:
+    """Describe the key, and which operations need none; changed in place."""
+    scheme = {"type": "http", "scheme": "bearer", "description": "An API key of this server."}
+    document.setdefault("components", {})["securitySchemes"] = {"key": scheme}
+    document["security"] = [{"key": []}]
+    for path, operations in document["paths"].items():
+        if "get" in operations and health.is_open(path):
+            operations["get"]["security"] = []

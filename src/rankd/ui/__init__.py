@@ -1,15 +1,14 @@
-"""The web page `/ui`, built with Gradio. It sends its requests to `/v1/rerank`.
+"""The pages for browsers: `/ui`, to try queries and documents, and `/docs`, the API.
 
-- page.py       routes: which paths of Gradio are served, and when Gradio is loaded
-- blocks.py     layout; the only file that imports Gradio
-- events.py     what the buttons do
-- answers.py    sends requests to `/v1/rerank` and reads the answers
-- documents.py  reads documents from lines, JSON or CSV
-- render.py     answers as HTML; users' texts are escaped
-- snippets.py   the request as curl, Python and TypeScript
-- examples.py   texts for the example buttons
+Both are static files, which send their requests to the server like any other client.
+
+- files.py  serves a fixed table of files
+- page.py   routes of `/ui`, and what its page is told about the server
+- docs.py   routes of `/docs`
+- static/   the page: HTML, CSS and JavaScript modules
+- swagger/  Swagger UI, unchanged, and the page around it
 """
 
-from rankd.ui.page import is_installed, is_open, routes
+from rankd.ui import docs, page
 
-__all__ = ["is_installed", "is_open", "routes"]
+__all__ = ["docs", "page"]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rankd.context import ARRIVED, FAILURE, REQUEST_ID, TIMINGS
+from rankd.context import ARRIVED, FAILURE, PART_OF_PAGE, REQUEST_ID, TIMINGS
 from rankd.telemetry import metrics
 from rankd.telemetry.timings import server_timing
 
@@ -111,7 +111,8 @@ class AccessLogMiddleware:
             metrics.RERANK_SECONDS.labels(str(status)).observe(seconds)
         if self._enabled:
             escaped = _escaped(path)
-            _log.info(
+            _log.log(
+                logging.DEBUG if PART_OF_PAGE in scope else logging.INFO,
                 "%s %s %d %.1fms",
                 scope["method"],
                 escaped,

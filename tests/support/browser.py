@@ -20,8 +20,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
-# Seconds. On a busy machine the first visit, which imports Gradio, takes ten or more.
-TIMEOUT = 60
+# Seconds.
+TIMEOUT = 30
 POLL_INTERVAL = 0.05
 
 # Elements that reach over the edges of the window, except inside a scrolling element.
@@ -32,14 +32,11 @@ const overflows = (e) => {
   const { left, right, width, height } = e.getBoundingClientRect();
   return width && height && (left < -1 || right > innerWidth + 1) && !scrolls(e.parentElement);
 };
-return [...document.querySelectorAll("gradio-app *")]
+return [...document.querySelectorAll("body *")]
   .filter((e) => e.checkVisibility({ visibilityProperty: true }))
-  .filter((e) => !e.closest(".visually-hidden, .sr-only") && overflows(e))
+  .filter((e) => !e.closest(".unseen") && overflows(e))
   .map((e) => `${e.tagName} ${e.id} ${e.getAttribute("class")}`);
 """
-
-# Not the invisible copies by which Gradio measures its tabs.
-_BUTTONS = "button:not([tabindex='-1']), button[role=tab]"
 
 
 @dataclass
@@ -47,6 +44,13 @@ class Browser:
     """One browser window."""
 
     driver: webdriver.Chrome
+
+    def speak(self, language: str) -> None:
+        """Set the browser's language, as `navigator.language` tells it."""
+        agent = self.run("return navigator.userAgent")
+        self.driver.execute_cdp_cmd(
+            "Emulation.setUserAgentOverride", {"userAgent": agent, "acceptLanguage": language}
+        )
 
     def size(self, width: int, height: int, *, phone: bool = False, dark: bool = False) -> None:
         self.driver.execute_cdp_cmd(
@@ -64,7 +68,7 @@ class Browser:
             "sessionStorage.clear(); localStorage.clear(); return stored"
         ):
             self.driver.get(url)
-        self.wait("#rk-run")
+        self.wait("#examples button")
 
     def wait(self, css: str) -> WebElement:
         """The first displayed element that matches."""
@@ -101,18 +105,15 @@ class Browser:
 
     def write(self, field: str, text: str) -> None:
         """Replace the text of a field, as pasting does."""
-        element = self.wait(f"#{field} textarea, #{field} input")
         self.driver.execute_script(
-            "const field = arguments[0], text = arguments[1];"
-            "Object.getOwnPropertyDescriptor(Object.getPrototypeOf(field), 'value')"
-            ".set.call(field, text);"
+            "const [field, text] = arguments; field.value = text;"
             "field.dispatchEvent(new Event('input', { bubbles: true }));",
-            element,
+            self.wait_for_hidden(f"#{field}"),
             text,
         )
 
     def write_key(self, key: str) -> None:
-        field = self.wait("#rk-key")
+        field = self.wait("#key")
         field.clear()
         field.send_keys(key)
         self.press("Use it")
@@ -129,24 +130,35 @@ class Browser:
 
     def press(self, label: str) -> None:
         button = self._until(
-            lambda: next((b for b in self.all(_BUTTONS) if b.text == label), None), label
+            lambda: next((b for b in self.all("button") if b.text == label), None), label
         )
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
         button.click()
 
-    def choose_example(self, example: str) -> None:
-        """Press an example button and wait until the fields are filled in."""
-        self.press(example)
-        script = "return document.querySelector('#rk-documents textarea').value"
-        self._until(lambda: self.run(script), example)
-
     def rank(self, query: str, documents: str) -> None:
-        self.write("rk-query", query)
-        self.write("rk-documents", documents)
+        self.write("query", query)
+        self.write("documents", documents)
         self.press("Rerank")
 
     def run(self, script: str, *arguments: Any) -> Any:
         return self.driver.execute_script(script, *arguments)
+
+    def findings(self, axe: Path) -> list[str]:
+        """Serious accessibility faults of the page as it is now, found by axe-core.
+
+        Args:
+            axe: its script.
+        """
+        self.run(axe.read_text(encoding="utf-8"))
+        violations: list[dict[str, Any]] = self.driver.execute_async_script(
+            "axe.run().then((found) => arguments[0](found.violations))"
+        )
+        return [
+            f"{fault['id']}: {node['html'][:120]}"
+            for fault in violations
+            if fault["impact"] in ("serious", "critical")
+            for node in fault["nodes"]
+        ]
 
     def fetched_urls(self) -> list[str]:
         """URLs that the browser fetched since the last call."""
@@ -165,15 +177,16 @@ class Browser:
         log = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
         return [str(entry["message"]) for entry in log]
 
-    def screenshot(self, folder: Path | None, name: str, *, top: bool = True) -> None:
+    def screenshot(self, folder: Path | None, name: str) -> None:
         """Save a picture for the documentation; `folder=None` saves none."""
         if folder is None:
             return
+        self._until(lambda: self.texts("#count")[0], "the number of documents")
         # No focus, no hover, and no running animation.
-        self.run("if (arguments[0]) scrollTo(0, 0); document.activeElement.blur()", top)
+        self.run("scrollTo(0, 0); document.activeElement.blur()")
         pointer = {"type": "mouseMoved", "x": 0, "y": 0}
         self.driver.execute_cdp_cmd("Input.dispatchMouseEvent", pointer)
-        script = "return document.getAnimations().every(a => a.playState != 'running')"
+        script = "return document.getAnimations().every((a) => a.playState !== 'running')"
         self._until(lambda: self.run(script), "the end of all animations")
         picture = Image.open(BytesIO(self.driver.get_screenshot_as_png())).convert("RGB")
         # Other quantization methods drop colours of small areas.
