@@ -179,7 +179,7 @@ async def test_logits_come_in_the_order_of_the_prompts(release: type[Llm]) -> No
 async def test_logits_are_multiplied_by_the_scale() -> None:
     llm = Llm033()
     info = engine(llm).info
-    scaled = VllmEngine(info, llm, llm.params, slots=4, scale=0.5)  # type: ignore[arg-type]
+    scaled = VllmEngine(info, llm, llm.params, slots=4, scale=0.5)
 
     assert await scaled.score(PROMPTS) == [3.0, 1.5, 5.5, 2.0]
 
