@@ -295,7 +295,7 @@ async def open_supervised(
             start_seconds=seconds,
         )
         supervision = Supervision(
-            probe=Prompt((answers.yes,), (answers.yes,)),
+            probe=Prompt((answers.yes,), (answers.yes if answers.no is None else answers.no,)),
             start_limit=max(settings.engine_stuck_seconds, _START_FACTOR * seconds),
         )
         supervising = asyncio.create_task(engine.supervise(open_engine, stack, supervision))

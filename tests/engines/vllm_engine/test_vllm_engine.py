@@ -176,6 +176,14 @@ async def test_logits_come_in_the_order_of_the_prompts(release: type[Llm]) -> No
     assert llm.aborted == []
 
 
+async def test_logits_are_multiplied_by_the_scale() -> None:
+    llm = Llm033()
+    info = engine(llm).info
+    scaled = VllmEngine(info, llm, llm.params, slots=4, scale=0.5)
+
+    assert await scaled.score(PROMPTS) == [3.0, 1.5, 5.5, 2.0]
+
+
 async def test_calls_never_share_a_name() -> None:
     llm = Llm033()
     ours = engine(llm)
