@@ -140,7 +140,7 @@ async def _run(
     await HostileWorkload(url, baseline, warm_up, f"{seed}/warm").run(
         _one_fault_each(faults), _WARM_UP
     )
-    before = await _idle_size(url, pid)
+    before = await _idle_size(url, pid, redis)
     restarts = await metric(url, "rankd_engine_restarts_total")
     faults = FaultInjector(pid, url, redis)
     ledger = Ledger()
@@ -150,7 +150,7 @@ async def _run(
     await HostileWorkload(url, baseline, ledger, seed).run(faults.all(seconds), seconds)
     sampling.cancel()
     lasted = time.monotonic() - start
-    after = await _idle_size(url, pid)
+    after = await _idle_size(url, pid, redis)
     restarts = await metric(url, "rankd_engine_restarts_total") - restarts
 
     _summarize(report, ledger, faults, lasted, before, after)
@@ -214,7 +214,7 @@ async def _one_fault_each(faults: FaultInjector) -> None:
     await faults.kill_under_load()
 
 
-async def _idle_size(url: str, pid: int) -> ProcessSize:
+async def _idle_size(url: str, pid: int, redis: RedisServer | None) -> ProcessSize:
     """The server's size once no request is waiting."""
     start = time.monotonic()
     while not await _is_idle(url):
@@ -224,7 +224,14 @@ async def _idle_size(url: str, pid: int) -> ProcessSize:
     for _ in range(10):
         await asyncio.sleep(0.5)
         sizes.append(_size(pid))
-    return ProcessSize(min(size.mib for size in sizes), min(size.files for size in sizes))
+    files = min(size.files for size in sizes) - (_connections(redis.port) if redis else 0)
+    return ProcessSize(min(size.mib for size in sizes), files)
+
+
+def _connections(port: int) -> int:
+    """Connections to a port, closed by it or not: Redis's pool keeps as many as were ever busy."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return sum(row[2].endswith(f":{port:04X}") and row[3] in ("01", "08") for row in rows)
 
 
 async def _sample_sizes(pid: int, sizes: list[ProcessSize], interval: float) -> None:

@@ -242,8 +242,8 @@ class ByteReservation:
     def admit(self, size: int) -> None:
         """Hold the bytes of a body that have arrived, not the announced ones, which cost a
         client nothing. Raises TooManyRequests beyond the limit."""
-        self.hold(0)
         if size > _SMALL_BODY_BYTES:
+            self.hold(0)
             self._budget.check(size)
         self.hold(size)
 
