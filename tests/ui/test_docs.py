@@ -53,6 +53,7 @@ def test_the_page_shows_the_api_and_asks_no_other_host(browser: Browser, server:
     assert [url for url in urls if not url.startswith((server.url, "data:"))] == []
     assert browser.console_messages() == []
     assert browser.all(".btn.authorize") == []
+    assert not browser.wait_for_hidden("#loading").is_displayed()
 
 
 def test_with_keys_the_page_asks_for_one_and_sends_it(browser: Browser, guarded: Server) -> None:

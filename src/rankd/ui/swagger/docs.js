@@ -6,16 +6,25 @@
   const KEY = "rankd.key";
   const form = document.getElementById("key-form");
   const message = document.getElementById("message");
+  const loading = document.getElementById("loading");
+
+  function ask(text) {
+    loading.hidden = true;
+    form.hidden = false;
+    message.textContent = text;
+  }
 
   async function load() {
+    loading.hidden = false;
     const key = sessionStorage.getItem(KEY);
     const headers = key ? { Authorization: `Bearer ${key}` } : {};
     const response = await fetch(`${server}openapi.json`, { headers });
     if (response.status === 401) {
-      form.hidden = false;
-      message.textContent = key
-        ? "This key is not accepted."
-        : "This server needs a key. It is kept until this tab is closed, and sent to this server only.";
+      ask(
+        key
+          ? "This key is not accepted."
+          : "This server needs a key. It is kept until this tab is closed, and sent to this server only.",
+      );
       return;
     }
     if (!response.ok) {
@@ -34,15 +43,19 @@
       defaultModelsExpandDepth: -1,
       // Nothing but the server: no badge of validator.swagger.io.
       validatorUrl: null,
-      onComplete: () => key && ui.preauthorizeApiKey("key", key),
+      onComplete() {
+        loading.hidden = true;
+        if (key) {
+          ui.preauthorizeApiKey("key", key);
+        }
+      },
     });
   }
 
   const start = () =>
-    load().catch((error) => {
-      form.hidden = false;
-      message.textContent = `The API's description cannot be loaded: ${error.message}.`;
-    });
+    load().catch((error) =>
+      ask(`The description of the API cannot be loaded: ${error.message}.`),
+    );
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
