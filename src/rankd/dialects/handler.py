@@ -72,7 +72,9 @@ async def read_body(http: Request, service: ModelService) -> dict[str, Any]:
     """The body as a JSON object, a large one read in a thread; raises as `json_io.read_object`."""
     body = await http.body()
     http.scope[PARSING] = time.perf_counter()
-    return await run_on_body(http, json_io.read_object, body, service.ranker.max_documents)
+    if len(body) > json_io.MAX_INLINE_BYTES:
+        return await json_io.in_thread(json_io.read_object, body, service.ranker.max_documents)
+    return json_io.read_object(body, service.ranker.max_documents)
 
 
 async def run_on_body(http: Request, function: Callable[[*Args], Result], *args: *Args) -> Result:
@@ -94,7 +96,10 @@ async def answer(
     http.scope[DIALECT] = dialect
     if model := http.path_params.get("model"):
         body.setdefault("model", model)
-    request = await run_on_body(http, read_request, http, service, dialect, body)
+    if len(await http.body()) > json_io.MAX_INLINE_BYTES:
+        request = await json_io.in_thread(read_request, http, service, dialect, body)
+    else:
+        request = read_request(http, service, dialect, body)
     if _wants_ndjson(http):
         return await _answer_streaming(http, service, dialect, request)
     ranked = await rank(http, service, dialect, request)

@@ -17,7 +17,8 @@ from rankd.engines.vllm.profiles import CUDA
 from rankd.engines.vllm.versions import Release
 from rankd.errors import BadModel
 from rankd.models.checkpoint import locate
-from support.checkpoints import make_checkpoint
+from rankd.types import AnswerTokenIds
+from support.checkpoints import NO, YES, make_checkpoint
 
 NEW, OLD = Release("0.33.0", (0, 33)), Release("0.31.1", (0, 31))
 TINY: dict[str, Any] = {"vocab_size": 10_000, "hidden": 8, "layers": 1, "tokenizer": False}
@@ -32,8 +33,9 @@ def folder(tmp_path: Path) -> Path:
 
 def arguments(folder: Path, release: Release = NEW, **settings: Any) -> dict[str, Any]:
     checkpoint = locate(str(folder))
-    args = engine_args(checkpoint, Settings(**settings), CUDA, release)
-    refuse_known_bad(checkpoint, CUDA, release, args)
+    answers = AnswerTokenIds(YES, NO)
+    args = engine_args(checkpoint, answers, Settings(**settings), CUDA, release)
+    refuse_known_bad(checkpoint, answers, CUDA, release, args)
     return args
 
 

@@ -73,7 +73,7 @@ def has_bfloat16_instructions() -> bool:
 def _multiplies_bfloat16() -> bool:
     # oneDNN also takes bfloat16 where it converts to float32 (AVX-512 without BF16).
     names = ("avx512_bf16", "amx_bf16", "bf16")
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     if capabilities:
         return any(capabilities.get(name) for name in names)
     return any(

@@ -64,7 +64,9 @@ class AllowedHostsMiddleware:
         return None
 
     def _is_served(self, host: str, scope: Scope) -> bool:
-        name = _without_port(host)
+        name, _, port = host.rpartition(":")
+        if not name or not port.isdigit():
+            name = host
         # A call inside the process has no server address.
         address, _ = scope.get("server") or (name, None)
         address = address.removeprefix("::ffff:")  # IPv4 on a listener for both.
@@ -80,8 +82,3 @@ class AllowedHostsMiddleware:
             f"a page of the origin {origin[:200]!r} sent this request; "
             "allow its origin with --cors-origins"
         )
-
-
-def _without_port(host: str) -> str:
-    name, _, port = host.rpartition(":")
-    return name if name and port.isdigit() else host
