@@ -108,7 +108,7 @@ def test_a_terminal_gets_a_progress_bar() -> None:
         (["--query", "", "-"], "x", "--query must not be empty"),
         (["--query", "q", "/no/such/file"], "", "cannot read /no/such/file"),
         (["--query", "q", "-"], "\n\n", "standard input holds no documents"),
-        (["--query", "q", "-"], '{"body": 1}', "-:1: a JSON object needs its text"),
+        (["--query", "q", "-"], '{"image": "https://example.com/a.png"}', "-:1 holds a picture"),
         (["--query", "q", "-", "--top-n", "0"], "x", "--top-n must be at least 1"),
     ],
 )

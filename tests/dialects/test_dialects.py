@@ -140,9 +140,19 @@ def test_simple_batch_answers_every_query_as_a_separate_request(client: TestClie
     ]
     shared = {"queries": [QUERY, "whales"], "documents": TEXTS}
     apart = {"queries": [QUERY, "whales"], "documents": [TEXTS, TEXTS]}
+    pairs = {"pairs": [{"query": query, "documents": TEXTS} for query in (QUERY, "whales")]}
 
     assert post(client, "/simple/batch_rerank", shared)["results"] == alone
     assert post(client, "/simple/batch_rerank", apart)["results"] == alone
+    assert post(client, "/simple/batch_rerank", pairs)["results"] == alone
+
+
+def test_pairs_of_a_simple_batch_need_query_and_documents(client: TestClient) -> None:
+    body = {"pairs": [{"query": QUERY, "documents": TEXTS}, {"query": QUERY}]}
+
+    answer = post(client, "/simple/batch_rerank", body, 400)
+
+    assert answer["message"].startswith("pairs[1] must be an object with query and documents")
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rankd.dialects.json_io import parse
+from rankd.dialects.text_objects import text_of
 from rankd.errors import BadSettings, InvalidRequest
 
 
 def read_documents(file: str) -> list[dict[str, Any]]:
     """The documents of a file, in its order; each has its text in `text`.
 
-    A line is a JSON object with `text`, a JSON string, or the text itself. Blank lines are skipped.
+    A line is a JSON object, a JSON string, or the text itself. The text of an object is what the
+    server reads as such. Blank lines are skipped.
 
     Args:
         file: a path, or `-` for standard input.
@@ -60,9 +62,8 @@ def _document(line: str, location: str) -> dict[str, Any]:
         if line[0] == '"':
             return {"text": line}  # Text that begins with a quotation.
         raise BadSettings(f"{location} begins like a JSON object, but is not valid JSON") from None
-    match value:
-        case str(text):
-            return {"text": text}
-        case {"text": str()}:
-            return dict(value)
-    raise BadSettings(f"{location}: a JSON object needs its text as a string in `text`")
+    try:
+        text = text_of(value)
+    except ValueError as problem:
+        raise BadSettings(f"{location} {problem}") from None
+    return {**value, "text": text} if isinstance(value, dict) else {"text": text}

@@ -2,7 +2,7 @@
 
 RankdError
 ├── BadRequest        4xx       the request is wrong; `param` names the field
-│   └── Unauthorized  401, 403  `api_key` is missing or wrong
+│   └── Unauthorized  401, 403  `api_key` is missing or wrong, or the server refuses the host
 ├── Overloaded        429       too many requests; retried
 ├── Unavailable       503       the server cannot score now; retried
 ├── ServerFault       5xx       a bug in the server or a proxy

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from fastapi import Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from rankd.dialects import handler, json_io
 from rankd.dialects.answer_size import min_answer_bytes, refuse_large_answer
@@ -133,6 +133,10 @@ class Plain(Dialect):
         return {"results": string_results(reply)}
 
 
+# Fields of a batch and what they are called in one of its `pairs`.
+_COLUMNS = {"queries": "query", "documents": "documents"}
+
+
 class SimpleBatchRequest(RequestBody):
     model_config = example(
         {
@@ -166,6 +170,21 @@ class SimpleBatchRequest(RequestBody):
     )
 
     accepts_partial: ClassVar[bool] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_pairs(cls, body: Any) -> Any:
+        """`pairs`, each a query with its documents, as the two arrays."""
+        if not isinstance(body, dict) or not isinstance(pairs := body.get("pairs"), list):
+            return body
+        for index, pair in enumerate(pairs):
+            if not isinstance(pair, dict) or not {"query", "documents"} <= pair.keys():
+                raise InvalidRequest(
+                    f"pairs[{index}] must be an object with query and documents", param="pairs"
+                )
+        others = {name: value for name, value in body.items() if name != "pairs"}
+        columns = {f: [pair[n] for pair in pairs] for f, n in _COLUMNS.items()}
+        return {**others, **columns}
 
     def sent(self) -> SentFields:
         """One query with its documents after another."""
