@@ -39,8 +39,9 @@ def main() -> None:
             seconds = time.monotonic() - began
             status, errors = server.stop(signal.SIGTERM)
     print(f"seed {options.seed}, {seconds:.0f} s: {report}")
-    print(*report.faults[:20], sep="\n")
-    if report.faults or status != 0 or "Traceback" in errors:
+    faults = [*report.faults[:20], *report.slow()]
+    print(*faults, sep="\n")
+    if faults or status != 0 or "Traceback" in errors:
         sys.exit(f"exit status {status}; {errors.count('Traceback')} tracebacks")
 
 

@@ -15,8 +15,8 @@ from rankd.server.app import open_app
 
 SIZE = 31 * 1024 * 1024
 
-# Seconds of CPU time.
-MAX_HOLD = 0.25
+# Seconds of CPU time. The longest that was measured is .18; a slow machine may take twice that.
+MAX_HOLD = 0.5
 
 
 def filled(before: bytes, piece: bytes, after: bytes, limit: int = SIZE) -> bytes:

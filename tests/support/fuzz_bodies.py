@@ -68,7 +68,7 @@ def _fuzzed(rng: random.Random, path: str, example: Json) -> FuzzedRequest:
         damage_bytes = rng.choice(_BYTE_DAMAGES)
         body = damage_bytes(rng, body)
         done.append(damage_bytes.__name__)
-    return FuzzedRequest(path, body[:MAX_BODY_BYTES], _headers(rng, len(body)), done)
+    return FuzzedRequest(path, body[:MAX_BODY_BYTES], _headers(rng), done)
 
 
 # Damage to the value.
@@ -228,7 +228,7 @@ def doubled(rng: random.Random, body: bytes) -> bytes:
 _BYTE_DAMAGES = (flipped, cut, inserted, doubled)
 
 
-def _headers(rng: random.Random, size: int) -> dict[str, str]:
+def _headers(rng: random.Random) -> dict[str, str]:
     headers = {"content-type": "application/json"}
     if rng.random() < 0.3:
         headers["content-type"] = rng.choice(
@@ -244,6 +244,6 @@ def _headers(rng: random.Random, size: int) -> dict[str, str]:
     if rng.random() < 0.05:
         name = rng.choice(("x-rankd-timeout-ms", "prefer", "x-envoy-expected-rq-timeout-ms"))
         headers[name] = rng.choice(("1", "-1", "x", "wait=1", "5000", "9" * 400))
-    if rng.random() < 0.03 and size < 64 * 1024:  # A large one is refused before it is read.
+    if rng.random() < 0.03:
         headers["content-encoding"] = rng.choice(("gzip", "br", "identity"))
     return headers
