@@ -95,6 +95,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
                 log_config=None,
                 log_level="warning",
                 server_header=False,
+                proxy_headers=False,
                 timeout_keep_alive=75,
                 **tls_options(settings),
             ),
