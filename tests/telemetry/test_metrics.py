@@ -91,7 +91,7 @@ def test_a_ranking_request_is_counted_by_dialect_route_and_status(
     [
         ("GET", "/v1/rerank"),
         ("POST", "/v1/no-such-thing"),
-        ("POST", "/strangers/v1/rerank"),
+        ("POST", "/files/v1/rerank"),
         ("POST", "/tokenize"),
         ("GET", "/readyz"),
     ],
