@@ -9,6 +9,8 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -42,9 +44,20 @@ def test_ctrl_c_exits_with_0() -> None:
     assert "Traceback" not in errors
 
 
+@contextmanager
+def _on_hangup(action: signal.Handlers) -> Iterator[None]:
+    """What SIGHUP does to servers that are started meanwhile: they inherit it."""
+    before = signal.signal(signal.SIGHUP, action)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.slow
 def test_a_closed_terminal_drains_the_server() -> None:
-    with serving("--self-check", "off", "--batch-tokens", "512") as server:
+    options = ("--self-check", "off", "--batch-tokens", "512")
+    with _on_hangup(signal.SIG_DFL), serving(*options) as server:
         replies: dict[int, httpx.Response] = {}
         threads = _asking(server, [_varied(number) for number in range(4)], replies)
         while "rankd_waiting_requests 4.0" not in get(f"{server.url}/metrics").text:
@@ -61,15 +74,11 @@ def test_a_closed_terminal_drains_the_server() -> None:
 
 
 def test_a_server_under_nohup_outlives_its_terminal() -> None:
-    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # A child inherits it.
-    try:
-        with serving("--engine", "fake") as server:
-            server.process.send_signal(signal.SIGHUP)
-            time.sleep(0.5)
-            alive = get(f"{server.url}/livez").status_code
-            status, _ = server.stop(signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGHUP, ignored)
+    with _on_hangup(signal.SIG_IGN), serving("--engine", "fake") as server:
+        server.process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        alive = get(f"{server.url}/livez").status_code
+        status, _ = server.stop(signal.SIGTERM)
 
     assert alive == 200
     assert status == 0

@@ -102,30 +102,30 @@ def _silent(server: Server, held: ExitStack) -> socket.socket:
 
 
 @pytest.mark.slow
-def test_silent_connections_are_counted_and_closed_in_time(folder: Path) -> None:
+def test_silent_connections_make_room_and_are_closed_in_time(folder: Path) -> None:
     flags = [*_flags(folder), "--max-waiting-requests", "4", "--read-timeout-seconds", "4"]
     limits = {"rankd.server.run.MIN_CONNECTIONS": 5, "rankd.server.run.SPARE_CONNECTIONS": 1}
     with serving(*flags, constants=limits) as server, ExitStack() as held:
         began = time.monotonic()
-        first = _silent(server, held)
-        for _ in range(67):
+        oldest, second = _silent(server, held), _silent(server, held)
+        for _ in range(66):
             _silent(server, held)
         probe = httpx.get(f"{server.url}/livez", verify=False)
         time.sleep(0.2)  # Until the server has closed that connection.
-        last = _silent(server, held)
-        beyond = _silent(server, held)
-        beyond.settimeout(2)
-        refused = _closed(beyond)
-        last.settimeout(0.1)
-        with pytest.raises(TimeoutError):
-            _closed(last)
-        closed = _closed(first)
+        last, beyond = _silent(server, held), _silent(server, held)
+        oldest.settimeout(2)
+        made_room = _closed(oldest)
+        for newest in (last, beyond):
+            newest.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                _closed(newest)
+        closed = _closed(second)
         took = time.monotonic() - began
         time.sleep(0.5)
         after = httpx.get(f"{server.url}/livez", verify=False)
 
     assert probe.status_code == after.status_code == 200
-    assert refused
+    assert made_room
     assert closed
     assert 3 < took < 45
 
