@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -224,14 +226,30 @@ async def _idle_size(url: str, pid: int, redis: RedisServer | None) -> ProcessSi
     for _ in range(10):
         await asyncio.sleep(0.5)
         sizes.append(_size(pid))
-    files = min(size.files for size in sizes) - (_connections(redis.port) if redis else 0)
+    files = min(size.files for size in sizes)
+    if redis:
+        files -= _pooled(pid, redis.port)
     return ProcessSize(min(size.mib for size in sizes), files)
 
 
-def _connections(port: int) -> int:
-    """Connections to a port, closed by it or not: Redis's pool keeps as many as were ever busy."""
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
-    return sum(row[2].endswith(f":{port:04X}") and row[3] in ("01", "08") for row in rows)
+def _pooled(pid: int, port: int) -> int:
+    """Sockets of the pools of connections to Redis, which keep as many as were ever busy.
+
+    A socket that a killed Redis has reset is in no table of the kernel.
+    """
+    rows = [
+        line.split()
+        for table in ("tcp", "tcp6", "unix")
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
+    ]
+    to_redis = {row[9] for row in rows if len(row) > 9 and row[2].endswith(f":{port:04X}")}
+    known = {row[9] if len(row) > 9 else row[6] for row in rows} - to_redis
+    links = []
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # Closed meanwhile.
+            links.append(os.readlink(file))
+    inodes = re.findall(r"socket:\[(\d+)\]", " ".join(links))
+    return sum(inode not in known for inode in inodes)
 
 
 async def _sample_sizes(pid: int, sizes: list[ProcessSize], interval: float) -> None:
