@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rankd.errors import BadSettings
 from rankd.types import sigmoid
 from support import layouts
 from support.calling import calling
+from support.client_prompts import BARE, TUTORIAL
 from support.layouts import state
 
 BODY = {"query": "What is gravity?", "documents": ["Gravity is a force.", "Beijing."]}
@@ -92,6 +94,32 @@ def test_an_instruction_without_a_place_is_a_400_in_the_callers_format(
     for name in message:
         refused = refused[name]
     assert "this model's prompt has no place for an instruction: leave it out" in refused
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/batch_rerank", "/simple/batch_rerank"])
+def test_a_clients_frame_is_taken_off_and_its_instruction_without_a_place_dropped(
+    path: str, folder: Path
+) -> None:
+    state(folder, answers=None, template=layouts.TURNS)
+
+    with calling(settings(folder)) as client:
+        plain, framed = (
+            client.post(path, json=body if path == "/v1/rerank" else {"pairs": [body]})
+            for body in (BARE, TUTORIAL)
+        )
+        lines = client.post("/v1/rerank", json=TUTORIAL, headers={"accept": "application/x-ndjson"})
+
+    assert plain.status_code == framed.status_code == lines.status_code == 200, framed.text
+    assert framed.headers["x-rankd-usage"] == plain.headers["x-rankd-usage"]
+    assert scores_in(framed.text) == scores_in(plain.text)
+    for reply in (framed, lines):
+        warning = reply.headers["x-rankd-warnings"]
+        assert "its instruction ignored, because the prompt of this model has none" in warning
+        assert 'as "instruction"' not in warning
+
+
+def scores_in(text: str) -> list[str]:
+    return re.findall(r"0\.\d+", text)
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,9 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
             log_texts=settings.log_texts,
             max_response_bytes=settings.max_response_bytes,
             profiles=Profiles(settings),
-            client_prompts=ClientPromptPolicy(settings.client_prompts),
+            client_prompts=ClientPromptPolicy(
+                settings.client_prompts, takes_instruction=ranker.encoder.takes_instruction
+            ),
         )
         metrics.SERVED.info(service.provenance.labels)
         app = build(service, settings, keys, traced)
