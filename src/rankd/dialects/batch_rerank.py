@@ -171,9 +171,13 @@ async def batch_rerank(http: Request) -> Response:
 
 def _read_batch(http: Request, service: ModelService, body: bytes) -> _Batch:
     limit = service.ranker.max_documents
-    if body.lstrip(b" \t\r\n").startswith(b"["):
-        body = b'{"pairs":%s}' % body
-    frame = json_io.validate(BatchRerankRequest, json_io.read_object(body, limit))
+    is_array = body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    if is_array:
+        body = b'{"pairs":%s}' % body.removeprefix(b"\xef\xbb\xbf")
+    value = json_io.read_object(body, limit)
+    if is_array and len(value) > 1:
+        raise InvalidRequest("the body is not valid JSON: something follows the array")
+    frame = json_io.validate(BatchRerankRequest, value)
     service.accept_model(frame.model)
     name, bodies = frame.parts()
     is_tutorial = name == "pairs" and not any(

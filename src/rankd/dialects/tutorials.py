@@ -177,14 +177,17 @@ class SimpleBatchRequest(RequestBody):
         """`pairs`, each a query with its documents, as the two arrays."""
         if not isinstance(body, dict) or not isinstance(pairs := body.get("pairs"), list):
             return body
+        if beside := [name for name in _COLUMNS if name in body]:
+            raise InvalidRequest(f"send either pairs or {beside[0]}, not both", param="pairs")
         for index, pair in enumerate(pairs):
-            if not isinstance(pair, dict) or not {"query", "documents"} <= pair.keys():
-                raise InvalidRequest(
-                    f"pairs[{index}] must be an object with query and documents", param="pairs"
-                )
+            _check_pair(pair, index)
+        # Fields of pairs that no dialect has stand beside them, so that a warning names them.
+        unknown = {name: value for pair in pairs for name, value in pair.items()}
         others = {name: value for name, value in body.items() if name != "pairs"}
         columns = {f: [pair[n] for pair in pairs] for f, n in _COLUMNS.items()}
-        return {**others, **columns}
+        for name in _COLUMNS.values():
+            unknown.pop(name, None)
+        return {**unknown, **others, **columns}
 
     def sent(self) -> SentFields:
         """One query with its documents after another."""
@@ -208,6 +211,20 @@ class SimpleBatchRequest(RequestBody):
                 param="documents",
             )
         return [_read_documents(item, index) for index, item in enumerate(self.documents)]
+
+
+def _check_pair(pair: Any, index: int) -> None:
+    """Raises `InvalidRequest` if it lacks a field, or has one that belongs beside the pairs."""
+    if not isinstance(pair, dict) or not {"query", "documents"} <= pair.keys():
+        raise InvalidRequest(
+            f"pairs[{index}] must be an object with query and documents", param="pairs"
+        )
+    for name in pair.keys() & SimpleRequest.model_fields.keys() - set(_COLUMNS.values()):
+        raise InvalidRequest(
+            f"pairs[{index}] has {name}: send it beside pairs, for all of them, or POST to "
+            "/batch_rerank, where each pair may have its own",
+            param="pairs",
+        )
 
 
 def _read_documents(value: Any, index: int) -> tuple[str, ...]:
