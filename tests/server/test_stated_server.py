@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rankd.config.settings import Settings
+from rankd.config.tables import Calibration
 from rankd.errors import BadSettings
 from rankd.types import sigmoid
 from support import layouts
@@ -54,6 +55,34 @@ def test_a_saved_default_instruction_is_the_servers_and_said_at_start(
     assert default["results"] == explicit["results"]
     assert default["usage"] == explicit["usage"]
     assert other["usage"] != default["usage"]
+
+
+def test_a_calibration_of_default_belongs_to_the_saved_instruction(folder: Path) -> None:
+    state(folder, answers=None, prompt="Find code.")
+    table = Calibration(threshold=1.0, instruction="Find code.")
+
+    found = answer(settings(folder, calibration={"default": table}))
+
+    assert found["status"] == 200
+    assert found["results"] == []
+
+
+@pytest.mark.parametrize(
+    ("stated", "measured"),
+    [("Find code.", Settings().instruction), (None, "Find code.")],
+    ids=["the usual one", "that of another checkpoint"],
+)
+def test_a_calibration_of_default_for_another_instruction_stops_the_start(
+    stated: str | None, measured: str, folder: Path
+) -> None:
+    state(folder, answers=None, **({} if stated is None else {"prompt": stated}))
+    table = Calibration(threshold=1.0, instruction=measured)
+
+    with (
+        pytest.raises(BadSettings, match="calibration: default was measured with another text"),
+        calling(settings(folder, calibration={"default": table})),
+    ):
+        pass
 
 
 def test_the_operators_instruction_wins_over_the_saved_one(folder: Path) -> None:
