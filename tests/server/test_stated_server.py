@@ -75,7 +75,7 @@ def test_a_calibration_of_default_belongs_to_the_saved_instruction(folder: Path)
 def test_a_calibration_of_default_for_another_instruction_stops_the_start(
     stated: str | None, measured: str, folder: Path
 ) -> None:
-    state(folder, answers=None, **({} if stated is None else {"prompt": stated}))
+    state(folder, answers=None, prompt=stated)
     table = Calibration(threshold=1.0, instruction=measured)
 
     with (

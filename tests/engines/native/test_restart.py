@@ -17,7 +17,7 @@ import pytest
 from rankd.config.settings import Settings
 from rankd.engines import native, open_engine
 from rankd.engines.native import engine as native_engine
-from rankd.engines.native.process import WorkerConfig
+from rankd.engines.native.process import WorkerConfig, WorkerProcess
 from rankd.errors import EngineDown, EngineRestarting, PoisonRequest, TooLarge
 from rankd.models.checkpoint import locate
 from rankd.ranking.scheduler import Scheduler, open_scheduler
@@ -116,13 +116,13 @@ async def test_a_restarted_worker_computes_in_the_number_format_of_the_first(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    spawn = native_engine.WorkerProcess.spawn
+    spawn = WorkerProcess.spawn
 
     async def noted(config: WorkerConfig) -> Any:
         asked.append(config.dtype)
         return await spawn(config)
 
-    monkeypatch.setattr(native_engine.WorkerProcess, "spawn", noted)
+    monkeypatch.setattr(WorkerProcess, "spawn", noted)
     async with _scheduler(folder) as scheduler:
         [request] = _requests(1, documents=2)
         before = await scheduler.score(request)
