@@ -52,6 +52,15 @@ def test_an_array_may_begin_with_a_byte_order_mark(client: TestClient) -> None:
     assert reply.json() == client.post("/batch_rerank", json=PAIRS).json()
 
 
+def test_an_array_at_simple_batch_rerank_is_read_as_pairs(client: TestClient) -> None:
+    pairs = [{**PAIRS[0], "documents": ["a" * 70_000, "b"]}, {"query": "q", "documents": ["d"]}]
+
+    reply = client.post("/simple/batch_rerank", json=pairs)
+
+    assert reply.status_code == 200
+    assert reply.json() == client.post("/simple/batch_rerank", json={"pairs": pairs}).json()
+
+
 @pytest.mark.parametrize("rest", [b',"model":"m"', b"}", b"x"])
 def test_nothing_may_follow_an_array(client: TestClient, rest: bytes) -> None:
     reply = client.post("/batch_rerank", content=orjson.dumps(PAIRS) + rest)

@@ -171,12 +171,7 @@ async def batch_rerank(http: Request) -> Response:
 
 def _read_batch(http: Request, service: ModelService, body: bytes) -> _Batch:
     limit = service.ranker.max_documents
-    is_array = body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
-    if is_array:
-        body = b'{"pairs":%s}' % body.removeprefix(b"\xef\xbb\xbf")
-    value = json_io.read_object(body, limit)
-    if is_array and len(value) > 1:
-        raise InvalidRequest("the body is not valid JSON: something follows the array")
+    value = json_io.read_object_or_array(body, limit, "pairs")
     frame = json_io.validate(BatchRerankRequest, value)
     service.accept_model(frame.model)
     name, bodies = frame.parts()

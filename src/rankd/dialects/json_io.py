@@ -85,6 +85,18 @@ def read_object(body: bytes, max_items: int) -> dict[str, Any]:
     return value
 
 
+def read_object_or_array(body: bytes, max_items: int, name: str) -> dict[str, Any]:
+    """As `read_object`; an array is read as the field `name` of an object."""
+    if not body.lstrip(_BYTE_ORDER_MARK + b" \t\r\n").startswith(b"["):
+        return read_object(body, max_items)
+    value = read_object(
+        b'{"%s":%s}' % (name.encode(), body.removeprefix(_BYTE_ORDER_MARK)), max_items
+    )
+    if len(value) > 1:
+        raise InvalidRequest("the body is not valid JSON: something follows the array")
+    return value
+
+
 def _refuse_many_values(body: bytes, limit: int) -> None:
     """Counts values before the body is parsed, by the character in front of each."""
     if _separators(body) <= limit:

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from fastapi import Request, Response
 from pydantic import BaseModel, Field, model_validator
 
+from rankd.context import PARSING
 from rankd.dialects import handler, json_io
 from rankd.dialects.answer_size import min_answer_bytes, refuse_large_answer
 from rankd.dialects.base import Dialect, ExtraRoute
@@ -241,8 +243,8 @@ class SimpleBatchResponse(BaseModel):
 async def batch_rerank(http: Request) -> Response:
     """Rerank several queries in one request; all are admitted together, or refused together."""
     service = service_of(http)
-    body = await handler.read_body(http, service)
-    request = await handler.run_on_body(http, _read_batch, http, service, body)
+    http.scope[PARSING] = time.perf_counter()
+    request = await handler.run_on_body(http, _read_batch, http, service, await http.body())
     refuse_large_answer(min_answer_bytes(request, echoes=True), service.max_response_bytes)
     ranked = await handler.rank(http, service, simple, request)
     groups, options = ranked.result.groups, request.answer
@@ -274,7 +276,8 @@ async def batch_rerank(http: Request) -> Response:
         )
 
 
-def _read_batch(http: Request, service: ModelService, body: Mapping[str, Any]) -> ResolvedRequest:
+def _read_batch(http: Request, service: ModelService, raw: bytes) -> ResolvedRequest:
+    body = json_io.read_object_or_array(raw, service.ranker.max_documents, "pairs")
     return handler.resolve(http, service, json_io.validate(SimpleBatchRequest, body))
 
 
