@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from support import layouts
+from support.client_prompts import BARE, TUTORIAL
+from support.layouts import state
 from support.servers import command, run
 
 QUERY = "What is the capital of China?"
@@ -212,3 +215,25 @@ def test_an_unknown_preset_or_alias_is_an_error_of_one_line(
     assert ended.returncode == 2
     assert message in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+def test_a_frame_is_taken_off_for_a_model_whose_prompt_has_no_instruction(
+    builtin: Path, tmp_path: Path
+) -> None:
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (tmp_path / name).symlink_to(builtin / name)
+    state(tmp_path, answers=None, template=layouts.TURNS)
+    file = tmp_path / "documents.jsonl"
+    printed = []
+    for body in (BARE, TUTORIAL):
+        file.write_text("\n".join(map(json.dumps, body["documents"])))
+        ended = run(
+            "rerank", str(file), "--query", body["query"], "--model", str(tmp_path),
+            "--engine", "fake",
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+        rows = [json.loads(line) for line in ended.stdout.splitlines()]
+        printed.append([(row["index"], row["relevance_score"]) for row in rows])
+
+    assert printed[0] == printed[1]
+    assert "its instruction ignored, because the prompt of this model has none" in ended.stderr

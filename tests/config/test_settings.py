@@ -223,8 +223,8 @@ def test_printed_tables_can_be_loaded_again(tmp_path: Path) -> None:
             r"calibration\.default\.platt\.intercept: .* finite",
         ),
         (
-            "[calibration.default]\nthreshold = 0.2\ninstruction = 'Another.'",
-            "default was measured with another text: 'Another.', not 'Given a web search",
+            "[instructions]\ncode = 'x'\n[calibration.code]\nthreshold = 0.2\ninstruction = 'y'",
+            "code was measured with another text: 'y', not 'x'",
         ),
         ("[aliases.x]\npreset = 'defualt'", r"aliases: x: 'defualt' is .* did you mean default\?"),
         (

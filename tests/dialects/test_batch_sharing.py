@@ -45,6 +45,30 @@ def test_pairs_and_arrays_get_the_answer_of_the_tutorial(
     assert len(alone[1]["ranked_documents"]) == 1
 
 
+def test_an_array_may_begin_with_a_byte_order_mark(client: TestClient) -> None:
+    reply = client.post("/batch_rerank", content=b"\xef\xbb\xbf" + orjson.dumps(PAIRS))
+
+    assert reply.status_code == 200
+    assert reply.json() == client.post("/batch_rerank", json=PAIRS).json()
+
+
+def test_an_array_at_simple_batch_rerank_is_read_as_pairs(client: TestClient) -> None:
+    pairs = [{**PAIRS[0], "documents": ["a" * 70_000, "b"]}, {"query": "q", "documents": ["d"]}]
+
+    reply = client.post("/simple/batch_rerank", json=pairs)
+
+    assert reply.status_code == 200
+    assert reply.json() == client.post("/simple/batch_rerank", json={"pairs": pairs}).json()
+
+
+@pytest.mark.parametrize("rest", [b',"model":"m"', b"}", b"x"])
+def test_nothing_may_follow_an_array(client: TestClient, rest: bytes) -> None:
+    reply = client.post("/batch_rerank", content=orjson.dumps(PAIRS) + rest)
+
+    assert reply.status_code == 400
+    assert "not valid JSON" in reply.json()["message"]
+
+
 def test_pairs_that_name_a_model_are_requests(client: TestClient) -> None:
     pairs = [{**PAIRS[0], "model": "m"}, PAIRS[1]]
     expected = client.post("/v1/batch_rerank", json={"requests": pairs}).json()["results"]

@@ -13,6 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from rankd.config.settings import Settings
+from rankd.context import REQUEST_ID
 from rankd.dialects.asgi_client import AsgiClient
 from rankd.prompts.client_prompts import KINDS
 from rankd.ranking import client_prompt_policy
@@ -384,3 +385,20 @@ def test_the_command_line_warns_and_scores_the_bare_texts(
     assert "scored as sent" in sentence
     assert (status, refused) == (2, [])
     assert error.startswith("rankd: the query and the documents hold Qwen3-Reranker's prompt: ")
+
+
+@pytest.mark.parametrize("size", [10, 100_000, 2_000_000])
+def test_the_log_line_carries_the_id_of_the_request_whatever_the_size_of_its_body(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(
+        client_prompt_policy._log, "warning", lambda *_: seen.append(REQUEST_ID.get())
+    )
+    body = {"query": framed_query("q"), "documents": ["a " * (size // 2)]}
+
+    with opened() as client:
+        reply = client.post("/v1/rerank", json=body, headers={"x-request-id": "mine"})
+
+    assert reply.status_code == 200
+    assert seen == ["mine"]

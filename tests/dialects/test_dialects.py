@@ -147,6 +147,37 @@ def test_simple_batch_answers_every_query_as_a_separate_request(client: TestClie
     assert post(client, "/simple/batch_rerank", pairs)["results"] == alone
 
 
+@pytest.mark.parametrize("field", ["instruction", "preset", "top_k", "timeout_ms"])
+def test_pairs_of_a_simple_batch_have_no_fields_of_their_own(
+    client: TestClient, field: str
+) -> None:
+    pair = {"query": QUERY, "documents": TEXTS, field: 1}
+
+    answer = client.post("/simple/batch_rerank", json={"pairs": [pair]})
+
+    assert answer.status_code == 400
+    assert answer.json()["message"].startswith(f"pairs[0] has {field}: send it beside pairs")
+
+
+def test_unknown_fields_in_pairs_of_a_simple_batch_are_named(client: TestClient) -> None:
+    pairs = [{"query": QUERY, "documents": TEXTS, "id": 1}]
+
+    answer = client.post("/simple/batch_rerank", json={"pairs": pairs})
+
+    assert answer.status_code == 200
+    assert answer.headers["x-rankd-warnings"] == "unknown field 'id' was ignored"
+
+
+@pytest.mark.parametrize("field", ["queries", "documents"])
+def test_a_simple_batch_has_pairs_or_queries(client: TestClient, field: str) -> None:
+    body = {"pairs": [{"query": QUERY, "documents": TEXTS}], field: ["a"]}
+
+    answer = client.post("/simple/batch_rerank", json=body)
+
+    assert answer.status_code == 400
+    assert answer.json()["message"] == f"send either pairs or {field}, not both"
+
+
 def test_pairs_of_a_simple_batch_need_query_and_documents(client: TestClient) -> None:
     body = {"pairs": [{"query": QUERY, "documents": TEXTS}, {"query": QUERY}]}
 

@@ -15,6 +15,7 @@ import pytest
 
 from rankd.client import Client
 from rankd.config.settings import Settings
+from support.layouts import state
 from support.servers import serving
 from support.typed import run
 
@@ -379,3 +380,23 @@ def test_separated_scores_are_reported_as_too_easy(tmp_path: Path) -> None:
     [one] = result["figures"]["instructions"]
     assert one["separated"]
     assert one["threshold"]["f1"] == 1
+
+
+def test_pairs_are_measured_with_the_instruction_that_the_checkpoint_states(
+    builtin: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (model / name).symlink_to(builtin / name)
+    state(model, answers=None, prompt="Find code.")
+    rows = [
+        {"query": "q", "document": "q", "relevant": True},
+        {"query": "q", "document": "d", "relevant": False, "instruction": "Find code."},
+    ]
+
+    toml = calibrate(tmp_path, rows, "--model", str(model), "--engine", "fake")["toml"]
+
+    assert toml["calibration"].keys() == {"default"}
+    assert toml["calibration"]["default"]["instruction"] == "Find code."
+    assert "instructions" not in toml

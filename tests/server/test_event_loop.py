@@ -92,3 +92,23 @@ async def test_a_large_body_never_holds_the_event_loop(name: str, path: str) -> 
 
     assert reply.status_code in (200, 400, 413), reply.text[:300]
     assert min(holds) < MAX_HOLD
+
+
+@pytest.mark.anyio
+async def test_a_body_of_100_kib_does_not_wait_for_the_largest() -> None:
+    async with open_app(Settings(engine="fake", cache_mb=0)) as app:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://rankd") as client:
+            largest = [
+                asyncio.create_task(client.post("/v1/rerank", content=BODIES["fields, one twice"]))
+                for _ in range(3)
+            ]
+            await asyncio.sleep(0.2)
+            reply = await client.post(
+                "/v1/rerank", json={"query": "q", "documents": ["a" * 100_000]}
+            )
+            waiting = [task for task in largest if not task.done()]
+            await asyncio.gather(*largest)
+
+    assert reply.status_code == 200
+    assert len(waiting) >= 2

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rankd.config.settings import Settings
+from rankd.config.tables import Calibration
 from rankd.errors import BadSettings
 from rankd.types import sigmoid
 from support import layouts
 from support.calling import calling
+from support.client_prompts import BARE, TUTORIAL
 from support.layouts import state
 
 BODY = {"query": "What is gravity?", "documents": ["Gravity is a force.", "Beijing."]}
@@ -54,6 +57,34 @@ def test_a_saved_default_instruction_is_the_servers_and_said_at_start(
     assert other["usage"] != default["usage"]
 
 
+def test_a_calibration_of_default_belongs_to_the_saved_instruction(folder: Path) -> None:
+    state(folder, answers=None, prompt="Find code.")
+    table = Calibration(threshold=1.0, instruction="Find code.")
+
+    found = answer(settings(folder, calibration={"default": table}))
+
+    assert found["status"] == 200
+    assert found["results"] == []
+
+
+@pytest.mark.parametrize(
+    ("stated", "measured"),
+    [("Find code.", Settings().instruction), (None, "Find code.")],
+    ids=["the usual one", "that of another checkpoint"],
+)
+def test_a_calibration_of_default_for_another_instruction_stops_the_start(
+    stated: str | None, measured: str, folder: Path
+) -> None:
+    state(folder, answers=None, prompt=stated)
+    table = Calibration(threshold=1.0, instruction=measured)
+
+    with (
+        pytest.raises(BadSettings, match="calibration: default was measured with another text"),
+        calling(settings(folder, calibration={"default": table})),
+    ):
+        pass
+
+
 def test_the_operators_instruction_wins_over_the_saved_one(folder: Path) -> None:
     state(folder, answers=None, prompt="Find code.")
     own = "Given a question of medicine, find studies that answer it"
@@ -92,6 +123,32 @@ def test_an_instruction_without_a_place_is_a_400_in_the_callers_format(
     for name in message:
         refused = refused[name]
     assert "this model's prompt has no place for an instruction: leave it out" in refused
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/batch_rerank", "/simple/batch_rerank"])
+def test_a_clients_frame_is_taken_off_and_its_instruction_without_a_place_dropped(
+    path: str, folder: Path
+) -> None:
+    state(folder, answers=None, template=layouts.TURNS)
+
+    with calling(settings(folder)) as client:
+        plain, framed = (
+            client.post(path, json=body if path == "/v1/rerank" else {"pairs": [body]})
+            for body in (BARE, TUTORIAL)
+        )
+        lines = client.post("/v1/rerank", json=TUTORIAL, headers={"accept": "application/x-ndjson"})
+
+    assert plain.status_code == framed.status_code == lines.status_code == 200, framed.text
+    assert framed.headers["x-rankd-usage"] == plain.headers["x-rankd-usage"]
+    assert scores_in(framed.text) == scores_in(plain.text)
+    for reply in (framed, lines):
+        warning = reply.headers["x-rankd-warnings"]
+        assert "its instruction ignored, because the prompt of this model has none" in warning
+        assert 'as "instruction"' not in warning
+
+
+def scores_in(text: str) -> list[str]:
+    return re.findall(r"0\.\d+", text)
 
 
 @pytest.mark.parametrize(

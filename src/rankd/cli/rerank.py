@@ -18,7 +18,8 @@ from rankd.config.suggest import nearest
 from rankd.config.text import has_surrogates
 from rankd.errors import BadSettings, InvalidRequest
 from rankd.prompts.client_prompts import ClientPrompt
-from rankd.ranking.client_prompt_policy import ClientPromptPolicy, prompt_warning
+from rankd.prompts.encoder import PromptEncoder
+from rankd.ranking.client_prompt_policy import ClientPromptPolicy
 from rankd.ranking.profiles import Profile, Profiles
 from rankd.ranking.ranker import Ranker
 from rankd.server.app import open_ranker, refuse_unfit_profiles
@@ -113,16 +114,13 @@ async def _rerank(settings: Settings, wanted: RerankArguments) -> int:
     profile = wanted.profile(settings)
     documents = read_documents(wanted.file)
     query, texts = wanted.query, tuple([document["text"] for document in documents])
-    prompt = _check_prompt(settings, query, texts)
-    if prompt is not None:
-        if prompt.instruction and not (wanted.preset or wanted.own_instruction):
-            profile = Profiles(settings).choose(text=prompt.instruction, model=wanted.alias)
-        _warn(prompt_warning(prompt, profile, Profiles(settings)))
-        [(query, texts)] = prompt.bare or [(query, texts)]
-    request = _request(query, profile)
+    prompt = _check_prompt(ClientPromptPolicy(settings.client_prompts), query, texts)
     async with show_progress(open_ranker(settings)) as (checkpoint, ranker):
         await refuse_unfit_profiles(settings, checkpoint, ranker, {checkpoint.name, settings.model})
-        results = await _rank(ranker, request, texts)
+        if prompt is not None:
+            profile = _prompt_profile(settings, wanted, profile, prompt, ranker.encoder)
+            [(query, texts)] = prompt.bare or [(query, texts)]
+        results = await _rank(ranker, _request(query, profile), texts)
     kept = [result for result in results if wanted.keeps(result, profile)]
     if len(kept) < len(results) and wanted.score_threshold is None:
         _warn(
@@ -136,12 +134,32 @@ async def _rerank(settings: Settings, wanted: RerankArguments) -> int:
     return 0
 
 
-def _check_prompt(settings: Settings, query: str, texts: tuple[str, ...]) -> ClientPrompt | None:
+def _check_prompt(
+    policy: ClientPromptPolicy, query: str, texts: tuple[str, ...]
+) -> ClientPrompt | None:
     """As `ClientPromptPolicy.check`; raises `BadSettings` if prompts are refused."""
     try:
-        return ClientPromptPolicy(settings.client_prompts).check([(query, texts)])
+        return policy.check([(query, texts)])
     except InvalidRequest as problem:
         raise BadSettings(problem.message) from None
+
+
+def _prompt_profile(
+    settings: Settings,
+    wanted: RerankArguments,
+    profile: Profile,
+    prompt: ClientPrompt,
+    encoder: PromptEncoder,
+) -> Profile:
+    """The profile for texts that hold a prompt; warns of it."""
+    own = encoder.instruction or ""
+    profiles = Profiles(settings.model_copy(update={"instruction": own}))
+    policy = ClientPromptPolicy(takes_instruction=encoder.takes_instruction)
+    is_used = encoder.takes_instruction and not (wanted.preset or wanted.own_instruction)
+    if prompt.instruction and is_used:
+        profile = profiles.choose(text=prompt.instruction, model=wanted.alias)
+    _warn(policy.warning(prompt, profile, profiles))
+    return profile
 
 
 def _warn(sentence: str) -> None:

@@ -79,15 +79,24 @@ def check_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def check_calibrations(tables: Mapping[str, Calibration], settings: Mapping[str, Any]) -> None:
-    """Refuse calibrations that are empty, or were measured with another instruction."""
+    """Refuse calibrations that are empty, or were measured with another text of their preset.
+
+    The text of `default` may be that of the checkpoint, and is compared when it is known.
+    """
     for name, table in tables.items():
         text = instruction_named(name, settings)
         if table.threshold is None and table.platt is None:
             raise ValueError(f"{name} has neither a threshold nor platt")
-        if table.instruction not in (None, text):
-            raise ValueError(
-                f"{name} was measured with another text: {table.instruction!r}, not {text!r}"
-            )
+        if name != DEFAULT:
+            check_measured_text(name, table, text)
+
+
+def check_measured_text(name: str, table: Calibration, text: str | None) -> None:
+    """Raises `ValueError` if a calibration was measured with another instruction."""
+    if table.instruction not in (None, text):
+        raise ValueError(
+            f"{name} was measured with another text: {table.instruction!r}, not {text!r}"
+        )
 
 
 def check_presets(presets: Mapping[str, str], settings: Mapping[str, Any]) -> None:

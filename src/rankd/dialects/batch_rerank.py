@@ -171,9 +171,8 @@ async def batch_rerank(http: Request) -> Response:
 
 def _read_batch(http: Request, service: ModelService, body: bytes) -> _Batch:
     limit = service.ranker.max_documents
-    if body.lstrip(b" \t\r\n").startswith(b"["):
-        body = b'{"pairs":%s}' % body
-    frame = json_io.validate(BatchRerankRequest, json_io.read_object(body, limit))
+    value = json_io.read_object_or_array(body, limit, "pairs")
+    frame = json_io.validate(BatchRerankRequest, value)
     service.accept_model(frame.model)
     name, bodies = frame.parts()
     is_tutorial = name == "pairs" and not any(

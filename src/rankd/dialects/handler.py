@@ -73,14 +73,15 @@ async def read_body(http: Request, service: ModelService) -> dict[str, Any]:
     body = await http.body()
     http.scope[PARSING] = time.perf_counter()
     if len(body) > json_io.MAX_INLINE_BYTES:
-        return await json_io.in_thread(json_io.read_object, body, service.ranker.max_documents)
+        limit = service.ranker.max_documents
+        return await json_io.in_thread(len(body), json_io.read_object, body, limit)
     return json_io.read_object(body, service.ranker.max_documents)
 
 
 async def run_on_body(http: Request, function: Callable[[*Args], Result], *args: *Args) -> Result:
     """Run a function that reads or validates the request's body: in a thread if it is large."""
-    if len(await http.body()) > json_io.MAX_INLINE_BYTES:
-        return await json_io.in_thread(function, *args)
+    if (size := len(await http.body())) > json_io.MAX_INLINE_BYTES:
+        return await json_io.in_thread(size, function, *args)
     return function(*args)
 
 
@@ -96,8 +97,8 @@ async def answer(
     http.scope[DIALECT] = dialect
     if model := http.path_params.get("model"):
         body.setdefault("model", model)
-    if len(await http.body()) > json_io.MAX_INLINE_BYTES:
-        request = await json_io.in_thread(read_request, http, service, dialect, body)
+    if (size := len(await http.body())) > json_io.MAX_INLINE_BYTES:
+        request = await json_io.in_thread(size, read_request, http, service, dialect, body)
     else:
         request = read_request(http, service, dialect, body)
     if _wants_ndjson(http):

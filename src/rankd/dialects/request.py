@@ -21,7 +21,6 @@ from rankd.prompts.client_prompts import (
     ClientPrompt,
     Queries,
 )
-from rankd.ranking.client_prompt_policy import prompt_warning
 from rankd.ranking.profiles import Profile
 from rankd.types import BACKGROUND_PRIORITY, RankRequest, TruncationPolicy
 
@@ -180,7 +179,7 @@ class RequestBody(BaseModel):
         prompt = None
         if _may_hold_prompt(sent.queries):
             prompt = context.client_prompts.check(sent.queries, sent_names.get("query", "query"))
-        if prompt is not None and not preset:
+        if prompt is not None and not preset and context.client_prompts.takes_instruction:
             text = text or prompt.instruction
         profile = context.profiles.choose(
             text=text, preset=preset, model=self.model, caller=context.caller
@@ -282,7 +281,7 @@ def _with_prompt(
     return replace(
         request,
         bare=tuple([replace(rank, query=bare[0], documents=bare[1]) for rank, bare in pairs]),
-        prompt_warning=prompt_warning(prompt, request.profile, context.profiles),
+        prompt_warning=context.client_prompts.warning(prompt, request.profile, context.profiles),
     )
 
 

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from fastapi import Request, Response
 from pydantic import BaseModel, Field, model_validator
 
+from rankd.context import PARSING
 from rankd.dialects import handler, json_io
 from rankd.dialects.answer_size import min_answer_bytes, refuse_large_answer
 from rankd.dialects.base import Dialect, ExtraRoute
@@ -177,14 +179,17 @@ class SimpleBatchRequest(RequestBody):
         """`pairs`, each a query with its documents, as the two arrays."""
         if not isinstance(body, dict) or not isinstance(pairs := body.get("pairs"), list):
             return body
+        if beside := [name for name in _COLUMNS if name in body]:
+            raise InvalidRequest(f"send either pairs or {beside[0]}, not both", param="pairs")
         for index, pair in enumerate(pairs):
-            if not isinstance(pair, dict) or not {"query", "documents"} <= pair.keys():
-                raise InvalidRequest(
-                    f"pairs[{index}] must be an object with query and documents", param="pairs"
-                )
+            _check_pair(pair, index)
+        # Fields of pairs that no dialect has stand beside them, so that a warning names them.
+        unknown = {name: value for pair in pairs for name, value in pair.items()}
         others = {name: value for name, value in body.items() if name != "pairs"}
         columns = {f: [pair[n] for pair in pairs] for f, n in _COLUMNS.items()}
-        return {**others, **columns}
+        for name in _COLUMNS.values():
+            unknown.pop(name, None)
+        return {**unknown, **others, **columns}
 
     def sent(self) -> SentFields:
         """One query with its documents after another."""
@@ -210,6 +215,20 @@ class SimpleBatchRequest(RequestBody):
         return [_read_documents(item, index) for index, item in enumerate(self.documents)]
 
 
+def _check_pair(pair: Any, index: int) -> None:
+    """Raises `InvalidRequest` if it lacks a field, or has one that belongs beside the pairs."""
+    if not isinstance(pair, dict) or not {"query", "documents"} <= pair.keys():
+        raise InvalidRequest(
+            f"pairs[{index}] must be an object with query and documents", param="pairs"
+        )
+    for name in pair.keys() & SimpleRequest.model_fields.keys() - set(_COLUMNS.values()):
+        raise InvalidRequest(
+            f"pairs[{index}] has {name}: send it beside pairs, for all of them, or POST to "
+            "/batch_rerank, where each pair may have its own",
+            param="pairs",
+        )
+
+
 def _read_documents(value: Any, index: int) -> tuple[str, ...]:
     path = f"documents[{index}]"
     if not isinstance(value, list) or not value:
@@ -224,8 +243,8 @@ class SimpleBatchResponse(BaseModel):
 async def batch_rerank(http: Request) -> Response:
     """Rerank several queries in one request; all are admitted together, or refused together."""
     service = service_of(http)
-    body = await handler.read_body(http, service)
-    request = await handler.run_on_body(http, _read_batch, http, service, body)
+    http.scope[PARSING] = time.perf_counter()
+    request = await handler.run_on_body(http, _read_batch, http, service, await http.body())
     refuse_large_answer(min_answer_bytes(request, echoes=True), service.max_response_bytes)
     ranked = await handler.rank(http, service, simple, request)
     groups, options = ranked.result.groups, request.answer
@@ -257,7 +276,8 @@ async def batch_rerank(http: Request) -> Response:
         )
 
 
-def _read_batch(http: Request, service: ModelService, body: Mapping[str, Any]) -> ResolvedRequest:
+def _read_batch(http: Request, service: ModelService, raw: bytes) -> ResolvedRequest:
+    body = json_io.read_object_or_array(raw, service.ranker.max_documents, "pairs")
     return handler.resolve(http, service, json_io.validate(SimpleBatchRequest, body))
 
 

@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 import importlib
-from contextlib import AbstractAsyncContextManager
-from functools import partial
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from rankd.config.settings import Settings
 from rankd.engines.base import Engine
 from rankd.engines.devices import accelerator, cores
 from rankd.engines.registry import ENGINES
-from rankd.engines.supervised import open_supervised
+from rankd.engines.supervised import OpenEngine, open_supervised
 from rankd.errors import BadSettings
 from rankd.models.checkpoint import Checkpoint
 from rankd.types import AnswerTokenIds
+
+EngineOpener = Callable[[Checkpoint, AnswerTokenIds, Settings], AbstractAsyncContextManager[Engine]]
 
 
 def choose(settings: Settings) -> str:
@@ -65,8 +67,31 @@ def open_engine(
         SetupError: on entering: the engine or its model cannot be used; says why.
     """
     module = importlib.import_module(ENGINES[choose(settings)].loader)
+    opener: EngineOpener = module.open_engine
     if settings.deterministic and not settings.threads:
         # A restarted engine must use as many threads as the first one, whatever is free then.
         settings = settings.model_copy(update={"threads": cores()})
-    open_once = partial(module.open_engine, checkpoint, answers, settings)
-    return open_supervised(open_once, answers, settings)
+    return open_supervised(
+        _same_each_time(opener, checkpoint, answers, settings), answers, settings
+    )
+
+
+def _same_each_time(
+    opener: EngineOpener, checkpoint: Checkpoint, answers: AnswerTokenIds, settings: Settings
+) -> OpenEngine:
+    """Opens an engine; after the first time with the number format that the first one chose.
+
+    The choice is measured, so a restart on a busy machine could choose otherwise. Scores would
+    change, and the cache would hold those of both under one key.
+    """
+    chosen = settings
+
+    @asynccontextmanager
+    async def open_once() -> AsyncIterator[Engine]:
+        nonlocal chosen
+        async with opener(checkpoint, answers, chosen) as engine:
+            if engine.info.dtype_reason:
+                chosen = settings.model_copy(update={"dtype": engine.info.dtype})
+            yield engine
+
+    return open_once

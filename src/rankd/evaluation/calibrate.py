@@ -32,12 +32,13 @@ async def calibrate(settings: Settings, options: CalibrateOptions) -> int:
     if options.picture:
         require("--picture", matplotlib="matplotlib")
     scorer_options = _scorer_options(settings, options)
-    own = scorer_options.instruction if options.url else settings.instruction
-    groups = await asyncio.to_thread(
-        read_pairs, options.file, settings, own=own, min_grade=options.relevant_from
-    )
     async with open_scorer(scorer_options) as scorer:
         about = scorer.about
+        # A checkpoint may have an instruction of its own. That of a server is unknown.
+        own = scorer_options.instruction if options.url else about["instruction"]
+        groups = await asyncio.to_thread(
+            read_pairs, options.file, settings, own=own, min_grade=options.relevant_from
+        )
         logits = await _score(scorer, groups, options.concurrency)
     results = [
         _result(group, scores, options) for group, scores in zip(groups, logits, strict=True)

@@ -18,10 +18,8 @@ _log = logging.getLogger("rankd")
 # Seconds between two log lines about the same key.
 _LOG_INTERVAL = 60.0
 
-_INSTEAD = (
-    "rankd adds the prompt itself, so send the query and the documents bare, and the instruction "
-    'as "instruction"'
-)
+_INSTEAD = "rankd adds the prompt itself, so send the query and the documents bare"
+_INSTRUCTION = ', and the instruction as "instruction"'
 _WHOLE = "the query and the documents hold Qwen3-Reranker's prompt"
 _FOUND: dict[Kind, str] = {
     "whole": _WHOLE,
@@ -43,10 +41,14 @@ class ClientPromptPolicy:
         mode: `unwrap` takes a whole frame off and warns of a part, `warn` scores all as sent,
             `refuse` is an error. Parts in documents alone are never refused, because the client
             may not have written the documents.
+        takes_instruction: whether the model's prompt has a place for an instruction. Otherwise the
+            one in a frame is dropped, and the warning says so.
     """
 
-    def __init__(self, mode: Mode = "unwrap") -> None:
+    def __init__(self, mode: Mode = "unwrap", *, takes_instruction: bool = True) -> None:
         self.mode = mode
+        self.takes_instruction = takes_instruction
+        self._instead = _INSTEAD + (_INSTRUCTION if takes_instruction else "")
         self._logged: dict[str, float] = {}
 
     def check(self, queries: Queries, param: str = "query") -> ClientPrompt | None:
@@ -66,7 +68,7 @@ class ClientPromptPolicy:
             return None
         metrics.CLIENT_PROMPTS.labels(prompt.kind).inc()
         if self.mode == "refuse" and prompt.kind != "documents":
-            raise InvalidRequest(f"{_FOUND[prompt.kind]}: {_INSTEAD}", param=param)
+            raise InvalidRequest(f"{_FOUND[prompt.kind]}: {self._instead}", param=param)
         if self.mode == "unwrap" and prompt.bare:
             return prompt
         return replace(prompt, instruction="", bare=())
@@ -85,24 +87,25 @@ class ClientPromptPolicy:
             "scores of%s are probably wrong: %s; %s",
             f" key {caller}" if caller else " a client",
             _FOUND[prompt.kind],
-            _INSTEAD,
+            self._instead,
         )
 
+    def warning(self, prompt: ClientPrompt, used: Profile, profiles: Profiles) -> str:
+        """What the client is told.
 
-def prompt_warning(prompt: ClientPrompt, used: Profile, profiles: Profiles) -> str:
-    """What the client is told.
-
-    Args:
-        used: whose instruction was used.
-    """
-    found = _FOUND[prompt.kind]
-    if not prompt.bare:
-        return f"{found}; scored as sent, the scores are probably wrong: {_INSTEAD}"
-    instruction = "its instruction used"
-    if prompt.instruction and _differs(prompt.instruction, used, profiles):
-        instruction = "its instruction ignored, because the request has another one"
-    nested = "; another one inside was scored as text" if prompt.kind == "nested" else ""
-    return f"{found}; it was taken off and {instruction}{nested}: {_INSTEAD}"
+        Args:
+            used: whose instruction was used.
+        """
+        found = _FOUND[prompt.kind]
+        if not prompt.bare:
+            return f"{found}; scored as sent, the scores are probably wrong: {self._instead}"
+        instruction = "its instruction used"
+        if not self.takes_instruction:
+            instruction = "its instruction ignored, because the prompt of this model has none"
+        elif prompt.instruction and _differs(prompt.instruction, used, profiles):
+            instruction = "its instruction ignored, because the request has another one"
+        nested = "; another one inside was scored as text" if prompt.kind == "nested" else ""
+        return f"{found}; it was taken off and {instruction}{nested}: {self._instead}"
 
 
 def _differs(instruction: str, used: Profile, profiles: Profiles) -> bool:

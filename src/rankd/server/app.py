@@ -22,6 +22,8 @@ from rankd import __version__, batches, dialects, ui
 from rankd.config.addresses import is_reachable
 from rankd.config.settings import Settings
 from rankd.config.suggest import nearest
+from rankd.config.tables import DEFAULT, Calibration
+from rankd.config.validators import check_measured_text
 from rankd.engines import open_engine
 from rankd.errors import BadSettings, RankError, SelfCheckFailed
 from rankd.models.checkpoint import Checkpoint, locate
@@ -157,7 +159,9 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
             log_texts=settings.log_texts,
             max_response_bytes=settings.max_response_bytes,
             profiles=Profiles(settings),
-            client_prompts=ClientPromptPolicy(settings.client_prompts),
+            client_prompts=ClientPromptPolicy(
+                settings.client_prompts, takes_instruction=ranker.encoder.takes_instruction
+            ),
         )
         metrics.SERVED.info(service.provenance.labels)
         app = build(service, settings, keys, traced)
@@ -198,6 +202,11 @@ async def refuse_unfit_profiles(
                 f"calibration.{name} was measured with {calibration.model!r}, but the served "
                 f"model is {checkpoint.name!r}: calibrate again"
             )
+    try:
+        table = settings.calibration.get(DEFAULT, Calibration())
+        check_measured_text(DEFAULT, table, ranker.encoder.instruction)
+    except ValueError as problem:
+        raise BadSettings(f"calibration: {problem}") from None
 
 
 def _check_key_presets(settings: Settings, keys: KeyRing) -> None:

@@ -17,6 +17,7 @@ import pytest
 from rankd.config.settings import Settings
 from rankd.engines import native, open_engine
 from rankd.engines.native import engine as native_engine
+from rankd.engines.native.process import WorkerConfig, WorkerProcess
 from rankd.errors import EngineDown, EngineRestarting, PoisonRequest, TooLarge
 from rankd.models.checkpoint import locate
 from rankd.ranking.scheduler import Scheduler, open_scheduler
@@ -109,6 +110,28 @@ async def test_requests_in_flight_when_the_worker_is_killed_get_right_scores(fol
             await scheduler.check()
             for answer, logits in zip(answers, expected, strict=True):
                 assert answer == pytest.approx(logits, abs=1e-4)
+
+
+async def test_a_restarted_worker_computes_in_the_number_format_of_the_first(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    spawn = WorkerProcess.spawn
+
+    async def noted(config: WorkerConfig) -> Any:
+        asked.append(config.dtype)
+        return await spawn(config)
+
+    monkeypatch.setattr(WorkerProcess, "spawn", noted)
+    async with _scheduler(folder) as scheduler:
+        [request] = _requests(1, documents=2)
+        before = await scheduler.score(request)
+        _kill()
+        await _until_restarting(scheduler)
+        after = await scheduler.score(request)
+
+    assert asked == ["auto", "float32"]
+    assert after == pytest.approx(before, abs=1e-4)
 
 
 async def test_a_worker_killed_too_often_is_not_restarted(folder: Path) -> None:

@@ -46,9 +46,20 @@ def test_a_name_that_was_pointed_at_this_machine_is_refused(
     assert "--allowed-hosts" in reply.json()["message"]
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1", "127.0.0.1:8000"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:1", "127.0.0.1", "127.0.0.1:8000", "[::1]", "[::1]:9000"]
+)
 def test_names_of_this_machine_are_served_with_any_port(server: Server, host: str) -> None:
     assert post(server, host=host).status_code == 200
+
+
+@pytest.mark.parametrize(("lines", "status"), [(b"", b"200"), (b"Host: evil.example\r\n", b"403")])
+def test_probes_of_http_1_0_need_no_host(server: Server, lines: bytes, status: bytes) -> None:
+    port = int(server.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(b"GET /livez HTTP/1.0\r\n" + lines + b"\r\n")
+
+        assert client.recv(4096).split()[1] == status
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,10 @@ from rankd.errors import ForbiddenOrigin, RankError
 # Browsers let pages of all origins send these; they change nothing and compute nothing.
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
+# No page can have one of these as its name without being on this machine. A tunnel may connect to
+# one of them for a client that names another.
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
 
 class AllowedHostsMiddleware:
     """Checks the headers by which browsers say where a request comes from.
@@ -21,8 +25,9 @@ class AllowedHostsMiddleware:
     `Origin`, and `Sec-Fetch-Site` is not `same-origin`. Other clients send neither of the two.
 
     Args:
-        hosts: accepted in `Host`, in lower case and without a port, besides localhost and the
-            address that the client connected to; None: all.
+        hosts: accepted in `Host`, in lower case and without a port, besides localhost, loopback
+            addresses and the address that the client connected to; None: all. A request of
+            HTTP/1.0 without `Host` is accepted, too: no browser sends one.
         origins: origins whose pages may send requests; `*` allows all.
         render: renders an error in the format of the request's API.
     """
@@ -47,7 +52,8 @@ class AllowedHostsMiddleware:
         await self._app(scope, receive, send)
 
     def _problem(self, scope: Scope) -> ForbiddenOrigin | None:
-        host = origin = site = ""
+        host: str | None = None
+        origin = site = ""
         for name, value in scope["headers"]:
             if name == b"host":
                 host = value.decode("latin-1").lower()
@@ -55,12 +61,12 @@ class AllowedHostsMiddleware:
                 origin = value.decode("latin-1")
             elif name == b"sec-fetch-site":
                 site = value.decode("latin-1")
-        if self._hosts is not None and not self._is_served(host, scope):
+        if self._hosts is not None and host is not None and not self._is_served(host, scope):
             return ForbiddenOrigin(
                 f"Host {host[:200]!r} is not served; add its name to --allowed-hosts"
             )
         if (origin or site) and scope["method"] not in _SAFE_METHODS:
-            return self._foreign(origin, site, host)
+            return self._foreign(origin, site, host or "")
         return None
 
     def _is_served(self, host: str, scope: Scope) -> bool:
@@ -70,7 +76,7 @@ class AllowedHostsMiddleware:
         # A call inside the process has no server address.
         address, _ = scope.get("server") or (name, None)
         address = address.removeprefix("::ffff:")  # IPv4 on a listener for both.
-        own = ("localhost", address, f"[{address}]")
+        own = (*_LOOPBACK, address, f"[{address}]")
         return name in own or name in (self._hosts or ())
 
     def _foreign(self, origin: str, site: str, host: str) -> ForbiddenOrigin | None:
