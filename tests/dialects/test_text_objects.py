@@ -91,6 +91,9 @@ def understood(text: str) -> Iterator[Any]:
 
 
 REFUSED: list[Any] = [
+    DATA,
+    {"Image": "https://example.com/a.png"},
+    {"parts": [{"inline_data": {"mime_type": "image/png", "data": "iVBORw0KGgo="}}]},
     {"image": URL},  # Jina, DashScope
     {"image": DATA},
     {"image": "iVBORw0KGgoAAAANSUhEUg=="},

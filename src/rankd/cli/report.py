@@ -80,6 +80,7 @@ class EngineReport(_Report):
     version: str = Field(description="Version of the library that computes; may be empty.")
     device: str
     dtype: str
+    dtype_reason: str = Field("", description="Why this number format; may be empty.")
     max_tokens: int = Field(description="Maximum tokens of one pair, template included.")
     deterministic: bool
     arithmetic: str = Field(description="What the last bits of scores depend on; may be empty.")
@@ -210,6 +211,7 @@ def _engine(info: EngineInfo) -> EngineReport:
         version=info.version,
         device=info.device,
         dtype=info.dtype,
+        dtype_reason=info.dtype_reason,
         max_tokens=info.max_tokens,
         deterministic=info.deterministic,
         arithmetic=info.arithmetic,

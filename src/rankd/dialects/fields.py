@@ -19,7 +19,7 @@ from rankd.types import Truncation
 
 def query_of(value: Any) -> str:
     """The text of a query. Raises `ValueError` if it is blank, or as `text_of`."""
-    text = value if type(value) is str else text_of(value)
+    text = value if type(value) is str and value[4:5] != ":" else text_of(value)
     if not text.strip():
         raise ValueError("must not be empty")
     return text
@@ -43,8 +43,11 @@ def texts_of(values: Sequence[Any], name: str, fields: Sequence[str] = ()) -> tu
     if not values:
         raise NoTexts(f"{name} must not be empty", param=name)
     read = partial(text_of, fields=fields) if fields else text_of
+    # Of most strings it is clear at the fifth character that they are no data: URL.
     return tuple(
-        value if type(value) is str else text_at(value, f"{name}[{index}]", read)
+        value
+        if type(value) is str and value[4:5] != ":"
+        else text_at(value, f"{name}[{index}]", read)
         for index, value in enumerate(values)
     )
 

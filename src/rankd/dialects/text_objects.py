@@ -62,6 +62,8 @@ def text_of(value: Any, fields: Sequence[str] = ()) -> str:
     """
     match value:
         case str():
+            if value[4:5] == ":" and _is_data(value):
+                raise ValueError(f"is a data: URL; {_TEXT_ONLY}")
             return value
         case dict() if fields:
             return _chosen(value, fields)
@@ -87,6 +89,8 @@ def _object_text(value: dict[str, Any]) -> str:
             raise ValueError(f"must hold its text as a string in `text`, not {type_name(other)}")
         case {"content": content}:
             return _content(content)
+        case {"parts": [dict(), *_] as parts} if value.keys() <= {"parts", "role"}:
+            return _content(parts)
     if not value:
         raise ValueError("must not be an empty object")
     if "type" in value and (typed := _typed_text(value)) is not None:
@@ -120,6 +124,7 @@ def _chosen_content(content: Any) -> Any:
 
 def _record(value: dict[str, Any]) -> str:
     """All fields as YAML."""
+    _refuse_media({name.lower(): item for name, item in value.items()})
     _refuse_data(value)
     return yaml_lines(value, value)
 
