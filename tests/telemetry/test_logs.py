@@ -194,7 +194,7 @@ def test_the_native_worker_logs_in_the_servers_format() -> None:
         "sys.argv = ['worker', json.dumps(dict(folder='', weights=[], yes=1, no=2, device='cpu',"
         " dtype='auto', threads=1, log_level='info', log_format='json'))]\n"
         "import threading, queue\n"
-        "worker._hear = lambda batches, replies: batches.put(b'')\n"
+        "worker._read_frames = lambda batches, replies: batches.put(b'')\n"
         "worker.main()\n"
     )
 

@@ -17,6 +17,9 @@ from rankd.prompts.tokenizer_json import Normalize, byte_pair_encoding, normaliz
 # expressions overflow their stack at about 600,000, and no model reads that many.
 _MAX_BLANKS = 400_000
 
+# The lookbehind keeps it linear: a run is looked at from its first character only.
+_LONG_BLANKS = re.compile(rf"(?<!\s)\s{{{_MAX_BLANKS + 1},}}")
+
 # Characters, such as a letter and its accents, that are composed to one.
 _MAX_COMPOSED = 4
 
@@ -128,20 +131,17 @@ def text_encoder(spec: dict[str, Any]) -> TextEncoder:
 def _shorten_blanks(text: str) -> str:
     if len(text) <= _MAX_BLANKS:
         return text
-    return re.sub(r"\s+", lambda run: run.group()[:_MAX_BLANKS], text)
+    return _LONG_BLANKS.sub(lambda run: run.group()[:_MAX_BLANKS], text)
 
 
 def _with_all_blanks(text: str, spans: Sequence[Span]) -> list[Span]:
     """Spans of a text with shortened blanks, as spans of the text itself."""
     removed = 0
     removals = []  # For each shortened run: where it ends in the short text, and `removed` there.
-    # A pattern for long runs only would take quadratic time for runs that are almost long.
-    for run in re.finditer(r"\s+", text):
-        excess = run.end() - run.start() - _MAX_BLANKS
-        if excess > 0:
-            end = run.start() - removed + _MAX_BLANKS
-            removed += excess
-            removals.append((end, removed))
+    for run in _LONG_BLANKS.finditer(text):
+        end = run.start() - removed + _MAX_BLANKS
+        removed += run.end() - run.start() - _MAX_BLANKS
+        removals.append((end, removed))
 
     def original(position: int) -> int:
         return position + max((count for end, count in removals if end <= position), default=0)
