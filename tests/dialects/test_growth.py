@@ -16,7 +16,8 @@ from fastapi.testclient import TestClient
 from rankd.config.settings import Settings
 from support.calling import calling
 
-# Ten times the size may cost this many times the CPU time: the rest is noise, caches and coverage; a square would be 100.
+# Ten times the size may cost this many times the CPU time, for noise, caches and the measurement
+# of coverage. Quadratic time would be 100 times.
 MAX_RATIO = 40
 
 FLOOR_SECONDS = 0.002
