@@ -13,9 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from rankd.errors import BadModel
+from rankd.models.json_files import read_json
 from rankd.models.tensor_files import StoredTensor, read_headers
 
 CONFIG = "adapter_config.json"
@@ -127,13 +126,7 @@ def read_adapter(folder: Path) -> LoraAdapter | None:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The parsed `adapter_config.json`."""
-    file = folder / CONFIG
-    try:
-        config = orjson.loads(file.read_bytes())
-    except orjson.JSONDecodeError as problem:
-        raise BadModel(f"{file} is not valid JSON: {problem}") from None
-    if not isinstance(config, dict):
-        raise BadModel(f"{file} does not hold a JSON object")
+    config: dict[str, Any] = read_json(folder / CONFIG)
     return config
 
 

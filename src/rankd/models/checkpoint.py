@@ -17,6 +17,7 @@ from rankd.models import folder_errors, weight_checks
 from rankd.models.adapter import CONFIG as ADAPTER_CONFIG
 from rankd.models.adapter import LoraAdapter, read_adapter
 from rankd.models.download import download
+from rankd.models.json_files import read_json
 from rankd.models.rope import read_rope
 from rankd.models.statement import Statement, read_statement
 from rankd.models.tensor_files import StoredTensor, read_headers, refuse_lfs_pointer
@@ -258,12 +259,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise BadModel(folder_errors.without_config(path))
     refuse_lfs_pointer(file)
-    try:
-        config = orjson.loads(file.read_bytes())
-    except orjson.JSONDecodeError as problem:
-        raise BadModel(f"{file} is not valid JSON: {problem}") from None
-    if not isinstance(config, dict):
-        raise BadModel(f"{file} does not hold a JSON object")
+    config: dict[str, Any] = read_json(file)
     architectures = config.setdefault("architectures", None) or []
     if not isinstance(architectures, list) or not all(isinstance(a, str) for a in architectures):
         raise BadModel(f"{file}: architectures must be a list of names, not {architectures!r}")

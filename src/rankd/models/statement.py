@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from rankd.errors import BadModel
+from rankd.models.json_files import read_json
 
 # Maximum characters of a chat template. The longest published ones have about 10,000.
 MAX_TEMPLATE_CHARACTERS = 65_536
@@ -104,15 +105,7 @@ def read_statement(folder: Path, config: Mapping[str, Any]) -> Statement:
 
 def _read_json(file: Path, kind: type) -> Any:
     """The content of a JSON file; None if there is no such file."""
-    if not file.is_file():
-        return None
-    try:
-        content = orjson.loads(file.read_bytes())
-    except orjson.JSONDecodeError as problem:
-        raise BadModel(f"{file} is not valid JSON: {problem}") from None
-    if not isinstance(content, kind):
-        raise BadModel(f"{file} must hold a JSON {'array' if kind is list else 'object'}")
-    return content
+    return read_json(file, kind) if file.is_file() else None
 
 
 def _object(file: Path, content: Mapping[str, Any], name: str) -> dict[str, Any]:
