@@ -120,7 +120,7 @@ class RateLimiter:
             async with asyncio.timeout(None if self._is_local else _REDIS_TIMEOUT):
                 seconds = await self._hit(minute_limit, caller, cost)
         except Exception as problem:
-            # Any: a server that speaks nonsense makes its client raise a ValueError, for example.
+            # Any error: a reply that breaks the protocol makes the client raise a ValueError, too.
             # The library wraps the Redis client's error, which says more.
             cause = problem.__cause__
             self._breaker.failed(cause if isinstance(cause, Exception) else problem)

@@ -44,9 +44,6 @@ _VALUE = struct.Struct("<d8s")
 
 Item = TypeVar("Item")
 
-# Not only Redis's own errors: a server that speaks nonsense makes its client raise anything.
-_FAILURES = (Exception,)
-
 
 class RedisCache:
     """A `Store` of `ScoreCache` in Redis.
@@ -69,7 +66,9 @@ class RedisCache:
         try:
             async with asyncio.timeout(TIMEOUT):
                 await self._client.ping()
-        except _FAILURES as problem:
+        except Exception as problem:
+            # Any error: a reply that breaks Redis's protocol makes the client raise a ValueError
+            # or TypeError, too.
             self._reads.failed(problem)
 
     async def get(self, keys: Sequence[bytes]) -> Mapping[bytes, float]:
@@ -83,7 +82,7 @@ class RedisCache:
                     values = await self._client.mget([_KEY_PREFIX + key for key in batch])
                 logits = zip(batch, map(_unpack, batch, values), strict=True)
                 found |= {key: logit for key, logit in logits if logit is not None}
-        except _FAILURES as problem:
+        except Exception as problem:
             self._reads.failed(problem)
         else:
             self._reads.succeeded()
@@ -106,7 +105,7 @@ class RedisCache:
                     pipeline.set(_KEY_PREFIX + key, _VALUE.pack(logit, key[:8]), ex=self._ttl)
                 async with asyncio.timeout(TIMEOUT):
                     await pipeline.execute()
-        except _FAILURES as problem:
+        except Exception as problem:
             self._writes.failed(problem)
         else:
             self._writes.succeeded()

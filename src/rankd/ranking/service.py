@@ -163,10 +163,6 @@ class ModelService:
     def is_called(self, model: str) -> bool:
         return model in self.names or model in self.aliases
 
-    def name_for(self, model: str | None) -> str:
-        """The model's name in a response: the one that the request gave, if any."""
-        return model or self.name
-
 
 def service_of(request: Request) -> ModelService:
     return cast(ModelService, request.app.state.service)
