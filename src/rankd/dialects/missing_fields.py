@@ -19,7 +19,7 @@ _NAMES = (
     },
 )
 
-# Unknown fields that are named, and of which one is suggested.
+# How many unknown fields an error names. The suggested field is one of them.
 _MAX_FIELDS = 10
 _MAX_LENGTH = 40
 _SIMILAR = 0.6

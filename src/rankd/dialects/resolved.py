@@ -90,7 +90,7 @@ class ResolvedRequest:
         sent_names: names of fields as the client sent them, by their name in `RankRequest`.
         bare: `ranks` without the prompt that the client brought along, and scored instead of
             them; empty if the texts are scored as sent.
-        prompt_warning: what the client is told about such a prompt; empty: nothing.
+        prompt_warning: warning about a prompt in the texts; empty: there is none.
     """
 
     ranks: tuple[RankRequest, ...]

@@ -91,7 +91,7 @@ class ClientPromptPolicy:
         )
 
     def warning(self, prompt: ClientPrompt, used: Profile, profiles: Profiles) -> str:
-        """What the client is told.
+        """The warning in the answer.
 
         Args:
             used: whose instruction was used.

@@ -113,7 +113,7 @@ class TensorFiles:
         return joined
 
     def refuse_unread(self) -> None:
-        """Refuse tensors that were not read; whoever stored them meant them to change scores.
+        """Refuse tensors that were not read: without them the scores could be wrong.
 
         Raises:
             BadModel: names them.
