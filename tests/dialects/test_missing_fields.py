@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from rankd.dialects import json_io, openai
 from rankd.errors import InvalidRequest
+from support.yardstick import scaled
 
 
 @pytest.mark.parametrize(
@@ -75,10 +76,10 @@ def test_a_missing_field_is_explained_by_the_unknown_ones(
 
 def test_many_unknown_fields_take_little_time_and_space() -> None:
     body = {f"{'x' * 1000} {index}": index for index in range(10_000)}
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(InvalidRequest) as refused:
         json_io.validate(openai.dialect.Request, body)
 
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < scaled(1)
     assert refused.value.message.startswith("query is missing; 'xxx")
     assert len(refused.value.message) < 1_000

@@ -13,6 +13,7 @@ from rankd import dialects
 from rankd.config.settings import Settings
 from rankd.dialects.wrong_paths import corrected
 from support.calling import calling
+from support.yardstick import scaled
 
 BODY = {"query": "q", "documents": ["a", "b"]}
 TEI = {"query": "q", "texts": ["a", "b"]}
@@ -255,9 +256,9 @@ def test_paths_that_are_served_are_not_corrected() -> None:
     "path", ["/" + "a/" * 30_000 + "rerank", "/" + "v1/rerank/" * 6_000, "/" + "%2fx" * 15_000]
 )
 def test_a_very_long_path_is_a_404_in_linear_time(client: TestClient, path: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     reply = client.post(path, json=BODY)
 
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < scaled(1)
     assert reply.status_code == 404
     assert len(reply.json()["message"]) < 400

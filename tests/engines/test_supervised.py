@@ -309,7 +309,7 @@ async def test_calls_fail_with_retry_after_if_the_restart_takes_too_long() -> No
         assert REGISTRY.get_sample_value("rankd_engine_up") == 0
         began = time.monotonic()
         problems = await _all([in_flight, _score(scheduler, 21)])
-        assert 0.5 < time.monotonic() - began < 10
+        assert 0.5 < time.monotonic() - began < 60
         late = (await _all([_score(scheduler, 22)]))[0]
 
         for problem in (*problems, late):

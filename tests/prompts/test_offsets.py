@@ -19,6 +19,7 @@ from rankd.prompts import PromptEncoder, open_encoder
 from rankd.prompts.offsets import Span
 from rankd.prompts.text_encoders import BytePairEncoder, GeneralEncoder, text_encoder
 from rankd.types import RankRequest, Side
+from support.yardstick import scaled
 
 # Letters that normalizers change, or that tokens divide.
 FRAGMENTS = [
@@ -214,4 +215,4 @@ def test_thousands_of_spans_among_combining_marks_are_fast(folder: Path) -> None
     encoded = encoder(folder).encode_blocking(request)
 
     assert len(encoded.prompts) > 5_000
-    assert time.process_time() - began < 20
+    assert time.process_time() - began < scaled(10)

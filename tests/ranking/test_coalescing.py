@@ -196,7 +196,7 @@ async def test_a_deadline_ends_the_wait_for_another_request() -> None:
     await requests.engine.end(1)
 
     assert await second == right("c")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
     await requests.engine.end(0)
     assert await first == right("ab")
 

@@ -307,10 +307,10 @@ def test_an_invalid_partial_is_a_400(encoder: PromptEncoder) -> None:
 
 
 class SlowEncoder(PromptEncoder):
-    """An encoder that takes a minute for a request."""
+    """An encoder that takes ten minutes for a request."""
 
     async def encode(self, requests: Sequence[RankRequest]) -> list[EncodedRequest]:
-        await asyncio.sleep(60)
+        await asyncio.sleep(600)
         return await super().encode(requests)
 
 
@@ -323,7 +323,7 @@ def test_the_deadline_applies_while_a_request_is_encoded(encoder: PromptEncoder)
 
     assert reply.status_code == 504
     assert reply.json()["message"] == "scored 0 of 3 documents in time"
-    assert time.monotonic() - began < 55
+    assert time.monotonic() - began < 300
 
 
 @pytest.mark.anyio

@@ -12,10 +12,11 @@ import pytest
 
 from rankd.config.settings import Settings
 from rankd.server.app import open_app
+from support.yardstick import scaled
 
 SIZE = 31 * 1024 * 1024
 
-# Seconds of CPU time. The longest that was measured is .18; a slow machine may take twice that.
+# CPU seconds on the machine that support.yardstick refers to. The longest that was measured is .18.
 MAX_HOLD = 0.5
 
 
@@ -91,7 +92,7 @@ async def test_a_large_body_never_holds_the_event_loop(name: str, path: str) -> 
                 holds.append(longest[0])
 
     assert reply.status_code in (200, 400, 413), reply.text[:300]
-    assert min(holds) < MAX_HOLD
+    assert min(holds) < scaled(MAX_HOLD)
 
 
 @pytest.mark.anyio

@@ -114,7 +114,7 @@ def test_unread_answers_count_as_memory_until_the_client_is_closed() -> None:
 
 @pytest.mark.slow
 def test_a_stop_does_not_wait_for_clients_that_do_not_read() -> None:
-    with serving("--engine", "fake") as server, ExitStack() as held:
+    with serving("--engine", "fake", "--drain-seconds", "300") as server, ExitStack() as held:
         for behind in BEHIND.values():
             with suppress(OSError):
                 held.enter_context(connect(server)).sendall(POST + behind)
@@ -124,7 +124,7 @@ def test_a_stop_does_not_wait_for_clients_that_do_not_read() -> None:
         took = time.monotonic() - began
 
     assert status == 0
-    assert took < 20  # --drain-seconds is 30; without busy neighbours it takes about 6.
+    assert took < 200  # Less than --drain-seconds; it takes about 6.
     assert "Traceback" not in errors
 
 

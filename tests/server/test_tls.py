@@ -138,7 +138,10 @@ def _closed(connection: socket.socket) -> bool:
 
 
 def test_plain_http_is_closed_and_https_is_answered(folder: Path) -> None:
-    with serving(*_flags(folder), "--log-level", "debug") as server, ExitStack() as held:
+    with (
+        serving(*_flags(folder), "--log-level", "debug", "--drain-seconds", "300") as server,
+        ExitStack() as held,
+    ):
         plain = _silent(server, held)
         plain.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert _closed(plain)
@@ -150,5 +153,5 @@ def test_plain_http_is_closed_and_https_is_answered(folder: Path) -> None:
 
     assert [answer.status_code for answer in answers] == [200] * 3
     assert status == 0
-    assert time.monotonic() - began < 25  # Without waiting for the silent connection.
+    assert time.monotonic() - began < 200  # Without waiting for the silent connection.
     assert "Traceback" not in errors

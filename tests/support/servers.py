@@ -36,7 +36,7 @@ class Server:
 
     def ended(self) -> tuple[int, str]:
         """Like `stop`, for a server that ends by itself."""
-        self.process.wait(timeout=60)
+        self.process.wait(timeout=180)
         self._reader.join(timeout=10)
         return self.process.returncode, "".join(self._stderr)
 

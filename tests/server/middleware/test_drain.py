@@ -184,13 +184,13 @@ def test_the_port_stays_open_for_the_drain_delay() -> None:
 
 
 def test_without_requests_in_flight_the_server_exits_at_once() -> None:
-    with serving(*FAKE) as server, httpx.Client() as idle:
+    with serving(*FAKE, "--drain-seconds", "300") as server, httpx.Client() as idle:
         assert idle.get(f"{server.url}/livez").status_code == 200
         began = time.monotonic()
         status, errors = server.stop(signal.SIGTERM)
 
     assert status == 0
-    assert time.monotonic() - began < 25  # Without waiting for the idle connection.
+    assert time.monotonic() - began < 200  # Without waiting for the idle connection.
     assert "Traceback" not in errors
 
 
