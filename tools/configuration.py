@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from rankd.config.settings import Settings
+from rankd.config.settings import LISTS, Settings
 from rankd.config.sources import CONFIG_VARIABLE, ENV_PREFIX
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/configuration.md"
@@ -99,6 +99,8 @@ def _entry(name: str, field: FieldInfo) -> Iterator[str]:
     if get_origin(field.annotation) is dict:
         table = "vllm" if name == "vllm_args" else name
         spellings.append(f"`[{table}]` in the file")
+    if name in LISTS:
+        spellings.append(f"`[[{name}]]` in the file")
     yield f"### {name}\n"
     yield " · ".join([*spellings, f"default {_default(name, field.default)}", _values(name, field)])
     yield f"\n{field.description}\n"
@@ -130,6 +132,8 @@ def _values(name: str, field: FieldInfo) -> str:
         return "switch"
     if get_origin(kind) is dict:
         return "table"
+    if name in LISTS:
+        return "array of tables"
     if get_origin(kind) is tuple:
         return "list: repeat the flag" if name == "api_keys" else "list, comma-separated"
     return "path" if Path in get_args(kind) else "text"

@@ -473,8 +473,8 @@ def test_scores_from_before_a_failure_of_the_server_are_kept(folder: Path) -> No
 def test_wrong_arguments_are_errors_without_a_traceback(folder: Path, tmp_path: Path) -> None:
     first = ("--run", str(folder / "run.trec"))
 
-    assert "give a first stage: either --run FILE or --bm25" in refused(folder)
-    assert "either --run FILE or --bm25" in refused(folder, "--bm25", *first)
+    assert "give one of --run FILE, --bm25 and --shadow-lines FILE" in refused(folder)
+    assert "give one of --run FILE, --bm25 and" in refused(folder, "--bm25", *first)
     assert "--depth must be at least 1, not 0" in refused(folder, "--bm25", "--depth", "0")
     assert "'nDGC@10' is not a measure" in refused(folder, "--bm25", "--measures", "nDGC@10")
     assert "is not a folder" in refused(tmp_path / "nowhere", "--bm25")

@@ -48,7 +48,8 @@ def test_the_server_accepts_the_flags_on_the_page_of_settings() -> None:
         if field.annotation is bool:
             arguments.append(flag)
         else:
-            value = values.get(name) or ("{}" if field.default == {} else field.default or 1)
+            empty = {"shadow": "[]", "ab": "[]"}.get(name, "{}" if field.default == {} else 1)
+            value = values.get(name) or field.default or empty
             arguments.append(f"{flag}={value}")
 
     ended = run("serve", "--print-config", *arguments)

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from rankd import __version__
 from rankd.config.removed import replacement
-from rankd.config.settings import Settings
+from rankd.config.settings import LISTS, Settings
 from rankd.config.show import COMMON, topics
 from rankd.config.suggest import nearest
 from rankd.errors import EXIT_CODES
@@ -136,7 +136,7 @@ def build(*, every_setting: bool = False) -> Parser:
     _add_serve(add("serve", " [MODEL]"), every_setting=every_setting)
     _add_check(add("check", " [MODEL]"))
     _add_rerank(add("rerank", " FILE --query TEXT"))
-    evaluate = add("eval", " DIR --run FILE|--bm25")
+    evaluate = add("eval", " DIR --run FILE|--bm25|--shadow-lines FILE")
     options.add_eval(evaluate)
     add_settings(evaluate, {**_sections(*_OFFLINE), "Keys": ["api_keys"]})
     calibrate = add("calibrate", " FILE")
@@ -276,9 +276,13 @@ def _escaped(description: str | None) -> str:
     return (description or "").replace("%", "%%")
 
 
+# Arrays of tables.
+_ARRAYS = [Settings.model_fields[name].annotation for name in LISTS]
+
+
 def _kind(annotation: object) -> str:
     if annotation in (int, float):
         return "INT" if annotation is int else "NUMBER"
-    if get_origin(annotation) is dict:
+    if get_origin(annotation) is dict or annotation in _ARRAYS:
         return "JSON"
     return "PATH" if annotation == Path | None else "TEXT"

@@ -22,11 +22,15 @@ from pydantic import (
 )
 
 from rankd.config import validators
+from rankd.config.experiments import Experiment, Shadow
 from rankd.config.tables import Alias, Calibration, Instruction, ModelName, PresetName
 from rankd.errors import BadSettings
 
 # The tables of several files are merged, key by key.
 TABLES = ("instructions", "calibration", "aliases", "key_presets")
+
+# Arrays of tables; one of a later file replaces that of an earlier one.
+LISTS = ("shadow", "ab")
 
 _FromJson = BeforeValidator(validators.parse_json)
 
@@ -212,6 +216,16 @@ class Settings(BaseModel):
         {},
         description="Preset per key name of --api-keys-file, as JSON; [key_presets] in the file.",
     )
+    shadow: Annotated[tuple[Shadow, ...], _FromJson] = Field(
+        (),
+        description="Shares of requests to score a second time and compare, as JSON; [[shadow]] in "
+        "the file.",
+    )
+    ab: Annotated[tuple[Experiment, ...], _FromJson] = Field(
+        (),
+        description="A/B tests: shares of callers that get a preset or an alias, as JSON; [[ab]] "
+        "in the file.",
+    )
     cache_mb: int = Field(
         64, ge=0, description="Memory for the score cache in MiB; 0: no cache in memory."
     )
@@ -284,6 +298,12 @@ class Settings(BaseModel):
     def _check_key_presets(cls, presets: dict[str, str], info: ValidationInfo) -> dict[str, str]:
         validators.check_presets(presets, info.data)
         return presets
+
+    @field_validator("shadow", "ab")
+    @classmethod
+    def _check_experiments(cls, tables: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
+        validators.check_experiments(tables, info.data)
+        return tables
 
     def instruction_named(self, name: str) -> str:
         """The text of a preset, or of the server's own instruction.

@@ -77,7 +77,7 @@ _TOPICS: Mapping[str, tuple[str, ...]] = {
     ),
     "Documents and instructions": (
         *("max_tokens", "truncation", "instruction", "instructions", "client_prompts"),
-        *("calibration", "aliases", "key_presets"),
+        *("calibration", "aliases", "key_presets", "shadow", "ab"),
     ),
     "Cache": ("cache_mb", "cache_redis"),
     "Limits": (

@@ -17,9 +17,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from rankd.config.experiments import Experiment, Shadow
 from rankd.config.redaction import SECRET_NAME, redacted
 from rankd.config.removed import replacement
-from rankd.config.settings import TABLES, Settings
+from rankd.config.settings import LISTS, TABLES, Settings
 from rankd.config.suggest import nearest
 from rankd.config.tables import Alias, Calibration, Platt
 from rankd.config.validators import parse_json
@@ -140,15 +141,17 @@ def _message(problem: ValidationError) -> str:
     reason = (error["msg"][0].lower() + error["msg"][1:]).removeprefix("value error, ")
     if name == "vllm_args":
         return f"{name} = ***: {reason}"  # Unparsed JSON may hold tokens.
-    if name in TABLES:
+    if name in TABLES or name in LISTS:
         return _table_message(".".join((name, *inside)), error["type"], reason, error["input"])
     if SECRET_NAME.search(name) or name.endswith("_redis"):
         return f"{name}: {reason}"  # Never the secrets themselves.
     return f"{name} = {redacted('', error['input'])!r}: {reason}"
 
 
-# Keys of the tables inside [calibration] and [aliases].
-_KEYS = (*Calibration.model_fields, *Platt.model_fields, *Alias.model_fields)
+# Keys of the tables inside [calibration], [aliases], [[shadow]] and [[ab]].
+_KEYS = tuple(
+    key for table in (Calibration, Platt, Alias, Shadow, Experiment) for key in table.model_fields
+)
 
 
 def _table_message(path: str, kind: str, reason: str, value: Any) -> str:

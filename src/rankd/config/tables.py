@@ -37,11 +37,11 @@ Instruction = Annotated[str, AfterValidator(_check_instruction)]
 ModelName = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Platt(_Table):
+class Platt(Table):
     """Turns logits into probabilities: sigmoid(slope * logit + intercept).
 
     Source: J. Platt, Probabilistic outputs for support vector machines, 1999.
@@ -52,7 +52,7 @@ class Platt(_Table):
     intercept: float = Field(allow_inf_nan=False)
 
 
-class Calibration(_Table):
+class Calibration(Table):
     """Measured on judged pairs with one instruction; `rankd calibrate` writes it.
 
     Attributes:
@@ -69,7 +69,7 @@ class Calibration(_Table):
     instruction: str | None = None
 
 
-class Alias(_Table):
+class Alias(Table):
     """Another name of the served model, with defaults for requests that use it.
 
     Attributes:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rankd.config.experiments import Experiment, Shadow
 from rankd.config.suggest import nearest
 from rankd.config.tables import DEFAULT, Calibration
 from rankd.config.text import has_surrogates
@@ -107,6 +109,20 @@ def check_presets(presets: Mapping[str, str], settings: Mapping[str, Any]) -> No
     """
     for user, name in presets.items():
         instruction_named(name, settings, f"{user}: ")
+
+
+def check_experiments(tables: Sequence[Shadow | Experiment], settings: Mapping[str, Any]) -> None:
+    """Refuse names that occur twice, and presets and aliases that do not exist."""
+    names = Counter(table.name for table in tables)
+    if names and (most := names.most_common(1)[0])[1] > 1:
+        raise ValueError(f"{most[0]!r} is the name of two tables; each needs its own")
+    aliases = settings.get("aliases", {})
+    for table in tables:
+        for preset in filter(None, (table.preset, getattr(table, "for_preset", None))):
+            instruction_named(preset, settings, f"{table.name}: ")
+        if table.alias and not getattr(table, "url", None) and table.alias not in aliases:
+            hint = nearest(table.alias, aliases)
+            raise ValueError(f"{table.name}: {table.alias!r} is not in [aliases]{hint}")
 
 
 def instruction_named(name: str, settings: Mapping[str, Any], prefix: str = "") -> str:

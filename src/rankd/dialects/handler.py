@@ -205,6 +205,8 @@ async def rank(
             timings.ranking = await service.rank(request.ranks, on_result, timings)
     except InvalidRequest as problem:
         raise request.in_sent_names(problem) from None
+    if service.shadows is not None:
+        service.shadows.offer(request.bare or request.ranks, timings.ranking, request.profile)
     return Ranked(timings.ranking, timings)
 
 

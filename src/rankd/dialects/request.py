@@ -182,7 +182,11 @@ class RequestBody(BaseModel):
         if prompt is not None and not preset and context.client_prompts.takes_instruction:
             text = text or prompt.instruction
         profile = context.profiles.choose(
-            text=text, preset=preset, model=self.model, caller=context.caller
+            text=text,
+            preset=preset,
+            model=self.model,
+            caller=context.caller,
+            user=self.user or "",
         )
         request = ResolvedRequest(
             answer=self._answer_options(sent, profile),

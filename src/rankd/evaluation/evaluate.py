@@ -17,10 +17,12 @@ from rankd.evaluation import first_stage, measures
 from rankd.evaluation.dataset import Dataset, read_dataset
 from rankd.evaluation.extras import require
 from rankd.evaluation.journal import Journal, open_journal
+from rankd.evaluation.measures import PerQuery
 from rankd.evaluation.options import EvalOptions
 from rankd.evaluation.report import EvalReport, System, to_json, to_markdown, to_text
 from rankd.evaluation.scorer import QueryScores, Scorer, ScorerOptions
 from rankd.evaluation.scorers import open_scorer
+from rankd.evaluation.shadow_lines import about, read_shadow_lines
 from rankd.evaluation.statistics import difference, kendall_tau
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ async def evaluate(settings: Settings, options: EvalOptions) -> int:
         SetupError: an input or an option is missing or wrong; names the file and line.
     """
     require("rankd eval", ir_measures="ir-measures", scipy="scipy")
+    if options.shadow_lines is not None:
+        return await asyncio.to_thread(_evaluate_shadow, options)
     if options.bm25:
         require("--bm25", bm25s="bm25s")
     wanted = measures.parse(options.measures, options.depth)
@@ -47,11 +51,32 @@ async def evaluate(settings: Settings, options: EvalOptions) -> int:
         scores.append(scored)
     if len(systems) == 2 and systems[0].about == systems[1].about:
         raise BadSettings("both sides are the same: nothing to compare")
-    report = _report(options, dataset, wanted, systems, scores)
+    _finish(out, _report(options, dataset, wanted, systems, scores), dataset, scores)
+    return 0
+
+
+def _evaluate_shadow(options: EvalOptions) -> int:
+    """Judge the two scorings of a shadow's lines; nothing is scored."""
+    assert options.shadow_lines is not None
+    wanted = measures.parse(options.measures, options.depth)
+    found = read_shadow_lines(options)
+    scores, systems = (found.first, found.second), []
+    for letter, name, scored in zip(
+        "AB", ("the server's answers", found.name), scores, strict=True
+    ):
+        values = _measured(found.dataset, wanted, scored)
+        systems.append(System(letter, about(options.shadow_lines, name), values, 0.0, 0, ()))
+    report = _report(options, found.dataset, wanted, systems, scores)
+    _finish(_output_folder(options), report, found.dataset, scores)
+    return 0
+
+
+def _finish(
+    out: Path, report: EvalReport, dataset: Dataset, scores: Sequence[Mapping[str, QueryScores]]
+) -> None:
     _write(out, report, dataset, scores)
     print(to_text(report))  # noqa: T201
     print(f"\nreports: {out / 'report.md'}, {out / 'report.json'}")  # noqa: T201
-    return 0
 
 
 def _sides(settings: Settings, options: EvalOptions) -> list[ScorerOptions]:
@@ -105,15 +130,20 @@ async def _evaluate_side(
         began = time.monotonic()
         with open_journal(out, about, scorer.probe, sizes) as journal:
             await _score(scorer, dataset, journal, options.concurrency)
-    rankings = {
-        query: _ranked(documents, journal.scores[query])
-        for query, documents in dataset.with_candidates()
-    }
-    values = measures.compute(wanted, dataset.qrels, rankings)
+    values = _measured(dataset, wanted, journal.scores)
     seconds = time.monotonic() - began
     warnings = [scored.warning for scored in journal.scores.values() if scored.warning]
     system = System(letter, about, values, seconds, journal.reused, tuple(warnings))
     return system, journal.scores
+
+
+def _measured(
+    dataset: Dataset, wanted: Sequence[Measure], scores: Mapping[str, QueryScores]
+) -> PerQuery:
+    rankings = {
+        query: _ranked(documents, scores[query]) for query, documents in dataset.with_candidates()
+    }
+    return measures.compute(wanted, dataset.qrels, rankings)
 
 
 def _ranked(documents: Sequence[str], scored: QueryScores) -> list[str]:
@@ -188,7 +218,11 @@ def _report(
 
 
 def _summary(options: EvalOptions, dataset: Dataset) -> dict[str, Any]:
-    bm25 = f"BM25, k1 {first_stage.BM25_K1}, b {first_stage.BM25_B}"
+    origin = f"BM25, k1 {first_stage.BM25_K1}, b {first_stage.BM25_B}"
+    if options.shadow_lines is not None:
+        origin = "the order in which clients sent them"
+    elif options.run is not None:
+        origin = options.run.name
     return {
         "name": options.folder.resolve().name,
         "split": options.split,
@@ -196,7 +230,7 @@ def _summary(options: EvalOptions, dataset: Dataset) -> dict[str, Any]:
         "without_candidates": sum(not found for found in dataset.candidates.values()),
         "pairs": sum(len(found) for found in dataset.candidates.values()),
         "depth": options.depth,
-        "first_stage": bm25 if options.run is None else options.run.name,
+        "first_stage": origin,
     }
 
 

@@ -30,6 +30,7 @@ class EvalOptions(_Options):
     folder: Path
     run: Path | None
     bm25: bool
+    shadow_lines: Path | None
     split: str
     depth: int
     queries: int | None
@@ -48,8 +49,14 @@ class EvalOptions(_Options):
         _not_empty("--against", self.against)
         _not_empty("--against-instruction", self.against_instruction)
         _not_empty("--against-url", self.against_url)
-        if self.bm25 == (self.run is not None):
-            raise BadSettings("give a first stage: either --run FILE or --bm25")
+        first_stages = (self.bm25, self.run is not None, self.shadow_lines is not None)
+        if sum(first_stages) != 1:
+            raise BadSettings("give one of --run FILE, --bm25 and --shadow-lines FILE")
+        against = (self.against, self.against_instruction, self.against_url, self.url)
+        if self.shadow_lines and any(against):
+            raise BadSettings(
+                "--shadow-lines compares what its lines hold: drop --against… and --url"
+            )
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,8 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
         default=False,
         help="find the first stage's candidates with BM25",
     )
+    shadow = "judge the lines that [[shadow]] wrote, instead of scoring"
+    add("--shadow-lines", type=Path, default=None, metavar="FILE", help=shadow)
     add("--split", default="test", metavar="NAME", help="name of the qrels file [test]")
     add("--depth", type=int, default=100, metavar="INT", help="candidates per query [100]")
     few = "evaluate only the first INT queries [all]"

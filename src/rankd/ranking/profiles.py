@@ -10,6 +10,7 @@ from rankd.config.settings import Settings
 from rankd.config.suggest import nearest
 from rankd.config.tables import CUSTOM, DEFAULT, Alias, Calibration, Platt
 from rankd.errors import InvalidRequest
+from rankd.ranking.experiments import Experiments
 from rankd.types import ScoredDocument, TruncationPolicy, sigmoid
 
 
@@ -26,7 +27,8 @@ class Profile:
         platt: turns a logit into a probability; None without a calibration.
         alias: configuration of the model name in the request; None if that is no alias.
         header: `x-rankd-instruction`, a dictionary of RFC 9651 with preset and digest of the
-            text. Empty for the server's own instruction, which the template's hash covers.
+            text; not for the server's own instruction, which the template's hash covers. And
+            `x-rankd-variant`, if the caller takes part in an A/B test.
     """
 
     preset: str = DEFAULT
@@ -90,6 +92,7 @@ class Profiles:
         self._names[settings.instruction] = DEFAULT
         self._calibration = settings.calibration
         self._aliases = settings.aliases
+        self._experiments = Experiments(settings.ab)
         self._keys = settings.key_presets
 
     def choose(
@@ -99,14 +102,18 @@ class Profiles:
         preset: str | None = None,
         model: str | None = None,
         caller: str = "",
+        user: str = "",
     ) -> Profile:
         """The first of: the request's text, its preset, its alias's preset, its key's, default.
+
+        A request that names none of the first three may get a variant of an A/B test.
 
         Args:
             text: the instruction in the request.
             preset: the name of a preset in the request.
             model: the model name in the request.
             caller: the name of its API key.
+            user: its end user.
 
         Raises:
             InvalidRequest: the preset is unknown; the message lists the known ones.
@@ -114,6 +121,11 @@ class Profiles:
         if preset and preset not in self._texts:
             raise InvalidRequest(self._unknown(preset), param="preset")
         alias = self._aliases.get(model or "")
+        variants: Mapping[str, str] = {}
+        if self._experiments.tables and not (text or preset or alias):
+            variant = self._experiments.variant_for(caller, user)
+            preset, variants = variant.preset, variant.header
+            alias = self._aliases.get(variant.alias or "")
         if text:
             name = self._names.get(text, CUSTOM)
         else:
@@ -124,6 +136,7 @@ class Profiles:
         if alias and alias.score_threshold is not None:
             threshold = alias.score_threshold
         header = {} if name == DEFAULT or text is None else _instruction_header(name, text)
+        header = {**header, **variants}
         return Profile(name, text, threshold, calibration.platt, alias, header)
 
     def _unknown(self, preset: str) -> str:

@@ -15,6 +15,7 @@ from rankd.ranking.client_prompt_policy import ClientPromptPolicy
 from rankd.ranking.profiles import Profiles
 from rankd.ranking.provenance import Provenance
 from rankd.ranking.ranker import Ranker
+from rankd.ranking.shadow import ShadowTraffics
 from rankd.telemetry.timings import StageTimings
 from rankd.types import RankRequest, RankResult, ScoredDocument
 
@@ -70,6 +71,7 @@ class ModelService:
         max_response_bytes: of one answer.
         timeout_ms: timeout of requests that set none; 0: no timeout.
         client_prompts: what is done with prompts that clients bring along.
+        shadows: compare a share of requests with a second scoring; None: there are none.
         created: Unix time of the start, in seconds.
     """
 
@@ -83,6 +85,7 @@ class ModelService:
     max_response_bytes: int = 64 * 1024 * 1024
     profiles: Profiles = field(default_factory=Profiles)
     client_prompts: ClientPromptPolicy = field(default_factory=ClientPromptPolicy)
+    shadows: ShadowTraffics | None = None
     drain: Drain = field(default_factory=Drain)
     created: int = field(default_factory=lambda: int(time.time()))
 

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Collection
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -39,6 +39,7 @@ from rankd.ranking.ranker import Ranker
 from rankd.ranking.rate_limits import open_rate_limiter
 from rankd.ranking.scheduler import open_scheduler
 from rankd.ranking.service import ModelService
+from rankd.ranking.shadow import open_shadows
 from rankd.server import health
 from rankd.server.error_responses import render_bug, render_error, render_http
 from rankd.server.middleware import (
@@ -64,7 +65,7 @@ _DESCRIPTION = "Reranking with Qwen3-Reranker: right scores, no flags needed."
 _EXPOSED_HEADERS = (
     *("rankd", "retry-after", "x-request-id"),
     *("x-rankd-below-threshold", "x-rankd-cached", "x-rankd-usage"),
-    *("x-rankd-instruction", "x-rankd-warnings"),
+    *("x-rankd-instruction", "x-rankd-variant", "x-rankd-warnings"),
     *("server-timing", "traceparent"),
 )
 
@@ -130,6 +131,7 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
         open_tracing(enabled=settings.otel, drain_seconds=settings.drain_seconds) as traced,
         open_ranker(settings) as (checkpoint, checking),
         open_rate_limiter(settings) as limits,
+        AsyncExitStack() as stack,
     ):
         for note in checking.encoder.notes:
             _log.info("%s %s", checkpoint.name, note)
@@ -149,6 +151,7 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
         name = settings.served_model_name or checkpoint.name
         aliases = frozenset({checkpoint.name, settings.model})
         await refuse_unfit_profiles(settings, checkpoint, ranker, {name, *aliases})
+        profiles = Profiles(settings)
         service = ModelService(
             ranker,
             name,
@@ -158,7 +161,8 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
             timeout_ms=settings.timeout_ms,
             log_texts=settings.log_texts,
             max_response_bytes=settings.max_response_bytes,
-            profiles=Profiles(settings),
+            profiles=profiles,
+            shadows=await stack.enter_async_context(open_shadows(settings, ranker, profiles)),
             client_prompts=ClientPromptPolicy(
                 settings.client_prompts, takes_instruction=ranker.encoder.takes_instruction
             ),

@@ -13,6 +13,7 @@ from prometheus_client import (
     Histogram,
     Info,
     ProcessCollector,
+    Summary,
     disable_created_metrics,
 )
 
@@ -122,6 +123,44 @@ CLIENT_PROMPTS = Counter(
     "rankd_client_prompts_total",
     "Requests whose texts hold the model's prompt already, by what they hold of it.",
     ["kind"],
+)
+VARIANTS = Counter(
+    "rankd_variant_requests_total",
+    "Requests of A/B tests, by test and variant: A (as without the test) or B.",
+    ["experiment", "variant"],
+)
+SHADOWS = Counter(
+    "rankd_shadow_requests_total",
+    "Requests chosen for a second scoring, by what became of it: compared, failed, or dropped "
+    "because too many wait.",
+    ["shadow", "outcome"],
+)
+SHADOW_SAME_TOP = Counter(
+    "rankd_shadow_same_top_total",
+    "Compared requests whose best document is the same in both scorings.",
+    ["shadow"],
+)
+# Sums and counts, because a histogram with values below 0 has no sum.
+SHADOW_TAU = Summary(
+    "rankd_shadow_kendall_tau",
+    "Kendall's tau of the two orders of a compared request: 1 same order, -1 reversed.",
+    ["shadow"],
+)
+SHADOW_OVERLAP = Summary(
+    "rankd_shadow_overlap",
+    "Share of the best k documents that both scorings of a compared request have, 0 to 1.",
+    ["shadow"],
+)
+SHADOW_SHIFT = Summary(
+    "rankd_shadow_score_shift",
+    "Mean change of the scores of a compared request, from the answer to the second scoring.",
+    ["shadow"],
+)
+SHADOW_SECONDS = Histogram(
+    "rankd_shadow_duration_seconds",
+    "Duration of second scorings, waiting included.",
+    ["shadow"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )
 ENGINE_UP = Gauge("rankd_engine_up", "1 while the engine is up, otherwise 0.")
 ENGINE_RESTARTS = Counter(
