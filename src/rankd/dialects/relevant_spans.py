@@ -99,10 +99,11 @@ def add_spans(results: Sequence[dict[str, Any]], best: Sequence[AnswerResult]) -
     """Add `relevant_spans` to the results of an answer that have any."""
     for item, result in zip(results, best, strict=True):
         if spans := result.scored.relevant_spans:
-            item["relevant_spans"] = _objects(spans)
+            item["relevant_spans"] = span_objects(spans)
 
 
-def _objects(spans: Sequence[RelevantSpan]) -> list[dict[str, Any]]:
+def span_objects(spans: Sequence[RelevantSpan]) -> list[dict[str, Any]]:
+    """Spans as in answers, with rounded scores."""
     scores = rounded_all(sigmoids([span.logit for span in spans]))
     return [
         {"start": span.start, "end": span.end, "score": score}
