@@ -19,7 +19,7 @@ COPY --chmod=755 docker/ascend-entrypoint.sh /usr/local/bin/rankd-entrypoint
 RUN python3 -m pip install --no-cache-dir --no-deps /wheels/*.whl \
     && python3 -m pip install --no-cache-dir -c /wheels/constraints.txt \
         'cachetools>=5.3,<9' 'httptools>=0.6.3' 'limits>=4.3,<6' 'orjson>=3.10,<4' 'python-multipart>=0.0.18,<1' \
-        'redis>=5.2,<9' 'shtab>=1.10,<2' 'tiktoken>=0.9,<1' 'tqdm>=4.66,<5' 'uvloop>=0.21' \
+        'redis>=5.2,<9' 'sentencex>=1.0.32,<2' 'shtab>=1.10,<2' 'tiktoken>=0.9,<1' 'tqdm>=4.66,<5' 'uvloop>=0.21' \
     && python3 -c "import huggingface_hub, rankd.ranking.redis_cache, rankd.server.run, tqdm, uvloop" \
     && rankd --version
 ENV RANKD_HOST=0.0.0.0 RANKD_ENGINE=vllm

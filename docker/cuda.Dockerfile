@@ -17,7 +17,7 @@ COPY --from=build /wheels /wheels
 RUN python3 -m pip install --no-cache-dir --no-deps /wheels/*.whl \
     && python3 -m pip install --no-cache-dir \
         'cachetools>=5.3,<9' 'limits>=4.3,<6' 'python-multipart>=0.0.18,<1' 'redis>=5.2,<9' \
-        'shtab>=1.10,<2' \
+        'sentencex>=1.0.32,<2' 'shtab>=1.10,<2' \
     && python3 -c "import huggingface_hub, rankd.ranking.redis_cache, rankd.server.run, tqdm, uvloop" \
     && rankd --version \
     && useradd --create-home --uid 10001 rankd \

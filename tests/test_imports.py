@@ -38,6 +38,7 @@ RESTRICTED: dict[str, tuple[str, ...]] = {
     "numpy": ("engines/native", "evaluation"),
     "transformers": (),
     "jinja2": ("prompts/chat_template",),
+    "sentencex": ("prompts/sentences",),
     "vllm": ("engines/vllm",),
     "httpx": ("client",),
     "scipy": ("evaluation",),

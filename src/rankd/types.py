@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal, NamedTuple
@@ -17,6 +17,23 @@ Side = Literal["right", "left"]
 
 # Priority of batch jobs: behind every priority that a request can have (0 to 999).
 BACKGROUND_PRIORITY = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class SpanOptions:
+    """Which sentences of documents are returned as relevant spans.
+
+    Attributes:
+        min_score: minimum score of a sentence as answers show it, in [0, 1].
+        max_spans: maximum sentences per document, most relevant first. None: no maximum.
+        top_n: how many documents get spans, best first. None: all.
+        threshold: documents below it get none. None: no threshold.
+    """
+
+    min_score: float = 0.1
+    max_spans: int | None = None
+    top_n: int | None = None
+    threshold: ScoreThreshold | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +57,8 @@ class RankRequest:
         max_query_tokens: a longer query is refused. None: half of what the model reads.
         max_prompt_tokens: maximum length of each prompt, template included; documents that do
             not fit follow `truncation`. None: the model's limit.
+        spans: also score the sentences of the best documents; needs `details`, and is only for a
+            request that is ranked alone. None: no sentences are scored.
     """
 
     query: str
@@ -60,6 +79,7 @@ class RankRequest:
     background: bool = False
     max_query_tokens: int | None = None
     max_prompt_tokens: int | None = None
+    spans: SpanOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +133,23 @@ class AnswerTokenIds(NamedTuple):
     scale: float = 1.0
 
 
+class RelevantSpan(NamedTuple):
+    """A sentence that answers the query: `document[start:end]`.
+
+    Attributes:
+        start, end: in code points of the document as it was sent; the end is exclusive.
+        logit: as `ScoredDocument.logit`, of the sentence alone.
+    """
+
+    start: int
+    end: int
+    logit: float
+
+    def moved(self, characters: int) -> RelevantSpan:
+        """The span in a text that has this many more characters before the document."""
+        return RelevantSpan(self.start + characters, self.end + characters, self.logit)
+
+
 @dataclass(frozen=True, slots=True)
 class ScoredDocument:
     """One document with its score.
@@ -132,6 +169,8 @@ class ScoredDocument:
         span: characters of the best chunk in the document's text, as start and end (exclusive);
             None unless `details` was requested.
         cached_tokens: of `tokens`, those computed for an earlier request.
+        relevant_spans: its relevant sentences, most relevant first. None: they were not
+            requested, not scored in time, or the document is not among the best.
     """
 
     index: int
@@ -145,6 +184,7 @@ class ScoredDocument:
     chunk: int = 0
     span: tuple[int, int] | None = None
     cached_tokens: int = 0
+    relevant_spans: tuple[RelevantSpan, ...] | None = None
 
     @property
     def score(self) -> float:
@@ -154,6 +194,29 @@ class ScoredDocument:
     @property
     def truncated(self) -> bool:
         return self.kept_tokens < self.document_tokens
+
+
+class ScoreThreshold(NamedTuple):
+    """Leaves out documents whose shown number is lower.
+
+    Attributes:
+        value: compared with the rounded number, so a client can send back one that it has seen.
+        on_logits: compared with logits in nats, not with scores in [0, 1].
+        configured: from the server's configuration, not from the request.
+    """
+
+    value: float
+    on_logits: bool
+    configured: bool
+
+    def kept(self, documents: Sequence[ScoredDocument]) -> list[ScoredDocument]:
+        """The documents that reach the threshold."""
+        numbers = shown_numbers(documents, logits=self.on_logits)
+        return [
+            document
+            for document, number in zip(documents, numbers, strict=True)
+            if number >= self.value
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +250,7 @@ class RankUsage(NamedTuple):
         documents: documents that have a score.
         cached_documents: of these, the ones computed for an earlier request.
         prompt_tokens: tokens that the model read for them, template included; for a document
-            in chunks the tokens of every chunk.
+            in chunks the tokens of every chunk. With the sentences that were scored for spans.
         cached_tokens: of these, the tokens of pairs computed for an earlier request.
         search_units: Cohere's unit; see `ranking/billing.py`.
     """

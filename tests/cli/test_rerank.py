@@ -72,6 +72,42 @@ def test_a_file_that_is_not_utf8_is_an_error_of_one_line() -> None:
     assert ended.stderr == b"rankd: - is not UTF-8 text\n"
 
 
+def test_spans_are_printed_with_the_documents() -> None:
+    text = "Lions hunt. The capital of China is Beijing. Bread is baked. China has a capital."
+
+    [row] = rerank("-", "--spans", "1", stdin=text)
+
+    [span] = row["relevant_spans"]  # type: ignore[misc]
+    assert text[span["start"] : span["end"]] == "The capital of China is Beijing."
+    assert span["score"] > 0.5
+
+
+def test_spans_count_the_label_that_was_taken_off() -> None:
+    text = "<Document>: Lions hunt. The capital of China is Beijing."
+    query = f"<Instruct>: Find it.\n<Query>: {QUERY}"
+
+    ended = run("rerank", "--query", query, "-", "--spans", "1", stdin=text)
+
+    [row] = map(json.loads, ended.stdout.splitlines())
+    [span] = row["relevant_spans"]
+    assert text[span["start"] : span["end"]] == "The capital of China is Beijing."
+
+
+def test_the_builtin_model_has_a_calibration() -> None:
+    rows = rerank("-", stdin="The capital of China is Beijing.\nLions hunt at night.")
+
+    assert [0 < float(str(row["normalized_score"])) < 1 for row in rows] == [True, True]
+    assert "normalized_score" not in rerank("-", "--engine", "fake", stdin="Lions hunt.")[0]
+    assert "normalized_score" not in rerank_warned("-", "--instruction", "Find lions.")[0]
+
+
+def rerank_warned(*arguments: str) -> list[dict[str, object]]:
+    """The rows of a command that says on stderr why they lack a calibration."""
+    ended = run("rerank", "--query", QUERY, *arguments, stdin="Lions hunt.")
+    assert "measured with another instruction" in ended.stderr
+    return [json.loads(line) for line in ended.stdout.splitlines()]
+
+
 def test_raw_scores_are_logits() -> None:
     [row] = rerank("-", "--raw-scores", stdin="Lions hunt at night.")
 

@@ -198,6 +198,22 @@ def test_details_contain_the_position_of_the_best_chunk(call: CallClient, url: s
     assert details() is None
 
 
+def test_relevant_spans_are_positions_in_the_document(call: CallClient, url: str) -> None:
+    long = f"🙂 Lions hunt. {DOCUMENTS[1]} 面包由面粉和水制成。"
+
+    def spans(**options: Any) -> Any:
+        answer = call(url, lambda client: client.rerank(QUERY, [long], **options))
+        assert answer.warnings == ()
+        return answer.results[0].relevant_spans
+
+    first, *_ = spans(relevant_spans=True)
+    assert long[first.start : first.end] == QUERY
+    assert 0 < first.score <= 1
+    assert spans(relevant_spans={"max_spans": 1, "threshold": 0.1}) == (first,)
+    assert len(spans(relevant_spans={"threshold": 0.0})) == 4
+    assert spans() == ()
+
+
 def test_an_api_key_is_accepted_and_a_wrong_one_is_unauthorized(call: CallClient) -> None:
     with serving("--engine", "fake", "--api-key", "sesame") as server:
         assert call(server.url, lambda client: client.score("q", ["d"]), api_key="sesame").scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from rankd.client import Client
 from rankd.config.settings import Settings
+from rankd.models.calibration_tables import FOLDER, read_table
 from support.layouts import state
 from support.servers import serving
 from support.typed import run
@@ -400,3 +402,57 @@ def test_pairs_are_measured_with_the_instruction_that_the_checkpoint_states(
     assert toml["calibration"].keys() == {"default"}
     assert toml["calibration"]["default"]["instruction"] == "Find code."
     assert "instructions" not in toml
+
+
+def test_a_table_names_weights_prompt_and_pairs(tmp_path: Path, pairs: list[Row]) -> None:
+    file = tmp_path / "builtin.toml"
+
+    settings = calibrate(
+        tmp_path, pairs, "--platt", "--table", str(file), "--about", 'The "triples".'
+    )["toml"]["calibration"]["default"]
+
+    table = read_table(file)
+    shipped = read_table(FOLDER / "builtin.toml")
+    assert (table.model, table.weights, table.template) == (
+        *(shipped.model, shipped.weights),
+        shipped.template,
+    )
+    assert (table.instruction, table.threshold) == (INSTRUCTION, settings["threshold"])
+    assert table.platt.model_dump() == settings["platt"]
+    digest = hashlib.sha256((tmp_path / "pairs.jsonl").read_bytes()).hexdigest()
+    assert table.measured["sha256"] == digest
+    assert table.measured["pairs"] == 'The "triples".'
+    assert table.measured["judged"] == len(pairs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--about", "x"], "--table needs --platt"),
+        (["--platt"], "--table needs --about"),
+        (["--platt", "--about", "x", "--url", "http://127.0.0.1:9"], "behind --url is unknown"),
+    ],
+)
+def test_a_table_needs_what_it_holds(tmp_path: Path, arguments: list[str], words: str) -> None:
+    ended = run("calibrate", "pairs.jsonl", "--table", str(tmp_path / "a.toml"), *arguments)
+
+    assert ended.returncode == 2
+    assert words in ended.stderr
+
+
+def test_a_table_is_of_the_servers_own_instruction(tmp_path: Path) -> None:
+    rows = [
+        {"query": "q", "document": text, "relevant": text == "q", "instruction": "Find it."}
+        for text in ("q", "Bread.", "Lions.")
+    ]
+    table = tmp_path / "a.toml"
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    ended = run(
+        *("calibrate", str(tmp_path / "p.jsonl"), "--platt", "--engine", "fake"),
+        *("--table", str(table), "--about", "x"),
+    )
+
+    assert ended.returncode == 2
+    assert "pairs of the server's own instruction only" in ended.stderr
+    assert not table.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,3 +45,24 @@ def test_the_evaluation_benchmark_makes_data_sets_and_figures() -> None:
     assert "docstrings (test): 3 queries" in ended.stdout
     assert "triples (test): 70 queries" in ended.stdout
     assert "210 judged pairs" in ended.stdout
+
+
+def test_the_spans_benchmark_finds_answers_in_both_languages() -> None:
+    ended = subprocess.run(
+        [sys.executable, "bench/spans.py", "--documents", "4", "--rounds", "1"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    shares = re.findall(r"^\| (\w+) \| (\d) of (\d) \| (\d) of \d \|$", ended.stdout, re.M)
+    assert [(name, total) for name, _, total, _ in shares] == [
+        ("en", "2"),
+        ("zh", "2"),
+        ("all", "4"),
+    ]
+    assert int(shares[2][3]) >= 2
+    assert "with spans" in ended.stdout

@@ -260,6 +260,18 @@ def test_a_script_in_a_document_is_shown_as_text(browser: Browser, server: Serve
     assert browser.run("return window.hacked") is None
 
 
+def test_sentences_that_answer_are_highlighted_as_text(browser: Browser, server: Server) -> None:
+    sentence = "😀 The capital of China is <b>Beijing</b>."
+    browser.visit(f"{server.url}/ui")
+    browser.wait("#spans option[value=sentences]").click()
+    browser.rank(QUERY, f"Lions hunt at night. {sentence} Bread is baked.")
+    browser.wait_for(f"{RANKING} mark", "Beijing")
+
+    assert [mark.text for mark in browser.all(f"{RANKING} mark")] == [sentence]
+    assert browser.all(f"{RANKING} b b") == []
+    assert browser.wait(f"{RANKING} .text").text.startswith("Lions hunt at night. 😀 The")
+
+
 def test_two_instructions_are_compared_side_by_side_without_the_cache(
     browser: Browser, uncached: Server, pictures: Path | None
 ) -> None:
@@ -411,7 +423,7 @@ def test_every_control_shows_its_focus(browser: Browser, server: Server) -> None
         seen.add(name)
 
     fields = {"theme", "query", "preset", "instruction", "documents", "format", "open", "run"}
-    assert seen >= {*fields, "Web search", "tab-ranking"}
+    assert seen >= {*fields, "spans", "Web search", "tab-ranking"}
 
 
 LONG = "\n".join(f"{index} {'word ' * 1500}" for index in range(150))

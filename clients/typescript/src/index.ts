@@ -19,6 +19,8 @@ export type {
   Chunk,
   Details,
   Model,
+  RelevantSpan,
+  RelevantSpansOptions,
   RerankOptions,
   RerankRequest,
   RerankResponse,

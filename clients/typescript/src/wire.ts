@@ -33,6 +33,14 @@ export interface ScoreOptions extends CallOptions {
   timeoutMs?: number | undefined;
 }
 
+/** Which sentences of each document are returned as `relevantSpans`. */
+export interface RelevantSpansOptions {
+  /** Minimum score of a sentence, 0 to 1. Default: 0.1. */
+  threshold?: number | undefined;
+  /** Maximum number per document. Default: all. */
+  maxSpans?: number | undefined;
+}
+
 /** Further options of `rerank`. */
 export interface RerankOptions extends ScoreOptions {
   /** Maximum number of results. Default: all. */
@@ -55,6 +63,8 @@ export interface RerankOptions extends ScoreOptions {
   scoreThreshold?: number | undefined;
   /** Add `details` to each result, and `normalizedScore` if the server has a calibration. */
   returnDetails?: boolean | undefined;
+  /** Add `relevantSpans` to each result; each sentence costs tokens. */
+  relevantSpans?: boolean | RelevantSpansOptions | undefined;
 }
 
 /** One request of `batch`. */
@@ -93,6 +103,14 @@ export interface Chunk {
   readonly end: number;
 }
 
+/** A sentence that answers the query; `start` and `end` count as those of `Chunk`. */
+export interface RelevantSpan {
+  readonly start: number;
+  readonly end: number;
+  /** In [0, 1]. */
+  readonly score: number;
+}
+
 /** One document's relevance. */
 export interface Result {
   /** The document's index in the request, from 0. */
@@ -108,6 +126,8 @@ export interface Result {
   readonly normalizedScore: number | undefined;
   /** Undefined unless `returnDetails` was true. */
   readonly details: Details | undefined;
+  /** Most relevant first; empty without the option `relevantSpans`. */
+  readonly relevantSpans: readonly RelevantSpan[];
 }
 
 interface About {
@@ -154,8 +174,15 @@ export function rerankBody(request: RerankRequest, model: string | undefined): o
     partial: request.partial,
     score_threshold: request.scoreThreshold,
     return_details: request.returnDetails,
+    relevant_spans: spansBody(request.relevantSpans),
     raw_scores: request.rawScores,
   };
+}
+
+function spansBody(spans: RerankOptions["relevantSpans"]): object | boolean | undefined {
+  return typeof spans === "object"
+    ? { threshold: spans.threshold, max_spans: spans.maxSpans }
+    : spans;
 }
 
 export function scoreBody(
@@ -210,6 +237,7 @@ export function rerankResponse(answer: any): RerankResponse {
     document: result.document?.text,
     normalizedScore: result.normalized_score,
     details: result.chunk && details(result),
+    relevantSpans: (result.relevant_spans ?? []).map(span),
   }));
   return {
     results,
@@ -230,6 +258,10 @@ function details({ tokens, truncated, chunk }: any): Details {
       end: number(chunk.end),
     },
   };
+}
+
+function span({ start, end, score }: any): RelevantSpan {
+  return { start: number(start), end: number(end), score: number(score) };
 }
 
 export function scoreResponse(answer: any): ScoreResponse {

@@ -129,6 +129,18 @@ test("the position of the best chunk is in code points", live, async () => {
   assert.deepEqual(warnings, []);
 });
 
+test("relevant spans are in code points", live, async () => {
+  const long = `🙂 Lions hunt. ${DOCUMENTS[1]} 面包由面粉和水制成。`;
+  const spans = async (options) => (await rankd.rerank(QUERY, [long], options)).results[0].relevantSpans;
+
+  const [first] = await spans({ relevantSpans: true });
+  assert.equal([...long].slice(first.start, first.end).join(""), QUERY);
+  assert.ok(first.score > 0);
+  assert.deepEqual(await spans({ relevantSpans: { maxSpans: 1, threshold: 0.1 } }), [first]);
+  assert.equal((await spans({ relevantSpans: { threshold: 0 } })).length, 4);
+  assert.deepEqual(await spans({}), []);
+});
+
 test("score keeps the order and agrees with rerank", live, async () => {
   const { scores } = await rankd.score(QUERY, DOCUMENTS);
   const { results } = await rankd.rerank(QUERY, DOCUMENTS);

@@ -198,6 +198,8 @@ def _add_rerank(parser: argparse.ArgumentParser) -> None:
     add("--alias", default=None, metavar="NAME", help=alias)
     threshold = "drop lower scores, 0 to 1 (logits: any). Default: the calibrated threshold"
     add("--score-threshold", type=float, default=None, metavar="NUMBER", help=threshold)
+    spans = "also print up to INT sentences of each document that answer the query"
+    add("--spans", type=int, default=None, metavar="INT", help=spans)
     add_settings(parser, _sections(*_OFFLINE))
 
 

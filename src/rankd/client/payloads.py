@@ -39,6 +39,20 @@ class ScoreOptions(TypedDict, total=False):
     timeout: float | None
 
 
+class RelevantSpans(TypedDict, total=False):
+    """Which sentences of each document are returned as `Result.relevant_spans`.
+
+    Attributes:
+        mode: "disabled" returns none. Default: "enabled".
+        threshold: minimum score of a sentence, 0 to 1. Default: 0.1.
+        max_spans: maximum number per document. Default: all.
+    """
+
+    mode: Literal["enabled", "disabled"]
+    threshold: float | None
+    max_spans: int | None
+
+
 class RerankOptions(ScoreOptions, total=False):
     """Further options of `rerank`.
 
@@ -55,6 +69,8 @@ class RerankOptions(ScoreOptions, total=False):
             calibration.
         partial: True returns the documents scored so far when the server's time limit is over.
         score_threshold: documents with a lower `relevance_score` are left out.
+        relevant_spans: True, or its options, sets `Result.relevant_spans`; each sentence costs
+            tokens.
     """
 
     top_n: int | None
@@ -67,6 +83,7 @@ class RerankOptions(ScoreOptions, total=False):
     return_details: bool | None
     partial: bool | None
     score_threshold: float | None
+    relevant_spans: RelevantSpans | bool | None
 
 
 class RerankRequest(RerankOptions, total=False):
@@ -122,6 +139,20 @@ class Details:
 
 
 @dataclass(frozen=True, slots=True)
+class RelevantSpan:
+    """A sentence that answers the query: `text[start:end]`.
+
+    Attributes:
+        start, end: in characters.
+        score: in [0, 1].
+    """
+
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """One document's relevance.
 
@@ -132,6 +163,8 @@ class Result:
         details: None unless `return_details` is True.
         normalized_score: probability of relevance, by the server's calibration; None without a
             calibration or without `return_details`.
+        relevant_spans: sentences that answer the query, most relevant first; empty if there are
+            none, or without the option `relevant_spans`.
     """
 
     index: int
@@ -139,6 +172,7 @@ class Result:
     document: str | None
     details: Details | None = None
     normalized_score: float | None = None
+    relevant_spans: tuple[RelevantSpan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +259,7 @@ def rerank_response(answer: Any) -> RerankResponse:
                 (result.get("document") or {}).get("text"),
                 _details(result),
                 result.get("normalized_score"),
+                tuple(map(_span, result.get("relevant_spans", ()))),
             )
             for result in answer["results"]
         ),
@@ -232,6 +267,10 @@ def rerank_response(answer: Any) -> RerankResponse:
         not_scored=tuple(map(int, answer.get("meta", {}).get("not_scored", ()))),
         below_threshold=int(answer.get("meta", {}).get("below_threshold", 0)),
     )
+
+
+def _span(span: Any) -> RelevantSpan:
+    return RelevantSpan(int(span["start"]), int(span["end"]), float(span["score"]))
 
 
 def _details(result: Any) -> Details | None:

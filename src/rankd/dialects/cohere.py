@@ -16,6 +16,13 @@ from rankd.dialects.envelopes import ErrorObject, Failure, openai_error
 from rankd.dialects.fields import Count, Documents, Query
 from rankd.dialects.openai import Meta, meta
 from rankd.dialects.prefix_routes import prefix_router
+from rankd.dialects.relevant_spans import (
+    DESCRIPTION,
+    RELEVANT_SPANS,
+    CohereRelevantSpans,
+    RelevantSpanObject,
+    add_spans,
+)
 from rankd.dialects.reply import Reply, ResultObject, results
 from rankd.dialects.request import COHERE_PATH, RERANK_PATHS, DocumentsBody, SentFields, example
 from rankd.errors import RankError
@@ -79,16 +86,29 @@ class V2Request(DocumentsBody):
         None, ge=1, description="Maximum tokens per document; the end is cut off. Default: 4096."
     )
 
+    relevant_spans: CohereRelevantSpans | None = Field(
+        None, description=f"{DESCRIPTION} Default: disabled."
+    )
+
     def sent(self) -> SentFields:
         sent = self.sent_documents()
         sent.truncation = TruncationPolicy(tokens=self.max_tokens_per_doc or 4096)
+        sent.spans = self.relevant_spans
         return sent
+
+
+class CohereResult(ResultObject):
+    relevant_spans: list[RelevantSpanObject] | None = Field(None, description=RELEVANT_SPANS)
 
 
 class CohereResponse(BaseModel):
     id: str
     results: list[ResultObject] = Field(description="Most relevant first.")
     meta: Meta
+
+
+class CohereV2Response(CohereResponse):
+    results: list[CohereResult] = Field(description="Most relevant first.")
 
 
 class CohereFailure(Failure):
@@ -110,7 +130,10 @@ class _Cohere(Dialect):
     version = "1"
 
     def render(self, reply: Reply) -> dict[str, Any]:
-        return {"id": reply.id, "results": results(reply), "meta": meta(reply, self.version)}
+        found = results(reply)
+        if reply.answer.relevant_spans:
+            add_spans(found, reply.best)
+        return {"id": reply.id, "results": found, "meta": meta(reply, self.version)}
 
     def error(self, problem: RankError) -> dict[str, Any]:
         return {"id": str(uuid.uuid4()), **openai_error(problem)}
@@ -126,6 +149,7 @@ class CohereV1(_Cohere):
 class CohereV2(_Cohere):
     about = "Cohere's Rerank API, version 2."
     Request = V2Request
+    response = CohereV2Response
     mounted = (COHERE_PATH,)
     version = "2"
 

@@ -217,11 +217,11 @@ async def _rank_bare(
     timings: StageTimings,
 ) -> RankResult:
     """Rank the texts without the prompt that the client brought along."""
-    if not request.answer.details:
+    if not request.bare[0].details:
         return await service.rank(request.bare, on_result, timings)
-    on_bare = None if on_result is None else lambda one: on_result(request.with_sent_span(one))
+    on_bare = None if on_result is None else lambda one: on_result(request.with_sent_spans(one))
     result = await service.rank(request.bare, on_bare, timings)
-    documents = list(map(request.with_sent_span, result.documents))
+    documents = list(map(request.with_sent_spans, result.documents))
     return replace(result, groups=[documents], documents=documents)
 
 

@@ -17,6 +17,13 @@ from rankd.config.tables import CUSTOM, DEFAULT
 from rankd.dialects.base import BodyMatcher, Dialect
 from rankd.dialects.fields import Count, Truncating
 from rankd.dialects.json_values import type_name
+from rankd.dialects.relevant_spans import (
+    DESCRIPTION,
+    RELEVANT_SPANS,
+    RelevantSpanObject,
+    RelevantSpansField,
+    add_spans,
+)
 from rankd.dialects.reply import Reply, ResultObject, UsageObject, document_details, results
 from rankd.dialects.request import EchoingDocumentsBody, SentFields, Spellings, example
 from rankd.dialects.vllm_options import VllmOptions
@@ -68,6 +75,11 @@ class OpenAIRerankRequest(VllmOptions, EchoingDocumentsBody):
         description="Add `tokens`, `truncated`, `chunk` and, if calibrated, `normalized_score` to "
         "each result. Default: false.",
     )
+    relevant_spans: RelevantSpansField | None = Field(
+        None,
+        description=f"{DESCRIPTION} true, or an object with `threshold` and `max_spans`. "
+        "Default: false.",
+    )
     raw_scores: bool | None = Field(
         None, description="true: return raw logits, in nats. Default: false."
     )
@@ -97,6 +109,7 @@ class OpenAIRerankRequest(VllmOptions, EchoingDocumentsBody):
             raw_scores=self.raw_scores,
         )
         sent.details = bool(self.return_details)
+        sent.spans = self.relevant_spans
         return sent
 
     def _truncation(self) -> TruncationPolicy:
@@ -227,6 +240,7 @@ class OpenAIResult(ResultObject):
         description="Calibrated probability of relevance; absent without calibration or "
         "return_details.",
     )
+    relevant_spans: list[RelevantSpanObject] | None = Field(None, description=RELEVANT_SPANS)
 
 
 class OpenAIRerankResponse(BaseModel):
@@ -253,6 +267,8 @@ class OpenAI(Dialect):
         if reply.answer.details:
             for item, result in zip(found, reply.best, strict=True):
                 item |= document_details(result.scored, reply.profile)
+        if reply.answer.relevant_spans:
+            add_spans(found, reply.best)
         return {
             "id": reply.id,
             "object": "rerank",

@@ -25,15 +25,7 @@ def above_threshold(
     documents: Sequence[ScoredDocument], options: AnswerOptions
 ) -> Sequence[ScoredDocument]:
     """The documents that reach the threshold; all of them without one."""
-    threshold = options.threshold
-    if threshold is None:
-        return documents
-    numbers = shown_numbers(documents, logits=threshold.on_logits)
-    return [
-        document
-        for document, number in zip(documents, numbers, strict=True)
-        if number >= threshold.value
-    ]
+    return documents if options.threshold is None else options.threshold.kept(documents)
 
 
 def document_details(scored_document: ScoredDocument, profile: Profile) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from rankd.config.tables import CUSTOM
 from rankd.dialects.deadlines import MAX_TIMEOUT_MS
 from rankd.dialects.fields import Count, DocumentList, Number, Query, texts_of
-from rankd.dialects.resolved import AnswerOptions, RequestContext, ResolvedRequest, ScoreThreshold
+from rankd.dialects.relevant_spans import CohereRelevantSpans, with_spans
+from rankd.dialects.resolved import AnswerOptions, RequestContext, ResolvedRequest
 from rankd.errors import InvalidRequest
 from rankd.prompts.client_prompts import (
     DOCUMENT_MARKS,
@@ -22,7 +23,7 @@ from rankd.prompts.client_prompts import (
     Queries,
 )
 from rankd.ranking.profiles import Profile
-from rankd.types import BACKGROUND_PRIORITY, RankRequest, TruncationPolicy
+from rankd.types import BACKGROUND_PRIORITY, RankRequest, ScoreThreshold, TruncationPolicy
 
 # Clients append one of these to their base URL, which may or may not end in `/v1` or `/v2`.
 # All are served alike, but at Cohere's `documents` are always in Cohere's format.
@@ -72,6 +73,7 @@ class SentFields:
         details: whether results hold details.
         max_query_tokens, max_prompt_tokens: as in `RankRequest`.
         names: further `sent_names`, where they differ between bodies of one dialect.
+        spans: which relevant spans results hold; None: none.
     """
 
     queries: Sequence[tuple[str, tuple[str, ...]]]
@@ -87,6 +89,7 @@ class SentFields:
     max_query_tokens: int | None = None
     max_prompt_tokens: int | None = None
     names: Mapping[str, str] = field(default_factory=dict)
+    spans: CohereRelevantSpans | None = None
 
 
 class RequestBody(BaseModel):
@@ -197,6 +200,8 @@ class RequestBody(BaseModel):
             unknown_fields=unknown_fields(self),
             sent_names=sent_names,
         )
+        if sent.spans is not None:
+            request = with_spans(request, sent.spans)
         return request if prompt is None else _with_prompt(request, prompt, context)
 
     def _answer_options(self, sent: SentFields, profile: Profile) -> AnswerOptions:

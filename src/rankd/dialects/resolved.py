@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from rankd.errors import InvalidRequest
 from rankd.prompts.client_prompts import label_length
 from rankd.ranking.client_prompt_policy import ClientPromptPolicy
 from rankd.ranking.profiles import Profile, Profiles
-from rankd.types import RankRequest, ScoredDocument
+from rankd.types import RankRequest, ScoredDocument, ScoreThreshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +37,6 @@ class RequestContext:
     client_prompts: ClientPromptPolicy = field(default_factory=ClientPromptPolicy)
 
 
-class ScoreThreshold(NamedTuple):
-    """Leaves out documents whose shown number is lower.
-
-    Attributes:
-        value: compared with the rounded number, so a client can send back one that it has seen.
-        on_logits: compared with logits in nats, not with scores in [0, 1].
-        configured: from the server's configuration, not from the request.
-    """
-
-    value: float
-    on_logits: bool
-    configured: bool
-
-
 @dataclass(frozen=True, slots=True)
 class AnswerOptions:
     """What an answer holds.
@@ -65,6 +51,7 @@ class AnswerOptions:
             probability.
         threshold: None: results are left out by no threshold.
         threshold_ignored: the request has a threshold, which its dialect cannot apply.
+        relevant_spans: whether results hold relevant spans.
     """
 
     top_n: int | None = None
@@ -74,6 +61,7 @@ class AnswerOptions:
     details: bool = False
     threshold: ScoreThreshold | None = None
     threshold_ignored: bool = False
+    relevant_spans: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +105,15 @@ class ResolvedRequest:
         message = problem.message.replace(f"{problem.param}[", f"{name}[")
         return type(problem)(message, param=name)
 
-    def with_sent_span(self, scored: ScoredDocument) -> ScoredDocument:
-        """A result for the only request in `bare`, with its span in the document as it was sent."""
+    def with_sent_spans(self, scored: ScoredDocument) -> ScoredDocument:
+        """A result for the only request in `bare`, with spans in the document as it was sent."""
         if scored.span is None:
             return scored
         start, end = scored.span
         length = label_length(self.rank.documents[scored.index])
-        return replace(scored, span=(start + length, end + length))
+        relevant = scored.relevant_spans
+        return replace(
+            scored,
+            span=(start + length, end + length),
+            relevant_spans=None if relevant is None else tuple([s.moved(length) for s in relevant]),
+        )

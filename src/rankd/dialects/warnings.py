@@ -8,7 +8,7 @@ from rankd.config.text import shorten
 from rankd.dialects.reply import above_threshold
 from rankd.dialects.resolved import AnswerOptions, ResolvedRequest
 from rankd.telemetry import metrics
-from rankd.types import ScoredDocument
+from rankd.types import ScoredDocument, best_first
 
 # Unknown fields that are named; the others are only counted.
 _MAX_FIELDS = 20
@@ -41,6 +41,8 @@ def answer_warnings(
         warnings += instruction_warnings(request)
     if request.answer.threshold or request.answer.threshold_ignored:
         warnings += threshold_warnings(documents, request.answer)
+    if request.answer.relevant_spans:
+        warnings += span_warnings(documents, request.answer)
     return warnings
 
 
@@ -69,9 +71,14 @@ def not_scored_warning(indexes: Sequence[int], count: int) -> list[str]:
     """Which of `count` documents were not scored in time."""
     if not indexes:
         return []
+    return [
+        f"{len(indexes)} of {count} documents were not scored in time: {_shown_ranges(indexes)}"
+    ]
+
+
+def _shown_ranges(indexes: Sequence[int]) -> str:
     ranges = _ranges(indexes)
-    shown = ", ".join(ranges[:_MAX_RANGES]) + (", ..." if len(ranges) > _MAX_RANGES else "")
-    return [f"{len(indexes)} of {count} documents were not scored in time: {shown}"]
+    return ", ".join(ranges[:_MAX_RANGES]) + (", ..." if len(ranges) > _MAX_RANGES else "")
 
 
 def _ranges(indexes: Sequence[int]) -> list[str]:
@@ -99,6 +106,18 @@ def instruction_warnings(request: ResolvedRequest) -> list[str]:
             f'name, send "preset": {name!r}'
         )
     return warnings
+
+
+def span_warnings(documents: Sequence[ScoredDocument], options: AnswerOptions) -> list[str]:
+    """Results whose sentences were not all scored in time."""
+    best = best_first(above_threshold(documents, options))[: options.top_n]
+    late = sorted([document.index for document in best if document.relevant_spans is None])
+    if not late:
+        return []
+    return [
+        f"relevant_spans of {len(late)} of {len(best)} results were not scored in time: "
+        f"{_shown_ranges(late)}"
+    ]
 
 
 def threshold_warnings(documents: Sequence[ScoredDocument], options: AnswerOptions) -> list[str]:

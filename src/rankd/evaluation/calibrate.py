@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from rankd.config.settings import Settings
 from rankd.errors import BadSettings
 from rankd.evaluation import calibration, calibration_report, cross_validation, thresholds
 from rankd.evaluation.calibration import CalibrationResult
-from rankd.evaluation.calibration_settings import to_toml
+from rankd.evaluation.calibration_settings import to_table, to_toml
 from rankd.evaluation.extras import require
 from rankd.evaluation.judgments import JudgedGroup, read_pairs
 from rankd.evaluation.options import CalibrateOptions
@@ -129,6 +130,9 @@ def _write_files(
     """Write the files that the options name; without `--write`, print the settings."""
     if options.json:
         _write(options.json, calibration_report.to_json(about, results, options))
+    if options.table:
+        digest = hashlib.sha256(Path(options.file).read_bytes()).hexdigest()
+        _write(options.table, to_table(about, results, options.about, digest).encode())
     if options.picture:
         from rankd.evaluation.plot import draw
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from rankd import __version__
 from rankd.evaluation.scorer import DOCUMENTS_PER_CALL, QueryScores, Scorer, ScorerOptions
+from rankd.models.calibration_tables import FINGERPRINT_DIGITS
 from rankd.ranking.ranker import Ranker
 from rankd.server.app import open_ranker
 from rankd.types import RankRequest
@@ -27,7 +28,8 @@ async def open_local(options: ScorerOptions) -> AsyncIterator[Scorer]:
         info = ranker.engine.info
         about = {
             "model": checkpoint.name,
-            "weights": (await asyncio.to_thread(checkpoint.fingerprint))[:16],
+            "weights": (await asyncio.to_thread(checkpoint.fingerprint))[:FINGERPRINT_DIGITS],
+            "template": ranker.encoder.template,
             "engine": f"{info.name} {info.version}".rstrip(),
             "device": info.device,
             "dtype": info.dtype,

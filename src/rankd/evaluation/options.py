@@ -71,6 +71,8 @@ class CalibrateOptions(_Options):
     picture: Path | None
     write: Path | None
     json: Path | None
+    table: Path | None
+    about: str
 
     def __post_init__(self) -> None:
         _at_least_one("--bins", self.bins)
@@ -80,8 +82,20 @@ class CalibrateOptions(_Options):
         if self.picture and self.picture.suffix.lower() not in (".png", ".svg"):
             raise BadSettings(f"--picture must end in .png or .svg, not {self.picture.name!r}")
         # Checked before scoring, which may take hours.
-        for file in filter(None, (self.picture, self.write, self.json)):
+        for file in filter(None, (self.picture, self.write, self.json, self.table)):
             _require_writable(file)
+        if self.table is not None:
+            self._check_table()
+
+    def _check_table(self) -> None:
+        if self.url is not None:
+            raise BadSettings("--table needs the model itself: the one behind --url is unknown")
+        if self.file == "-":
+            raise BadSettings("--table needs a file of pairs: it holds the file's digest")
+        if not self.platt:
+            raise BadSettings("--table needs --platt: a table holds Platt scaling")
+        if not self.about.strip():
+            raise BadSettings("--table needs --about: a table says what pairs it is from")
 
 
 def _at_least_one(flag: str, value: int | None) -> None:
@@ -156,6 +170,9 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
     write = "write the settings as TOML for `rankd serve --config` [print them]"
     add("--write", type=Path, default=None, metavar="FILE", help=write)
     add("--json", type=Path, default=None, metavar="FILE", help="write all figures as JSON")
+    table = "write a table for the calibrations that ship with rankd; with --about"
+    add("--table", type=Path, default=None, metavar="FILE", help=table)
+    add("--about", default="", metavar="TEXT", help="what the pairs of --table are, and whose")
     _add_source(parser)
 
 

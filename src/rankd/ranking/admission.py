@@ -45,6 +45,14 @@ class Ticket:
         self.tokens = tokens
         self._admission.take(tokens)
 
+    def resize(self, tokens: int) -> None:
+        """Change the tokens of an admitted request, without a check: an estimate became exact."""
+        more, self.tokens = tokens - self.tokens, tokens
+        if more > 0:
+            self._admission.take(more)
+        else:
+            self._admission.give_back(-more, scored=False)
+
     def done(self, unscored: int = 0) -> None:
         """Release the tokens that were scored; they count towards the drain rate.
 
@@ -66,6 +74,9 @@ class _BackgroundTicket(Ticket):
 
     def admit(self, tokens: int) -> None:
         self._admission.refuse_too_large(tokens)
+
+    def resize(self, tokens: int) -> None:
+        """Does nothing: no tokens were counted."""
 
     def done(self, unscored: int = 0) -> None:
         """Does nothing: no tokens were counted."""

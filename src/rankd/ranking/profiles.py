@@ -81,7 +81,13 @@ class Profiles:
         presets: names that a request may choose from; the first is the server's own.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, measured: Platt | None = None) -> None:
+        """Read the settings.
+
+        Args:
+            measured: Platt scaling that ships for the model and the server's instruction; a
+                configured one replaces it.
+        """
         settings = settings or Settings()
         self.aliases: Sequence[str] = tuple(settings.aliases)
         self.presets: Sequence[str] = (DEFAULT, *settings.instructions)
@@ -90,7 +96,10 @@ class Profiles:
         # itself. If two presets have the same text, the first one's calibration applies.
         self._names = {text: name for name, text in reversed(settings.instructions.items())}
         self._names[settings.instruction] = DEFAULT
-        self._calibration = settings.calibration
+        self._calibration = dict(settings.calibration)
+        own = self._calibration.get(DEFAULT, Calibration())
+        if own.platt is None and measured is not None:
+            self._calibration[DEFAULT] = own.model_copy(update={"platt": measured})
         self._aliases = settings.aliases
         self._experiments = Experiments(settings.ab)
         self._keys = settings.key_presets

@@ -19,9 +19,18 @@ from rankd.ranking.coalescing import SingleFlight
 from rankd.ranking.rate_limits import RateLimiter
 from rankd.ranking.results import PairScore, ResultStream, scored_documents
 from rankd.ranking.scheduler import Scheduler
+from rankd.ranking.spans import SentencePlan, plan_spans
 from rankd.telemetry import metrics
 from rankd.telemetry.timings import StageTimings
-from rankd.types import Prompt, RankRequest, RankResult, RankUsage, ScoredDocument, Truncation
+from rankd.types import (
+    Prompt,
+    RankRequest,
+    RankResult,
+    RankUsage,
+    ScoredDocument,
+    SpanOptions,
+    Truncation,
+)
 
 # Longest document, in tokens, that is encoded only to see whether the cache has it. A document in
 # chunks may have millions.
@@ -105,14 +114,19 @@ class Ranker:
                 stream = None if on_result is None else ResultStream(encoded[0], on_result)
                 prompts = [prompt for one in encoded for prompt in one.prompts]
                 work = _Work(prompts, terms, ticket, limits, stream, timings)
-                pairs = await self._score(work)
+                plan = None
+                if (options := requests[0].spans) is not None:
+                    plan = await self._plan_spans(requests[0], options, encoded[0], work)
+                rest = iter(await self._score(work))
+                by_request = [
+                    scored_documents(one, list(islice(rest, len(one.prompts)))) for one in encoded
+                ]
+                _refuse_unfinished(terms, by_request)
+                groups = [[result for result in one if result is not None] for one in by_request]
+                sentences: Sequence[ScoredDocument] = ()
+                if plan is not None:
+                    groups[0], sentences = await self._find_spans(plan, groups[0], work)
         scored = time.perf_counter()
-        rest = iter(pairs)
-        by_request = [
-            scored_documents(one, list(islice(rest, len(one.prompts)))) for one in encoded
-        ]
-        _refuse_unfinished(terms, by_request)
-        groups = [[result for result in one if result is not None] for one in by_request]
         units = [
             search_units(one.query_tokens, [result.kept_tokens for result in group])
             for one, group in zip(encoded, groups, strict=True)
@@ -125,7 +139,7 @@ class Ranker:
             groups,
             documents,
             [document for document in documents if document.kept_tokens < document.document_tokens],
-            _usage(documents, units),
+            _usage(documents, units, sentences),
             encoding=ready - began,
             scoring=scored - ready,
             queueing=queueing,
@@ -133,6 +147,35 @@ class Ranker:
         if self.counted:
             _count(ranking)
         return ranking
+
+    async def _plan_spans(
+        self, request: RankRequest, options: SpanOptions, encoded: EncodedRequest, work: _Work
+    ) -> SentencePlan:
+        """The sentences that may be scored; reserves their tokens."""
+        with work.timings.stage("tokenise"):
+            plan = await plan_spans(request, options, encoded, len(self.encoder.suffix))
+        work.reserved = plan.tokens
+        return plan
+
+    async def _find_spans(
+        self, plan: SentencePlan, documents: list[ScoredDocument], work: _Work
+    ) -> tuple[list[ScoredDocument], list[ScoredDocument]]:
+        """The documents, the best of them with spans; and the sentences that were scored."""
+        best = plan.chosen(documents)
+        request = plan.request_for(best)
+        scored: list[ScoredDocument | None] = []
+        if request is not None:
+            with work.timings.stage("tokenise"):
+                [encoded] = await self.encoder.encode([request])
+            work = replace(work, prompts=encoded.prompts, stream=None, is_admitted=True, reserved=0)
+            scored = scored_documents(encoded, await self._score(work))
+            if not work.terms.partial:
+                _refuse_unfinished(work.terms, [scored])
+        found = {document.index: document for document in plan.with_spans(best, scored)}
+        return (
+            [found.get(document.index, document) for document in documents],
+            [sentence for sentence in scored if sentence is not None],
+        )
 
     def _enter(
         self, requests: Sequence[RankRequest], terms: _Terms
@@ -206,7 +249,10 @@ class Ranker:
             known = await self.cache.look_up(pairs) if work.terms.shares else {}
         missing = {key: prompt for key, prompt in pairs.items() if key not in known}
         tokens = _tokens(missing.values())
-        ticket.admit(tokens)
+        if work.is_admitted:
+            ticket.resize(tokens)
+        else:
+            ticket.admit(tokens + work.reserved)
         if work.limits is not None:
             await work.limits.charge(work.terms.caller, tokens)
         if self.counted:
@@ -220,7 +266,7 @@ class Ranker:
         if stream is not None:
             computed = stream.finish(computed)
         late = [prompt for key, prompt in missing.items() if key not in computed]
-        ticket.done(_tokens(late) if late else 0)
+        ticket.done(work.reserved + (_tokens(late) if late else 0))
         logits = known | computed
         return [PairScore(logits.get(key), key in known) for key in keys]
 
@@ -301,9 +347,14 @@ class _Terms:
     background: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Work:
-    """Prompts to score, with everything that accounts for them."""
+    """Prompts to score, with everything that accounts for them.
+
+    Attributes:
+        reserved: tokens of the request that are admitted with these prompts and scored later.
+        is_admitted: these prompts are what was reserved.
+    """
 
     prompts: Sequence[Prompt]
     terms: _Terms
@@ -311,6 +362,8 @@ class _Work:
     limits: RateLimiter | None
     stream: ResultStream | None
     timings: StageTimings
+    reserved: int = 0
+    is_admitted: bool = False
 
 
 def _terms(requests: Sequence[RankRequest]) -> _Terms:
@@ -353,12 +406,17 @@ def _tokens(prompts: Iterable[Prompt]) -> int:
     return sum(len(prompt.prefix) + len(prompt.suffix) for prompt in prompts)
 
 
-def _usage(documents: Sequence[ScoredDocument], units: Sequence[int]) -> RankUsage:
+def _usage(
+    documents: Sequence[ScoredDocument],
+    units: Sequence[int],
+    sentences: Sequence[ScoredDocument],
+) -> RankUsage:
+    pairs = [*documents, *sentences]
     return RankUsage(
         documents=len(documents),
         cached_documents=sum([document.cached for document in documents]),
-        prompt_tokens=sum([document.tokens for document in documents]),
-        cached_tokens=sum([document.cached_tokens for document in documents]),
+        prompt_tokens=sum([pair.tokens for pair in pairs]),
+        cached_tokens=sum([pair.cached_tokens for pair in pairs]),
         search_units=sum(units),
     )
 

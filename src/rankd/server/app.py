@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Collection
@@ -22,10 +23,11 @@ from rankd import __version__, batches, dialects, ui
 from rankd.config.addresses import is_reachable
 from rankd.config.settings import Settings
 from rankd.config.suggest import nearest
-from rankd.config.tables import DEFAULT, Calibration
+from rankd.config.tables import DEFAULT, Calibration, Platt
 from rankd.config.validators import check_measured_text
 from rankd.engines import open_engine
 from rankd.errors import BadSettings, RankError, SelfCheckFailed
+from rankd.models.calibration_tables import calibration_of
 from rankd.models.checkpoint import Checkpoint, locate
 from rankd.models.download import in_thread
 from rankd.prompts import open_encoder
@@ -151,7 +153,7 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
         name = settings.served_model_name or checkpoint.name
         aliases = frozenset({checkpoint.name, settings.model})
         await refuse_unfit_profiles(settings, checkpoint, ranker, {name, *aliases})
-        profiles = Profiles(settings)
+        profiles = Profiles(settings, await shipped_platt(checkpoint, ranker))
         service = ModelService(
             ranker,
             name,
@@ -173,6 +175,18 @@ async def open_app(settings: Settings) -> AsyncIterator[FastAPI]:
             settings, _asgi_client(app, traced), _batch_endpoints(), service.drain.on_begin
         ) as app.state.batches:
             yield app
+
+
+async def shipped_platt(checkpoint: Checkpoint, ranker: Ranker) -> Platt | None:
+    """The Platt scaling that ships for the loaded model; None if none holds for it."""
+    # The fake engine's scores mean nothing.
+    if ranker.engine.info.name == "fake":
+        return None
+    encoder = ranker.encoder
+    table = await asyncio.to_thread(
+        calibration_of, checkpoint, encoder.template, encoder.instruction
+    )
+    return table and table.platt
 
 
 async def refuse_unfit_profiles(

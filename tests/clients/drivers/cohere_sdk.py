@@ -51,7 +51,7 @@ def ranks(server: Server) -> None:
 
 @case("cohere.ClientV2", "cohere", V2)
 def every_field(server: Server) -> None:
-    more = {"relevant_spans": True} if SEVEN else {}
+    more = {"relevant_spans": {"mode": "disabled"}} if SEVEN else {}
     answer = v2(server).rerank(
         model=MODEL,
         query=QUERY,
@@ -66,6 +66,22 @@ def every_field(server: Server) -> None:
     assert answer.id
     eq(answer.meta.billed_units.search_units, 1)
     assert answer.meta.tokens.input_tokens > 0
+
+
+@case("cohere.ClientV2", "cohere", V2)
+def relevant_spans(server: Server) -> None:
+    if not SEVEN:
+        return
+    document = f"Lions hunt. 🙂 {BEIJING} Bread is baked."
+    spans = cohere.RerankRelevantSpans(mode="enabled", threshold=0, max_spans=2)
+    for prefix in ("", "/cohere"):
+        client = cohere.ClientV2(api_key="any", base_url=f"{server.url}{prefix}")
+        [result] = client.rerank(
+            model=MODEL, query=QUERY, documents=[document], relevant_spans=spans
+        ).results
+        first, second = result.relevant_spans
+        assert first.score >= second.score
+        eq(document[first.start : first.end].removeprefix("🙂 "), BEIJING)
 
 
 @case("cohere.Client", "cohere", V1)

@@ -14,6 +14,7 @@ const ELEMENTS = {
   instruction: "instruction",
   documents: "documents",
   format: "format",
+  spans: "spans",
   presetB: "preset-b",
   instructionB: "instruction-b",
 };
@@ -143,7 +144,8 @@ export function requestBody(fields, documents, second = false) {
     ? [fields.presetB, fields.instructionB]
     : [fields.preset, fields.instruction];
   const chosen = instruction.trim() ? { instruction } : preset ? { preset } : {};
-  return { query: fields.query, documents, ...chosen, return_details: true };
+  const spans = fields.spans ? { relevant_spans: true } : {};
+  return { query: fields.query, documents, ...chosen, ...spans, return_details: true };
 }
 
 // The heading of a ranking in a comparison.

@@ -3,6 +3,7 @@
 import { textOf } from "./documents.js";
 import { button, el, hint } from "./dom.js";
 import { number, t } from "./labels.js";
+import { excerpt, pieces } from "./spans.js";
 
 // More makes the page slow.
 export const MAX_ROWS = 200;
@@ -74,7 +75,10 @@ function row(result, rank, document, before, cached) {
         el("div", { class: "bar", "aria-hidden": "true" }, bar),
         el("data", { value: score, title: String(score) }, fixed(score)),
       ),
-      text(textOf(document)),
+      // Spans count in the text that the server scored.
+      result.relevant_spans
+        ? text(result.document.text, result.relevant_spans)
+        : text(textOf(document), []),
       el("p", { class: "tags" }, tags(result, previous, before, cached)),
     ),
   );
@@ -109,10 +113,10 @@ function change(up) {
   );
 }
 
-function text(whole) {
+function text(whole, spans) {
   const paragraph = el("p", { class: "text" });
   if (whole.length <= MAX_CHARACTERS) {
-    paragraph.textContent = whole;
+    paragraph.append(...marked([...whole], spans));
     return paragraph;
   }
   const words = el("span");
@@ -120,7 +124,10 @@ function text(whole) {
     class: "link",
   });
   function show(all) {
-    words.textContent = all ? whole : `${whole.slice(0, MAX_CHARACTERS)} … `;
+    const characters = [...whole];
+    const part = excerpt(characters, spans, MAX_CHARACTERS);
+    const first = [part.start > 0 && "… ", ...marked(part.characters, part.spans), " … "];
+    words.replaceChildren(...(all ? marked(characters, spans) : first.filter(Boolean)));
     toggle.textContent = t(all ? "showLess" : "showAll");
     toggle.setAttribute("aria-expanded", String(all));
   }
@@ -128,6 +135,14 @@ function text(whole) {
   paragraph.append(words, toggle);
   return paragraph;
 }
+
+// The nodes of a text; a string becomes a text node.
+const marked = (characters, spans) =>
+  pieces(characters, spans).map(({ text, score }) =>
+    score === undefined
+      ? text
+      : el("mark", { title: t("spanScore", { score: fixed(score) }) }, text),
+  );
 
 // Two rankings of the same documents, side by side; B shows the changes from A.
 export function showComparison(a, b, documents, names) {

@@ -5,7 +5,10 @@ import { isNumberAsWritten, textOf } from "./documents.js";
 const VARIABLE = "RANKD_API_KEY";
 
 // Fields of the TypeScript client's options.
-const TYPESCRIPT = { return_details: "returnDetails" };
+const TYPESCRIPT = { return_details: "returnDetails", relevant_spans: "relevantSpans" };
+
+// What other vendors' clients cannot ask for, or ask for in their own way.
+const OWN = ["return_details", "relevant_spans"];
 
 // JSON is also a literal in JavaScript.
 const js = (value) => JSON.stringify(value);
@@ -34,7 +37,7 @@ const options = (body) =>
   Object.entries(body).filter(([name]) => !["query", "documents"].includes(name));
 
 const chosen = (body) =>
-  Object.fromEntries(options(body).filter(([name]) => name !== "return_details"));
+  Object.fromEntries(options(body).filter(([name]) => !OWN.includes(name)));
 
 function curl({ url, body, needsKey }) {
   const key = needsKey ? `  -H "Authorization: Bearer $${VARIABLE}" \\\n` : "";
