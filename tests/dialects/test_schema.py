@@ -15,7 +15,7 @@ from typing import Any, Union, get_args, get_origin
 
 import pytest
 from fastapi.testclient import TestClient
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel
 from schema import SCHEMAS
 from schema.base import (
     Call,
@@ -186,7 +186,7 @@ def test_errors_have_the_published_format(client: TestClient, schema: Schema) ->
     with calling(Settings(engine="fake", api_keys=["sesame"])) as keyed:
         check_error(keyed.post(path, json=call.body()), schema, 401)
     with calling(Settings(engine="fake", strict_model=True)) as strict:
-        name = next((name for name in call.fields if name.startswith("model")), "model")
+        name = next((name for name in call.fields if name.endswith("modelArn")), "model")
         check_error(strict.post(path, json=call.body(**{name: "no-such"})), schema, 404)
 
 
@@ -281,12 +281,12 @@ def field_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """The names of a model's fields as clients send them; a dot leads into an object."""
     for name, field in model.model_fields.items():
         alias = field.validation_alias or field.alias or name
-        sent = alias if isinstance(alias, str) else alias.choices[0]  # type: ignore[union-attr]
-        nested = nested_model(field.annotation)
-        if nested is None:
-            yield f"{prefix}{sent}"
-        else:
-            yield from field_names(nested, f"{prefix}{sent}.")
+        for sent in alias.choices if isinstance(alias, AliasChoices) else [alias]:
+            nested = nested_model(field.annotation)
+            if nested is None:
+                yield f"{prefix}{sent}"
+            else:
+                yield from field_names(nested, f"{prefix}{sent}.")
 
 
 def nested_model(annotation: Any) -> type[BaseModel] | None:
