@@ -293,3 +293,18 @@ def test_their_paths_need_a_key(guarded: TestClient, path: str, field: str) -> N
     assert (refused.status_code, read.status_code) == (401, 400)
     assert field in refused.json()
     assert refused.json().keys() == read.json().keys()
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank"])
+def test_a_signed_request_gets_awss_401_on_a_shared_path(guarded: TestClient, path: str) -> None:
+    credential = "Credential=wrong/20261130/us-east-1/bedrock/aws4_request"
+    header = f"AWS4-HMAC-SHA256 {credential}, SignedHeaders=host, Signature=00"
+
+    signed = guarded.post(path, json=sources("a"), headers={"authorization": header})
+    other = guarded.post(path, json=sources("a"), headers={"authorization": "Bearer wrong"})
+
+    assert (signed.status_code, other.status_code) == (401, 401)
+    assert signed.json()["__type"] == "AccessDeniedException"
+    assert "access key id of the AWS signature is not a known key" in signed.json()["message"]
+    assert "wrong" not in signed.text
+    assert "__type" not in other.json()

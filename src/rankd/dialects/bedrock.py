@@ -227,6 +227,7 @@ class Bedrock(Dialect):
     response = BedrockResponse
     failure = BedrockFailure
     detection_rank = 25
+    auth_scheme = b"aws4-hmac-sha256"
     matchers = (BodyMatcher.on(queries="any", sources="any"),)
 
     def render(self, reply: Reply) -> dict[str, Any]:
