@@ -147,6 +147,11 @@ class BedrockRequest(RequestBody):
             top_n=self._configuration().numberOfResults,
         )
 
+    def has_field(self, *fields: str) -> bool:
+        nested = self._model_configuration().additionalModelRequestFields
+        size = nested is not None and nested.max_tokens_per_doc is not None
+        return (size and "max_tokens_per_doc" in fields) or super().has_field(*fields)
+
     def _configuration(self) -> BedrockConfiguration:
         outer = self.rerankingConfiguration
         return (outer and outer.bedrockRerankingConfiguration) or BedrockConfiguration()

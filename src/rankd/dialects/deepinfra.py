@@ -11,11 +11,12 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, ClassVar
 
-from pydantic import AliasChoices, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from rankd.dialects.base import Dialect
 from rankd.dialects.envelopes import ErrorObject, Failure, openai_error
 from rankd.dialects.fields import DocumentList, Number, Side, query_of, text_at, texts_of
+from rankd.dialects.missing_fields import unknown_fields_hint
 from rankd.dialects.reply import Reply
 from rankd.dialects.request import RequestBody, SentFields, example
 from rankd.errors import InvalidRequest, RankError
@@ -32,11 +33,11 @@ class DeepInfraRequest(RequestBody):
         }
     )
 
-    sent_names: ClassVar = {"query": "queries"}
-
-    queries_: Side = Field(
-        validation_alias=AliasChoices("queries", "query"),
-        description="One query, or one per document.",
+    queries: Side | None = Field(
+        None, description="One query, or one per document; absent if `query` is used."
+    )
+    query: Side | None = Field(
+        None, description="Another name of `queries`, which its cross-encoders have. Default: none."
     )
     documents: DocumentList = Field(description="Texts to score.")
     service_tier: str | None = Field(
@@ -67,30 +68,41 @@ class DeepInfraRequest(RequestBody):
                 param="webhook",
             )
         documents = texts_of(self.documents, "documents")
-        pairs = zip(self._queries(len(documents)), documents, strict=True)
+        name = self._name_of_queries()
+        pairs = zip(self._queries(name, len(documents)), documents, strict=True)
         return SentFields(
+            names={"query": name},
             queries=[
                 (query, tuple([document for _, document in run]))
                 for query, run in groupby(pairs, key=itemgetter(0))
-            ]
+            ],
         )
 
-    def _queries(self, count: int) -> Sequence[str]:
-        """One query for each of `count` documents."""
-        if not isinstance(self.queries_, list):
-            name = "query" if isinstance(self.queries_, str) else "queries"
-            return [text_at(self.queries_, name, query_of)] * count
+    def _queries(self, name: str, count: int) -> Sequence[str]:
+        """One query for each of `count` documents, from the field that has them."""
+        value = getattr(self, name)
+        if not isinstance(value, list):
+            return [text_at(value, name, query_of)] * count
         queries = [
-            text_at(query, f"queries[{index}]", query_of)
-            for index, query in enumerate(self.queries_)
+            text_at(query, f"{name}[{index}]", query_of) for index, query in enumerate(value)
         ]
         if len(queries) not in (1, count):
             raise InvalidRequest(
-                f"queries has {len(queries)} texts and documents {count}; "
+                f"{name} has {len(queries)} texts and documents {count}; "
                 "send one query, or one per document",
-                param="queries",
+                param=name,
             )
         return queries if len(queries) == count else queries * count
+
+    def _name_of_queries(self) -> str:
+        """The field that has the queries."""
+        names = [name for name in ("queries", "query") if getattr(self, name) is not None]
+        if not names:
+            hint = unknown_fields_hint(type(self), ("queries",), self.model_extra)
+            raise InvalidRequest(f"queries is missing{hint}", param="queries")
+        if len(names) > 1:
+            raise InvalidRequest("send queries or query, not both", param="query")
+        return names[0]
 
 
 class InferenceStatus(BaseModel):

@@ -14,7 +14,7 @@ from rankd.dialects.envelopes import GRPC_CODES, Failure, openai_error
 from rankd.dialects.fields import LIST, Count, NoTexts, Query, text_at
 from rankd.dialects.reply import AnswerResult, Reply
 from rankd.dialects.request import RequestBody, SentFields, example
-from rankd.dialects.text_objects import text_of
+from rankd.dialects.text_objects import record_text, text_of
 from rankd.errors import RankError
 
 
@@ -81,10 +81,19 @@ _TEXT_FIELDS = ("title", "content")
 
 
 def _record_text(record: Any) -> str:
-    """The title and the content as a record, or the one that is there."""
-    if isinstance(record, dict) and (fields := [name for name in _TEXT_FIELDS if record.get(name)]):
-        return text_of(record, fields)
-    return text_of(record)
+    """The title and the content (and fields that Google does not have) as a record.
+
+    If only one of title and content is there, it is the text.
+    """
+    if not isinstance(record, dict) or not record.get("title") or "text" in record:
+        return text_of(record)
+    fields = {name: value for name, value in record.items() if name != "id"}
+    if not fields.get("content"):
+        fields.pop("content", None)
+    else:
+        rest = {name: value for name, value in fields.items() if name != "title"}
+        fields["content"] = text_of(rest)
+    return text_of({"content": fields["title"]}) if len(fields) == 1 else record_text(fields)
 
 
 def _details(record: Any, *, ids_only: bool) -> dict[str, Any]:

@@ -51,7 +51,7 @@ SCHEMA = Schema(
         Call(
             _PATH,
             {
-                "query": Field((QUERY,), required=True, invalid=("",)),
+                "query": Field((QUERY,), required=True, invalid=("", 3)),
                 "documents": _DOCUMENTS,
                 **_MORE,
             },
