@@ -113,6 +113,17 @@ def _nim(request: ChaosRequest) -> dict[str, Any]:
     }
 
 
+def _deepinfra(request: ChaosRequest) -> dict[str, Any]:
+    return {"queries": [request.instructed_query.query], "documents": request.texts}
+
+
+def _bedrock(request: ChaosRequest) -> dict[str, Any]:
+    documents = [{"type": "TEXT", "textDocument": {"text": text}} for text in request.texts]
+    query = {"type": "TEXT", "textQuery": {"text": request.instructed_query.query}}
+    sources = [{"type": "INLINE", "inlineDocumentSource": document} for document in documents]
+    return {"queries": [query], "sources": sources}
+
+
 def _rows(value: list[dict[str, Any]], number: str, document: str = "document") -> list[ResultRow]:
     return [ResultRow(row["index"], row[number], _text(row.get(document))) for row in value]
 
@@ -178,6 +189,21 @@ API_FORMATS = (
         lambda answer: _rows(answer["rankings"], "logit"),
         has_top=False,
         logits="always",
+    ),
+    ApiFormat(
+        "deepinfra",
+        "/v1/inference/some/model",
+        _deepinfra,
+        lambda answer: [ResultRow(*pair) for pair in enumerate(answer["scores"])],
+        best_first=False,
+        has_top=False,
+    ),
+    ApiFormat(
+        "bedrock",
+        "/rerank",
+        _bedrock,
+        lambda answer: _rows(answer["results"], "relevanceScore"),
+        has_top=False,
     ),
     ApiFormat(
         "mixedbread",

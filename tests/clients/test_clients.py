@@ -43,6 +43,7 @@ PLAN = {
     "cohere5": [
         "litellm_proxy",
         "litellm_sdk",
+        "litellm_deepinfra",
         "cohere_sdk",
         "voyage_sdk",
         "dify_sdk",
@@ -59,6 +60,7 @@ PLAN = {
     ],
     "cohere7": [
         "litellm_sdk",
+        "litellm_deepinfra",
         "haystack_rankers",
         "lightrag_lib",
         "cohere_sdk",
@@ -72,7 +74,15 @@ PLAN = {
         "langchain_partners",
         "agno_lib",
     ],
-    "node": ["cohere_ai", "ai_sdk", "voyage_node", "langchain_cohere_node"],
+    "clouds": ["bedrock_boto3", "google_ranking", "openrouter_sdk", "zeroentropy_sdk"],
+    "node": [
+        "cohere_ai",
+        "ai_sdk",
+        "ai_sdk_bedrock",
+        "ai_sdk_ollama",
+        "voyage_node",
+        "langchain_cohere_node",
+    ],
 }
 
 # Stops clients' telemetry and downloads, and resets variables that the user's shell may have set.

@@ -57,7 +57,9 @@ def sent(value: Any, way: Way, *, is_query: bool = False) -> Any:
             return [sent(item, way, is_query=is_query) for item in value]
         case dict():
             return {
-                name: sent(item, way, is_query=is_query or name in QUERIES)
+                name: item
+                if name == "type"
+                else sent(item, way, is_query=is_query or name in QUERIES)
                 for name, item in value.items()
             }
     return value

@@ -23,6 +23,18 @@ TEXTS = ["Lions hunt at night.", "The capital of China is Beijing."]
 BODIES: dict[str, list[dict[str, Any]]] = {
     "dashscope": [{"input": {"query": QUERY, "documents": TEXTS}}],
     "nim": [{"query": {"text": QUERY}, "passages": [{"text": text} for text in TEXTS]}],
+    "bedrock": [
+        {
+            "queries": [{"type": "TEXT", "textQuery": {"text": QUERY}}],
+            "sources": [
+                {
+                    "type": "INLINE",
+                    "inlineDocumentSource": {"type": "TEXT", "textDocument": {"text": text}},
+                }
+                for text in TEXTS
+            ],
+        }
+    ],
     "tei": [{"query": QUERY, "texts": TEXTS}],
     "mixedbread": [{"query": QUERY, "input": TEXTS}],
     "weaviate": [
@@ -34,6 +46,7 @@ BODIES: dict[str, list[dict[str, Any]]] = {
         {"query": QUERY, "documents": TEXTS, "top_k": 1},
         {"query": QUERY, "documents": TEXTS, "truncation": True},
     ],
+    "openrouter": [{"query": QUERY, "documents": TEXTS, "provider": {}}],
     "openai": [{"query": QUERY, "documents": TEXTS}],
 }
 
@@ -88,7 +101,7 @@ def test_a_row_names_the_type_of_the_error(
     answer = refused.json()
     assert isinstance(answer["error"], str if error == "a string" else dict)
     assert answer["message"] == answer["detail"]
-    assert answer["message"].endswith("query must not be empty")
+    assert answer["message"].endswith(("query must not be empty", "queries[0] must not be empty"))
 
 
 def names(value: Any) -> set[str]:
@@ -101,7 +114,10 @@ def names(value: Any) -> set[str]:
 
 
 def broken(body: dict[str, Any]) -> dict[str, Any]:
-    return {"input": {**body["input"], "query": ""}} if isinstance(body.get("input"), dict) else {}
+    """Fields that hold an empty query, where it is not in `query`."""
+    if isinstance(body.get("input"), dict):
+        return {"input": {**body["input"], "query": ""}}
+    return {"queries": [{"textQuery": {"text": ""}}]} if "queries" in body else {}
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from rankd.config.settings import Settings
 from rankd.dialects import DIALECTS
 from rankd.dialects.base import Dialect
+from rankd.dialects.deepinfra import DeepInfra
 from rankd.dialects.tutorials import Simple
 from rankd.dialects.weaviate import Weaviate
 from rankd.engines.base import EngineInfo
@@ -24,10 +25,11 @@ from rankd.ranking.service import ModelService
 from rankd.server.app import build
 from rankd.server.middleware import KeyRing
 from rankd.types import Prompt
-from support.dialects import example, home
+from support.dialects import example, home, index_of, with_documents
 
-# Weaviate and Simple answer with scores in the order of the request.
-ORDERED = [dialect for dialect in DIALECTS if not isinstance(dialect, Weaviate | Simple)]
+# These answer with scores in the order of the request.
+UNORDERED = (Weaviate, Simple, DeepInfra)
+ORDERED = [dialect for dialect in DIALECTS if not isinstance(dialect, UNORDERED)]
 
 # Their scores all print as 1.0. Document 3 is best; 1, 4 and 6 are equal.
 LOGITS = [40.1, 40.5, 40.2, 41.0, 40.5, 40.0, 40.5]
@@ -60,7 +62,7 @@ def results_of(answer: Any) -> list[Any]:
     """The results in an answer of any dialect."""
     if isinstance(answer, list):
         return answer
-    for name in ("results", "data", "rankings", "rerank"):
+    for name in ("results", "data", "rankings", "rerank", "records"):
         if name in answer:
             return list(answer[name])
     return list(answer["output"]["results"])
@@ -68,22 +70,10 @@ def results_of(answer: Any) -> list[Any]:
 
 def body_of(dialect: Dialect, documents: list[str]) -> dict[str, Any]:
     """The dialect's example with other documents and without `top_n`."""
-
-    def replaced(name: str, value: Any) -> Any:
-        match value:
-            case [{"text": _}, *_]:
-                return [{"text": document} for document in documents]
-            case [str(), *_] if name != "rank_fields":
-                return documents
-            case dict():
-                return {key: replaced(key, one) for key, one in value.items() if key != "top_n"}
-        return value
-
-    return {
-        name: replaced(name, value)
-        for name, value in example(dialect).items()
-        if name not in ("top_n", "top_k", "max_chunks_per_doc")
-    }
+    body = with_documents(example(dialect), documents)
+    body.get("parameters", {}).pop("top_n", None)
+    limits = ("top_n", "top_k", "topN", "max_chunks_per_doc", "rerankingConfiguration")
+    return {name: value for name, value in body.items() if name not in limits}
 
 
 @pytest.mark.parametrize("dialect", ORDERED, ids=lambda dialect: type(dialect).__name__)
@@ -96,10 +86,10 @@ def test_results_with_equal_printed_scores_are_ordered_by_logit(
 
     assert reply.status_code == 200, reply.text
     results = results_of(reply.json())
-    assert [result["index"] for result in results] == BEST_FIRST
+    assert [index_of(result) for result in results] == BEST_FIRST
     if dialect.name != "nim":  # It sends logits.
-        printed = {result.get("relevance_score", result.get("score")) for result in results}
-        assert printed == {1.0}
+        names = ("relevance_score", "score", "relevanceScore")
+        assert {result[name] for result in results for name in names if name in result} == {1.0}
 
 
 def test_simple_orders_ranked_documents_by_logit(saturated: TestClient) -> None:
@@ -122,7 +112,7 @@ def test_equal_documents_keep_the_order_of_the_request(
 
     results = results_of(client.post(home(dialect), json=body_of(dialect, documents)).json())
 
-    indexes = [result["index"] for result in results]
+    indexes = [index_of(result) for result in results]
     others = [index for index in indexes if index % 4 == 1]
     same = [index for index in indexes if index % 4 != 1]
     assert (same, others) == (sorted(same), sorted(others))

@@ -159,28 +159,6 @@ def test_weaviates_probes_answer_204_without_content(client: TestClient, prefix:
     assert isinstance(client.get(f"{prefix}/meta").json(), dict)
 
 
-@pytest.mark.parametrize("prefix", ["", "/tei"])
-def test_teis_info_lists_what_its_reference_requires(client: TestClient, prefix: str) -> None:
-    answer = client.get(f"{prefix}/info").json()
-
-    assert_shape(
-        answer,
-        {
-            "model_id": str,
-            "model_dtype": str,
-            "model_type": {"reranker": {"id2label": dict, "label2id": dict}},
-            "max_concurrent_requests": int,
-            "max_input_length": int,
-            "max_batch_tokens": int,
-            "max_client_batch_size": int,
-            "auto_truncate": bool,
-            "tokenization_workers": int,
-            "version": str,
-        },
-    )
-    assert list(answer["model_type"]) == ["reranker"]
-
-
 @pytest.mark.parametrize("path", ["/tei/health", "/tei/ping", "/ping"])
 def test_teis_probes_answer(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 200
@@ -198,97 +176,6 @@ def test_teis_headers_have_counts_and_times(client: TestClient) -> None:
 @pytest.mark.parametrize("path", ["/v1/models", "/models", "/nim/v1/models", "/vllm/v1/models"])
 def test_models_are_listed_as_nim_and_vllm_list_them(client: TestClient, path: str) -> None:
     assert_shape(client.get(path).json(), {"object": "list", "data": [{"id": str}]})
-
-
-@pytest.mark.parametrize("path", ["/nim/v1/health/ready", "/nim/v1/health/live"])
-def test_nims_probes_answer(client: TestClient, path: str) -> None:
-    reply = client.get(path)
-
-    assert reply.status_code == 200
-    assert_shape(
-        reply.json(),
-        {"object": "health.response", "message": str, "status": path.rsplit("/", 1)[1]},
-    )
-
-
-@pytest.mark.parametrize("prefix", ["", "/xinference"])
-def test_xinference_describes_its_model(client: TestClient, prefix: str) -> None:
-    model = client.get(f"{prefix}/v1/models/builtin").json()
-    auth = client.get(f"{prefix}/v1/cluster/auth").json()
-
-    assert model["model_type"] == "rerank"
-    assert isinstance(auth["auth"], bool)
-
-
-# The shape of each vendor's errors, by (path, body without a query, shape). Where a reference
-# says 422, rankd answers 400, because several clients can only read a list in a 422.
-OPENAI_ERROR = {"error": {"message": str, "type": str}}
-ERRORS: dict[str, tuple[str, dict[str, Any], Any]] = {
-    "cohere": ("/cohere/v2/rerank", {"documents": TEXTS}, {"id": str, "message": str}),
-    "jina": ("/jina/v1/rerank", {"documents": TEXTS}, {"detail": str}),
-    "voyage": ("/voyage/v1/rerank", {"documents": TEXTS}, {"detail": str}),
-    "nim": (
-        "/nim/v1/ranking",
-        {"passages": [{"text": TEXTS[0]}]},
-        {"object": "error", "message": str, "type": str},
-    ),
-    "mixedbread": ("/mixedbread/v1/reranking", {"input": TEXTS}, {"detail": str}),
-    "dashscope": (
-        "/dashscope/api/v1/services/rerank/text-rerank/text-rerank",
-        {"input": {"documents": TEXTS}},
-        {"code": "InvalidParameter", "message": str, "request_id": str},
-    ),
-    "dashscope-compatible": (
-        "/dashscope/compatible-api/v1/reranks",
-        {"documents": TEXTS},
-        {"error": {"message": str, "type": str}},
-    ),
-    "tei": ("/tei/rerank", {"texts": TEXTS}, {"error": str, "error_type": "Validation"}),
-    "infinity": ("/infinity/rerank", {"documents": TEXTS}, OPENAI_ERROR),
-    "xinference": ("/xinference/v1/rerank", {"documents": TEXTS}, {"detail": str}),
-    "siliconflow": (
-        "/siliconflow/v1/rerank",
-        {"documents": TEXTS},
-        {"code": int, "message": str, "data": None},
-    ),
-    "pinecone": (
-        "/pinecone/rerank",
-        {"documents": OBJECTS},
-        {"error": {"code": "INVALID_ARGUMENT", "message": str}, "status": 400},
-    ),
-    "sglang": (
-        "/sglang/v1/rerank",
-        {"documents": TEXTS},
-        {"object": "error", "message": str, "type": str, "code": 400},
-    ),
-    "llamacpp": (
-        "/llamacpp/v1/rerank",
-        {"documents": TEXTS},
-        {"error": {"code": 400, "message": str, "type": "invalid_request_error"}},
-    ),
-    "vllm": (
-        "/vllm/v1/rerank",
-        {"documents": TEXTS},
-        {"error": {"message": str, "type": str, "code": 400}},
-    ),
-    "weaviate": ("/weaviate/rerank", {"documents": TEXTS, "property": ""}, {"error": str}),
-    "elastic": (
-        "/elastic/_inference/rerank/my-endpoint",
-        {"input": TEXTS},
-        {"error": {"type": str, "reason": str, "root_cause": list}, "status": 400},
-    ),
-}
-
-
-@pytest.mark.parametrize("vendor", ERRORS)
-def test_an_error_has_the_vendors_format(client: TestClient, vendor: str) -> None:
-    path, body, shape = ERRORS[vendor]
-
-    reply = client.post(path, json={"model": "m", **body})
-
-    assert reply.status_code == 400
-    assert_shape(reply.json(), shape)
-    assert "query" in reply.text
 
 
 def post(client: TestClient, reference: Reference, path: str) -> Any:

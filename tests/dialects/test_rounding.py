@@ -19,7 +19,7 @@ from support.calling import calling
 from support.dialects import example, home
 from support.servers import run
 
-NUMBERS = {"relevance_score", "score", "logit", "normalized_score"}
+NUMBERS = {"relevance_score", "relevanceScore", "score", "logit", "normalized_score"}
 NUMBER_LISTS = {"scores", "ranked_scores"}
 
 QUERY = "What is the capital of China?"

@@ -28,7 +28,7 @@ class Case(NamedTuple):
         if self.query.startswith("input."):
             return {"input": {"query": query, "documents": documents}}
         if self.query == "queries[0]":
-            return {"queries": [query], "documents": documents}
+            return {"queries": [query], self.documents: documents}
         return {self.query: query, self.documents: documents}
 
 
@@ -57,8 +57,17 @@ CASES = [
             "/simple/rerank",
             "/plain/rerank",
             "/compatible-api/v1/reranks",
+            "/zeroentropy/v1/rerank",
+            "/v1/models/rerank",
+            "/api/rerank",
+            "/openrouter/v1/rerank",
         )
     ),
+    Case("/v1/inference/m", "query", "documents"),
+    Case("/v1/inference/m", "queries[0]", "documents"),
+    Case("/rerank", "queries[0]", "sources"),
+    Case("/bedrock/v1/rerank", "queries[0]", "sources"),
+    Case("/v1/projects/p/locations/global/rankingConfigs/c:rank", "query", "records"),
     Case("/rerank", "query", "texts"),
     Case("/tei/rerank", "query", "texts"),
     Case("/v1/ranking", "query", "passages"),
@@ -143,6 +152,9 @@ def scores(client: TestClient, case: Case, query: Any, documents: Any) -> list[f
     return found
 
 
+SCORE_FIELDS = ("relevance_score", "relevanceScore", "score", "logit")
+
+
 def _numbers(value: Any) -> Iterator[float]:
     """The scores in an answer, in whichever fields the dialect has them."""
     if isinstance(value, list):
@@ -150,7 +162,7 @@ def _numbers(value: Any) -> Iterator[float]:
             yield from _numbers(item)
     elif isinstance(value, dict):
         for name, item in value.items():
-            if name in ("relevance_score", "score", "logit") and isinstance(item, float):
+            if name in SCORE_FIELDS and isinstance(item, float):
                 yield item
             elif name == "scores" and isinstance(item, list) and isinstance(item[0], float):
                 yield from item

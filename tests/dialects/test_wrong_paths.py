@@ -36,7 +36,7 @@ def without_ids(answer: Any) -> Any:
         ("/rerank/v1/rerank", "/v1/rerank"),
         ("/v1/rerank/v1/rerank", "/v1/rerank"),
         ("/api/v1/rerank", "/v1/rerank"),
-        ("/api/rerank", "/rerank"),
+        ("/rpc/rerank", "/rerank"),
         ("/v1-openai/rerank", "/rerank"),
         ("/model/proxy/27/v1/rerank", "/v1/rerank"),
         ("/my-model/v1/rerank", "/v1/rerank"),
@@ -110,15 +110,15 @@ def test_a_body_without_documents_is_teis_at_the_base_url(client: TestClient) ->
 
 
 def test_the_warning_stands_beside_the_others_and_in_errors(client: TestClient) -> None:
-    unknown = client.post("/api/rerank", json={**BODY, "colour": 1})
-    refused = client.post("/api/rerank", json={"query": "q"})
+    unknown = client.post("/rpc/rerank", json={**BODY, "colour": 1})
+    refused = client.post("/rpc/rerank", json={"query": "q"})
 
     assert unknown.headers["x-rankd-warnings"] == (
-        "POST /api/rerank was read as POST /rerank: correct the client's base URL; "
+        "POST /rpc/rerank was read as POST /rerank: correct the client's base URL; "
         "unknown field 'colour' was ignored"
     )
     assert refused.status_code == 400
-    assert "/api/rerank was read as" in refused.headers["x-rankd-warnings"]
+    assert "/rpc/rerank was read as" in refused.headers["x-rankd-warnings"]
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,8 @@ def test_every_post_path_shows_its_body(client: TestClient) -> None:
     shown = 0
     for spec in dialects.route_specs():
         path = spec.path.replace("{model:path}", "m")
-        if spec.route == "/" or client.get(path).status_code == 404:
+        # Elsewhere a GET has another meaning, as at `/v1/models/rerank`: a model of that name.
+        if client.get(path).status_code != 405:
             continue
         assert "POST a JSON body: {" in client.get(path).json()["message"], path
         shown += 1

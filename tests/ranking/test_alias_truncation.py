@@ -50,6 +50,15 @@ def test_an_alias_decides_what_happens_to_long_documents(client: TestClient) -> 
     assert (200, chunk_cut, chunked) == explicit
 
 
+BEDROCK_SIZE = {
+    "rerankingConfiguration": {
+        "bedrockRerankingConfiguration": {
+            "modelConfiguration": {"additionalModelRequestFields": {"max_tokens_per_doc": 1000}}
+        }
+    }
+}
+
+
 @pytest.mark.parametrize(
     ("path", "fields"),
     [
@@ -61,15 +70,18 @@ def test_an_alias_decides_what_happens_to_long_documents(client: TestClient) -> 
         ("/jina/v1/rerank", {"truncation": True}),
         ("/pinecone/rerank", {"parameters": {"truncate": "END"}}),
         ("/cohere/v1/rerank", {"max_chunks_per_doc": 2}),
+        ("/bedrock/rerank", BEDROCK_SIZE),
     ],
 )
 def test_fields_of_a_request_override_its_alias(
     client: TestClient, path: str, fields: Json
 ) -> None:
-    names = {"/tei/rerank": "texts", "/nim/v1/ranking": "passages"}
+    names = {"/tei/rerank": "texts", "/nim/v1/ranking": "passages", "/bedrock/rerank": "sources"}
     query = "text_1" if "score" in path else "query"
     texts = "text_2" if "score" in path else names.get(path, "documents")
     body = {query: "word59", texts: [LONG], "model": "refusing"}
+    if texts == "sources":
+        body["queries"] = [body.pop("query")]
 
     assert post(client, path, body)[0] == 400
     assert post(client, path, body, **fields)[0] == 200

@@ -23,7 +23,7 @@ from support.scoring_endpoints import (
 )
 
 # Endpoints whose responses have one score per document.
-ONE_SCORE_PER_DOCUMENT = ("/weaviate/", "/v1/score", "/invocations")
+ONE_SCORE_PER_DOCUMENT = ("/weaviate/", "/deepinfra/", "/v1/score", "/invocations")
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from rankd.config.settings import Settings
 from rankd.dialects import DIALECTS
 from rankd.dialects.base import Dialect
+from rankd.dialects.deepinfra import DeepInfra
 from rankd.dialects.tutorials import Simple
 from rankd.dialects.weaviate import Weaviate
 from rankd.errors import DeadlineExceeded
@@ -31,12 +32,12 @@ from rankd.ranking.service import ModelService
 from rankd.server.app import build
 from rankd.server.middleware import KeyRing
 from rankd.types import RankRequest
-from support.dialects import example, home
+from support.dialects import example, home, index_of, with_documents
 from support.servers import get, serving
 from support.slow_engine import Slow
 
 # Their scores have no index, so a response cannot be partial.
-WITHOUT_INDEX = (Weaviate, Simple)
+WITHOUT_INDEX = (Weaviate, Simple, DeepInfra)
 
 each_dialect = pytest.mark.parametrize(
     "dialect", DIALECTS, ids=lambda dialect: type(dialect).__name__
@@ -71,7 +72,7 @@ def listed(answer: Any) -> list[Any]:
     """The results of a response, under the dialect's name for them."""
     if isinstance(answer, list):
         return answer
-    for name in ("results", "data", "rankings", "rerank"):
+    for name in ("results", "data", "rankings", "rerank", "records"):
         if name in answer:
             return list(answer[name])
     return list(answer["output"]["results"])
@@ -104,7 +105,9 @@ def test_a_partial_response_has_the_scored_documents_and_lists_the_rest(
     encoder: PromptEncoder, dialect: Dialect
 ) -> None:
     # Without top_n: it would shorten a partial response too.
-    body = {key: value for key, value in example(dialect).items() if key not in ("top_n", "top_k")}
+    limits = ("top_n", "top_k", "topN", "rerankingConfiguration")
+    body = with_documents(example(dialect), ["zero", "one"])
+    body = {key: value for key, value in body.items() if key not in limits}
     body |= {"timeout_ms": 50, "partial": True}
     with slow(encoder, ready=1) as (client, _):
         reply = client.post(home(dialect), json=body)
@@ -115,7 +118,7 @@ def test_a_partial_response_has_the_scored_documents_and_lists_the_rest(
         return
     assert reply.status_code == 200, reply.text
     TypeAdapter(dialect.response).validate_python(reply.json())
-    assert [result["index"] for result in listed(reply.json())] == [0]
+    assert [index_of(result) for result in listed(reply.json())] == [0]
     assert "documents were not scored in time: 1" in reply.headers["x-rankd-warnings"]
 
 

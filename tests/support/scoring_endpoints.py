@@ -13,7 +13,7 @@ from rankd.config.settings import Settings
 from rankd.dialects import DIALECTS
 from rankd.dialects.base import Dialect
 from support.calling import calling
-from support.dialects import home
+from support.dialects import home, with_documents
 
 Json = dict[str, Any]
 
@@ -26,20 +26,10 @@ ANIMALS = ["Zebras graze", "Walruses swim", "Badgers dig", "Ocelots climb"]
 
 def example(dialect: Dialect) -> Json:
     """A dialect's own example with `ANIMALS` as documents, without fields that tests set."""
-    body: Json = _of_animals(dialect.Request.model_json_schema()["example"])
-    left_out = ("instruct", "instruction", "model", "top_n", "top_k", "parameters", "rank_fields")
-    return {name: body[name] for name in body if name not in left_out}
-
-
-def _of_animals(value: Any) -> Any:
-    match value:
-        case [str(), *_]:
-            return ANIMALS
-        case [dict(), *_]:
-            return [{"text": animal} for animal in ANIMALS]
-        case dict():
-            return {name: _of_animals(item) for name, item in value.items()}
-    return value
+    body = with_documents(dialect.Request.model_json_schema()["example"], ANIMALS)
+    body.pop("rerankingConfiguration", None)
+    left_out = ("instruct", "instruction", "model", "top_n", "top_k", "topN", "parameters")
+    return {name: body[name] for name in body if name not in (*left_out, "rank_fields")}
 
 
 # Path and body of every endpoint that gives scores: one for each dialect, and the others.
@@ -72,7 +62,7 @@ def counted(page: str, metric: str) -> dict[str, float]:
 
 def numbers(answer: Any, *names: str) -> list[float]:
     """Every score in a response of any dialect, in order."""
-    names = names or ("score", "relevance_score", "logit", "scores")
+    names = names or ("score", "relevance_score", "relevanceScore", "logit", "scores")
     match answer:
         case list():
             return [number for item in answer for number in numbers(item, *names)]

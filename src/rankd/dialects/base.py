@@ -40,6 +40,8 @@ class Dialect(ABC):
             vendor's shape.
         renders_unidentified_401: a 401 on a shared path without a prefix, where the body
             is not read, is rendered in this dialect.
+        auth_scheme: scheme of `Authorization`, in lower case, that only its clients send; a 401
+            on a shared path is rendered in this dialect then.
         adds_headers: whether `headers` returns any.
     """
 
@@ -55,6 +57,7 @@ class Dialect(ABC):
     get_router: ClassVar[APIRouter | None] = None
     prefix_router: ClassVar[APIRouter | None] = None
     renders_unidentified_401: ClassVar[bool] = False
+    auth_scheme: ClassVar[bytes] = b""
     adds_headers: ClassVar[bool] = False
 
     @property

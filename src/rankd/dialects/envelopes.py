@@ -64,3 +64,19 @@ def string_error(problem: RankError, error_type: str) -> dict[str, Any]:
         "message": problem.message,
         "detail": problem.message,
     }
+
+
+# gRPC's names of errors by HTTP status, as Google and Pinecone send them; `UNKNOWN` for others.
+GRPC_CODES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    405: "UNIMPLEMENTED",
+    413: "INVALID_ARGUMENT",
+    415: "INVALID_ARGUMENT",
+    429: "RESOURCE_EXHAUSTED",
+    500: "INTERNAL",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}

@@ -33,7 +33,7 @@ def _dialect_of(problem: RankError, scope: Scope) -> Dialect:
     """The dialect that was stored when the body was read, or that of the prefix or path."""
     prefix, path = scope.get(PREFIX), scope["path"]
     if problem.status == 401 and prefix is None and path in RERANK_PATHS:
-        return _renders_unidentified_401()
+        return _dialect_of_scheme(scope) or _renders_unidentified_401()
     if dialect := scope.get(DIALECT):
         stored: Dialect = dialect
         return stored
@@ -46,6 +46,16 @@ def _dialect_of(problem: RankError, scope: Scope) -> Dialect:
 
 def _starts_with(path: str, start: str) -> bool:
     return path == start or (start != "/" and start.endswith("/") and path.startswith(start))
+
+
+def _dialect_of_scheme(scope: Scope) -> Dialect | None:
+    """The dialect whose clients alone sign requests as this one is signed."""
+    schemes = {
+        value.split(b" ", 1)[0].lower()
+        for name, value in scope["headers"]
+        if name == b"authorization"
+    }
+    return next((one for one in DIALECTS if one.auth_scheme and one.auth_scheme in schemes), None)
 
 
 @cache

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 
 import orjson
@@ -19,7 +20,7 @@ from rankd.dialects.base import Dialect, Endpoint
 from rankd.dialects.deadlines import deadline_of
 from rankd.dialects.headers import answer_headers, warning_header
 from rankd.dialects.refused_bodies import outline
-from rankd.dialects.reply import Reply, above_threshold, best_results
+from rankd.dialects.reply import Reply, above_threshold, best_results, renumbered
 from rankd.dialects.request import RequestBody
 from rankd.dialects.resolved import RequestContext, ResolvedRequest
 from rankd.dialects.warnings import (
@@ -131,6 +132,12 @@ async def _answer_streaming(
         reply = build_reply(http, service, dialect, request, ranked)
         return bytes(render(dialect, reply).body)
 
+    if len(request.ranks) > 1:
+        raise InvalidRequest(
+            "the queries differ, so a line could not say whose score it has: send one query, or "
+            "no Accept: application/x-ndjson",
+            param=request.sent_names.get("query"),
+        )
     # Headers are sent before the first result, so they hold what is known by then.
     warnings = [*field_warnings(request.unknown_fields), *instruction_warnings(request)]
     headers = {
@@ -243,14 +250,17 @@ def build_reply(
     ranked: Ranked,
 ) -> Reply:
     """What the dialect renders the answer from; collects the warnings."""
-    [documents] = ranked.result.groups
-    [rank_request] = request.ranks
-    texts, options = rank_request.documents, request.answer
+    result, options = ranked.result, request.answer
+    documents, texts, cut = result.groups[0], request.ranks[0].documents, result.truncated
+    if len(request.ranks) > 1:
+        documents = renumbered(result.documents)
+        texts = tuple(chain.from_iterable([rank.documents for rank in request.ranks]))
+        cut = [document for document in documents if document.truncated]
     not_scored: list[int] = []
     if len(documents) < len(texts):
         not_scored = sorted({*range(len(texts))} - {document.index for document in documents})
     above = documents if options.threshold is None else above_threshold(documents, options)
-    usage = ranked.result.usage
+    usage = result.usage
     if request.unknown_fields:
         count_unknown_fields(request.unknown_fields, dialect.name)
     return Reply(
@@ -258,14 +268,15 @@ def build_reply(
         answer=options,
         profile=request.profile,
         model=request.model,
-        ranking=ranked.result,
+        ranking=result,
+        scored=documents,
         timings=ranked.timings,
         usage=usage,
         tokens=usage.prompt_tokens,
         best=best_results(above, texts, options),
         left_out=None if options.threshold is None else len(documents) - len(above),
         not_scored=not_scored,
-        warnings=answer_warnings(request, documents, ranked.result.truncated, not_scored),
+        warnings=answer_warnings(request, documents, cut, not_scored),
         path=http.scope["path"],
         device=service.ranker.engine.info.device,
         provenance={**service.provenance.header, **request.profile.header},

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from rankd.dialects.base import Dialect
-from rankd.dialects.envelopes import Failure, openai_error
+from rankd.dialects.envelopes import GRPC_CODES, Failure, openai_error
 from rankd.dialects.prefix_routes import prefix_router
 from rankd.dialects.reply import AnswerResult, Reply
 from rankd.dialects.request import EchoingDocumentsBody, SentFields, example
@@ -94,19 +94,6 @@ class PineconeFailure(Failure):
     detail: str
 
 
-# Pinecone's error codes by HTTP status; `UNKNOWN` for every other status.
-_CODES = {
-    400: "INVALID_ARGUMENT",
-    401: "UNAUTHENTICATED",
-    404: "NOT_FOUND",
-    405: "UNIMPLEMENTED",
-    413: "INVALID_ARGUMENT",
-    415: "INVALID_ARGUMENT",
-    429: "RESOURCE_EXHAUSTED",
-    503: "UNAVAILABLE",
-    504: "DEADLINE_EXCEEDED",
-}
-
 # Pinecone bills one unit for up to 100 documents, whatever their length.
 _DOCUMENTS_PER_UNIT = 100
 
@@ -137,7 +124,7 @@ class Pinecone(Dialect):
         return item
 
     def error(self, problem: RankError) -> dict[str, Any]:
-        code = _CODES.get(problem.status, "UNKNOWN")
+        code = GRPC_CODES.get(problem.status, "UNKNOWN")
         return {
             **openai_error(problem),
             "error": {"code": code, "message": problem.message},

@@ -5,15 +5,20 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from rankd.dialects import (
+    bedrock,
     cohere,
     dashscope,
+    deepinfra,
     elastic,
+    google,
     infinity,
     jina,
     llamacpp,
     mixedbread,
     nim,
+    ollama,
     openai,
+    openrouter,
     pinecone,
     sglang,
     siliconflow,
@@ -23,6 +28,7 @@ from rankd.dialects import (
     voyage,
     weaviate,
     xinference,
+    zeroentropy,
 )
 from rankd.dialects.base import Dialect
 
@@ -46,6 +52,12 @@ DIALECTS: tuple[Dialect, ...] = (
     sglang.dialect,
     llamacpp.dialect,
     elastic.dialect,
+    deepinfra.dialect,
+    zeroentropy.dialect,
+    bedrock.dialect,
+    google.dialect,
+    ollama.dialect,
+    openrouter.dialect,
     tutorials.simple,
     tutorials.plain,
 )

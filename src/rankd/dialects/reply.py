@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -70,7 +70,9 @@ class Reply:
 
     Attributes:
         request: the resolved request; its parts `answer`, `profile` and `model` are repeated here.
-        ranking: one group; it lacks the documents that were not scored in time.
+        ranking: it lacks the documents that were not scored in time.
+        scored: all scored documents, in the order of the request; those of several queries are
+            numbered one after another.
         timings: of the ranking.
         usage: what the request is charged for.
         tokens: of all pairs, template included.
@@ -89,6 +91,7 @@ class Reply:
     profile: Profile
     model: str
     ranking: RankResult
+    scored: Sequence[ScoredDocument]
     timings: StageTimings
     usage: RankUsage
     tokens: int
@@ -100,11 +103,6 @@ class Reply:
     device: str
     provenance: Mapping[str, str]
     id: str
-
-    @property
-    def scored(self) -> list[ScoredDocument]:
-        """All scored documents, in the order of the request."""
-        return self.ranking.groups[0]
 
     @property
     def numbers(self) -> list[float]:
@@ -126,6 +124,11 @@ def best_results(
         AnswerResult(scored.index, number, texts[scored.index], scored)
         for scored, number in zip(best, numbers, strict=True)
     ]
+
+
+def renumbered(documents: Iterable[ScoredDocument]) -> list[ScoredDocument]:
+    """Documents of several queries, each indexed from 0, with consecutive indexes."""
+    return [replace(document, index=index) for index, document in enumerate(documents)]
 
 
 class DocumentObject(BaseModel):

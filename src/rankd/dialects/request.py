@@ -72,6 +72,7 @@ class SentFields:
         documents: as they were sent.
         details: whether results hold details.
         max_query_tokens, max_prompt_tokens: as in `RankRequest`.
+        priority: of a request without the field `priority`; lower is sooner.
         names: further `sent_names`, where they differ between bodies of one dialect.
         spans: which relevant spans results hold; None: none.
     """
@@ -88,6 +89,7 @@ class SentFields:
     details: bool = False
     max_query_tokens: int | None = None
     max_prompt_tokens: int | None = None
+    priority: int = 0
     names: Mapping[str, str] = field(default_factory=dict)
     spans: CohereRelevantSpans | None = None
 
@@ -249,7 +251,11 @@ class RequestBody(BaseModel):
                 overlap=policy.overlap,
                 side=policy.side,
                 details=sent.details,
-                priority=BACKGROUND_PRIORITY if context.background else self.priority or 0,
+                priority=BACKGROUND_PRIORITY
+                if context.background
+                else sent.priority
+                if self.priority is None
+                else self.priority,
                 deadline=context.deadline,
                 partial=bool(self.partial and self.accepts_partial),
                 caller=context.caller,

@@ -1,7 +1,7 @@
 """SGLang's rerank API, under the prefix `/sglang`: the answer is a bare array.
 
 Without the prefix its body looks the same as Cohere's.
-Source: sgl-project/sglang, srt/entrypoints/openai/serving_rerank.py.
+Source: SGLang 0.5.23, srt/entrypoints/openai/protocol.py and serving_rerank.py.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from pydantic import BaseModel, Field
 
 from rankd.dialects.base import Dialect
 from rankd.dialects.envelopes import ErrorObject, Failure, openai_error
+from rankd.dialects.fields import Count
+from rankd.dialects.prefix_routes import prefix_router
 from rankd.dialects.reply import Reply
 from rankd.dialects.request import EchoingDocumentsBody, example
 from rankd.errors import RankError
+from rankd.ranking.service import ModelService, ServiceDep
 
 
 class SGLangRequest(EchoingDocumentsBody):
@@ -26,6 +29,8 @@ class SGLangRequest(EchoingDocumentsBody):
             "top_n": 1,
         }
     )
+
+    top_n: Count | None = Field(None, ge=1, description="Maximum number of results. Default: all.")
 
 
 class MetaInfo(BaseModel):
@@ -50,9 +55,16 @@ class SGLangFailure(Failure):
     error: ErrorObject
 
 
+# SGLang's error `type` by HTTP status, where it differs from OpenAI's.
+_TYPES = {400: "BadRequestError", 500: "InternalServerError"}
+
+router = prefix_router("sglang")
+
+
 class SGLang(Dialect):
     name = "sglang"
     about = "SGLang's rerank API: the answer is a bare array."
+    prefix_router = router
     Request = SGLangRequest
     response = list[SGLangResult]
     failure = SGLangFailure
@@ -72,11 +84,46 @@ class SGLang(Dialect):
     def error(self, problem: RankError) -> dict[str, Any]:
         return {
             "object": "error",
-            "type": problem.kind,
+            "type": _TYPES.get(problem.status, problem.kind),
             "param": problem.param,
             "code": problem.status,
             **openai_error(problem),
         }
+
+
+class SGLangModel(BaseModel):
+    id: str
+    object: str = "model"
+    created: int
+    owned_by: str = "sglang"
+    root: str
+    parent: None = None
+    max_model_len: int = Field(description="Maximum tokens of one pair, template included.")
+
+
+class SGLangModels(BaseModel):
+    object: str = "list"
+    data: list[SGLangModel]
+
+
+@router.get("/v1/models", name="sglang_models")
+@router.get("/models", include_in_schema=False)
+async def models(service: ServiceDep) -> SGLangModels:
+    """The served model under each of its names, as SGLang lists its models."""
+    return SGLangModels(data=[_model(service, name) for name in service.names])
+
+
+@router.get("/v1/models/{model:path}", name="sglang_model")
+@router.get("/models/{model:path}", include_in_schema=False)
+async def model(model: str, service: ServiceDep) -> SGLangModel:
+    """The served model, by any name that requests may use."""
+    service.accept_model(model)
+    return _model(service, model)
+
+
+def _model(service: ModelService, name: str) -> SGLangModel:
+    tokens = service.ranker.engine.info.max_tokens
+    return SGLangModel(id=name, root=name, created=service.created, max_model_len=tokens)
 
 
 dialect = SGLang()

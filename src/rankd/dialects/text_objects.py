@@ -95,7 +95,7 @@ def _object_text(value: dict[str, Any]) -> str:
         raise ValueError("must not be an empty object")
     if "type" in value and (typed := _typed_text(value)) is not None:
         return typed
-    return _record(value)
+    return record_text(value)
 
 
 def _chosen(value: dict[str, Any], fields: Sequence[str]) -> str:
@@ -108,7 +108,7 @@ def _chosen(value: dict[str, Any], fields: Sequence[str]) -> str:
     if "content" in chosen:
         chosen["content"] = _chosen_content(chosen["content"])
     if len(fields) > 1:
-        return _record(chosen)
+        return record_text(chosen)
     _refuse_data(chosen)
     only = chosen[fields[0]]
     return only if isinstance(only, str) else yaml_value(only)
@@ -122,7 +122,7 @@ def _chosen_content(content: Any) -> Any:
     return content
 
 
-def _record(value: dict[str, Any]) -> str:
+def record_text(value: dict[str, Any]) -> str:
     """All fields as YAML."""
     _refuse_media({name.lower(): item for name, item in value.items()})
     _refuse_data(value)

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -36,7 +35,7 @@ from rankd.dialects.fields import (
 from rankd.dialects.headers import answer_headers, warning_header
 from rankd.dialects.openai import instruction_in
 from rankd.dialects.prefix_routes import prefix_router
-from rankd.dialects.reply import Reply, UsageObject, usage
+from rankd.dialects.reply import Reply, UsageObject, renumbered, usage
 from rankd.dialects.request import (
     MODEL_DESCRIPTION,
     DocumentsBody,
@@ -302,7 +301,9 @@ class VllmScoreResponse(BaseModel):
 
 def is_score(body: Mapping[str, Any]) -> bool:
     """Whether a body is a score request rather than a rerank request."""
-    return any(name in body for pair in _FIELD_PAIRS for name in pair if name != "documents")
+    # Bedrock's rerank request has `queries`, too.
+    names = {name for pair in _FIELD_PAIRS for name in pair if name != "documents"}
+    return not names.isdisjoint(body) and "sources" not in body
 
 
 async def score(http: Request) -> Response:
@@ -324,7 +325,7 @@ async def score_body(http: Request, service: ModelService, body: Mapping[str, An
     """As `score`, for a body that is parsed already."""
     request = await handler.run_on_body(http, _read_score, http, service, body)
     ranked = await handler.rank(http, service, dialect, request)
-    scored_documents = _renumbered(ranked.result.documents)
+    scored_documents = renumbered(ranked.result.documents)
     count_unknown_fields(request.unknown_fields, dialect.name)
     warnings = answer_warnings(
         request, scored_documents, [result for result in scored_documents if result.truncated]
@@ -438,14 +439,6 @@ def _answer(
     if warnings:
         answer["meta"] = {"warnings": list(warnings)}
     return answer
-
-
-def _renumbered(scored_documents: Iterable[ScoredDocument]) -> list[ScoredDocument]:
-    """Documents of several requests, each indexed from 0, with consecutive indexes."""
-    return [
-        replace(scored_document, index=index)
-        for index, scored_document in enumerate(scored_documents)
-    ]
 
 
 def _read_texts(value: Any, name: str, read: Callable[[Any], str]) -> list[str]:

@@ -13,6 +13,9 @@ from rankd.types import ScoredDocument, best_first
 # Unknown fields that are named; the others are only counted.
 _MAX_FIELDS = 20
 
+# Characters of a field's path that are shown.
+_MAX_PATH = 60
+
 # Ranges of documents that one warning names.
 _MAX_RANGES = 100
 
@@ -47,8 +50,12 @@ def answer_warnings(
 
 
 def field_warnings(unknown: Sequence[str]) -> list[str]:
-    """Fields that the dialect does not have."""
-    return [f"unknown field {shorten(name)!r} was ignored" for name in unknown[:_MAX_FIELDS]]
+    """Fields that the dialect does not have; of those with a long path, the last part."""
+    return [
+        f"unknown field {shorten(name if len(name) <= _MAX_PATH else name.rpartition('.')[2])!r} "
+        "was ignored"
+        for name in unknown[:_MAX_FIELDS]
+    ]
 
 
 def count_unknown_fields(unknown: Sequence[str], dialect: str) -> None:

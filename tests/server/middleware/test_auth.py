@@ -31,6 +31,14 @@ def basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
+def signature(key: str) -> str:
+    """The header of an AWS client, which signs with a secret key that rankd does not know."""
+    return (
+        f"AWS4-HMAC-SHA256 Credential={key}/20261130/us-east-1/bedrock/aws4_request, "
+        f"SignedHeaders=content-type;host;x-amz-date, Signature={'0f' * 32}"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -46,6 +54,9 @@ def basic(user: str, password: str) -> str:
         ("api-key", "first-key"),
         ("Api-Key", "first-key"),
         ("x-api-key", "first-key"),
+        ("x-goog-api-key", "first-key"),
+        ("Authorization", signature("first-key")),
+        ("Authorization", signature("first-key").replace(", ", ",")),
     ],
 )
 def test_a_key_is_accepted_where_clients_send_it(
@@ -67,6 +78,10 @@ def test_a_key_is_accepted_where_clients_send_it(
         ("Authorization", ""),
         ("x-other", "first-key"),
         ("api-key", "FIRST-KEY"),
+        ("Authorization", signature("first-ke")),
+        ("Authorization", signature("first-key/20261130")),
+        ("Authorization", "AWS4-HMAC-SHA256 Credential=first-key"),
+        ("Authorization", "AWS4-HMAC-SHA256 Signature=first-key"),
     ],
 )
 def test_anything_else_is_a_401_with_the_words_that_clients_look_for(

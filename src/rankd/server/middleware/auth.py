@@ -21,11 +21,16 @@ from rankd.server.middleware.key_errors import key_error
 
 _log = logging.getLogger("rankd")
 
-# Headers whose whole value is the key. Azure's and Pinecone's clients send the first.
-_KEY_HEADERS = (b"api-key", b"x-api-key")
+# Headers whose whole value is the key. Azure's and Pinecone's clients send the first, Google's the
+# last.
+_KEY_HEADERS = (b"api-key", b"x-api-key", b"x-goog-api-key")
 
 # Schemes that precede a key in `Authorization`, compared without case.
 _SCHEMES = (b"bearer", b"apikey", b"token")
+
+# The access key id in the signature (version 4) of a request of AWS's clients.
+_AWS_SCHEME = b"aws4-hmac-sha256"
+_AWS_CREDENTIAL = re.compile(rb"\bCredential=([^,\s]+)/\d+/[^/,\s]+/[^/,\s]+/aws4_request\b")
 
 # A line `name = key` of the key file.
 _NAMED_KEY = re.compile(r"([\w.@-]+)\s+=\s+(\S.*)")
@@ -215,6 +220,8 @@ def sent_keys(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
                 yield rest.strip()
             elif scheme.lower() == b"basic":
                 yield from _password(rest)
+            elif scheme.lower() == _AWS_SCHEME:
+                yield from _access_key_id(rest)
             elif not rest:
                 yield scheme  # The key without a scheme.
 
@@ -225,6 +232,15 @@ def _password(encoded: bytes) -> Iterator[bytes]:
         yield base64.b64decode(encoded.strip(), validate=True).partition(b":")[2]
     except binascii.Error:
         return
+
+
+def _access_key_id(signature: bytes) -> Iterator[bytes]:
+    """The key id of an AWS signature, `Credential=KEY/date/region/service/aws4_request`.
+
+    The signature is not checked: the secret key is not known here. So the key id is the API key.
+    """
+    if found := _AWS_CREDENTIAL.search(signature):
+        yield found[1]
 
 
 def _sha256(key: bytes) -> bytes:

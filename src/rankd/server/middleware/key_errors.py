@@ -7,15 +7,15 @@ from collections.abc import Iterable, Iterator
 
 # Where other servers read keys.
 _OTHER_HEADERS = (
-    *(b"ocp-apim-subscription-key", b"x-goog-api-key", b"apikey", b"x-auth-token"),
-    *(b"x-api-token", b"x-access-token", b"x-token", b"proxy-authorization"),
+    *(b"ocp-apim-subscription-key", b"apikey", b"x-auth-token", b"x-api-token"),
+    *(b"x-access-token", b"x-token", b"proxy-authorization"),
 )
 _IN_QUERY = re.compile(rb"(?:^|&)(?:api[_-]?key|key|(?:access_|api_)?token)=", re.IGNORECASE)
 
 # Schemes of other servers and misspelt ones; no other word is repeated, as it may be a key.
 _OTHER_SCHEMES = (
     *(b"api-key", b"api_key", b"x-api-key", b"key", b"bearer:", b"bearer=", b"apikey:", b"digest"),
-    *(b"jwt", b"oauth", b"negotiate", b"aws4-hmac-sha256", b"authorization:"),
+    *(b"jwt", b"oauth", b"negotiate", b"authorization:"),
 )
 
 # What programs send whose variable for the key is not set.
@@ -49,7 +49,7 @@ def _found(headers: Iterable[tuple[bytes, bytes]], schemes: frozenset[bytes]) ->
     for name, value in headers:
         if name == b"authorization":
             yield _in_authorization(value.strip(), schemes)
-        elif name in (b"api-key", b"x-api-key"):
+        elif name in (b"api-key", b"x-api-key", b"x-goog-api-key"):
             yield _about(value.strip(), name.decode(), schemes)
         elif name in _OTHER_HEADERS:
             others.append(f"a key in the header {name.decode()} is not read")
@@ -61,6 +61,8 @@ def _in_authorization(value: bytes, schemes: frozenset[bytes]) -> str:
     lower = scheme.lower()
     if lower == b"basic":
         return "the password of Basic authentication is not a known key"
+    if lower == b"aws4-hmac-sha256":
+        return "the access key id of the AWS signature is not a known key"
     if lower in schemes:
         return _about(rest.strip(), "Authorization", schemes)
     if rest and lower in _OTHER_SCHEMES:
