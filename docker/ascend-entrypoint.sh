@@ -14,4 +14,4 @@ export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/local/lib"
 export TASK_QUEUE_ENABLE="${TASK_QUEUE_ENABLE:-1}"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
-exec rankd "$@"
+exec rankd-entrypoint "$@"

@@ -13,25 +13,13 @@ from typing import Any
 
 import pytest
 import yaml
+from compose_files import DOCKER, FILES, ROOT, binds, read, variables
 
 from rankd.config.settings import Settings
 from rankd.config.sources import CONFIG_VARIABLE, ENV_PREFIX, load
 from support.programs import missing, program
 
 pytestmark = pytest.mark.deploy
-
-ROOT = Path(__file__).parents[2]
-DOCKER = ROOT / "docker"
-FILES = [DOCKER / "compose.yaml", DOCKER / "compose.ascend.yaml"]
-
-
-def read(file: Path) -> dict[str, Any]:
-    """As compose reads it when no variable is set."""
-    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", file.read_text())
-    assert "$" not in re.sub(r"#.*", "", text), "a variable without a default"
-    found = yaml.safe_load(text)
-    assert isinstance(found, dict)
-    return found
 
 
 def services(part: str = "") -> list[Any]:
@@ -42,12 +30,6 @@ def services(part: str = "") -> list[Any]:
         for name, service in read(file)["services"].items()
         if part in name
     ]
-
-
-def binds(service: dict[str, Any]) -> dict[str, Path]:
-    """What of this repository is mounted: where, and what."""
-    pairs = (volume.split(":")[:2] for volume in service.get("volumes", []))
-    return {inside: (DOCKER / outside).resolve() for outside, inside in pairs if outside[0] == "."}
 
 
 def seconds(text: str) -> int:
@@ -110,7 +92,7 @@ def test_the_settings_of_a_container_load(service: dict[str, Any]) -> None:
     image = Path(ROOT / service["build"]["dockerfile"]).read_text()
     environment = {
         **dict(re.findall(rf"({ENV_PREFIX}\w+)=(\S+)", re.sub(r"#.*", "", image))),
-        **{name: str(value) for name, value in service["environment"].items()},
+        **variables(service),
     }
     command, *flags = service["command"]
     assert command == "serve"
@@ -127,6 +109,16 @@ def test_the_settings_of_a_container_load(service: dict[str, Any]) -> None:
     assert service.get("network_mode") == "host" or settings.host == "0.0.0.0"
     stop = seconds(service["stop_grace_period"])
     assert stop >= settings.drain_seconds + settings.drain_delay_seconds + 10
+
+
+@pytest.mark.parametrize("service", services("rankd"))
+def test_all_that_a_container_writes_is_in_a_volume(service: dict[str, Any]) -> None:
+    image = Path(ROOT / service["build"]["dockerfile"]).read_text()
+    written = re.findall(r"(?:HOME|CACHE\w*|WORKSPACE_BASE)=(\S+)", image)
+
+    assert written
+    assert [path for path in written if not path.startswith("/data")] == []
+    assert "data:/data" in service["volumes"]
 
 
 @pytest.mark.parametrize("service", services("rankd"))

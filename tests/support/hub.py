@@ -20,12 +20,13 @@ _COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextmanager
-def hub(folder: Path, seconds: float = 0.0) -> Iterator[str]:
+def hub(folder: Path, seconds: float = 0.0, token: str = "") -> Iterator[str]:
     """Serve one model, `MODEL`; gives the URL of the hub.
 
     Args:
         folder: files of the model.
         seconds: duration of the download of `PADDING`.
+        token: refuse requests without it.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -42,6 +43,8 @@ def hub(folder: Path, seconds: float = 0.0) -> Iterator[str]:
 
         def answer(self, *, body: bool) -> None:
             path = unquote(urlsplit(self.path).path)
+            if token and self.headers["Authorization"] != f"Bearer {token}":
+                return self.send_missing("GatedRepo", 401)
             if path.startswith(f"/api/models/{MODEL}/tree/"):
                 return self.send_json([_entry(file) for file in sorted(folder.iterdir())])
             if path.startswith(f"/api/models/{MODEL}"):
@@ -50,10 +53,13 @@ def hub(folder: Path, seconds: float = 0.0) -> Iterator[str]:
             file = folder / path.rpartition("/")[2]
             if path.startswith(f"/{MODEL}/resolve/") and file.is_file():
                 return self.send_file(file, body=body)
-            self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound")
+            return self.send_missing("RepoNotFound", 404)
+
+        def send_missing(self, code: str, status: int) -> None:
+            self.send_response(status)
+            self.send_header("X-Error-Code", code)
             self.send_header("Content-Length", "0")
-            return self.end_headers()
+            self.end_headers()
 
         def send_json(self, value: object) -> None:
             content = json.dumps(value).encode()
