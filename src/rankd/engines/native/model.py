@@ -109,11 +109,9 @@ class Qwen3Model:
         """Logits of the packed suffixes, [suffixes], float32."""
         embedding = self._weights.embedding
         hidden = F.embedding(layout.ids.to(embedding.device), embedding).float()
-        forward = _ForwardPass(
-            self._architecture, layout, self._rotation(layout.positions), hidden, self._dtype
-        )
-        if self._varlen is not None:
-            forward.packed = PackedAttention(self._varlen, layout, self._device)
+        packed = self._varlen and PackedAttention(self._varlen, layout, self._device)
+        rotation = self._rotation(layout.positions)
+        forward = _ForwardPass(self._architecture, layout, rotation, hidden, self._dtype, packed)
         *layers, last = self._weights.layers
         for layer_index, layer in enumerate(layers):
             forward.layer(layer_index, layer)
@@ -139,12 +137,8 @@ class _ForwardPass:
         hidden: the residual stream, [tokens, hidden_size], float32; changed in place by each
             layer.
         dtype: of the matrix products.
-
-    Attributes:
         packed: attention of all segments in one call; None: one call for each.
     """
-
-    packed: PackedAttention | None = None
 
     def __init__(
         self,
@@ -153,9 +147,11 @@ class _ForwardPass:
         rotation: tuple[Tensor, Tensor],
         hidden: Tensor,
         dtype: torch.dtype,
+        packed: PackedAttention | None,
     ) -> None:
         self._architecture = architecture
         self._layout = layout
+        self._packed = packed
         self._dtype = dtype
         self._cos, self._sin = rotation
         self._last_tokens = layout.last_tokens.to(hidden.device)
@@ -256,8 +252,8 @@ class _ForwardPass:
         self, layer_index: int, queries: Tensor, keys: Tensor, values: Tensor
     ) -> Tensor:
         """Attention of all tokens in one layer, [tokens, heads * head_dim]."""
-        if self.packed is not None:
-            return self.packed.attend(layer_index, queries, keys, values)
+        if self._packed is not None:
+            return self._packed.attend(layer_index, queries, keys, values)
         for segment in self._layout.segments:
             self._attend(segment, layer_index, queries, keys, values)
         return self._attended
@@ -298,8 +294,8 @@ class _ForwardPass:
         Returns:
             [suffixes, heads * head_dim].
         """
-        if self.packed is not None:
-            return self.packed.attend_last(layer_index, queries, keys, values)
+        if self._packed is not None:
+            return self._packed.attend_last(layer_index, queries, keys, values)
         arch = self._architecture
         start, outputs = 0, []
         for segment in self._layout.segments:
