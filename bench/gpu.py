@@ -402,7 +402,7 @@ def _profile(bench: Bench, shape: Shape, model: Qwen3Model) -> dict[str, Any]:
         model.score(batches[2])
     spent: dict[str, float] = {}
     for event in profile.key_averages():
-        if on_gpu and event.device_type == torch.autograd.DeviceType.CUDA:
+        if on_gpu and event.device_type.name == "CUDA":
             spent[event.key[:90]] = event.self_device_time_total / 1e3
         elif not on_gpu:
             spent[event.key[:90]] = event.self_cpu_time_total / 1e3

@@ -137,7 +137,8 @@ def random_tensors(
         return torch.randn(size, generator=generator, device=device)
 
     def matrix(rows: int, columns: int) -> Tensor:
-        return (noise(rows, columns) * 1.2 * columns**-0.5).to(dtype)
+        scaled: Tensor = noise(rows, columns) * (1.2 * columns**-0.5)
+        return scaled.to(dtype)
 
     def norm(size: int) -> Tensor:
         return (1 + 0.2 * noise(size)).to(dtype)

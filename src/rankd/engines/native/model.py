@@ -109,7 +109,7 @@ class Qwen3Model:
         """Logits of the packed suffixes, [suffixes], float32."""
         embedding = self._weights.embedding
         hidden = F.embedding(layout.ids.to(embedding.device), embedding).float()
-        packed = self._varlen and PackedAttention(self._varlen, layout, self._device)
+        packed = PackedAttention(self._varlen, layout, self._device) if self._varlen else None
         rotation = self._rotation(layout.positions)
         forward = _ForwardPass(self._architecture, layout, rotation, hidden, self._dtype, packed)
         *layers, last = self._weights.layers
