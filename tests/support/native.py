@@ -11,6 +11,7 @@ import torch
 from rankd.engines.native.architecture import read_architecture
 from rankd.engines.native.framing import TokenBatch
 from rankd.engines.native.model import Qwen3Model
+from rankd.engines.native.packed_attention import VarlenAttention
 from rankd.engines.native.prefix_cache import MAX_BYTES
 from rankd.engines.native.weights import load
 from rankd.models.checkpoint import Checkpoint
@@ -22,11 +23,12 @@ def native_model(
     checkpoint: Checkpoint,
     dtype: torch.dtype = torch.float32,
     prefix_cache_bytes: int = MAX_BYTES,
+    varlen: VarlenAttention | None = None,
 ) -> Qwen3Model:
     architecture = read_architecture(checkpoint.config)
     answers, cpu = AnswerTokenIds(YES, NO), torch.device("cpu")
     weights = load(checkpoint.weights, architecture, answers, cpu, dtype, checkpoint.adapter)
-    return Qwen3Model(weights, architecture, prefix_cache_bytes)
+    return Qwen3Model(weights, architecture, prefix_cache_bytes, varlen=varlen)
 
 
 def score(model: Qwen3Model, prompts: Sequence[Prompt]) -> list[float]:

@@ -36,6 +36,14 @@ class QueueOverflowError(GracefulHTTPError):
     pass
 
 
+class GenerationError(Exception):
+    pass
+
+
+class RetryableRequestError(GenerationError):
+    """Raised by vLLM 0.33 for requests that reach a paused engine."""
+
+
 class VLLMValidationError(Exception):
     pass
 
@@ -225,6 +233,8 @@ async def test_an_empty_tensor_is_an_abort_and_never_a_score() -> None:
     ("theirs", "ours"),
     [
         (QueueOverflowError("full"), TooManyRequests),
+        (RetryableRequestError("paused"), TooManyRequests),
+        (GenerationError("failed"), InternalError),
         (VLLMValidationError("token id 999999 is out of vocabulary"), InvalidRequest),
         (ValueError("too long"), InvalidRequest),
         (EngineGenerateError(), InternalError),

@@ -14,6 +14,7 @@ In the worker process:
 - prefix_cache  keys and values of prompt prefixes, kept between batches
 - layout        one batch without padding, as one packed sequence
 - model         the forward pass
+- packed_attention  attention of a batch in one call, on CUDA
 - memory        splits batches that do not fit in memory
 """
 

@@ -8,8 +8,8 @@ Compared with the model in transformers:
 - the LM head is one row: the difference W[yes] - W[no], or W[yes];
 - the residual stream, norms, rotation and logits are float32, whatever the dtype of the products.
 
-Only public torch functions are used. Tested and measured on CPUs; CUDA and NPU take the same
-code path but have not been run.
+Only public torch functions are used. Tested and measured on CPUs; CUDA and NPU have not been
+run. On CUDA, attention is one call for a batch (`packed_attention`) instead of one for a segment.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from rankd.engines.native.architecture import Architecture
 from rankd.engines.native.framing import TokenBatch
 from rankd.engines.native.layout import Layout, Segment, lay_out
+from rankd.engines.native.packed_attention import PackedAttention, VarlenAttention
 from rankd.engines.native.prefix_cache import CANDIDATES, MAX_BYTES, PrefixCache
 from rankd.engines.native.rotary import frequencies
 from rankd.engines.native.weights import LayerWeights, Weights
@@ -40,6 +41,7 @@ class Qwen3Model:
         deterministic: a prompt's logit has the same bits whatever it is batched with and
             whatever is cached. Matrix products round differently with the number of rows,
             so each prefix and each suffix gets a forward pass of its own.
+        varlen: computes the attention of a whole batch; None: segment by segment.
     """
 
     def __init__(
@@ -49,8 +51,10 @@ class Qwen3Model:
         prefix_cache_bytes: int = MAX_BYTES,
         *,
         deterministic: bool = False,
+        varlen: VarlenAttention | None = None,
     ) -> None:
         self._weights = weights
+        self._varlen = varlen
         self._architecture = architecture
         self._device = weights.answer_rows.device
         self._dtype = weights.layers[0].qkv.dtype
@@ -105,9 +109,9 @@ class Qwen3Model:
         """Logits of the packed suffixes, [suffixes], float32."""
         embedding = self._weights.embedding
         hidden = F.embedding(layout.ids.to(embedding.device), embedding).float()
-        forward = _ForwardPass(
-            self._architecture, layout, self._rotation(layout.positions), hidden, self._dtype
-        )
+        packed = PackedAttention(self._varlen, layout, self._device) if self._varlen else None
+        rotation = self._rotation(layout.positions)
+        forward = _ForwardPass(self._architecture, layout, rotation, hidden, self._dtype, packed)
         *layers, last = self._weights.layers
         for layer_index, layer in enumerate(layers):
             forward.layer(layer_index, layer)
@@ -133,6 +137,7 @@ class _ForwardPass:
         hidden: the residual stream, [tokens, hidden_size], float32; changed in place by each
             layer.
         dtype: of the matrix products.
+        packed: attention of all segments in one call; None: one call for each.
     """
 
     def __init__(
@@ -142,9 +147,11 @@ class _ForwardPass:
         rotation: tuple[Tensor, Tensor],
         hidden: Tensor,
         dtype: torch.dtype,
+        packed: PackedAttention | None,
     ) -> None:
         self._architecture = architecture
         self._layout = layout
+        self._packed = packed
         self._dtype = dtype
         self._cos, self._sin = rotation
         self._last_tokens = layout.last_tokens.to(hidden.device)
@@ -167,9 +174,8 @@ class _ForwardPass:
             self._qkv[:, : self._query_size], layer.q_norm, self._cos, self._sin
         )
         keys, values = self._keys_values(self._qkv[:, self._query_size :], layer)
-        for segment in self._layout.segments:
-            self._attend(segment, layer_index, queries, keys, values)
-        self._add_product(self._hidden, self._attended, layer.out)
+        attended = self._attend_all(layer_index, queries, keys, values)
+        self._add_product(self._hidden, attended, layer.out)
         self._mlp(self._hidden, layer)
 
     def last_layer(self, layer_index: int, layer: LayerWeights) -> Tensor:
@@ -242,6 +248,16 @@ class _ForwardPass:
         rotated_second.addcmul_(first, sin * weight_first)
         return rotated.to(flat.dtype)
 
+    def _attend_all(
+        self, layer_index: int, queries: Tensor, keys: Tensor, values: Tensor
+    ) -> Tensor:
+        """Attention of all tokens in one layer, [tokens, heads * head_dim]."""
+        if self._packed is not None:
+            return self._packed.attend(layer_index, queries, keys, values)
+        for segment in self._layout.segments:
+            self._attend(segment, layer_index, queries, keys, values)
+        return self._attended
+
     def _attend(
         self, segment: Segment, layer_index: int, queries: Tensor, keys: Tensor, values: Tensor
     ) -> None:
@@ -278,6 +294,8 @@ class _ForwardPass:
         Returns:
             [suffixes, heads * head_dim].
         """
+        if self._packed is not None:
+            return self._packed.attend_last(layer_index, queries, keys, values)
         arch = self._architecture
         start, outputs = 0, []
         for segment in self._layout.segments:

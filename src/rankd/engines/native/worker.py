@@ -111,6 +111,7 @@ def _load(config: WorkerConfig, replies: BinaryIO) -> tuple[Qwen3Model, dict[str
 
         from rankd.engines.native import arithmetic
         from rankd.engines.native.model import Qwen3Model
+        from rankd.engines.native.packed_attention import find_varlen_attention
         from rankd.engines.native.weights import load, stored_dtype
     except ImportError as problem:
         raise SetupError(
@@ -134,7 +135,12 @@ def _load(config: WorkerConfig, replies: BinaryIO) -> tuple[Qwen3Model, dict[str
 
     try:
         weights = load(files, architecture, answers, device, chosen.dtype, adapter, on_layer=report)
-        model = Qwen3Model(weights, architecture, deterministic=config.deterministic)
+        model = Qwen3Model(
+            weights,
+            architecture,
+            deterministic=config.deterministic,
+            varlen=find_varlen_attention(device, chosen.dtype, architecture),
+        )
     except (MemoryError, RuntimeError) as problem:
         # Torch reports a lack of memory as a RuntimeError, on any device.
         reason = next(iter(str(problem).strip().splitlines()), repr(problem))

@@ -17,7 +17,8 @@ def translated(problem: Exception) -> RankError | None:
     names = {base.__name__ for base in type(problem).__mro__}
     if "EngineDeadError" in names:
         return EngineDown(DEAD)
-    if "GracefulHTTPError" in names:
+    # Queue limits that vllm_args sets; since 0.33 also a paused engine, which computed nothing.
+    if names & {"GracefulHTTPError", "RetryableRequestError"}:
         return TooManyRequests(str(problem) or "the vLLM engine takes no more requests now")
     if names & {"VLLMClientError", "VLLMValidationError", "ValueError"}:
         return InvalidRequest(str(problem))
