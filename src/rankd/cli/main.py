@@ -20,6 +20,7 @@ _MODULES: Mapping[str, str] = {
     "serve": "rankd.cli.serve",
     "check": "rankd.cli.check",
     "rerank": "rankd.cli.rerank",
+    "score": "rankd.cli.score",
     "eval": "rankd.cli.evaluate",
     "calibrate": "rankd.cli.calibrate",
     "download": "rankd.cli.download",

@@ -21,13 +21,17 @@ from rankd.config.show import COMMON, topics
 from rankd.config.suggest import nearest
 from rankd.errors import EXIT_CODES
 from rankd.evaluation import options
+from rankd.offline.options import add_score
 from rankd.telemetry import terminal
 
 _ABOUT = "A rerank server for Qwen3-Reranker: right scores, no flags needed."
 
 # Commands by purpose, in the order of the help.
 COMMANDS: Mapping[str, Mapping[str, str]] = {
-    "Serve": {"serve": "answer rerank requests over HTTP"},
+    "Serve and score": {
+        "serve": "answer rerank requests over HTTP",
+        "score": "score files of queries and documents, without a server",
+    },
     "Try and measure": {
         "check": "score known pairs and report whether the scores are right",
         "rerank": "score a file of documents, without a server",
@@ -136,6 +140,9 @@ def build(*, every_setting: bool = False) -> Parser:
     _add_serve(add("serve", " [MODEL]"), every_setting=every_setting)
     _add_check(add("check", " [MODEL]"))
     _add_rerank(add("rerank", " FILE --query TEXT"))
+    score = add("score", " FILE ... --out DIR")
+    add_score(score)
+    add_settings(score, _sections(*_OFFLINE))
     evaluate = add("eval", " DIR --run FILE|--bm25")
     options.add_eval(evaluate)
     add_settings(evaluate, {**_sections(*_OFFLINE), "Keys": ["api_keys"]})

@@ -14,18 +14,17 @@ from tqdm import tqdm
 from rankd.cli.common import load_quiet_settings, write_line
 from rankd.cli.documents import read_documents
 from rankd.config.settings import Settings
-from rankd.config.suggest import nearest
 from rankd.config.text import has_surrogates
 from rankd.errors import BadSettings, InvalidRequest
 from rankd.prompts.client_prompts import ClientPrompt
 from rankd.prompts.encoder import PromptEncoder
 from rankd.ranking.client_prompt_policy import ClientPromptPolicy
-from rankd.ranking.profiles import Profile, Profiles
+from rankd.ranking.profiles import Profile, Profiles, check_names
 from rankd.ranking.ranker import Ranker
 from rankd.server.app import open_ranker, refuse_unfit_profiles
 from rankd.server.progress import show_progress
 from rankd.telemetry.terminal import as_utf8, is_terminal, use_utf8
-from rankd.types import RankRequest, ScoredDocument, TruncationPolicy, best_first, rounded
+from rankd.types import RankRequest, ScoredDocument, best_first, rounded
 
 # Documents scored between two updates of the progress bar.
 _STEP = 64
@@ -75,11 +74,7 @@ class RerankArguments:
         Raises:
             BadSettings: there is no such preset or alias; names the nearest.
         """
-        if self.preset is not None:
-            settings.instruction_named(self.preset)
-        if self.alias is not None and self.alias not in settings.aliases:
-            hint = nearest(self.alias, settings.aliases)
-            raise BadSettings(f"--alias {self.alias!r} is not in [aliases]{hint}")
+        check_names(settings, self.preset, self.alias)
         return Profiles(settings).choose(preset=self.preset, model=self.alias)
 
     def keeps(self, result: ScoredDocument, profile: Profile) -> bool:
@@ -120,7 +115,7 @@ async def _rerank(settings: Settings, wanted: RerankArguments) -> int:
         if prompt is not None:
             profile = _prompt_profile(settings, wanted, profile, prompt, ranker.encoder)
             [(query, texts)] = prompt.bare or [(query, texts)]
-        results = await _rank(ranker, _request(query, profile), texts)
+        results = await _rank(ranker, profile.request(query), texts)
     kept = [result for result in results if wanted.keeps(result, profile)]
     if len(kept) < len(results) and wanted.score_threshold is None:
         _warn(
@@ -164,21 +159,6 @@ def _prompt_profile(
 
 def _warn(sentence: str) -> None:
     print(f"rankd: {sentence}", file=sys.stderr)  # noqa: T201
-
-
-def _request(query: str, profile: Profile) -> RankRequest:
-    """The request without its documents."""
-    policy = profile.truncation_over(TruncationPolicy())
-    return RankRequest(
-        query,
-        (),
-        instruction=profile.instruction,
-        max_document_tokens=policy.tokens,
-        truncation=policy.truncation,
-        max_chunks=policy.chunks,
-        overlap=policy.overlap,
-        side=policy.side,
-    )
 
 
 async def _rank(ranker: Ranker, request: RankRequest, texts: Sequence[str]) -> list[ScoredDocument]:
