@@ -91,7 +91,10 @@ class ScoreOptions:
     @classmethod
     def of(cls, given: argparse.Namespace) -> Self:
         columns = {field.name: getattr(given, f"{field.name}_column") for field in fields(Columns)}
-        own = {"columns": Columns(**columns), "own_instruction": "instruction" in given}
+        own: dict[str, Any] = {
+            "columns": Columns(**columns),
+            "own_instruction": "instruction" in given,
+        }
         names = [field.name for field in fields(cls) if field.name not in own]
         return cls(**own, **{name: getattr(given, name) for name in names})
 

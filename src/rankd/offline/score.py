@@ -35,7 +35,7 @@ async def score(settings: Settings, options: ScoreOptions) -> int:
             else:
                 from rankd.offline.cluster import score_on_cluster
 
-                await asyncio.to_thread(score_on_cluster, settings, options, jobs, progress)
+                score_on_cluster(settings, options, jobs, progress)
         except BaseException:
             progress.stop()
             raise
