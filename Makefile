@@ -17,7 +17,7 @@ CLIENTS := $(patsubst tests/clients/env/%.txt,$(CLIENTS_VENV)/%/.installed,$(wil
 	$(CLIENTS_VENV)/node/.installed
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Markers of tests that have a target of their own below; pyproject.toml deselects them, too.
-ELSEWHERE := vllm or clients or chaos or wheel or deploy or ui or docs
+ELSEWHERE := vllm or clients or chaos or wheel or deploy or ui or docs or ray
 INSTALL_VLLM := $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
 .PHONY: setup setup-vllm setup-clients serve test test-all test-vllm test-clients test-chaos test-deploy test-ui docs dashboard configs wheel test-wheel audit release-check probe-ascend lint bench bench-vllm clean

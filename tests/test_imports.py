@@ -39,6 +39,7 @@ RESTRICTED: dict[str, tuple[str, ...]] = {
     "transformers": (),
     "jinja2": ("prompts/chat_template",),
     "vllm": ("engines/vllm",),
+    "ray": ("engines/ray", "server/replica", "cli/ray"),
     "httpx": ("client",),
     "scipy": ("evaluation",),
     "sklearn": ("evaluation",),
