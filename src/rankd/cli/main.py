@@ -18,6 +18,7 @@ from rankd.telemetry import terminal
 # `async run(options: argparse.Namespace) -> int`, which returns the exit status.
 _MODULES: Mapping[str, str] = {
     "serve": "rankd.cli.serve",
+    "ray": "rankd.cli.ray",
     "check": "rankd.cli.check",
     "rerank": "rankd.cli.rerank",
     "score": "rankd.cli.score",

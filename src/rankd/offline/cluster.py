@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import threading
@@ -22,15 +21,13 @@ from typing import Any, TypeVar
 import orjson
 
 from rankd.config.settings import Settings
+from rankd.engines.ray.cluster import connect
 from rankd.errors import BadSettings, RankError, SetupError
 from rankd.offline.file_scorer import FileScorer, open_file_scorer
 from rankd.offline.options import ScoreOptions
 from rankd.offline.outputs import FileJob
 from rankd.offline.progress import Progress
 from rankd.offline.rows import RowCounts
-
-# Seconds in which the cluster's head must accept a connection.
-_CONNECT_SECONDS = 10
 
 Result = TypeVar("Result")
 
@@ -67,11 +64,12 @@ def score_on_cluster(
         SetupError: Ray is not installed, the cluster cannot be reached or has no room, or a file
             cannot be scored; says why.
     """
-    for module, package in (("ray", "ray"), ("pandas", "parquet"), ("pyarrow", "parquet")):
+    for module in ("ray", "pandas", "pyarrow"):
         if find_spec(module) is None:
-            raise BadSettings(f"--ray needs {module}: pip install 'rankd[ray,{package}]'")
+            raise BadSettings(f"--ray needs {module}: pip install 'rankd[ray]'")
     with _connected(options.ray or "auto"), _interruptible():
         import ray.data
+        from ray.exceptions import RayError
 
         needs = actor_needs(settings, ray.cluster_resources())
         actors = options.ray_actors or _actors_that_fit(needs, ray.available_resources())
@@ -88,8 +86,9 @@ def score_on_cluster(
         try:
             for row in done.iter_rows():
                 _note(row, by_name[row["name"]], progress)
-        except ray.exceptions.RayError as problem:
-            raise SetupError(f"the Ray cluster failed: {_first_line(problem)}") from None
+        except RayError as problem:
+            reason = str(problem).strip().partition("\n")[0]
+            raise SetupError(f"the Ray cluster failed: {reason}") from None
 
 
 def actor_needs(settings: Settings, cluster: Mapping[str, float]) -> ActorNeeds:
@@ -130,21 +129,7 @@ def _actors_that_fit(needs: ActorNeeds, free: Mapping[str, float]) -> int:
 
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
-    # Nothing is sent to Ray's makers.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        if host and port.isdigit():
-            # Ray would try for many minutes.
-            socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
-        ray.init(address=address, logging_level=logging.WARNING, include_dashboard=None)
-    except (OSError, RuntimeError, ValueError) as problem:
-        raise SetupError(
-            f"no Ray cluster at {address}: {_first_line(problem)}; a cluster with tokens wants "
-            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
-        ) from None
+    connect(address)
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -169,10 +154,6 @@ def _interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, earlier)
-
-
-def _first_line(problem: BaseException) -> str:
-    return str(problem).strip().partition("\n")[0] or type(problem).__name__
 
 
 def _item(job: FileJob) -> dict[str, str]:
