@@ -132,7 +132,7 @@ def _batch_rows(metadata: Any) -> int:
     """Rows per batch, by the average size of a row."""
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     size = sum(group.total_byte_size for group in groups)
-    mean = max(1, size // max(1, metadata.num_rows))
+    mean = int(max(1, size // max(1, metadata.num_rows)))
     return max(1, min(BATCH_ROWS, BATCH_BYTES // mean))
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -26,7 +27,7 @@ class Progress:
         self._done_before = 0
         self._scored = RowCounts()
         self._rows = self._bytes = 0
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Any] | None = None
         self._began = self._last_line = time.monotonic()
 
     def begin(self) -> None:
