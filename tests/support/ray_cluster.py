@@ -29,7 +29,7 @@ os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)
 ATTEMPTS = 5
 
 # Generous: other programs may be busy on this machine.
-SECONDS = 120
+SECONDS = 300
 
 
 @dataclass(eq=False)
