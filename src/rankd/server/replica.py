@@ -71,7 +71,7 @@ class ScoringReplica:
 
     async def __init__(self, values: Mapping[str, Any]) -> None:  # type: ignore[misc]
         # Scores are cached in the fronts.
-        settings = Settings(**values | {"cache_mb": 0, "cache_redis": None})
+        settings = Settings(**{**values, "cache_mb": 0, "cache_redis": None})
         _configure_logging(settings)
         self._stack = AsyncExitStack()
         checkpoint, ranker = await self._stack.enter_async_context(open_ranker(settings))
@@ -181,9 +181,16 @@ def build(args: Mapping[str, Any], **options: Any) -> serve.Application:
     values = settings.model_dump(mode="json", exclude_unset=True, include=_SETTINGS)
     if settings.engine == "ray":
         del values["engine"]
+    return application(ScoringReplica, options, values)
+
+
+def application(
+    replica: type[ScoringReplica], options: Mapping[str, Any], *arguments: Any
+) -> serve.Application:
+    """An application of replicas of a class; arguments are those of its constructor."""
     # Not a decorator: the class would be pickled by value, with all that it uses.
-    deployment = serve.deployment(name=DEPLOYMENT, **_OPTIONS | options)(ScoringReplica)
-    return deployment.bind(values)  # type: ignore[no-any-return]
+    deployment = serve.deployment(name=DEPLOYMENT, **{**_OPTIONS, **options})(replica)
+    return deployment.bind(*arguments)
 
 
 def _prompts(body: bytes) -> list[Prompt]:

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, cast
 
 from rankd.config.settings import Settings
@@ -142,52 +143,39 @@ class RayEngine:
         raise self._no_replica()
 
     def _send(self, batch: RemoteBatch, replica: Replica) -> None:
-        batch.calls[replica] = asyncio.create_task(self._call(batch, replica))
-
-    async def _call(self, batch: RemoteBatch, replica: Replica) -> None:
-        """Have one replica score a batch; answers or fails the batch."""
+        # Counted now: the next batch is chosen for before the task begins.
         replica.outstanding += batch.tokens
         replica.batches.add(batch)
-        failure: BaseException | None = None
+        batch.calls[replica] = task = asyncio.create_task(self._call(batch, replica))
+        task.add_done_callback(partial(_call_ended, batch, replica))
+
+    async def _call(self, batch: RemoteBatch, replica: Replica) -> None:
+        """Have one replica score a batch. Raises what the batch fails with."""
         try:
             answer = await replica.remote.call("score", batch.body, batch.request_ids)
-            failure = await self._accept(batch, replica, answer)
         except ReplicaGone as problem:
             self._mark_gone(replica, problem)
             metrics.RAY_RETRIES.inc()
-            failure = EngineDied(f"replica {replica.name} is gone: {problem}")
-        except Exception as problem:
-            failure = problem
-        finally:
-            replica.outstanding -= batch.tokens
-            replica.batches.discard(batch)
-            batch.calls.pop(replica, None)
-            if failure is not None:
-                batch.fail(failure)
+            raise EngineDied(f"replica {replica.name} is gone: {problem}") from None
+        await self._accept(batch, replica, answer)
 
-    async def _accept(
-        self, batch: RemoteBatch, replica: Replica, answer: bytes
-    ) -> BaseException | None:
-        """Take over a replica's answer; returns what the batch failed with, if it did."""
+    async def _accept(self, batch: RemoteBatch, replica: Replica, answer: bytes) -> None:
+        """Take over a replica's answer. Raises what the batch fails with."""
         kind, content = answer[:1], answer[1:]
         if kind == protocol.LOGITS:
             batch.answer(unpack_logits(content))
             if replica.name in self._replicas.by_name:
                 metrics.RAY_TOKENS.labels(replica.name).inc(batch.tokens)
-            return None
+            return
         message = f"replica {replica.name}: {content.decode()}"
         if kind == protocol.FAILED:
-            return InternalError(message)
+            raise InternalError(message)
         self._set_slots(replica, Pong(0, 0))
         metrics.RAY_RETRIES.inc()
         if kind == protocol.DIED:
-            return EngineDied(message)
-        try:
-            # Not computed, so another replica may have it as if nothing had happened.
-            self._send(batch, await self._choose(batch))
-        except EngineRestarting as problem:
-            return problem
-        return None
+            raise EngineDied(message)
+        # Not computed, so another replica may have it as if nothing had happened.
+        self._send(batch, await self._choose(batch))
 
     async def _hedge(self, batch: RemoteBatch) -> None:
         """Send a batch to a further replica, if there is one."""
@@ -267,6 +255,15 @@ class RayEngine:
         metrics.ENGINE_UP.set(0)
         for task in self._tasks:
             task.cancel()
+
+
+def _call_ended(batch: RemoteBatch, replica: Replica, task: asyncio.Task[None]) -> None:
+    """A callback, because a task that is cancelled before it begins runs no code of its own."""
+    replica.outstanding -= batch.tokens
+    replica.batches.discard(batch)
+    batch.calls.pop(replica, None)
+    if not task.cancelled() and (problem := task.exception()) is not None:
+        batch.fail(problem)
 
 
 def _remote_batch(batch: Sequence[Prompt]) -> RemoteBatch:

@@ -13,7 +13,7 @@ from ray.serve.request_router import PendingRequest, RequestRouter, RunningRepli
 from rankd.engines.ray import cluster
 
 
-class ListingRouter(RequestRouter):
+class ListingRouter(RequestRouter):  # type: ignore[misc]
     """Passes on the list of replicas whenever Serve changes it."""
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
