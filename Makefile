@@ -7,6 +7,7 @@ ARGS ?=
 # Processes of tests. Each starts servers and engines that compute, so not many more than cores.
 WORKERS ?= 2
 VLLM_VENV ?= .venv-vllm
+RAY_VENV ?= .venv-ray
 WHEEL_VENV ?= .venv-wheel
 AUDIT_VENV ?= .venv-audit
 BIN := $(VENV)/bin
@@ -17,12 +18,12 @@ CLIENTS := $(patsubst tests/clients/env/%.txt,$(CLIENTS_VENV)/%/.installed,$(wil
 	$(CLIENTS_VENV)/node/.installed
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Markers of tests that have a target of their own below; pyproject.toml deselects them, too.
-ELSEWHERE := vllm or clients or chaos or wheel or deploy or ui or docs or images
+ELSEWHERE := vllm or clients or chaos or wheel or deploy or ui or docs or images or ray
 # The minimal Debian below the images that tests build.
 IMAGES_BASE ?= build/images/base.tar
 INSTALL_VLLM := $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: setup setup-vllm setup-clients setup-images serve test test-all test-vllm test-clients test-chaos test-deploy test-images test-ui docs dashboard configs wheel test-wheel audit release-check probe-ascend lint bench bench-vllm clean
+.PHONY: setup setup-vllm setup-ray setup-clients setup-images serve test test-all test-vllm test-ray test-clients test-chaos test-deploy test-images test-ui docs dashboard configs wheel test-wheel audit release-check probe-ascend lint bench bench-vllm clean
 
 setup: $(VENV)/.serve
 
@@ -39,6 +40,8 @@ test-all: $(VENV)/.dev
 
 setup-vllm: $(VLLM_VENV)/.dev
 
+setup-ray: $(RAY_VENV)/.dev
+
 setup-clients: $(CLIENTS)
 
 setup-images: $(IMAGES_BASE) $(VLLM_VENV)/.ascend
@@ -47,6 +50,12 @@ setup-images: $(IMAGES_BASE) $(VLLM_VENV)/.ascend
 test-vllm: $(VLLM_VENV)/.dev
 	$(VLLM_VENV)/bin/python -m pytest -m vllm -W default \
 		tests/engines/test_contract.py tests/ranking/test_scheduler_on_engines.py tests/vllm_real $(ARGS)
+
+# Replicas on a Ray cluster of five nodes on this machine, which die, hang and come back under load.
+# Longer: make test-ray ARGS="--ray-rounds 5"
+test-ray: $(RAY_VENV)/.dev
+	$(RAY_VENV)/bin/python -m pytest -m ray -W default tests/engines/test_contract.py \
+		tests/ranking/test_scheduler_on_engines.py tests/ray_real $(ARGS)
 
 # Every client of docs/clients.md, as its makers publish it, against a live server; in environments
 # of their own because they want different versions of each other. `make -j2` sets up two at once.
@@ -96,7 +105,7 @@ wheel: $(VENV)/.release $(AUDIT_VENV)/.installed
 # the database that part is skipped with a word; ARGS=--strict makes that a failure.
 audit: $(VENV)/.dev $(AUDIT_VENV)/.installed
 	$(AUDIT_VENV)/bin/python tools/audit.py --environment $(VENV) $(ARGS) \
-		constraints.txt constraints-vllm.txt constraints-audit.txt
+		constraints.txt constraints-vllm.txt constraints-ray.txt constraints-audit.txt
 
 # The wheel in an environment that has nothing else, as somebody gets it who never saw this folder.
 test-wheel: wheel
@@ -147,7 +156,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python bench/evaluation.py
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(WHEEL_VENV) $(AUDIT_VENV) $(CLIENTS_VENV) build dist sbom site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) $(VLLM_VENV) $(RAY_VENV) $(WHEEL_VENV) $(AUDIT_VENV) $(CLIENTS_VENV) build dist sbom site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -204,6 +213,16 @@ $(VLLM_VENV)/.dev: pyproject.toml constraints-vllm.txt
 	@# Builds for sound and pictures that do not fit this torch; text needs none of them.
 	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(INSTALL_VLLM) --editable '.[native]' pytest pytest-timeout httpx hypothesis dashscope
+	@touch $@
+
+$(RAY_VENV)/.dev: pyproject.toml constraints.txt constraints-ray.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "rankd needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@echo "Setting up $(RAY_VENV) with Ray; the first time this takes some minutes."
+	$(PYTHON) -m venv $(RAY_VENV)
+	$(RAY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-c constraints-ray.txt --editable '.[native,client,ray]' 'ray[data]' \
+		pytest pytest-timeout hypothesis transformers dashscope
 	@touch $@
 
 # Beside the environment, not in it: Python code of another vLLM and of a plugin without a device.

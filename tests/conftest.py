@@ -43,6 +43,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--deploy-seconds", type=float, default=15, help="Of load on nginx and its servers (15)."
     )
 
+    parser.getgroup("ray", "of make test-ray").addoption(
+        "--ray-rounds", type=int, default=1, help="Repetitions of each kill (1)."
+    )
     parser.getgroup("ui", "of make test-ui").addoption(
         "--screenshots", type=Path, help="A folder for pictures of the web page, docs/images."
     )

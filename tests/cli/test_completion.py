@@ -111,7 +111,7 @@ def test_zsh_loads_the_script_and_uses_it_for_rankd(scripts: Path) -> None:
     assert kind == f"{name}: function"
     script = (scripts / "zsh").read_text()
     assert "--max-documents" in script
-    assert "(auto native vllm fake)" in script
+    assert "(auto native vllm ray fake)" in script
 
 
 def test_an_unknown_shell_is_an_error_of_one_line() -> None:

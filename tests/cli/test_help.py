@@ -13,6 +13,7 @@ from rankd.cli.main import main
         ("serve", "[MODEL] [OPTION ...]"),
         ("check", "[MODEL] [OPTION ...]"),
         ("rerank", "FILE --query TEXT [OPTION ...]"),
+        ("score", "FILE ... --out DIR [OPTION ...]"),
         ("eval", "DIR --run FILE|--bm25|--shadow-lines FILE [OPTION ...]"),
         ("calibrate", "FILE [OPTION ...]"),
         ("download", "[MODEL] [OPTION ...]"),

@@ -21,7 +21,7 @@ NAMES = [name for names in COMMANDS.values() for name in names]
 # Flags of `rankd serve` that are not settings.
 OWN_FLAGS = ("--help-all", "--print-config", "--config")
 
-OFFLINE = ("check", "rerank", "eval", "calibrate")
+OFFLINE = ("check", "rerank", "score", "eval", "calibrate")
 
 
 def helped(*arguments: str, columns: int = 80) -> str:

@@ -30,8 +30,8 @@ ROOT = Path(__file__).parent.parent.parent
 PROMETHEUS = ROOT / "deploy/prometheus"
 RULES = sorted((PROMETHEUS / "rules").glob("*.yml"))
 
-# What a rankd without vLLM has nothing of.
-OPTIONAL = ["vllm:"]
+# What a rankd without vLLM or Ray has nothing of.
+OPTIONAL = ["vllm:", "rankd_ray_replica_tokens"]
 
 LOAD_SECONDS = float(os.environ.get("DASHBOARD_SECONDS", "26"))
 KEYS = ("prometheus", "acme", "umbrella", "greedy")

@@ -7,6 +7,7 @@ import sys
 
 from rankd import __version__
 from rankd.cli.common import load_quiet_settings, write_line
+from rankd.cli.replica_report import compare_replicas, difference
 from rankd.cli.report import RIGHT, CheckReport
 from rankd.errors import RankError, SetupError
 from rankd.ranking import self_check
@@ -24,6 +25,7 @@ async def _check(options: argparse.Namespace) -> int:
     async with show_progress(open_ranker(load_quiet_settings(options))) as (checkpoint, ranker):
         info = ranker.engine.info
         outcomes = await self_check.score_known_pairs(ranker)
+        replicas = await compare_replicas(ranker)
     write_line(f"model   {checkpoint.name}, revision {info.revision}")
     write_line(f"engine  {info.summary}, {info.max_tokens} tokens a pair")
     write_line(f"rankd   {__version__}")
@@ -31,7 +33,9 @@ async def _check(options: argparse.Namespace) -> int:
         write_line(note)
     write_line("")
     write_line(self_check.table(outcomes))
-    failure = self_check.failure_message(outcomes)
+    for replica in replicas:
+        write_line(replica.line)
+    failure = self_check.failure_message(outcomes) or difference(replicas)
     write_line("\n" + styled(failure or RIGHT, "red" if failure else "green", sys.stdout))
     if info.device == "npu":
         write_line("rankd was not run on Ascend hardware yet: please report these lines.")
@@ -54,4 +58,4 @@ async def _check_as_json(options: argparse.Namespace) -> int:
 async def _report(options: argparse.Namespace) -> CheckReport:
     async with show_progress(open_ranker(load_quiet_settings(options))) as (checkpoint, ranker):
         outcomes = await self_check.score_known_pairs(ranker)
-    return CheckReport.of(checkpoint, ranker, outcomes)
+        return CheckReport.of(checkpoint, ranker, outcomes, await compare_replicas(ranker))

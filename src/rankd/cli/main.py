@@ -18,8 +18,10 @@ from rankd.telemetry import terminal
 # `async run(options: argparse.Namespace) -> int`, which returns the exit status.
 _MODULES: Mapping[str, str] = {
     "serve": "rankd.cli.serve",
+    "ray": "rankd.cli.ray",
     "check": "rankd.cli.check",
     "rerank": "rankd.cli.rerank",
+    "score": "rankd.cli.score",
     "eval": "rankd.cli.evaluate",
     "calibrate": "rankd.cli.calibrate",
     "download": "rankd.cli.download",

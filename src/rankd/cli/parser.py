@@ -21,13 +21,18 @@ from rankd.config.show import COMMON, topics
 from rankd.config.suggest import nearest
 from rankd.errors import EXIT_CODES
 from rankd.evaluation import options
+from rankd.offline.options import add_score
 from rankd.telemetry import terminal
 
 _ABOUT = "A rerank server for Qwen3-Reranker: right scores, no flags needed."
 
 # Commands by purpose, in the order of the help.
 COMMANDS: Mapping[str, Mapping[str, str]] = {
-    "Serve": {"serve": "answer rerank requests over HTTP"},
+    "Serve and score": {
+        "serve": "answer rerank requests over HTTP",
+        "ray": "start replicas on a Ray cluster, for `rankd serve --engine ray`",
+        "score": "score files of queries and documents, without a server",
+    },
     "Try and measure": {
         "check": "score known pairs and report whether the scores are right",
         "rerank": "score a file of documents, without a server",
@@ -94,7 +99,7 @@ class _Main(Parser):
     def format_help(self) -> str:
         # The same width as argparse uses.
         columns = max(20, terminal.width(sys.stdout) - 2)
-        lines = ["usage: rankd COMMAND [OPTION ...]", "", *textwrap.wrap(_ABOUT, columns)]
+        lines = ["usage: rankd COMMAND [OPTION ...]", *textwrap.wrap(_ABOUT, columns)]
         for purpose, commands in COMMANDS.items():
             lines += ["", purpose]
             for name, summary in commands.items():
@@ -134,8 +139,12 @@ def build(*, every_setting: bool = False) -> Parser:
         return _add_command(subparsers, name, operands)
 
     _add_serve(add("serve", " [MODEL]"), every_setting=every_setting)
+    _add_ray(add("ray", " deploy [MODEL]"))
     _add_check(add("check", " [MODEL]"))
     _add_rerank(add("rerank", " FILE --query TEXT"))
+    score = add("score", " FILE ... --out DIR")
+    add_score(score)
+    add_settings(score, _sections(*_OFFLINE))
     evaluate = add("eval", " DIR --run FILE|--bm25|--shadow-lines FILE")
     options.add_eval(evaluate)
     add_settings(evaluate, {**_sections(*_OFFLINE), "Keys": ["api_keys"]})
@@ -177,6 +186,19 @@ def _add_serve(parser: argparse.ArgumentParser, *, every_setting: bool) -> None:
         help="print every setting and its source, without secrets, and exit",
     )
     add_settings(parser, topics() if every_setting else {"": COMMON}, positional=True)
+
+
+def _add_ray(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("action", choices=("deploy",), metavar="deploy", help="start or update the replicas")
+    replicas = "number of replicas, or MIN-MAX to scale with the waiting tokens"
+    add("--replicas", default="1", metavar="N", help=f"{replicas} [1]")
+    patience = "with MIN-MAX: seconds that new tokens may wait"
+    add("--patience", type=float, default=5.0, metavar="SECONDS", help=f"{patience} [5]")
+    add("--replica-cpus", type=float, default=1.0, metavar="N", help="CPUs of a replica [1]")
+    add("--replica-gpus", type=float, default=0.0, metavar="N", help="GPUs of a replica [0]")
+    add("--replica-npus", type=float, default=0.0, metavar="N", help="NPUs of a replica [0]")
+    add_settings(parser, _sections(*_OFFLINE[:2]), positional=True)
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:

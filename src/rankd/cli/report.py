@@ -11,6 +11,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankd import __version__
+from rankd.cli.replica_report import ReplicaReport, difference
 from rankd.engines.base import EngineInfo
 from rankd.engines.devices import accelerator, cores
 from rankd.engines.registry import ENGINES
@@ -159,10 +160,19 @@ class CheckReport(_Report):
     engine: EngineReport | None = None
     template: TemplateReport | None = None
     pairs: list[PairReport] | None = None
+    replicas: list[ReplicaReport] | None = Field(
+        None, description="Those of --engine ray; null: another engine."
+    )
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, ranker: Ranker, outcomes: Sequence[Outcome]) -> Self:
-        problem = failure_message(outcomes)
+    def of(
+        cls,
+        checkpoint: Checkpoint,
+        ranker: Ranker,
+        outcomes: Sequence[Outcome],
+        replicas: Sequence[ReplicaReport] = (),
+    ) -> Self:
+        problem = failure_message(outcomes) or difference(replicas)
         return cls(
             verdict="wrong" if problem else "right",
             exit_code=1 if problem else 0,
@@ -180,6 +190,7 @@ class CheckReport(_Report):
                 **ranker.encoder.answers._asdict(),
             ),
             pairs=[PairReport.of(outcome) for outcome in outcomes],
+            replicas=[*replicas] or None,
         )
 
     @classmethod

@@ -14,7 +14,6 @@ from tqdm import tqdm
 from rankd.cli.common import load_quiet_settings, write_line
 from rankd.cli.documents import read_documents
 from rankd.config.settings import Settings
-from rankd.config.suggest import nearest
 from rankd.config.tables import Platt
 from rankd.config.text import has_surrogates
 from rankd.dialects.relevant_spans import span_objects
@@ -22,7 +21,7 @@ from rankd.errors import BadSettings, InvalidRequest
 from rankd.prompts.client_prompts import ClientPrompt, label_length
 from rankd.prompts.encoder import PromptEncoder
 from rankd.ranking.client_prompt_policy import ClientPromptPolicy
-from rankd.ranking.profiles import Profile, Profiles
+from rankd.ranking.profiles import Profile, Profiles, check_names
 from rankd.ranking.ranker import Ranker
 from rankd.server.app import open_ranker, refuse_unfit_profiles, shipped_platt
 from rankd.server.progress import show_progress
@@ -31,7 +30,6 @@ from rankd.types import (
     RankRequest,
     ScoredDocument,
     SpanOptions,
-    TruncationPolicy,
     best_first,
     rounded,
 )
@@ -91,11 +89,7 @@ class RerankArguments:
         Raises:
             BadSettings: there is no such preset or alias; names the nearest.
         """
-        if self.preset is not None:
-            settings.instruction_named(self.preset)
-        if self.alias is not None and self.alias not in settings.aliases:
-            hint = nearest(self.alias, settings.aliases)
-            raise BadSettings(f"--alias {self.alias!r} is not in [aliases]{hint}")
+        check_names(settings, self.preset, self.alias)
         return Profiles(settings, measured).choose(preset=self.preset, model=self.alias)
 
     def keeps(self, result: ScoredDocument, profile: Profile) -> bool:
@@ -139,7 +133,7 @@ async def _rerank(settings: Settings, wanted: RerankArguments) -> int:
         if prompt is not None:
             profile = _prompt_profile(settings, wanted, profile, prompt, ranker.encoder, measured)
             [(query, texts)] = prompt.bare or [(query, texts)]
-        request = _request(query, profile)
+        request = profile.request(query)
         results = await _rank(ranker, request, texts)
         kept = [result for result in results if wanted.keeps(result, profile)]
         best = best_first(kept)[: wanted.top_n]
@@ -191,21 +185,6 @@ def _prompt_profile(
 
 def _warn(sentence: str) -> None:
     print(f"rankd: {sentence}", file=sys.stderr)  # noqa: T201
-
-
-def _request(query: str, profile: Profile) -> RankRequest:
-    """The request without its documents."""
-    policy = profile.truncation_over(TruncationPolicy())
-    return RankRequest(
-        query,
-        (),
-        instruction=profile.instruction,
-        max_document_tokens=policy.tokens,
-        truncation=policy.truncation,
-        max_chunks=policy.chunks,
-        overlap=policy.overlap,
-        side=policy.side,
-    )
 
 
 async def _rank(ranker: Ranker, request: RankRequest, texts: Sequence[str]) -> list[ScoredDocument]:

@@ -60,7 +60,7 @@ class Settings(BaseModel):
     api_keys_file: Path | None = Field(
         None, description="File with one API key or digest per line; reloaded when it changes."
     )
-    engine: Literal["auto", "native", "vllm", "fake"] = Field(
+    engine: Literal["auto", "native", "vllm", "ray", "fake"] = Field(
         "auto",
         description="Engine that scores; auto: vLLM if installed and a GPU or NPU is there, "
         "else native.",
@@ -99,6 +99,14 @@ class Settings(BaseModel):
     )
     engine_stuck_seconds: int = Field(
         600, ge=1, description="Seconds without a sign of life before the engine is restarted."
+    )
+    ray_address: str = Field(
+        "auto",
+        description="Ray cluster of --engine ray: HOST:PORT of its head; auto: the one that runs "
+        "here.",
+    )
+    ray_app: Annotated[str, AfterValidator(validators.check_ray_app)] = Field(
+        "rankd", description="Ray Serve application whose replicas score, with --engine ray."
     )
     vllm_args: Annotated[dict[str, Any], _FromJson] = Field(
         {},

@@ -74,6 +74,7 @@ _TOPICS: Mapping[str, tuple[str, ...]] = {
     "Engine": (
         *("engine", "device", "dtype", "threads", "batch_tokens", "deterministic"),
         *("engine_restarts", "engine_wait_seconds", "engine_stuck_seconds", "vllm_args"),
+        *("ray_address", "ray_app"),
     ),
     "Documents and instructions": (
         *("max_tokens", "truncation", "instruction", "instructions", "client_prompts"),

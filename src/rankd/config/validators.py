@@ -22,6 +22,9 @@ _DIGEST = re.compile(r"sha256:[0-9a-fA-F]{64}")
 # The `Origin` header of a browser: no path, no slash at the end.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+", re.IGNORECASE)
 
+# Ray Serve takes more, such as the "#" with which it joins names.
+_RAY_APP = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
 # Segments that need no escaping in a URL.
 _ROOT_PATH = re.compile(r"(/[a-z0-9._~-]*[a-z0-9_~-])+", re.IGNORECASE | re.ASCII)
 
@@ -55,6 +58,13 @@ def check_keys(keys: tuple[str, ...]) -> tuple[str, ...]:
     if any(key.startswith("sha256:") and not _DIGEST.fullmatch(key) for key in keys):
         raise ValueError("sha256: must be followed by 64 hexadecimal digits")
     return keys
+
+
+def check_ray_app(name: str) -> str:
+    """Refuse names that cannot be that of an application."""
+    if not _RAY_APP.fullmatch(name):
+        raise ValueError("1 to 64 letters, digits, _ and - make the name of an application")
+    return name
 
 
 def check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:

@@ -66,8 +66,10 @@ def open_engine(
         BadSettings: see `choose`.
         SetupError: on entering: the engine or its model cannot be used; says why.
     """
-    module = importlib.import_module(ENGINES[choose(settings)].loader)
-    opener: EngineOpener = module.open_engine
+    engine = ENGINES[choose(settings)]
+    opener: EngineOpener = importlib.import_module(engine.loader).open_engine
+    if not engine.supervised:
+        return opener(checkpoint, answers, settings)
     if settings.deterministic and not settings.threads:
         # A restarted engine must use as many threads as the first one, whatever is free then.
         settings = settings.model_copy(update={"threads": cores()})

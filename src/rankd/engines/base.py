@@ -59,17 +59,22 @@ class Slots:
             restarts.
         eager: while fewer batches are in flight, partly filled batches are sent too, because the
             engine would be idle or merges batches. From this number on only full ones are.
+        replicas: how many batches are computed at the same time, each as fast as a single one.
+        waiting_tokens: tokens that wait for a slot; the scheduler sets it.
     """
 
     def __init__(self, count: int, eager: int) -> None:
         self.count = count
         self.eager = eager
+        self.replicas = 1
+        self.waiting_tokens: Callable[[], int] = int
         self._listeners: list[Callable[[], None]] = []
 
-    def set(self, count: int, eager: int) -> None:
+    def set(self, count: int, eager: int, replicas: int = 1) -> None:
         """Change the numbers and notify listeners, also when they are the same."""
         self.count = count
         self.eager = eager
+        self.replicas = replicas
         for listener in self._listeners:
             listener()
 

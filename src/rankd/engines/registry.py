@@ -21,6 +21,7 @@ class EngineSpec:
         requires: module that must be installed; None when nothing is.
         extra: rankd's extra that installs it, as in `pip install 'rankd[extra]'`.
         deterministic: supports the setting `deterministic`.
+        supervised: rankd restarts it when it dies; False: it recovers by itself.
     """
 
     name: str
@@ -29,6 +30,7 @@ class EngineSpec:
     requires: str | None = None
     extra: str | None = None
     deterministic: bool = True
+    supervised: bool = True
 
     def is_installed(self) -> bool:
         """Whether the required module can be found; it is not imported."""
@@ -50,6 +52,14 @@ _SPECS = (
         requires="vllm",
         extra="vllm",
         deterministic=False,
+    ),
+    EngineSpec(
+        name="ray",
+        description="replicas of one of these engines on a Ray cluster",
+        loader="rankd.engines.ray",
+        requires="ray",
+        extra="ray",
+        supervised=False,
     ),
     EngineSpec(
         name="fake",

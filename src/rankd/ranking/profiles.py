@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from rankd.config.settings import Settings
 from rankd.config.suggest import nearest
 from rankd.config.tables import CUSTOM, DEFAULT, Alias, Calibration, Platt
-from rankd.errors import InvalidRequest
+from rankd.errors import BadSettings, InvalidRequest
 from rankd.ranking.experiments import Experiments
-from rankd.types import ScoredDocument, TruncationPolicy, sigmoid
+from rankd.types import RankRequest, ScoredDocument, TruncationPolicy, sigmoid
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,20 @@ class Profile:
             chunks=alias.max_chunks_per_doc,
             overlap=alias.overlap_tokens,
             side=alias.truncation_side,
+        )
+
+    def request(self, query: str) -> RankRequest:
+        """A request of a command, without its documents."""
+        policy = self.truncation_over(TruncationPolicy())
+        return RankRequest(
+            query,
+            (),
+            instruction=self.instruction,
+            max_document_tokens=policy.tokens,
+            truncation=policy.truncation,
+            max_chunks=policy.chunks,
+            overlap=policy.overlap,
+            side=policy.side,
         )
 
     def normalized(self, result: ScoredDocument) -> float | None:
@@ -154,6 +168,19 @@ class Profiles:
         if names == DEFAULT:
             return f"preset {preset[:80]!r} is not known{hint}; this server has only {names!r}"
         return f"preset {preset[:80]!r} is not known{hint}; this server has {names}"
+
+
+def check_names(settings: Settings, preset: str | None, alias: str | None) -> None:
+    """Check the names in a command's `--preset` and `--alias`.
+
+    Raises:
+        BadSettings: there is no such preset or alias; names the nearest.
+    """
+    if preset is not None:
+        settings.instruction_named(preset)
+    if alias is not None and alias not in settings.aliases:
+        hint = nearest(alias, settings.aliases)
+        raise BadSettings(f"--alias {alias!r} is not in [aliases]{hint}")
 
 
 def _instruction_header(preset: str, text: str) -> dict[str, str]:

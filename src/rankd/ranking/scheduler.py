@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from functools import partial
 from typing import cast
 
@@ -43,8 +44,8 @@ _log = logging.getLogger("rankd")
 # Seconds for which a call that killed the engine is refused when it is sent again.
 POISON_SECONDS = 300.0
 
-# Work in flight, in seconds of the engine's time, and the batches that are in flight in any case:
-# one is computed while the next is on its way.
+# Work in flight, in seconds of the engine's time, and the batches that each of its replicas has in
+# any case: one is computed while the next is on its way.
 _IN_FLIGHT_SECONDS = 0.1
 _MIN_BATCHES = 2
 
@@ -103,6 +104,7 @@ class Scheduler:
         self._away_since: float | None = None
         self._waiting_for_engine: asyncio.Task[None] | None = None
         engine.slots.on_change(self._slots_changed)
+        engine.slots.waiting_tokens = lambda: self._queue.tokens
 
     async def score(
         self,
@@ -207,7 +209,11 @@ class Scheduler:
         while (batch := self._next_batch()) is not None:
             prompts = [call.prompts[index] for call, index in batch.rows]
             batch.sent = time.monotonic()
-            batch.task = asyncio.create_task(self.engine.score(prompts))
+            # Log lines about a batch carry the ids of all its requests.
+            context = copy_context()
+            ids = dict.fromkeys([call.request_id for call, _ in batch.rows])
+            context.run(REQUEST_ID.set, " ".join(ids))
+            batch.task = asyncio.create_task(self.engine.score(prompts), context=context)
             batch.task.add_done_callback(partial(self._finished, batch))
             self._in_flight.append(batch)
             self._note_starts()
@@ -217,7 +223,7 @@ class Scheduler:
         slots, in_flight = self.engine.slots, len(self._in_flight)
         budget = self.engine.info.batch_tokens
         batches_per_second = self._speed.tokens_per_second / budget
-        useful = max(_MIN_BATCHES, int(batches_per_second * _IN_FLIGHT_SECONDS))
+        useful = max(_MIN_BATCHES * slots.replicas, int(batches_per_second * _IN_FLIGHT_SECONDS))
         if in_flight >= min(slots.count, useful) or any(one.alone for one in self._in_flight):
             return None
         while self._again:
@@ -230,7 +236,7 @@ class Scheduler:
         if not self._queue.tokens or (in_flight >= slots.eager and self._queue.tokens < budget):
             return None
         # Before the speed is known, the engine may be slow.
-        is_slow = batches_per_second * _SHORT_BATCH_SECONDS < 1
+        is_slow = batches_per_second * _SHORT_BATCH_SECONDS < slots.replicas
         rows = self._queue.next_batch(budget, short=is_slow)
         return Batch(cast(list[tuple[ScoringCall, int]], rows)) if rows else None
 

@@ -166,6 +166,26 @@ ENGINE_UP = Gauge("rankd_engine_up", "1 while the engine is up, otherwise 0.")
 ENGINE_RESTARTS = Counter(
     "rankd_engine_restarts_total", "Engine restarts, failed attempts included."
 )
+RAY_REPLICAS = Gauge("rankd_ray_replicas", "Replicas on the Ray cluster that take batches now.")
+RAY_OUTSTANDING = Gauge(
+    "rankd_ray_outstanding_tokens", "Tokens sent to replicas on the Ray cluster and not yet scored."
+)
+RAY_RETRIES = Counter(
+    "rankd_ray_retries_total",
+    "Batches scored again by another replica, because theirs died or restarted its engine.",
+)
+RAY_HEDGES = Counter(
+    "rankd_ray_hedges_total",
+    "Batches sent to a second replica as well, because theirs had stopped answering.",
+)
+RAY_DEATHS = Counter(
+    "rankd_ray_replica_deaths_total", "Replicas on the Ray cluster that died or became unreachable."
+)
+RAY_TOKENS = Counter(
+    "rankd_ray_replica_tokens_total",
+    "Tokens scored by each replica. A prefix that pairs share counts once per batch.",
+    ["replica"],
+)
 BATCH_PAIRS = Histogram(
     "rankd_engine_batch_pairs",
     "Pairs per batch of the engine.",

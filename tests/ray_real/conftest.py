@@ -1,0 +1,30 @@
+"""One Ray cluster for all of these tests: three nodes with one CPU each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.ray_cluster import RayCluster, deployed, shared_cluster
+
+NODES = 3
+
+
+@pytest.fixture
+def cluster() -> RayCluster:
+    """The cluster, with all of its nodes."""
+    cluster = shared_cluster(NODES)
+    cluster.restore(NODES)
+    cluster.wait_for_nodes(NODES)
+    return cluster
+
+
+@pytest.fixture
+def sleepers(cluster: RayCluster, tmp_path: Path) -> Iterator[RayCluster]:
+    """Three replicas that sleep instead of computing, as the application `rankd`."""
+    from support.ray_replicas import sleeping
+
+    with deployed(sleeping(tmp_path, num_replicas=NODES)):
+        yield cluster
