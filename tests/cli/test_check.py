@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,21 @@ def test_check_prints_every_known_pair_and_the_verdict() -> None:
 
     assert ended.returncode == 0, ended.stdout
     assert ended.stdout.count("  ok") == 3
+    assert "\nexact   float32, the exact format\n" in ended.stdout
     assert "This set-up gives right scores." in ended.stdout
+
+
+def test_check_prints_how_far_bfloat16_is_from_float32() -> None:
+    ended = run("check", "--dtype", "bfloat16")
+
+    assert ended.returncode == 0, ended.stdout
+    assert "\nengine  native on cpu, bfloat16 (set by dtype), 8192 tokens a pair" in ended.stdout
+    [(difference, spread)] = re.findall(
+        r"^exact   logits differ by at most (\S+) nats from float32; they spread over (\S+)$",
+        ended.stdout,
+        re.MULTILINE,
+    )
+    assert 0 < float(difference) < 0.03 * float(spread)
 
 
 def test_check_fails_on_random_weights(random_checkpoint: Path) -> None:

@@ -12,8 +12,15 @@ import jsonschema_rs
 import pytest
 
 from rankd import __version__
+from rankd.cli.exactness import compare_with_float32
 from rankd.cli.report import schema
+from rankd.config.settings import Settings
+from rankd.engines.base import EngineInfo
+from rankd.engines.devices import free_memory
+from rankd.models.checkpoint import BUILTIN, locate
 from support.servers import command, run
+
+pytestmark = pytest.mark.anyio
 
 SCHEMA = Path(__file__).parents[2] / "docs/check.schema.json"
 
@@ -53,6 +60,49 @@ def test_the_report_has_expected_and_observed_scores() -> None:
         assert pair["wrong"]["score"] < expected["wrong_score_below"]
         assert pair["margin"] == pytest.approx(pair["right"]["logit"] - pair["wrong"]["logit"])
         assert pair["margin"] >= expected["least_margin"]
+    logits = [pair[which]["logit"] for pair in report["pairs"] for which in ("right", "wrong")]
+    assert report["exactness"] == {
+        "difference": 0,
+        "spread": pytest.approx(max(logits) - min(logits)),
+        "problem": None,
+    }
+
+
+async def test_scores_are_not_compared_with_float32_if_its_weights_do_not_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rankd.cli.exactness.free_memory", lambda: 10**9)
+    info = EngineInfo("native", "builtin", "r", "cpu", "bfloat16", 8192)
+
+    report = await compare_with_float32(Settings(), locate(BUILTIN), info, [])
+
+    assert report.difference is None
+    assert report.problem == "float32 needs 1.1 GB of memory, 1.0 GB are free"
+
+
+async def test_an_error_in_float32_is_the_reason_why_scores_are_not_compared(
+    random_checkpoint: Path,
+) -> None:
+    checkpoint = locate(str(random_checkpoint))
+    info = EngineInfo("vllm", "model", "r", "cpu", "bfloat16", 8192)
+    settings = Settings(model="/no/such/folder")
+
+    report = await compare_with_float32(settings, checkpoint, info, [])
+
+    assert report.difference is None
+    assert str(report.problem).startswith("no model folder at '/no/such/folder'")
+
+
+def test_free_memory_is_that_of_the_machine_or_of_the_container(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    4 kB\n")
+    (tmp_path / "none").write_text("max\n")
+    (tmp_path / "small").write_text("1000\n")
+    missing = tmp_path / "missing"
+
+    assert free_memory(tmp_path / "meminfo", tmp_path / "none") == 4096
+    assert free_memory(tmp_path / "meminfo", tmp_path / "small") == 1000
+    assert free_memory(tmp_path / "meminfo", missing) == 4096
+    assert free_memory(missing, missing) is None
 
 
 def test_wrong_scores_are_reported_with_the_pairs_and_status_1(random_checkpoint: Path) -> None:

@@ -146,13 +146,16 @@ def _kill_the_worker() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 async def test_equal_requests_have_equal_bits_under_load_and_after_restarts(
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint, dtype: str
 ) -> None:
     calls = requests(10, seed=1)
+    settings = SETTINGS.model_copy(update={"dtype": dtype})
 
-    async with _open_scheduler(checkpoint, SETTINGS) as scheduler:
+    async with _open_scheduler(checkpoint, settings) as scheduler:
         assert scheduler.engine.info.deterministic
+        assert f", {dtype} products" in scheduler.engine.info.arithmetic
         expected = await _in_turn(scheduler, calls)
         assert await _under_load(scheduler, calls, seed=2) == expected
 
@@ -163,11 +166,11 @@ async def test_equal_requests_have_equal_bits_under_load_and_after_restarts(
         await _wait_for_restart(scheduler)
         assert await _in_turn(scheduler, calls) == expected
 
-    async with _open_scheduler(checkpoint, SETTINGS) as scheduler:
+    async with _open_scheduler(checkpoint, settings) as scheduler:
         reversed_calls = [(await scheduler.score(prompts[::-1]))[::-1] for prompts in calls[::-1]]
         assert [bits(logits) for logits in reversed_calls[::-1]] == expected
 
-    one_by_one = SETTINGS.model_copy(update={"batch_tokens": 16})
+    one_by_one = settings.model_copy(update={"batch_tokens": 16})
     async with _open_scheduler(checkpoint, one_by_one) as scheduler:
         for prompts, expected_bits in zip(calls, expected, strict=True):
             logits = [bits(await scheduler.score([prompt])) for prompt in prompts]
@@ -265,7 +268,7 @@ async def test_the_engine_names_what_its_bits_depend_on(checkpoint: Checkpoint) 
     assert one.startswith(f"torch {torch.__version__}, ")
     assert one.endswith(", 1 thread")
     assert two.endswith(", 2 threads")
-    assert all_cores.split(", ")[:2] == one.split(", ")[:2]
+    assert all_cores.split(", ")[:3] == one.split(", ")[:3]
 
 
 def test_other_devices_than_the_cpu_are_refused() -> None:

@@ -226,6 +226,18 @@ async def test_servers_with_equal_models_share_scores_and_others_do_not(redis: R
 
 
 @needs_redis
+async def test_servers_share_no_scores_of_another_number_format(redis: RedisServer) -> None:
+    native = {"engine": "native", "device": "cpu"}
+    found = {}
+    for dtype in ("auto", "bfloat16", "float32"):
+        async with ranking(redis.url, **native, dtype=dtype) as ranker:
+            found[dtype] = cached(await ranker.rank(REQUEST))
+
+    # The built-in model is float32 by default.
+    assert found == {"auto": [False] * 2, "bfloat16": [False] * 2, "float32": [True] * 2}
+
+
+@needs_redis
 async def test_requests_are_answered_while_redis_stops_and_starts(redis: RedisServer) -> None:
     async with ranking(redis.url) as ranker:
         expected = await ranker.rank(replace(REQUEST, cache=False))

@@ -102,6 +102,15 @@ def test_the_summary_is_plain_ascii() -> None:
     assert screen_of().isascii()
 
 
+def test_the_engine_is_shown_with_its_number_format_and_why() -> None:
+    def engine(**options: object) -> str:
+        [line] = re.findall(r"Engine +(.+)", screen_of(engine="native", device="cpu", **options))
+        return str(line)
+
+    assert engine() == "native on cpu, float32 (small model)"
+    assert engine(dtype="bfloat16") == "native on cpu, bfloat16 (set by dtype)"
+
+
 def test_the_web_page_is_shown_only_if_it_is_served() -> None:
     assert "http://127.0.0.1:8000/ui" in screen_of()
     assert "/ui" not in screen_of(ui=False)

@@ -55,9 +55,11 @@ def loaded(server: Server, order: list[int]) -> dict[int, list[Any]]:
 
 
 @pytest.mark.slow
-def test_two_servers_return_bit_identical_results() -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_two_servers_return_bit_identical_results(dtype: str) -> None:
     order = list(range(6))
     options = ("--deterministic", "--engine", "native", "--device", "cpu", "--threads", "1")
+    options += ("--dtype", dtype)
     with serving(*options) as server:
         version = get(f"{server.url}/version").json()
         calm = answers(server, order)
@@ -69,6 +71,8 @@ def test_two_servers_return_bit_identical_results() -> None:
         assert loaded(server, order) == calm
 
     assert version["deterministic"] is True
+    assert version["dtype"] == dtype
+    assert f", {dtype} products" in version["arithmetic"]
     assert version["arithmetic"].endswith(", 1 thread")
 
 

@@ -7,10 +7,15 @@ import sys
 
 from rankd import __version__
 from rankd.cli.common import load_quiet_settings, write_line
+from rankd.cli.exactness import compare_with_float32, sentence
 from rankd.cli.replica_report import compare_replicas, difference
-from rankd.cli.report import RIGHT, CheckReport
+from rankd.cli.report import RIGHT, CheckReport, ExactnessReport, ReplicaReport
+from rankd.config.settings import Settings
 from rankd.errors import RankError, SetupError
+from rankd.models.checkpoint import Checkpoint
 from rankd.ranking import self_check
+from rankd.ranking.ranker import Ranker
+from rankd.ranking.self_check import Outcome
 from rankd.server.app import open_ranker
 from rankd.server.progress import show_progress
 from rankd.telemetry.terminal import styled, use_utf8
@@ -22,12 +27,12 @@ async def run(options: argparse.Namespace) -> int:
 
 
 async def _check(options: argparse.Namespace) -> int:
-    async with show_progress(open_ranker(load_quiet_settings(options))) as (checkpoint, ranker):
-        info = ranker.engine.info
-        outcomes = await self_check.score_known_pairs(ranker)
-        replicas = await compare_replicas(ranker)
+    found = await _scored(load_quiet_settings(options))
+    checkpoint, ranker, outcomes, exactness, replicas = found
+    info = ranker.engine.info
     write_line(f"model   {checkpoint.name}, revision {info.revision}")
     write_line(f"engine  {info.summary}, {info.max_tokens} tokens a pair")
+    write_line(f"exact   {sentence(info.dtype, exactness)}")
     write_line(f"rankd   {__version__}")
     for note in ranker.encoder.notes:
         write_line(note)
@@ -56,6 +61,16 @@ async def _check_as_json(options: argparse.Namespace) -> int:
 
 
 async def _report(options: argparse.Namespace) -> CheckReport:
-    async with show_progress(open_ranker(load_quiet_settings(options))) as (checkpoint, ranker):
+    return CheckReport.of(*await _scored(load_quiet_settings(options)))
+
+
+async def _scored(
+    settings: Settings,
+) -> tuple[Checkpoint, Ranker, list[Outcome], ExactnessReport, list[ReplicaReport]]:
+    """The known pairs' logits, how far they are from those in float32, and each replica's."""
+    async with show_progress(open_ranker(settings)) as (checkpoint, ranker):
         outcomes = await self_check.score_known_pairs(ranker)
-        return CheckReport.of(checkpoint, ranker, outcomes, await compare_replicas(ranker))
+        replicas = await compare_replicas(ranker)
+    info = ranker.engine.info
+    exactness = await compare_with_float32(settings, checkpoint, info, outcomes)
+    return checkpoint, ranker, outcomes, exactness, replicas

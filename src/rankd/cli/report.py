@@ -144,6 +144,18 @@ def _scored(document: str, logit: float) -> ScoreReport:
     return ScoreReport(document=document, logit=logit, score=sigmoid(logit))
 
 
+class ExactnessReport(_Report):
+    """The known pairs' logits compared with the native engine's in float32 on the CPU."""
+
+    difference: float | None = Field(
+        None, description="Largest difference, in nats; 0 in float32; null: not compared."
+    )
+    spread: float | None = Field(
+        None, description="Largest minus smallest logit in float32; null: not compared."
+    )
+    problem: str | None = Field(None, description="Why they were not compared; null: they were.")
+
+
 class CheckReport(_Report):
     """The object that `rankd check --json` prints. A version gains fields, and never loses one."""
 
@@ -160,6 +172,7 @@ class CheckReport(_Report):
     engine: EngineReport | None = None
     template: TemplateReport | None = None
     pairs: list[PairReport] | None = None
+    exactness: ExactnessReport | None = None
     replicas: list[ReplicaReport] | None = Field(
         None, description="Those of --engine ray; null: another engine."
     )
@@ -170,6 +183,7 @@ class CheckReport(_Report):
         checkpoint: Checkpoint,
         ranker: Ranker,
         outcomes: Sequence[Outcome],
+        exactness: ExactnessReport,
         replicas: Sequence[ReplicaReport] = (),
     ) -> Self:
         problem = failure_message(outcomes) or difference(replicas)
@@ -190,6 +204,7 @@ class CheckReport(_Report):
                 **ranker.encoder.answers._asdict(),
             ),
             pairs=[PairReport.of(outcome) for outcome in outcomes],
+            exactness=exactness,
             replicas=[*replicas] or None,
         )
 

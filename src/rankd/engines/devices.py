@@ -1,9 +1,10 @@
-"""Find this machine's accelerator and CPU cores, without importing torch."""
+"""Find what this machine has (accelerator, CPU cores, memory), without importing torch."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -47,3 +48,35 @@ def cores() -> int:
     if quota == "max":
         return count or 1
     return max(1, min(count or 1, -(-int(quota) // int(period))))
+
+
+# Instructions that multiply bfloat16 itself, the fastest first: of Intel, Intel and AMD, Arm.
+_BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
+
+
+def bfloat16_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
+    """Name of the processor's instructions that multiply bfloat16, as Linux spells it, or None.
+
+    None on other systems than Linux too.
+    """
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return None
+    # `flags` on x86, `Features` on Arm; the same for every core.
+    flags = next((line.split() for line in lines if line.startswith(("flags", "Features"))), [])
+    return next((flag for flag in _BFLOAT16_FLAGS if flag in flags), None)
+
+
+def free_memory(
+    meminfo: Path = Path("/proc/meminfo"), limit: Path = Path("/sys/fs/cgroup/memory.max")
+) -> int | None:
+    """Bytes that this process may still take, by free memory and container limit; None: unknown."""
+    found = []
+    with suppress(OSError, StopIteration):
+        lines = meminfo.read_text().splitlines()
+        available = next(line for line in lines if line.startswith("MemAvailable:"))
+        found.append(int(available.split()[1]) * 1024)
+    with suppress(OSError, ValueError):  # `max`: no limit.
+        found.append(int(limit.read_text()))
+    return min(found, default=None)

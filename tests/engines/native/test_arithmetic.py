@@ -1,19 +1,25 @@
-"""Which number format the native engine computes in, and how close bfloat16 is to float32."""
+"""Which number format the native engine computes in, and why."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from rankd.config.settings import Settings
+from rankd.engines import number_format, open_engine
+from rankd.engines.devices import bfloat16_instructions
 from rankd.engines.native import arithmetic
 from rankd.engines.native.architecture import Architecture
-from rankd.engines.native.weights import stored_dtype
 from rankd.models.checkpoint import locate
 from rankd.models.rope import read_rope
-from support.checkpoints import make_checkpoint
+from rankd.models.tensor_files import StoredTensor
+from rankd.types import AnswerTokenIds
+from support.checkpoints import NO, YES, make_checkpoint
+from support.number_formats import LAYER, stored
 
 CPU = torch.device("cpu")
 
@@ -37,65 +43,97 @@ LARGE = Architecture(
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Speedups that the measurement returns; the processor has the instructions."""
     speedups = [2.0]
-    monkeypatch.setattr(arithmetic, "has_bfloat16_instructions", lambda: True)
+    monkeypatch.setattr(number_format, "bfloat16_instructions", lambda: "avx512_bf16")
     monkeypatch.setattr(arithmetic, "_speedup", lambda _: speedups[-1])
     return speedups
 
 
-@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16])
-@pytest.mark.usefixtures("measured")
-def test_auto_takes_bfloat16_where_it_is_faster(stored: torch.dtype) -> None:
-    chosen = arithmetic.choose("auto", CPU, stored, LARGE)
+def chosen(tensors: dict[str, StoredTensor], setting: str = "auto") -> tuple[str, str]:
+    found = arithmetic.choose(setting, CPU, tensors, LARGE)
+    return found.dtype, found.reason
 
-    assert chosen.dtype is torch.bfloat16
-    assert chosen.reason == "measured 2.0 times as fast as float32"
+
+@pytest.mark.parametrize("dtype", ["BF16", "F16"])
+@pytest.mark.usefixtures("measured")
+def test_auto_takes_bfloat16_where_it_is_faster(dtype: str) -> None:
+    assert chosen(stored(dtype)) == ("bfloat16", "measured 2.0 times as fast as float32")
 
 
 def test_auto_takes_float32_where_bfloat16_is_not_faster(measured: list[float]) -> None:
     measured.append(0.9)
 
-    chosen = arithmetic.choose("auto", CPU, torch.bfloat16, LARGE)
-
-    assert chosen.dtype is torch.float32
-    assert chosen.reason == "bfloat16 measured 0.9 times as fast as float32"
+    assert chosen(stored("BF16")) == (
+        "float32",
+        "bfloat16 measured 0.9 times as fast as float32",
+    )
 
 
 def test_auto_takes_float32_without_bfloat16_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arithmetic, "has_bfloat16_instructions", lambda: False)
+    monkeypatch.setattr(number_format, "bfloat16_instructions", lambda: None)
 
-    chosen = arithmetic.choose("auto", CPU, torch.bfloat16, LARGE)
+    dtype, reason = chosen(stored("BF16"))
 
-    assert chosen.dtype is torch.float32
-    assert "no bfloat16 instructions" in chosen.reason
+    assert dtype == "float32"
+    assert "no bfloat16 instructions" in reason
 
 
 @pytest.mark.usefixtures("measured")
 def test_auto_takes_float32_for_weights_that_are_stored_in_it() -> None:
-    assert arithmetic.choose("auto", CPU, torch.float32, LARGE).dtype is torch.float32
+    mixed = stored("BF16") | {LAYER.format(0): replace(stored("F32")[LAYER.format(0)])}
+
+    assert chosen(stored("F32")) == ("float32", "the weights are stored in float32")
+    assert chosen(mixed) == ("float32", "the weights are stored in float32")
 
 
 @pytest.mark.usefixtures("measured")
 def test_auto_takes_float32_for_a_small_model() -> None:
-    small = replace(LARGE, hidden_size=128, layers=4, mlp_size=384, heads=4, kv_heads=2)
-
-    assert arithmetic.choose("auto", CPU, torch.bfloat16, small).dtype is torch.float32
+    assert chosen(stored("BF16", layers=1)) == ("float32", "small model")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_a_setting_decides_alone(dtype: str) -> None:
-    assert arithmetic.choose(dtype, CPU, torch.float32, LARGE).dtype is getattr(torch, dtype)
+    assert chosen(stored("F32"), setting=dtype) == (dtype, "set by dtype")
 
 
 def test_the_speedup_of_a_real_product_is_positive() -> None:
     assert arithmetic._speedup(replace(LARGE, hidden_size=64, mlp_size=64)) > 0
 
 
-def test_parameters_are_those_of_the_layers() -> None:
-    assert arithmetic.parameters(LARGE) == 440_401_920
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx512f avx512_bf16\n", "avx512_bf16"),
+        ("flags\t\t: avx512_bf16 amx_bf16 amx_tile\n", "amx_bf16"),
+        ("Features\t: fp asimd i8mm bf16\n", "bf16"),
+        ("flags\t\t: fpu avx512f avx512_vnni\n", None),
+        ("", None),
+    ],
+)
+def test_bfloat16_instructions_are_read_from_the_kernel(
+    cpuinfo: str, expected: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+
+    assert bfloat16_instructions(tmp_path / "cpuinfo") == expected
+    assert bfloat16_instructions(tmp_path / "missing") is None
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_the_stored_dtype_is_read_from_the_file(dtype: str, tmp_path: Path) -> None:
-    checkpoint = locate(str(make_checkpoint(tmp_path / "model", dtype=dtype)))
+@pytest.mark.slow
+@pytest.mark.anyio
+async def test_a_large_model_in_16_bits_runs_in_what_was_chosen_and_says_why(
+    tmp_path: Path,
+) -> None:
+    shape = {"hidden": 1024, "layers": 5, "heads": 16, "kv_heads": 8, "head_dim": 64, "mlp": 3072}
+    folder = make_checkpoint(
+        tmp_path / "m", dtype="bfloat16", vocab_size=10_000, tokenizer=False, **shape
+    )
+    settings = Settings(device="cpu", threads=1)
 
-    assert stored_dtype(checkpoint.weights) is getattr(torch, dtype)
+    async with open_engine(locate(str(folder)), AnswerTokenIds(YES, NO), settings) as engine:
+        info = engine.info
+
+    # On a busy machine the measurement may find either.
+    why = "measured" if bfloat16_instructions() else "no bfloat16 instructions"
+    assert why in info.dtype_reason
+    assert info.summary == f"native on cpu, {info.dtype} ({info.dtype_reason})"
+    assert re.search(rf", {info.dtype} products( by \w+)?, 1 thread$", info.arithmetic)

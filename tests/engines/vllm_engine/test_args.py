@@ -14,15 +14,17 @@ from rankd.engines import choose
 from rankd.engines.devices import accelerator
 from rankd.engines.registry import EngineSpec
 from rankd.engines.vllm import versions
-from rankd.engines.vllm.args import REQUIRED, engine_args, supported_args
+from rankd.engines.vllm.args import REQUIRED, engine_args, number_format, supported_args
 from rankd.engines.vllm.compatibility import refuse_known_bad
 from rankd.engines.vllm.profiles import CPU, CUDA, NPU, DeviceProfile, profile_for
 from rankd.engines.vllm.versions import Release, installed, supported_number
 from rankd.errors import BadModel, BadSettings, SetupError
 from rankd.models.checkpoint import Checkpoint
+from rankd.models.tensor_files import StoredTensor
 from rankd.types import AnswerTokenIds
 from support.checkpoints import NO, YES, qwen_tokenizer
 from support.layouts import CAPITAL_NO, CAPITAL_YES, state
+from support.number_formats import stored
 
 ASCEND = Release("0.23.0+empty", (0, 23), ascend="0.23.0")
 CUDA_BUILD = Release("0.32.0", (0, 32))
@@ -175,6 +177,37 @@ def test_settings_become_arguments_of_vllm() -> None:
     assert args["dtype"] == "float16"
     assert args["max_model_len"] == 1000
     assert args["served_model_name"] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "instructions", "expected"),
+    [
+        (stored("BF16"), "avx512_bf16", ("bfloat16", "the processor has avx512_bf16")),
+        (stored("F16"), "amx_bf16", ("bfloat16", "the processor has amx_bf16")),
+        (stored("BF16"), None, ("float32", "the processor has no bfloat16 instructions")),
+        (stored("F32"), "amx_bf16", ("float32", "the weights are stored in float32")),
+        (stored("BF16", layers=2), "amx_bf16", ("float32", "small model")),
+    ],
+)
+def test_auto_on_a_cpu_is_the_native_engines_rule(
+    tensors: dict[str, StoredTensor],
+    instructions: str | None,
+    expected: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rankd.engines.number_format.bfloat16_instructions", lambda: instructions)
+    model = checkpoint()
+    model.__dict__["tensors"] = tensors  # A cached property.
+
+    args = args_of(BUILDS["cpu"], model, max_tokens=4096)
+
+    chosen = number_format(model, Settings(), CPU)
+    assert (chosen.dtype, chosen.reason) == expected
+    assert args["dtype"] == expected[0]
+    bytes_per_value = {"bfloat16": 2, "float32": 4}[expected[0]]
+    assert args["kv_cache_memory_bytes"] == 2 * 4096 * 28 * 2 * 8 * 128 * bytes_per_value
+    assert args_of(BUILDS["cpu"], model, dtype="float32")["dtype"] == "float32"
+    assert args_of(BUILDS["cuda"], model)["dtype"] == "auto"
 
 
 def test_quantized_weights_keep_their_dtype() -> None:

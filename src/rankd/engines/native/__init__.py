@@ -9,6 +9,7 @@ In the server's process:
 In the worker process:
 
 - worker        its main loop
+- arithmetic    number format of the products
 - architecture  dimensions from config.json; refuses what cannot be computed
 - weights       safetensors files into tensors
 - prefix_cache  keys and values of prompt prefixes, kept between batches

@@ -1,21 +1,16 @@
-"""Chooses the number format of the matrix products.
-
-bfloat16 halves the time of products and the memory of weights, but only on processors with
-instructions for it; emulated, it takes several times as long as float32.
-"""
+"""Chooses the number format of the matrix products, and names what logits depend on."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import torch
 
+from rankd.engines.devices import bfloat16_instructions
 from rankd.engines.native.architecture import Architecture
-
-# Products of smaller models take less time than the rest of the forward pass. Unit: parameters
-# of all layers; the built-in model has 1.4 million, Qwen3-Reranker-0.6B 440 million.
-_MIN_PARAMETERS = 50_000_000
+from rankd.engines.number_format import NumberFormat, on_cpu, set_by
+from rankd.models.tensor_files import StoredTensor
 
 # How many times faster the product must be in bfloat16 to be chosen.
 _MIN_SPEEDUP = 1.2
@@ -25,68 +20,50 @@ _ROWS = 128
 _ROUNDS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class NumberFormat:
-    """The dtype of weights and matrix products.
+def choose(
+    setting: str,
+    device: torch.device,
+    tensors: Mapping[str, StoredTensor],
+    architecture: Architecture,
+) -> NumberFormat:
+    """The number format of weights and products for the setting `dtype`.
 
     Everything else is computed in float32: the residual stream, norms, rotation and logits.
 
-    Attributes:
-        reason: why it was chosen, for people.
-    """
-
-    dtype: torch.dtype
-    reason: str
-
-
-def choose(
-    setting: str, device: torch.device, stored: torch.dtype, architecture: Architecture
-) -> NumberFormat:
-    """The number format for the setting `dtype`.
-
     Args:
         setting: `auto`, or the name of a dtype.
-        stored: dtype of the checkpoint's weights.
+        tensors: of the checkpoint, by name.
     """
     if setting != "auto":
-        return NumberFormat(getattr(torch, setting), "set by dtype")
+        return set_by(setting)
     if device.type != "cpu":
-        return NumberFormat(torch.bfloat16, f"default on {device.type}")
-    if stored == torch.float32:
-        return NumberFormat(torch.float32, "the weights are stored in float32")
-    if parameters(architecture) < _MIN_PARAMETERS:
-        return NumberFormat(torch.float32, "small model")
-    if not has_bfloat16_instructions():
-        return NumberFormat(torch.float32, "the processor has no bfloat16 instructions")
+        return NumberFormat("bfloat16", f"default on {device.type}")
+    chosen = on_cpu(tensors)
+    if chosen.dtype == "float32":
+        return chosen
     speedup = _speedup(architecture)
     measured = f"measured {speedup:.1f} times as fast as float32"
     if speedup < _MIN_SPEEDUP:
-        return NumberFormat(torch.float32, f"bfloat16 {measured}")
-    return NumberFormat(torch.bfloat16, measured)
+        return NumberFormat("float32", f"bfloat16 {measured}")
+    return NumberFormat("bfloat16", measured)
 
 
-def has_bfloat16_instructions() -> bool:
-    """Whether the processor multiplies bfloat16 itself: AVX-512 BF16, AMX, or Arm's BF16."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and _multiplies_bfloat16()
+def describe(dtype: str) -> str:
+    """What the last bits of a logit depend on, beside the model.
 
-
-def _multiplies_bfloat16() -> bool:
-    # oneDNN also takes bfloat16 where it converts to float32 (AVX-512 without BF16).
-    names = ("avx512_bf16", "amx_bf16", "bf16")
-    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    if capabilities:
-        return any(capabilities.get(name) for name in names)
-    return any(
-        bool(getattr(torch.cpu, function, bool)())
-        for function in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    The number of threads changes how matrix products are divided; the instruction set changes
+    the order of sums.
+    """
+    threads = torch.get_num_threads()
+    instructions = bfloat16_instructions() if dtype == "bfloat16" else None
+    return ", ".join(
+        [
+            f"torch {torch.__version__}",
+            torch.backends.cpu.get_cpu_capability(),
+            f"{dtype} products" + (f" by {instructions}" if instructions else ""),
+            f"{threads} {'thread' if threads == 1 else 'threads'}",
+        ]
     )
-
-
-def parameters(architecture: Architecture) -> int:
-    """Number of parameters in the matrices of all layers."""
-    arch = architecture
-    attention = 2 * (arch.heads + arch.kv_heads) * arch.head_dim
-    return arch.layers * arch.hidden_size * (attention + 3 * arch.mlp_size)
 
 
 def _speedup(architecture: Architecture) -> float:

@@ -76,13 +76,6 @@ class TensorFiles:
         _refuse_not_finite(name, tensor, self._dtype)
         return tensor
 
-    def dtype_of(self, name: str) -> torch.dtype:
-        """The dtype of a tensor as stored."""
-        if name not in self._base:
-            raise BadModel(f"the weights lack {name}")
-        dtype: torch.dtype = self._base[name]().dtype
-        return dtype
-
     def view(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """A whole tensor as `read`, but its values are not looked at.
 

@@ -62,16 +62,6 @@ class Weights:
     answer_rows: Tensor
 
 
-def stored_dtype(files: Sequence[Path]) -> torch.dtype:
-    """The dtype of a checkpoint's matrices: of the first layer's first projection.
-
-    Raises:
-        BadModel: a file cannot be read, or the projection is missing.
-    """
-    name = "model.layers.0.self_attn.q_proj.weight"
-    return TensorFiles(files, torch.device("cpu"), torch.float32).dtype_of(name)
-
-
 def load(
     files: Sequence[Path],
     architecture: Architecture,

@@ -20,6 +20,7 @@ from rankd.engines.native import framing
 from rankd.engines.native.process import WorkerConfig
 from rankd.errors import BadSettings, SetupError
 from rankd.models.adapter import read_adapter
+from rankd.models.tensor_files import read_headers
 from rankd.telemetry.logs import configure
 from rankd.types import AnswerTokenIds
 
@@ -112,7 +113,7 @@ def _load(config: WorkerConfig, replies: BinaryIO) -> tuple[Qwen3Model, dict[str
         from rankd.engines.native import arithmetic
         from rankd.engines.native.model import Qwen3Model
         from rankd.engines.native.packed_attention import find_varlen_attention
-        from rankd.engines.native.weights import load, stored_dtype
+        from rankd.engines.native.weights import load
     except ImportError as problem:
         raise SetupError(
             f"the native engine cannot start ({problem}): pip install 'rankd[native]'"
@@ -127,14 +128,15 @@ def _load(config: WorkerConfig, replies: BinaryIO) -> tuple[Qwen3Model, dict[str
         _refuse_unproven(device)
     files = [Path(file) for file in config.weights]
     answers = AnswerTokenIds(config.yes, config.no, config.scale)
-    chosen = arithmetic.choose(config.dtype, device, stored_dtype(files), architecture)
+    chosen = arithmetic.choose(config.dtype, device, read_headers(files), architecture)
+    dtype = getattr(torch, chosen.dtype)
     adapter = read_adapter(Path(config.folder))
 
     def report(done: int, total: int) -> None:
         _write(replies, framing.LOADED, json.dumps([done, total]).encode())
 
     try:
-        weights = load(files, architecture, answers, device, chosen.dtype, adapter, on_layer=report)
+        weights = load(files, architecture, answers, device, dtype, adapter, on_layer=report)
         model = Qwen3Model(
             weights,
             architecture,
@@ -147,9 +149,9 @@ def _load(config: WorkerConfig, replies: BinaryIO) -> tuple[Qwen3Model, dict[str
         raise SetupError(f"the model does not load on {device}: {reason}") from None
     return model, {
         "device": str(device),
-        "dtype": str(chosen.dtype).split(".")[1],
+        "dtype": chosen.dtype,
         "dtype_reason": chosen.reason,
-        "arithmetic": _arithmetic(),
+        "arithmetic": arithmetic.describe(chosen.dtype),
     }
 
 
@@ -160,21 +162,6 @@ def _refuse_unproven(device: torch.device) -> None:
             f"deterministic: equal bits are promised on the CPU only, and the device is {device}; "
             "set device to cpu, or leave deterministic out"
         )
-
-
-def _arithmetic() -> str:
-    """What the last bits of a logit depend on, beside the model.
-
-    The number of threads changes how matrix products are divided; the instruction set changes
-    the order of sums.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    return (
-        f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, "
-        f"{threads} {'thread' if threads == 1 else 'threads'}"
-    )
 
 
 def _device(setting: str) -> torch.device:

@@ -10,6 +10,7 @@ import orjson
 
 from rankd.config.settings import Settings
 from rankd.config.suggest import nearest
+from rankd.engines.number_format import NumberFormat, on_cpu, set_by
 from rankd.engines.vllm.profiles import DeviceProfile, kv_cache_bytes
 from rankd.engines.vllm.versions import Release
 from rankd.errors import BadModel, BadSettings, SetupError
@@ -122,7 +123,7 @@ def _by_device(
     max_tokens = min(settings.max_tokens, checkpoint.max_tokens)
     step_tokens = max(profile.batch_tokens, max_tokens)
     args: dict[str, Any] = {
-        "dtype": _dtype(checkpoint, settings, profile),
+        "dtype": number_format(checkpoint, settings, profile).dtype,
         "max_num_batched_tokens": step_tokens,
         "max_num_seqs": profile.batch_pairs,
         "enable_prefix_caching": profile.prefix_caching,
@@ -134,7 +135,9 @@ def _by_device(
     if profile.device == "cpu":
         # Room for one step, and as much again for prefixes that are used again.
         args["kv_cache_memory_bytes"] = kv_cache_bytes(
-            checkpoint, 2 * step_tokens, bytes_per_value=4
+            checkpoint,
+            2 * step_tokens,
+            bytes_per_value=2 if args["dtype"] in ("bfloat16", "float16") else 4,
         )
     return args
 
@@ -171,8 +174,13 @@ def _vocabulary_entries(checkpoint: Checkpoint, ids: Sequence[int | None]) -> li
     return [entries[token] for token in wanted]
 
 
-def _dtype(checkpoint: Checkpoint, settings: Settings, profile: DeviceProfile) -> str:
+def number_format(
+    checkpoint: Checkpoint, settings: Settings, profile: DeviceProfile
+) -> NumberFormat:
+    """The argument `dtype` and why; `auto` leaves the choice to vLLM: the checkpoint's dtype."""
     if settings.dtype != "auto":
-        return settings.dtype
+        return set_by(settings.dtype)
     # Kernels of quantized weights need the dtype they were made for.
-    return "auto" if "quantization_config" in checkpoint.config else profile.dtype
+    if profile.device != "cpu" or "quantization_config" in checkpoint.config:
+        return NumberFormat("auto", "")
+    return on_cpu(checkpoint.tensors)

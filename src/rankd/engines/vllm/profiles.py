@@ -25,7 +25,6 @@ class DeviceProfile:
         slots: batches of the scheduler in flight; vLLM merges them into its steps.
         slot_tokens: tokens of one such batch. All slots together keep vLLM busy; a new request
             waits for as many tokens at most.
-        dtype: used for the setting `auto`; vLLM's own `auto` is the checkpoint's dtype.
         eager: run without compiled graphs.
     """
 
@@ -37,7 +36,6 @@ class DeviceProfile:
     batch_pairs: int
     slots: int
     slot_tokens: int
-    dtype: str = "auto"
     eager: bool = False
 
 
@@ -74,7 +72,6 @@ CPU = DeviceProfile(
     batch_pairs=256,
     slots=8,  # Two full steps; the scheduler uses two slots of them with models that are slow.
     slot_tokens=1024,
-    dtype="float32",  # Exact, and faster than bfloat16 on most CPUs.
     eager=True,  # Compiling takes minutes and needs a C++ compiler.
 )
 

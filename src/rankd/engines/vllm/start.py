@@ -17,7 +17,7 @@ from typing import Any
 from rankd.config.redaction import redacted
 from rankd.config.settings import Settings
 from rankd.engines.base import EngineInfo
-from rankd.engines.vllm.args import engine_args, supported_args
+from rankd.engines.vllm.args import engine_args, number_format, supported_args
 from rankd.engines.vllm.compatibility import refuse_known_bad
 from rankd.engines.vllm.engine import VllmEngine
 from rankd.engines.vllm.profiles import DeviceProfile, profile_for
@@ -135,6 +135,7 @@ async def _open(
         revision=checkpoint.revision,
         device=profile.device,
         dtype=str(llm.model_config.dtype).removeprefix("torch."),
+        dtype_reason=number_format(checkpoint, settings, profile).reason,
         max_tokens=args["max_model_len"],
         batch_tokens=min(profile.slot_tokens, args["max_num_batched_tokens"]),
     )
