@@ -23,7 +23,7 @@ ELSEWHERE := vllm or clients or chaos or wheel or deploy or ui or docs or images
 IMAGES_BASE ?= build/images/base.tar
 INSTALL_VLLM := $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: setup setup-vllm setup-ray setup-clients setup-images serve test test-all test-vllm test-ray test-clients test-chaos test-deploy test-images test-ui docs dashboard configs wheel test-wheel audit release-check probe-ascend lint bench bench-vllm clean
+.PHONY: setup setup-vllm setup-ray setup-clients setup-images serve test test-all test-vllm test-ray test-clients test-chaos test-deploy test-images test-ui docs dashboard configs wheel test-wheel audit release-check probe-ascend lint bench bench-vllm bench-peers clean
 
 setup: $(VENV)/.serve
 
@@ -132,6 +132,10 @@ probe-ascend: $(VLLM_VENV)/.dev $(VLLM_VENV)/.ascend
 bench-vllm: $(VLLM_VENV)/.dev
 	$(VLLM_VENV)/bin/python bench/against_vllm.py --vllm-client $(ARGS)
 
+# transformers, sentence-transformers, vLLM and rankd in turn: 24 GB of memory, half an hour.
+bench-peers: $(VENV)/.dev $(VLLM_VENV)/.dev
+	$(BIN)/python bench/peers.py --vllm-python $(VLLM_VENV)/bin/python $(ARGS)
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -146,6 +150,8 @@ bench: $(VENV)/.dev
 	$(BIN)/python bench/server.py $(ARGS)
 	$(BIN)/python bench/server.py --model builtin $(ARGS)
 	$(BIN)/python bench/dialects.py $(ARGS)
+	$(BIN)/python bench/text_encoders.py
+	$(BIN)/python bench/scaling.py
 	$(BIN)/python bench/start.py $(ARGS)
 	$(BIN)/python bench/fairness.py
 	$(BIN)/python bench/overload.py

@@ -15,7 +15,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -35,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from rankd.config.settings import Settings
 from rankd.prompts import qwen3
 from support.checkpoints import make_checkpoint
-from support.servers import serving
+from support.servers import free_port, serving
 
 NAME = "near-zero"
 MAX_TOKENS = 2048
@@ -80,19 +79,28 @@ def rankd(model: Path, engine: str) -> Iterator[Peer]:
         server.stop(signal.SIGTERM)
 
 
-@contextmanager
-def vllm_server(model: Path) -> Iterator[Peer]:
-    """vLLM's own server, with the arguments that rankd gives its engine on a CPU."""
-    template = model / "template.jinja"
+def vllm_command(model: Path, folder: Path, port: int, *, python: str, dtype: str) -> list[str]:
+    """vLLM's own server, with the arguments that rankd gives its engine on a CPU.
+
+    Args:
+        folder: where the template is written.
+    """
+    template = folder / "template.jinja"
     template.write_text(_template())
-    port = _free_port()
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command = [python, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", str(model), "--served-model-name", NAME, "--port", str(port)]
-    command += ["--runner", "pooling", "--convert", "classify", "--dtype", "float32"]
+    command += ["--runner", "pooling", "--convert", "classify", "--dtype", dtype]
     command += ["--hf-overrides", json.dumps(OVERRIDES), "--chat-template", str(template)]
     command += ["--max-model-len", str(MAX_TOKENS), "--max-num-batched-tokens", str(STEP_TOKENS)]
     command += ["--max-num-seqs", "256", "--block-size", "32", "--enforce-eager"]
-    command += ["--disable-log-stats", "--disable-uvicorn-access-log"]
+    return [*command, "--disable-log-stats", "--disable-uvicorn-access-log"]
+
+
+@contextmanager
+def vllm_server(model: Path) -> Iterator[Peer]:
+    """vLLM's own server."""
+    port = free_port()
+    command = vllm_command(model, model, port, python=sys.executable, dtype="float32")
     environment = os.environ | {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
     with (model / "vllm.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
@@ -118,12 +126,6 @@ def _template() -> str:
 
 def _message(role: str) -> str:
     return f'{{{{ (messages | selectattr("role", "eq", "{role}") | first).content }}}}'
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> str:

@@ -1,13 +1,14 @@
 """Cost of HTTP and the dialects: alone, and on one core compared with a bare FastAPI app.
 
-    python bench/dialects.py [--rounds 5] [--seconds 3] [--connections 8]
+    python bench/dialects.py [--rounds 5] [--seconds 3] [--connections 8] [--against FOLDER]
 
 1. The dialect layer alone: bytes in, bytes out, with prepared results.
 2. Documents per second with the fake engine, server on one core and load on another, in turn
    with an app that parses and echoes the same body on the same uvicorn and core.
 3. The parts of a request's time.
 
-Documents are English, of 500 characters; scores are random. Needs two cores.
+Documents are English, of 500 characters; scores are random. Needs two cores. With --against, 2 also
+measures the rankd of another checkout (`git worktree add ../before v0.1.0`), in the same rounds.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import signal
 import socket
 import statistics
 import subprocess
@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -53,14 +53,17 @@ def main() -> None:
         return serve_app(options.be, options.fd)
     if len(os.sched_getaffinity(0)) < 2:
         sys.exit("needs two cores: one for the server, one for the load")
-    layers(options.repetitions)
+    if options.only in (None, 1):
+        layers(options.repetitions)
     with tempfile.TemporaryDirectory(prefix="rankd-bench-") as folder:
         # Only its tokenizer is used.
         model = str(make_checkpoint(Path(folder) / "model", hidden=32, layers=1, heads=1))
-        compare(model, options)
-        with on_core(max(os.sched_getaffinity(0))):
-            for count in options.documents:
-                uvloop.run(split(model, count, options.repetitions))
+        if options.only in (None, 2):
+            compare(model, options)
+        if options.only in (None, 3):
+            with on_core(max(os.sched_getaffinity(0))):
+                for count in options.documents:
+                    uvloop.run(split(model, count, options.repetitions))
     return None
 
 
@@ -71,6 +74,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3.0, help="of one round")
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--documents", type=int, nargs="+", default=[100, 5], help="in one request")
+    parser.add_argument("--against", type=Path, help="folder of another checkout of rankd")
+    parser.add_argument("--only", type=int, choices=[1, 2, 3], help="of the parts")
     # For the servers that this program starts.
     parser.add_argument("--be", help=argparse.SUPPRESS)
     parser.add_argument("--fd", type=int, help=argparse.SUPPRESS)
@@ -188,15 +193,16 @@ def compare(model: str, options: argparse.Namespace) -> None:
     here, there = sorted(os.sched_getaffinity(0))[:2]
     flags = [model, "--engine", "fake", "--self-check", "off", "--cache-mb", "0"]
     flags.append("--no-access-log")
-    with (
-        on_core(there),
-        app_process("echo") as bare,
-        app_process("ready") as layers_only,
-        serving(*flags) as rankd,
-        on_core(here),
-    ):
-        whole = (rankd.process.pid, rankd.url)
-        servers = {ECHO: bare, "rankd, prepared results": layers_only, "rankd, fake engine": whole}
+    with ExitStack() as running:
+        running.enter_context(on_core(there))
+        servers = {
+            ECHO: running.enter_context(app_process("echo")),
+            "rankd, prepared results": running.enter_context(app_process("ready")),
+        }
+        for name, source in _sources(options.against).items():
+            rankd = running.enter_context(serving(*flags, PYTHONPATH=str(source)))
+            servers[name] = (rankd.process.pid, rankd.url)
+        running.enter_context(on_core(here))
         for count in options.documents:
             bodies = [
                 orjson.dumps({"query": f"{number}, what?", "documents": texts(count)})
@@ -207,10 +213,17 @@ def compare(model: str, options: argparse.Namespace) -> None:
                 for name, (pid, url) in servers.items():
                     rounds[name].append(uvloop.run(load(pid, url, bodies, count, options)))
             _report(count, rounds, options)
-        rankd.stop(signal.SIGTERM)
 
 
 ECHO = "bare FastAPI, echo"
+RANKD = "rankd, fake engine"
+AGAINST = "the other rankd, fake engine"
+
+
+def _sources(against: Path | None) -> dict[str, Path]:
+    """The packages that are measured, by the name of their row."""
+    own = {RANKD: ROOT / "src"}
+    return own if against is None else own | {AGAINST: against.absolute() / "src"}
 
 
 def _report(count: int, rounds: dict[str, list[Round]], options: argparse.Namespace) -> None:
@@ -231,6 +244,9 @@ def _report(count: int, rounds: dict[str, list[Round]], options: argparse.Namesp
             f"| {_middle(one.server for one in ours):.0%} "
             f"| {_middle(one.generator for one in ours):.0%} |"
         )
+    if AGAINST in rounds:
+        pairs = list(zip(rounds[RANKD], rounds[AGAINST], strict=True))
+        print(f"\nCPU of this rankd to the other's: {_spread(a.cpu / b.cpu for a, b in pairs)}")
 
 
 def _middle(numbers: Iterable[float]) -> float:
@@ -310,7 +326,7 @@ def _scope(raw: bytes) -> tuple[dict[str, Any], Any, Any]:
     async def send(message: dict[str, Any]) -> None:
         pass
 
-    headers = [(b"host", b"bench"), (b"content-type", b"application/json")]
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
     headers.append((b"content-length", b"%d" % len(raw)))
     scope = {
         "type": "http",

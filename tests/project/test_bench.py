@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rankd.dialects import DIALECTS
+from support.checkpoints import make_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -66,3 +67,25 @@ def test_the_spans_benchmark_finds_answers_in_both_languages() -> None:
     ]
     assert int(shares[2][3]) >= 2
     assert "with spans" in ended.stdout
+
+
+def test_the_peers_are_measured_in_turn_and_one_that_does_not_run_is_named(tmp_path: Path) -> None:
+    model = make_checkpoint(tmp_path / "model", dtype="bfloat16")
+    options = ["--model", str(model), "--documents", "2", "--words", "9", "--rounds", "1"]
+    ended = subprocess.run(
+        [sys.executable, "bench/peers.py", *options, "--peers", "tutorial", "openvino", "native"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    rows = [line.split("|") for line in ended.stdout.splitlines() if line.startswith("| ")]
+    assert [row[1].strip() for row in rows[1:]] == [
+        "transformers, as in tutorials, float32",
+        "**rankd, native engine**",
+    ]
+    assert float(rows[-1][-2]) < 1e-4
+    assert "OpenVINO GenAI, its default type does not run here: needs" in ended.stdout

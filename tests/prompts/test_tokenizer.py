@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ from rankd.prompts.text_encoders import (
     text_encoder,
 )
 from rankd.prompts.tokenizer import Tokenizer
+from rankd.prompts.tokenizer_json import _COMPOSED
+from support.random_texts import random_texts
 
 TEXTS = [
     "The capital of China is Beijing.",
@@ -43,8 +48,30 @@ def test_both_encoders_give_the_same_ids(spec: dict[str, Any]) -> None:
     fast: TextEncoder = text_encoder(spec)
     general: TextEncoder = GeneralEncoder(spec)
 
+    texts = TEXTS + random_texts(random.Random(17), 5_000, list(spec["model"]["vocab"]))
+
     assert isinstance(fast, BytePairEncoder)
-    assert fast.encode(TEXTS) == general.encode(TEXTS)
+    assert fast.encode(texts) == general.encode(texts)
+
+
+def test_no_character_of_a_text_that_is_taken_as_normalized_changes_under_nfc() -> None:
+    composed = [chr(code) for code in range(sys.maxunicode) if _COMPOSED.fullmatch(chr(code))]
+    seconds = {
+        chr(int(parts[1], 16))
+        for code in range(sys.maxunicode)
+        if len(parts := unicodedata.decomposition(chr(code)).split()) == 2
+        and not parts[0].startswith("<")
+    }
+
+    assert len(composed) > 30_000
+    assert "\u0301" in seconds
+    assert not [
+        character
+        for character in composed
+        if unicodedata.normalize("NFC", character) != character
+        or unicodedata.combining(character)
+        or character in seconds
+    ]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import math
 import signal
@@ -77,6 +78,10 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
             loop.add_signal_handler(signum, startup.cancel)
     notify(f"STATUS=loading {settings.model}")
     async with show_progress(open_app(settings)) as app:
+        # What lives as long as the server is not searched for garbage again and again: with a
+        # vocabulary in memory, each full collection stopped all requests for some 50 ms.
+        gc.collect()
+        gc.freeze()
         limits = ConnectionLimits(
             read_seconds=settings.read_timeout_seconds,
             connections=_max_connections(settings),
