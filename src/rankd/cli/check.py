@@ -8,8 +8,8 @@ import sys
 from rankd import __version__
 from rankd.cli.common import load_quiet_settings, write_line
 from rankd.cli.exactness import compare_with_float32, sentence
-from rankd.cli.replica_report import compare_replicas, difference
-from rankd.cli.report import RIGHT, CheckReport, ExactnessReport, ReplicaReport
+from rankd.cli.replica_report import ReplicaReport, compare_replicas, difference
+from rankd.cli.report import RIGHT, CheckReport, ExactnessReport
 from rankd.config.settings import Settings
 from rankd.errors import RankError, SetupError
 from rankd.models.checkpoint import Checkpoint
