@@ -268,7 +268,9 @@ def request_model(schema: Schema, call: Call) -> type[BaseModel]:
     for spec in route_specs():
         pattern = re.sub(r"{.*?}", ".+", spec.route)
         if spec.prefix == schema.dialect and re.fullmatch(pattern, call.path):
-            fitting = [model for model in spec.requests if model_fits(model, call)]
+            fitting: list[type[BaseModel]] = [
+                model for model in spec.requests if model_fits(model, call)
+            ]
             return fitting[0]
     raise AssertionError(f"nothing is served at {call.path} under /{schema.dialect}")
 
