@@ -21,7 +21,7 @@ from support.calling import calling
 QUERY = "What is the capital of China?"
 TEXTS = ["Lions hunt at night.", "The capital of China is Beijing.", "Blue whales sing."]
 NDJSON = {"accept": "application/x-ndjson"}
-ALIAS = {"score_threshold": 0.0}
+ALIAS: dict[str, Any] = {"score_threshold": 0.0}
 
 
 def post(client: TestClient, path: str, body: dict[str, Any], **headers: str) -> Any:

@@ -79,7 +79,7 @@ def test_fields_of_a_request_override_its_alias(
     names = {"/tei/rerank": "texts", "/nim/v1/ranking": "passages", "/bedrock/rerank": "sources"}
     query = "text_1" if "score" in path else "query"
     texts = "text_2" if "score" in path else names.get(path, "documents")
-    body = {query: "word59", texts: [LONG], "model": "refusing"}
+    body: Json = {query: "word59", texts: [LONG], "model": "refusing"}
     if texts == "sources":
         body["queries"] = [body.pop("query")]
 

@@ -50,4 +50,4 @@ def _like(form: Any, document: str, index: int) -> Any:
 
 def index_of(result: dict[str, Any]) -> int:
     """The index of a result's document; Google's results have the record's id instead."""
-    return int(result.get("index", result.get("id")))
+    return int(result["index"] if "index" in result else result["id"])

@@ -153,8 +153,8 @@ class BedrockRequest(RequestBody):
         return (size and "max_tokens_per_doc" in fields) or super().has_field(*fields)
 
     def _configuration(self) -> BedrockConfiguration:
-        outer = self.rerankingConfiguration
-        return (outer and outer.bedrockRerankingConfiguration) or BedrockConfiguration()
+        outer = self.rerankingConfiguration or RerankingConfiguration()
+        return outer.bedrockRerankingConfiguration or BedrockConfiguration()
 
     def _model_configuration(self) -> ModelConfiguration:
         return self._configuration().modelConfiguration or ModelConfiguration()
