@@ -64,6 +64,10 @@ async def tokens_per_second(ranker: Ranker, seconds: float) -> float:
     return done / (time.monotonic() - began)
 
 
+async def all_replicas(ranker: Ranker, count: int) -> None:
+    await until(lambda: ranker.engine.slots.replicas == count, f"{count} replicas")
+
+
 async def one_request(ranker: Ranker) -> float:
     """Seconds of 1,000 documents of 200 tokens."""
     prompts = [Prompt((1, 2, 3), tuple(range(4, 204))) for _ in range(1_000)]
@@ -77,8 +81,7 @@ async def plumbing(seconds: float) -> None:
     for count in (1, 2, 4):
         with replicas(count, RATE):
             async with open_ranker(Settings(engine="ray", cache_mb=0)) as (_, ranker):
-                slots = ranker.engine.slots
-                await until(lambda count=count, slots=slots: slots.replicas == count, "replicas")
+                await all_replicas(ranker, count)
                 rates[count] = await tokens_per_second(ranker, seconds)
                 requests[count] = await one_request(ranker)
         line = f"{count} replicas: {rates[count]:8,.0f} tokens/s, {rates[count] / rates[1]:.2f}"

@@ -16,7 +16,7 @@ from support.servers import run
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def own_cluster() -> Iterator[RayCluster]:
     """Another cluster than that of the other tests, because it ends with its head."""
     cluster = RayCluster(Path(tempfile.mkdtemp(prefix="rt-", dir="/tmp")))
@@ -25,6 +25,14 @@ def own_cluster() -> Iterator[RayCluster]:
         yield cluster
     finally:
         cluster.stop()
+
+
+def test_a_model_that_is_not_there_is_named(own_cluster: RayCluster) -> None:
+    ended = run("ray", "deploy", "/nothing/here", "--ray-address", own_cluster.address)
+
+    assert ended.returncode == 1
+    assert "no model folder at '/nothing/here'" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_replicas_that_are_deployed_answer_also_when_the_head_has_just_died(
@@ -44,11 +52,3 @@ def test_replicas_that_are_deployed_answer_also_when_the_head_has_just_died(
     assert before.status_code == 200
     assert [one.status_code for one in after] == [200] * 10
     assert [one.json()["results"] for one in after] == [before.json()["results"]] * 10
-
-
-def test_a_model_that_is_not_there_is_named(own_cluster: RayCluster) -> None:
-    ended = run("ray", "deploy", "/nothing/here", "--ray-address", own_cluster.address)
-
-    assert ended.returncode == 1
-    assert "no model folder at '/nothing/here'" in ended.stderr
-    assert "Traceback" not in ended.stderr

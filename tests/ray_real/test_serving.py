@@ -124,8 +124,10 @@ async def test_replicas_follow_the_waiting_tokens_up_and_down(
 async def test_a_rolling_update_fails_no_request(cluster: RayCluster, tmp_path: Path) -> None:
     from ray import serve
 
+    # The cluster has room for both old and both new replicas.
+    half = {"num_cpus": 0.5}
     with (
-        deployed(sleeping(tmp_path, num_replicas=2)),
+        deployed(sleeping(tmp_path, num_replicas=2, ray_actor_options=half)),
         front(cluster.address) as server,
     ):
         load = Load(f"{server.url}/v1/rerank")
@@ -133,7 +135,7 @@ async def test_a_rolling_update_fails_no_request(cluster: RayCluster, tmp_path: 
         before = set(replica_pids())
 
         async def update() -> None:
-            app = sleeping(tmp_path, rate=60_000, num_replicas=2)
+            app = sleeping(tmp_path, rate=60_000, num_replicas=2, ray_actor_options=half)
             await asyncio.to_thread(serve.run, app, name="rankd", route_prefix=None)
             await until(lambda: not before & set(replica_pids()), "the end of the old replicas")
 

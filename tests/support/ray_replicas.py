@@ -28,7 +28,7 @@ class SleepingReplica(ScoringReplica):
     async def __init__(  # type: ignore[misc]
         self, values: Mapping[str, Any], rate: float, folder: str
     ) -> None:
-        await super().__init__(values)  # type: ignore[misc]
+        await super().__init__(values)
         self._rate = rate
         self._folder = Path(folder)
 

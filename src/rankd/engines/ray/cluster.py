@@ -150,15 +150,18 @@ def _refuse_unreachable(address: str) -> None:
 def _handle(address: str, app: str) -> DeploymentHandle[Any]:
     from ray import serve
     from ray.serve.exceptions import RayServeException
+    from ray.serve.handle import DeploymentHandle
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
-        return serve.get_deployment_handle(DEPLOYMENT, app)
-    except RayServeException as problem:
+        serve.get_deployment_handle(DEPLOYMENT, app)
+    except (RayServeException, KeyError) as problem:
         raise SetupError(
             f"the Ray cluster at {address} has no application {app!r} "
             f"({_first_line(problem)}): start it with `rankd ray deploy MODEL`"
         ) from None
+    # A new one: Serve keeps those that it gives out, and a handle belongs to one event loop.
+    return DeploymentHandle(DEPLOYMENT, app)
 
 
 def _first_line(problem: BaseException) -> str:
