@@ -75,9 +75,10 @@ def test_a_file_that_is_not_utf8_is_an_error_of_one_line() -> None:
 def test_spans_are_printed_with_the_documents() -> None:
     text = "Lions hunt. The capital of China is Beijing. Bread is baked. China has a capital."
 
-    [row] = rerank("-", "--spans", "1", stdin=text)
+    ended = run("rerank", "--query", QUERY, "-", "--spans", "1", stdin=text)
 
-    [span] = row["relevant_spans"]  # type: ignore[misc]
+    [row] = map(json.loads, ended.stdout.splitlines())
+    [span] = row["relevant_spans"]
     assert text[span["start"] : span["end"]] == "The capital of China is Beijing."
     assert span["score"] > 0.5
 

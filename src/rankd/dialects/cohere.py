@@ -7,7 +7,7 @@ Source: cohere-ai/cohere-developer-experience, cohere-openapi.yaml.
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
 
@@ -107,8 +107,10 @@ class CohereResponse(BaseModel):
     meta: Meta
 
 
-class CohereV2Response(CohereResponse):
+class CohereV2Response(BaseModel):
+    id: str
     results: list[CohereResult] = Field(description="Most relevant first.")
+    meta: Meta
 
 
 class CohereFailure(Failure):
@@ -125,7 +127,7 @@ router = prefix_router("cohere")
 
 class _Cohere(Dialect):
     name = "cohere"
-    response = CohereResponse
+    response: ClassVar[Any] = CohereResponse
     failure = CohereFailure
     version = "1"
 

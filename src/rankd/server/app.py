@@ -186,7 +186,7 @@ async def shipped_platt(checkpoint: Checkpoint, ranker: Ranker) -> Platt | None:
     table = await asyncio.to_thread(
         calibration_of, checkpoint, encoder.template, encoder.instruction
     )
-    return table and table.platt
+    return None if table is None else table.platt
 
 
 async def refuse_unfit_profiles(
