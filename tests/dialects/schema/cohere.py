@@ -18,6 +18,7 @@ _META = {
     "cached_tokens": Never(NUMBER),
     "warnings": Maybe([str]),
 }
+_SPAN = {"start": int, "end": int, "score": float}
 _RANKED = {"index": int, "relevance_score": float}
 _COUNT = Field((1, 2, 50), invalid=(-1, "many", [1]), lenient=(0,))
 _MODEL = {
@@ -46,12 +47,17 @@ SCHEMA = Schema(
                 "documents": Field((TEXTS,), required=True, invalid=([], 3), lenient=(OBJECTS,)),
                 "top_n": _COUNT,
                 "max_tokens_per_doc": Field((4096, 1), invalid=(0, "x")),
-                "relevant_spans": Field(({"mode": "disabled"},), may_be_ignored=True),
+                # Required in the object, which is not: it is left out of calls to /v1/rerank.
+                "relevant_spans.mode": Field(
+                    ("enabled", "disabled"), required=True, invalid=("x", 3)
+                ),
+                "relevant_spans.threshold": Field((0.0, 0.5), invalid=(2, "x")),
+                "relevant_spans.max_spans": Field((1, 2), invalid=(0, "x")),
                 "priority": Field((0, 999), invalid=(-1, 1000, "high")),
             },
             {
                 "id": str,
-                "results": [{**_RANKED, "relevant_spans": Never(list)}],
+                "results": [{**_RANKED, "relevant_spans": Maybe([_SPAN])}],
                 "meta": _META,
             },
             more=frozenset({"return_documents"}),
