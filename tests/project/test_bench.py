@@ -44,3 +44,23 @@ def test_the_evaluation_benchmark_makes_data_sets_and_figures() -> None:
     assert "docstrings (test): 3 queries" in ended.stdout
     assert "triples (test): 70 queries" in ended.stdout
     assert "210 judged pairs" in ended.stdout
+
+
+def test_the_fleet_simulation_scores_every_request_with_every_router() -> None:
+    ended = subprocess.run(
+        [sys.executable, "bench/fleet.py", "--replicas", "4", "--seconds", "1"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    names, _, *rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in ended.stdout.splitlines()
+    ]
+    runs = [dict(zip(names, row, strict=True)) for row in rows]
+    assert len({run["router"] for run in runs}) == 4
+    assert {run["lost"] for run in runs} == {"0"}
+    assert all(float(run["fullest/mean"]) < 2 for run in runs)
