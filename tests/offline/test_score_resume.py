@@ -50,6 +50,10 @@ def finished(out: Path) -> int:
     return len(list(out.glob("*.jsonl")))
 
 
+def have_finished(out: Path, enough: int) -> Callable[[], bool]:
+    return lambda: finished(out) >= enough
+
+
 @pytest.mark.slow
 def test_a_command_that_is_killed_twice_scores_each_row_once(tmp_path: Path) -> None:
     names = make_inputs(tmp_path / "in")
@@ -57,7 +61,7 @@ def test_a_command_that_is_killed_twice_scores_each_row_once(tmp_path: Path) -> 
     arguments = (str(tmp_path / "in"), "--out", str(out))
 
     for enough in (1, 3):
-        assert kill_when(lambda least=enough: finished(out) >= least, *arguments) == -signal.SIGKILL
+        assert kill_when(have_finished(out, enough), *arguments) == -signal.SIGKILL
         assert enough <= finished(out) < FILES
     kept = {path.name: path.stat().st_ino for path in out.glob("*.jsonl")}
     assert kept

@@ -89,3 +89,23 @@ def test_the_peers_are_measured_in_turn_and_one_that_does_not_run_is_named(tmp_p
     ]
     assert float(rows[-1][-2]) < 1e-4
     assert "OpenVINO GenAI, its default type does not run here: needs" in ended.stdout
+
+
+def test_the_fleet_simulation_scores_every_request_with_every_router() -> None:
+    ended = subprocess.run(
+        [sys.executable, "bench/fleet.py", "--replicas", "4", "--seconds", "1"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    names, _, *rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in ended.stdout.splitlines()
+    ]
+    runs = [dict(zip(names, row, strict=True)) for row in rows]
+    assert len({run["router"] for run in runs}) == 4
+    assert {run["lost"] for run in runs} == {"0"}
+    assert all(float(run["fullest/mean"]) < 2 for run in runs)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,10 @@ def finished(out: Path) -> int:
     return len(list(out.glob("*.jsonl")))
 
 
+def has_finished(out: Path, enough: int) -> bool:
+    return finished(out) >= enough
+
+
 def start_command(source: Path, out: Path, address: str, *more: str) -> subprocess.Popen[bytes]:
     """Start `rankd score --ray` on the fake engine; its output is in the file `log`."""
     given = ("score", str(source), "--out", str(out), "--engine", "fake", "--ray", address, *more)
@@ -79,7 +84,7 @@ def test_a_command_that_is_killed_twice_scores_each_row_once(
 
     for enough in (1, 3):
         process = start_command(tmp_path / "in", out, cluster.address)
-        wait_for(lambda least=enough: finished(out) >= least, f"{enough} files")
+        wait_for(partial(has_finished, out, enough), f"{enough} files")
         process.kill()
         process.wait()
         assert finished(out) < FILES

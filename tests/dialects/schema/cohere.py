@@ -47,7 +47,6 @@ SCHEMA = Schema(
                 "documents": Field((TEXTS,), required=True, invalid=([], 3), lenient=(OBJECTS,)),
                 "top_n": _COUNT,
                 "max_tokens_per_doc": Field((4096, 1), invalid=(0, "x")),
-                # Required in the object, which is not: it is left out of calls to /v1/rerank.
                 "relevant_spans.mode": Field(
                     ("enabled", "disabled"), required=True, invalid=("x", 3)
                 ),
