@@ -15,6 +15,7 @@ In the worker process:
 - prefix_cache  keys and values of prompt prefixes, kept between batches
 - layout        one batch without padding, as one packed sequence
 - model         the forward pass
+- product_attention  attention in bfloat16 on a CPU
 - memory        splits batches that do not fit in memory
 """
 
