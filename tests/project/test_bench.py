@@ -32,6 +32,25 @@ def test_the_dialect_benchmark_measures_every_dialect() -> None:
     assert len(rows) == len(DIALECTS) + 1
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_benchmark_of_products_has_a_row_for_each_shape(dtype: str) -> None:
+    ended = subprocess.run(
+        [
+            *(sys.executable, "bench/products.py", "--model", "builtin", "--rounds", "1"),
+            *("--threads", "1", "--dtype", dtype, "--shapes", "3x40", "1x300"),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    rows = [line for line in ended.stdout.splitlines() if " x " in line]
+    assert [row.split("|")[1].strip() for row in rows] == ["3 x 40", "1 x 300"]
+
+
 def test_the_evaluation_benchmark_makes_data_sets_and_figures() -> None:
     ended = subprocess.run(
         [sys.executable, "bench/evaluation.py", "--queries", "3", "--depth", "3"],

@@ -103,12 +103,12 @@ def test_the_summary_is_plain_ascii() -> None:
 
 
 def test_the_engine_is_shown_with_its_number_format_and_why() -> None:
-    def engine(**options: object) -> str:
-        [line] = re.findall(r"Engine +(.+)", screen_of(engine="native", device="cpu", **options))
-        return str(line)
+    def engine(dtype: str) -> str:
+        shown = screen_of(engine="native", device="cpu", dtype=dtype)
+        return str(re.findall(r"Engine +(.+)", shown)[0])
 
-    assert engine() == "native on cpu, float32 (small model)"
-    assert engine(dtype="bfloat16") == "native on cpu, bfloat16 (set by dtype)"
+    assert engine("auto") == "native on cpu, float32 (small model)"
+    assert engine("bfloat16") == "native on cpu, bfloat16 (set by dtype)"
 
 
 def test_the_web_page_is_shown_only_if_it_is_served() -> None:

@@ -58,8 +58,8 @@ def loaded(server: Server, order: list[int]) -> dict[int, list[Any]]:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_two_servers_return_bit_identical_results(dtype: str) -> None:
     order = list(range(6))
-    options = ("--deterministic", "--engine", "native", "--device", "cpu", "--threads", "1")
-    options += ("--dtype", dtype)
+    options = ["--deterministic", "--engine", "native", "--device", "cpu", "--threads", "1"]
+    options += ["--dtype", dtype]
     with serving(*options) as server:
         version = get(f"{server.url}/version").json()
         calm = answers(server, order)

@@ -123,9 +123,16 @@ def test_bfloat16_instructions_are_read_from_the_kernel(
 async def test_a_large_model_in_16_bits_runs_in_what_was_chosen_and_says_why(
     tmp_path: Path,
 ) -> None:
-    shape = {"hidden": 1024, "layers": 5, "heads": 16, "kv_heads": 8, "head_dim": 64, "mlp": 3072}
     folder = make_checkpoint(
-        tmp_path / "m", dtype="bfloat16", vocab_size=10_000, tokenizer=False, **shape
+        tmp_path / "model",
+        hidden=1024,
+        layers=5,
+        heads=16,
+        kv_heads=8,
+        mlp=4096,
+        dtype="bfloat16",
+        vocab_size=10_000,
+        tokenizer=False,
     )
     settings = Settings(device="cpu", threads=1)
 

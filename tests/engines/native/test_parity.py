@@ -193,11 +193,56 @@ def test_a_request_has_the_same_scores_in_one_batch_and_in_several(
     assert split == pytest.approx(ours.score(prompts), abs=1e-4)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_close_to_float32(dtype: torch.dtype, ours: Ours, encode: Encode) -> None:
+def _spread(logits: Sequence[float]) -> float:
+    return max(logits) - min(logits)
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
+def test_bfloat16_is_within_3_percent_of_the_spread_of_float32(
+    model: dict[str, Any], encode: Encode, tmp_path: Path
+) -> None:
+    checkpoint = locate(str(make_checkpoint(tmp_path / "model", seed=3, tokenizer=False, **model)))
+    prompts = encode("capital of France", TEXTS) + encode("首都在哪里？", TEXTS[:4])
+    exact = Ours(checkpoint).score(prompts)
+
+    logits = Ours(checkpoint, torch.bfloat16).score(prompts)
+
+    assert logits != pytest.approx(exact, abs=1e-5)
+    assert logits == pytest.approx(exact, abs=0.03 * _spread(exact))
+
+
+def test_float16_is_close_to_float32(ours: Ours, encode: Encode) -> None:
     prompts = encode("capital of France", TEXTS)
+    exact = ours.score(prompts)
 
-    logits = Ours(ours.checkpoint, dtype).score(prompts)
+    logits = Ours(ours.checkpoint, torch.float16).score(prompts)
 
-    assert logits != pytest.approx(ours.score(prompts), abs=1e-5)
-    assert logits == pytest.approx(ours.score(prompts), abs=0.25)
+    assert logits != pytest.approx(exact, abs=1e-5)
+    assert logits == pytest.approx(exact, abs=0.03 * _spread(exact))
+
+
+def test_a_pair_in_bfloat16_scores_nearly_the_same_alone_and_among_a_hundred(
+    ours: Ours, encode: Encode
+) -> None:
+    bfloat16 = Ours(ours.checkpoint, torch.bfloat16)
+    pairs = encode("capital of France", TEXTS)
+    others = _neighbours(100)
+
+    alone = [bfloat16.score([pair])[0] for pair in pairs]
+    among = bfloat16.score(others[:50] + pairs + others[50:])[50 : 50 + len(pairs)]
+
+    assert among == pytest.approx(alone, abs=0.01 * _spread(alone))
+
+
+def test_long_documents_in_bfloat16_are_close_to_float32(ours: Ours) -> None:
+    dice = random.Random(2)
+    prefix = tuple(dice.randrange(151_000) for _ in range(67))
+    prompts = [
+        Prompt(prefix, tuple(dice.randrange(151_000) for _ in range(length)))
+        for length in (1, 2, 127, 128, 128, 129, 256, 257, 700)
+    ]
+    exact = ours.score(prompts)
+
+    logits = Ours(ours.checkpoint, torch.bfloat16).score(prompts)
+
+    assert logits == pytest.approx(exact, abs=0.03 * _spread(exact))

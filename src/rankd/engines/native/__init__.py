@@ -16,6 +16,7 @@ In the worker process:
 - layout        one batch without padding, as one packed sequence
 - model         the forward pass
 - packed_attention  attention of a batch in one call, on CUDA
+- product_attention  attention in bfloat16 on a CPU
 - memory        splits batches that do not fit in memory
 """
 
