@@ -55,19 +55,16 @@ def test_without_cann_it_says_which_file_is_missing(
 
 
 def test_check_says_what_is_missing_without_a_device(ascend: Image) -> None:
-    status, printed = output(ascend, "check", "builtin", "--device", "npu", options=inside())
+    status, printed = output(ascend, "check", "builtin", options=inside())
 
-    assert status == 3, printed
-    assert "npu" in printed
+    # The sources of vllm-ascend load torch_npu first, which needs CANN and the driver.
+    assert status == 2, printed
+    assert "vLLM is installed, but cannot be loaded: No module named 'torch_npu'" in printed
+    assert "docs/ascend.md" in printed
+    assert "Traceback" not in printed
 
 
-def test_the_constraints_are_those_of_the_dockerfile(ascend: Image) -> None:
-    """The packages that vllm-ascend pins stayed where they were."""
-    asked = "import fastapi, torch, transformers; print(fastapi.__file__)"
-    python = inside(entrypoint=["python3"])
-    status, printed = output(ascend, "-c", asked, options=python)
-
-    assert status == 0, printed
+def test_its_folder_for_all_that_is_written_is_data(ascend: Image) -> None:
     assert (ascend.root / "data").stat().st_mode & 0o7777 == 0o1777
     assert ascend.environment["HOME"] == "/data"
 

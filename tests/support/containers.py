@@ -34,6 +34,7 @@ set -eu
 mount --make-rprivate /
 mount --bind "$ROOT" "$ROOT"
 mount -t proc proc "$ROOT/proc"
+mount -t sysfs -o ro sysfs "$ROOT/sys"
 mount -t tmpfs -o mode=755 dev "$ROOT/dev"
 mkdir "$ROOT/dev/shm"
 mount -t tmpfs -o mode=1777 shm "$ROOT/dev/shm"

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from rankd.engines.base import EngineInfo
+from rankd.engines.vllm import start
 from rankd.engines.vllm.engine import VllmEngine
 from rankd.errors import (
+    BadSettings,
     EngineDown,
     InternalError,
     InvalidRequest,
@@ -281,3 +283,13 @@ def test_its_slots_take_batches_that_are_not_full() -> None:
     ours = engine(Llm033())
 
     assert (ours.slots.count, ours.slots.eager) == (4, 4)
+
+
+def test_a_missing_driver_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ImportError("libascend_hal.so: cannot open shared object file")
+
+    monkeypatch.setattr(start, "_imported", fail)
+
+    with pytest.raises(BadSettings, match=r"cannot be loaded: libascend_hal\.so.*--gpus all"):
+        start._import_vllm()

@@ -22,7 +22,7 @@ from rankd.engines.vllm.compatibility import refuse_known_bad
 from rankd.engines.vllm.engine import VllmEngine
 from rankd.engines.vllm.profiles import DeviceProfile, profile_for
 from rankd.engines.vllm.versions import installed
-from rankd.errors import BadModel, SetupError
+from rankd.errors import BadModel, BadSettings, SetupError
 from rankd.models.checkpoint import Checkpoint
 from rankd.telemetry.logs import dict_config
 from rankd.telemetry.startup import StartupStep, report_step
@@ -104,6 +104,17 @@ class _Vllm:
 
 
 def _import_vllm() -> _Vllm:
+    """Raises BadSettings if a library of the device is missing, such as the driver's."""
+    try:
+        return _imported()
+    except ImportError as problem:
+        raise BadSettings(
+            f"vLLM is installed, but cannot be loaded: {problem}. A container needs the host's "
+            "devices and driver: --gpus all for CUDA, the mounts of docs/ascend.md for Ascend"
+        ) from problem
+
+
+def _imported() -> _Vllm:
     import vllm
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.pooling_params import PoolingParams
