@@ -30,7 +30,7 @@ class _Place(NamedTuple):
 
 
 @dataclass
-class _Group:
+class _RowGroup:
     """Documents with one query and one instruction, from any rows.
 
     Attributes:
@@ -143,7 +143,7 @@ class RowScorer:
             normalized=rounded_all(known) if len(known) == len(documents) else None,
         )
 
-    def _groups(self, rows: Sequence[Row]) -> list[_Group]:
+    def _groups(self, rows: Sequence[Row]) -> list[_RowGroup]:
         places: dict[tuple[str, str | None], list[_Place]] = {}
         for index, row in enumerate(rows):
             of_query = places.setdefault((row.query, row.instruction), [])
@@ -160,7 +160,7 @@ class RowScorer:
 
     def _group(
         self, query: str, instruction: str | None, texts: tuple[str, ...], places: list[_Place]
-    ) -> _Group:
+    ) -> _RowGroup:
         prompt = self._policy.check([(query, texts)])
         found: Found | None = None
         if prompt is not None:
@@ -169,7 +169,7 @@ class RowScorer:
                 instruction = prompt.instruction or None
             [(query, texts)] = prompt.bare or [(query, texts)]
         profile = self._profile(instruction)
-        return _Group(profile.request(query), profile, texts, places, found)
+        return _RowGroup(profile.request(query), profile, texts, places, found)
 
     @property
     def _uses_prompt_instruction(self) -> bool:
@@ -181,9 +181,9 @@ class RowScorer:
         return self._profiles.choose(text=instruction, preset=options.preset, model=options.alias)
 
 
-def _calls(groups: Iterable[_Group], step: int) -> Iterator[list[_Group]]:
+def _calls(groups: Iterable[_RowGroup], step: int) -> Iterator[list[_RowGroup]]:
     """The groups in calls of at most `step` documents; a larger group is divided."""
-    call: list[_Group] = []
+    call: list[_RowGroup] = []
     room = step
     for group in groups:
         for part in _parts(group, step):
@@ -196,7 +196,7 @@ def _calls(groups: Iterable[_Group], step: int) -> Iterator[list[_Group]]:
         yield call
 
 
-def _parts(group: _Group, step: int) -> Iterator[_Group]:
+def _parts(group: _RowGroup, step: int) -> Iterator[_RowGroup]:
     for start in range(0, len(group.places), step):
         end = start + step
         yield replace(group, texts=group.texts[start:end], places=group.places[start:end])

@@ -141,7 +141,7 @@ def _load(config: WorkerConfig, replies: BinaryIO) -> tuple[Qwen3Model, dict[str
             weights,
             architecture,
             deterministic=config.deterministic,
-            varlen=find_varlen_attention(device, chosen.dtype, architecture),
+            varlen=find_varlen_attention(device, dtype, architecture),
         )
     except (MemoryError, RuntimeError) as problem:
         # Torch reports a lack of memory as a RuntimeError, on any device.
