@@ -69,7 +69,7 @@ def cross_encoder(model_path: str, dtype: str) -> Score:
 
 def openvino(model_path: str) -> Score:
     """OpenVINO GenAI's pipeline; the prompt is written by the caller, as its sample does."""
-    import openvino_genai
+    import openvino_genai  # type: ignore[import-not-found]
 
     pipeline = openvino_genai.TextRerankPipeline(model_path, "CPU", top_n=10_000)
 

@@ -168,7 +168,10 @@ def fitted(series: dict[str, list[Point]]) -> np.ndarray[Any, Any]:
     points = [point for row in series.values() for point in row if point.cpu > 0]
     cpu = np.array([point.cpu for point in points])
     terms = np.array([_terms(point.size) for point in points])
-    return np.linalg.lstsq(terms / cpu[:, None], np.ones(len(cpu)), rcond=None)[0]
+    fit: np.ndarray[Any, Any] = np.linalg.lstsq(
+        terms / cpu[:, None], np.ones(len(cpu)), rcond=None
+    )[0]
+    return fit
 
 
 def _terms(size: Size) -> list[float]:
