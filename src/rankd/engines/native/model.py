@@ -164,7 +164,8 @@ class _ForwardPass:
         new = partial(torch.empty, dtype=dtype, device=hidden.device)
         self._mask = _causal_mask(layout, new(0))
         self._query_size = architecture.heads * architecture.head_dim
-        self._by_products = dtype == torch.bfloat16 and hidden.device.type == "cpu"
+        on_cpu = hidden.device.type == "cpu"
+        self._by_products = dtype == torch.bfloat16 and on_cpu and packed is None
         self._hidden = hidden
         # Buffers that all layers reuse: fresh memory of this size costs page faults.
         qkv_size = self._query_size + 2 * architecture.kv_heads * architecture.head_dim
