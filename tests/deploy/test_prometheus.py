@@ -30,8 +30,8 @@ ROOT = Path(__file__).parent.parent.parent
 PROMETHEUS = ROOT / "deploy/prometheus"
 RULES = sorted((PROMETHEUS / "rules").glob("*.yml"))
 
-# What a rankd without vLLM or Ray has nothing of.
-OPTIONAL = ["vllm:", "rankd_ray_replica_tokens"]
+# What a rankd without vLLM, Ray, shadows and A/B tests has nothing of.
+OPTIONAL = ["vllm:", "rankd_ray_replica_tokens", "rankd_shadow_", "rankd_variant_"]
 
 LOAD_SECONDS = float(os.environ.get("DASHBOARD_SECONDS", "26"))
 KEYS = ("prometheus", "acme", "umbrella", "greedy")
