@@ -145,6 +145,8 @@ def environment() -> dict[str, str]:
         "PYTHONPATH": path,
         # Replicas report each second; the default is ten.
         "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+        # By default workers get what other programs leave of the processor.
+        "RAY_worker_niceness": "0",
     }
 
 
