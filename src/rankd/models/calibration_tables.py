@@ -81,7 +81,8 @@ def calibration_of(
     if table.weights != weights:
         _reject(checkpoint, f"weights {table.weights}, and these are {weights}")
     elif table.instruction != instruction:
-        _reject(checkpoint, "another instruction")
+        # The operator's choice, and so nothing to warn of.
+        _reject(checkpoint, "another instruction", logging.INFO)
     elif table.template != template:
         _reject(checkpoint, f"prompt {table.template}, and this one is {template}")
     else:
@@ -89,8 +90,9 @@ def calibration_of(
     return None
 
 
-def _reject(checkpoint: Checkpoint, difference: str) -> None:
-    _log.warning(
+def _reject(checkpoint: Checkpoint, difference: str, level: int = logging.WARNING) -> None:
+    _log.log(
+        level,
         "the calibration that ships for %s was measured with %s: results get no normalized_score; "
         "`rankd calibrate --platt` makes a calibration for this server",
         checkpoint.name,
