@@ -77,6 +77,7 @@ def test_other_weights_of_the_same_name_have_no_calibration_and_the_log_says_so(
 def test_another_instruction_or_prompt_has_no_calibration(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "rankd")
     checkpoint = locate("builtin")
 
     assert found(checkpoint, "Find lions.") is None
