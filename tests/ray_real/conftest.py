@@ -32,3 +32,9 @@ def sleepers(cluster: RayCluster, tmp_path: Path) -> Iterator[RayCluster]:
 
     with deployed(sleeping(tmp_path, num_replicas=NODES)):
         yield cluster
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Repeat tests that ask for a round. Each has a front that has seen no death yet."""
+    if "ray_round" in metafunc.fixturenames:
+        metafunc.parametrize("ray_round", range(metafunc.config.getoption("--ray-rounds")))

@@ -17,10 +17,10 @@ from rankd.config.settings import Settings
 from rankd.errors import PoisonRequest
 from rankd.server.app import open_ranker
 from rankd.types import Prompt
-from support.ray_cluster import RayCluster, replica_pids, until
+from support.ray_cluster import Node, RayCluster, replica_pids, until
 from support.ray_load import Load, front, value_of
 from support.ray_replicas import POISON
-from support.servers import Server
+from support.servers import Server, family
 
 pytestmark = [pytest.mark.ray, pytest.mark.anyio, pytest.mark.timeout(1800)]
 
@@ -39,14 +39,20 @@ async def kill_replica(cluster: RayCluster, server: Server) -> None:
     await until(lambda: value_of(server.url, DEATHS) > deaths, "the death")
 
 
+def with_replica(cluster: RayCluster) -> Node:
+    """A node that a replica runs on."""
+    pids = set(replica_pids())
+    return next(node for node in cluster.nodes if pids.intersection(family(node.process.pid)))
+
+
 async def kill_node(cluster: RayCluster, server: Server) -> None:
     deaths = value_of(server.url, DEATHS)
-    cluster.nodes[0].kill()
+    with_replica(cluster).kill()
     await until(lambda: value_of(server.url, DEATHS) > deaths, "the death")
 
 
 async def stop_node(cluster: RayCluster, server: Server) -> None:
-    hedges, node = value_of(server.url, HEDGES), cluster.nodes[0]
+    hedges, node = value_of(server.url, HEDGES), with_replica(cluster)
     node.stop()
     try:
         await until(lambda: value_of(server.url, HEDGES) > hedges, "the hedge")
@@ -59,19 +65,17 @@ async def test_nothing_is_lost_and_nothing_is_wrong(
     harm: Callable[[RayCluster, Server], Coroutine[Any, Any, None]],
     sleepers: RayCluster,
     server: Server,
-    request: pytest.FixtureRequest,
+    ray_round: int,
 ) -> None:
-    for _ in range(request.config.getoption("--ray-rounds")):
-        load = Load(f"{server.url}/v1/rerank")
-        await all_replicas(server)
-        await load.calm_run()
+    load = Load(f"{server.url}/v1/rerank")
+    await all_replicas(server)
+    await load.calm_run()
 
-        await load.run(during(load, harm(sleepers, server)))
+    await load.run(during(load, harm(sleepers, server)))
 
-        print(f"{load.answered} answered, slowest {load.slowest:.1f} s")  # noqa: T201
-        assert load.lost == []
-        assert load.wrong == []
-        await asyncio.to_thread(sleepers.restore, 3)
+    print(f"{load.answered} answered, slowest {load.slowest:.1f} s")  # noqa: T201
+    assert load.lost == []
+    assert load.wrong == []
 
 
 async def during(load: Load, work: Coroutine[Any, Any, None]) -> None:
