@@ -30,8 +30,8 @@ ROOT = Path(__file__).parent.parent.parent
 PROMETHEUS = ROOT / "deploy/prometheus"
 RULES = sorted((PROMETHEUS / "rules").glob("*.yml"))
 
-# What a rankd without vLLM, Ray, shadows and A/B tests has nothing of.
-OPTIONAL = ["vllm:", "rankd_ray_replica_tokens", "rankd_shadow_", "rankd_variant_"]
+# What a rankd without vLLM or Ray has nothing of.
+OPTIONAL = ["vllm:", "rankd_ray_replica_tokens"]
 
 LOAD_SECONDS = float(os.environ.get("DASHBOARD_SECONDS", "26"))
 KEYS = ("prometheus", "acme", "umbrella", "greedy")
@@ -111,6 +111,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         "max_documents = 100\nmax_waiting_requests = 10\nkey_concurrency = 4\n"
         "batch_tokens = 2048\n"
         '[instructions]\ncode = "Given a question about code, find the function"\n'
+        '[[shadow]]\nname = "code"\nshare = 0.2\npreset = "code"\n'
+        '[[ab]]\nname = "code"\nshare = 0.2\npreset = "code"\n'
     )
     with (
         serving("--config", str(settings)) as server,
