@@ -20,7 +20,7 @@ DASHBOARD = json.loads((ROOT / "deploy/grafana/dashboards/rankd.json").read_text
 RULES = sorted((ROOT / "deploy/prometheus/rules").glob("*.yml"))
 DOCUMENT = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
 
-HISTOGRAM = ("", "_bucket", "_sum", "_count")
+SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
 
 
 def panels() -> Iterator[dict[str, Any]]:
@@ -44,11 +44,7 @@ def own() -> dict[str, str]:
 
 def series() -> set[str]:
     """Every name that an expression may ask for."""
-    found = {
-        name + suffix
-        for name, kind in own().items()
-        for suffix in (HISTOGRAM if kind == "histogram" else ("",))
-    }
+    found = {name + suffix for name, kind in own().items() for suffix in SUFFIXES.get(kind, ("",))}
     # Of a process that is not there in tests.
     kinds = ("resident_memory_bytes", "cpu_seconds_total")
     return found | {f"rankd_engine_process_{kind}" for kind in kinds}
