@@ -81,6 +81,12 @@ class RankRequest:
     max_prompt_tokens: int | None = None
     spans: SpanOptions | None = None
 
+    @property
+    def truncation_policy(self) -> TruncationPolicy:
+        return TruncationPolicy(
+            self.max_document_tokens, self.truncation, self.max_chunks, self.overlap, self.side
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class TruncationPolicy:

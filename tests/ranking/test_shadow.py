@@ -104,6 +104,18 @@ async def test_a_shadow_that_cuts_documents_scores_them_otherwise(tmp_path: Path
     assert line["logits"] != line["shadow_logits"]
 
 
+async def test_a_second_scoring_is_of_the_documents_alone(tmp_path: Path) -> None:
+    """Without the sentences, chunks and other details that the answer has."""
+    log = tmp_path / "lines.jsonl"
+    details = {"relevant_spans": True, "return_details": True}
+    bodies = [{**BODY, **details}, {**BODY, **details, "truncation": "chunk"}]
+    _, metrics = await compared({"preset": "short", "log": str(log)}, *bodies)
+
+    assert (metrics["compared"], metrics["failed"]) == (2, 0)
+    lines = list(map(json.loads, log.read_text().splitlines()))
+    assert [len(line["shadow_logits"]) for line in lines] == [len(DOCUMENTS)] * 2
+
+
 @pytest.mark.parametrize("for_preset", [None, "short"])
 async def test_only_requests_of_one_instruction_are_compared(for_preset: str | None) -> None:
     bodies = [BODY, {**BODY, "preset": "short"}, {**BODY, "instruction": "Find"}]

@@ -66,12 +66,21 @@ class Profile:
             side=alias.truncation_side,
         )
 
-    def request(self, query: str) -> RankRequest:
-        """A request of a command, without its documents."""
-        policy = self.truncation_over(TruncationPolicy())
+    def request(
+        self,
+        query: str,
+        documents: tuple[str, ...] = (),
+        policy: TruncationPolicy = TruncationPolicy(),  # noqa: B008  # It is immutable.
+    ) -> RankRequest:
+        """A request that no client sent; a command adds its documents later.
+
+        Args:
+            policy: for documents that do not fit; that of the alias is put over it.
+        """
+        policy = self.truncation_over(policy)
         return RankRequest(
             query,
-            (),
+            documents,
             instruction=self.instruction,
             max_document_tokens=policy.tokens,
             truncation=policy.truncation,

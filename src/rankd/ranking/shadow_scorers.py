@@ -11,7 +11,7 @@ from rankd.config.experiments import Shadow
 from rankd.errors import BadSettings, InternalError
 from rankd.ranking.profiles import Profile, Profiles
 from rankd.ranking.ranker import Ranker
-from rankd.types import BACKGROUND_PRIORITY, RankRequest, TruncationPolicy
+from rankd.types import BACKGROUND_PRIORITY, RankRequest
 
 if TYPE_CHECKING:
     from rankd.client import RerankResponse
@@ -63,30 +63,13 @@ def local_scorer(table: Shadow, ranker: Ranker, profile: Profile) -> ShadowScore
     own = Ranker(ranker.encoder, ranker.scheduler, max_documents=ranker.max_documents)
 
     async def score(request: RankRequest) -> Sequence[float]:
-        policy = profile.truncation_over(
-            TruncationPolicy(
-                request.max_document_tokens,
-                request.truncation,
-                request.max_chunks,
-                request.overlap,
-                request.side,
-            )
-        )
         second = replace(
-            request,
-            instruction=profile.instruction,
-            max_document_tokens=policy.tokens,
-            truncation=policy.truncation,
-            max_chunks=policy.chunks,
-            overlap=policy.overlap,
-            side=policy.side,
+            profile.request(request.query, request.documents, request.truncation_policy),
+            max_query_tokens=request.max_query_tokens,
+            max_prompt_tokens=request.max_prompt_tokens,
             priority=BACKGROUND_PRIORITY,
-            deadline=None,
-            partial=False,
             caller=f"shadow {table.name}",
-            user="",
             cache=False,
-            details=False,
             background=True,
         )
         return [one.logit for one in await own.rank(second)]
