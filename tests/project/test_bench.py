@@ -17,6 +17,17 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 
+def run_bench(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, script, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+        check=False,
+    )
+
+
 def test_the_dialect_benchmark_measures_every_dialect() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", "import dialects; dialects.layers(2, count=3)"],
@@ -34,16 +45,9 @@ def test_the_dialect_benchmark_measures_every_dialect() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_benchmark_of_products_has_a_row_for_each_shape(dtype: str) -> None:
-    ended = subprocess.run(
-        [
-            *(sys.executable, "bench/products.py", "--model", "builtin", "--rounds", "1"),
-            *("--threads", "1", "--dtype", dtype, "--shapes", "3x40", "1x300"),
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=300,
-        check=False,
+    ended = run_bench(
+        *("bench/products.py", "--model", "builtin", "--rounds", "1"),
+        *("--threads", "1", "--dtype", dtype, "--shapes", "3x40", "1x300"),
     )
 
     assert ended.returncode == 0, ended.stderr
@@ -52,14 +56,7 @@ def test_the_benchmark_of_products_has_a_row_for_each_shape(dtype: str) -> None:
 
 
 def test_the_evaluation_benchmark_makes_data_sets_and_figures() -> None:
-    ended = subprocess.run(
-        [sys.executable, "bench/evaluation.py", "--queries", "3", "--depth", "3"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=300,
-        check=False,
-    )
+    ended = run_bench("bench/evaluation.py", "--queries", "3", "--depth", "3")
 
     assert ended.returncode == 0, ended.stderr
     assert "docstrings (test): 3 queries" in ended.stdout
@@ -68,14 +65,7 @@ def test_the_evaluation_benchmark_makes_data_sets_and_figures() -> None:
 
 
 def test_the_spans_benchmark_finds_answers_in_both_languages() -> None:
-    ended = subprocess.run(
-        [sys.executable, "bench/spans.py", "--documents", "4", "--rounds", "1"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=300,
-        check=False,
-    )
+    ended = run_bench("bench/spans.py", "--documents", "4", "--rounds", "1")
 
     assert ended.returncode == 0, ended.stderr
     shares = re.findall(r"^\| (\w+) \| (\d) of (\d) \| (\d) of \d \|$", ended.stdout, re.M)
@@ -91,14 +81,7 @@ def test_the_spans_benchmark_finds_answers_in_both_languages() -> None:
 def test_the_peers_are_measured_in_turn_and_one_that_does_not_run_is_named(tmp_path: Path) -> None:
     model = make_checkpoint(tmp_path / "model", dtype="bfloat16")
     options = ["--model", str(model), "--documents", "2", "--words", "9", "--rounds", "1"]
-    ended = subprocess.run(
-        [sys.executable, "bench/peers.py", *options, "--peers", "tutorial", "openvino", "native"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=300,
-        check=False,
-    )
+    ended = run_bench("bench/peers.py", *options, "--peers", "tutorial", "openvino", "native")
 
     assert ended.returncode == 0, ended.stderr
     rows = [line.split("|") for line in ended.stdout.splitlines() if line.startswith("| ")]
@@ -111,14 +94,7 @@ def test_the_peers_are_measured_in_turn_and_one_that_does_not_run_is_named(tmp_p
 
 
 def test_the_fleet_simulation_scores_every_request_with_every_router() -> None:
-    ended = subprocess.run(
-        [sys.executable, "bench/fleet.py", "--replicas", "4", "--seconds", "1"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=300,
-        check=False,
-    )
+    ended = run_bench("bench/fleet.py", "--replicas", "4", "--seconds", "1")
 
     assert ended.returncode == 0, ended.stderr
     names, _, *rows = [
