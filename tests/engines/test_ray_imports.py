@@ -1,4 +1,4 @@
-"""Ray is imported by whoever uses it, and by no other server."""
+"""Only --engine ray imports Ray; other servers do not."""
 
 from __future__ import annotations
 

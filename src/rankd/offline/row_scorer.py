@@ -100,8 +100,8 @@ class RowScorer:
         except InvalidRequest as problem:
             if len(rows) == 1:
                 return ScoredRows([BadRow(rows[0].location, problem.message)], RowCounts())
-            # One of them is at fault. Rows that crash the engine are told apart with the fewest
-            # crashes if each is scored alone.
+            # One of the rows causes the error. If it is a crash of the engine, scoring each row
+            # alone costs the fewest crashes.
             size = 1 if isinstance(problem, PoisonRequest) else len(rows) // 2
         scored = ScoredRows([], RowCounts())
         for start in range(0, len(rows), size):

@@ -182,7 +182,7 @@ class PackedAttention:
     """Attention of one packed batch.
 
     In each layer, the keys of all prefixes and the packed tokens make up a pool, from which every
-    sequence's keys are copied in order: its prefix, then its own. Values likewise.
+    sequence's keys are copied in order: its prefix, then its own. The same for values.
     """
 
     def __init__(self, varlen: VarlenAttention, layout: Layout, device: torch.device) -> None:

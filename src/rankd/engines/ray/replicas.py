@@ -101,7 +101,7 @@ class ReplicaSet:
     """The replicas of one deployment that may score for this front.
 
     Args:
-        expected: the front's own checkpoint and limits; None: of the engine nothing is known yet.
+        refusal: why this front cannot use a replica; empty: it can.
         on_change: called when the number of slots may have changed.
     """
 
