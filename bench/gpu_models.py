@@ -54,6 +54,7 @@ _allow_missing_libraries()
 
 from rankd.engines.native.architecture import Architecture, read_architecture  # noqa: E402
 from rankd.engines.native.framing import TokenBatch  # noqa: E402
+from rankd.engines.native.linear import Linear  # noqa: E402
 from rankd.engines.native.weights import LayerWeights, Weights  # noqa: E402
 
 YES, NO = 9693, 2152
@@ -189,16 +190,19 @@ def _layer(tensors: dict[str, Tensor], index: int, dtype: torch.dtype) -> LayerW
     def read(*names: str) -> Tensor:
         return torch.cat([tensors[f"model.layers.{index}.{name}.weight"] for name in names])
 
-    attention = [f"self_attn.{name}_proj" for name in "qkv"]
+    def linear(*names: str) -> Linear:
+        return Linear(read(*(f"{name}_proj" for name in names)).to(dtype))
+
     return LayerWeights(
         norm=read("input_layernorm").float(),
-        qkv=read(*attention).to(dtype),
+        queries=linear("self_attn.q"),
+        keys_values=linear("self_attn.k", "self_attn.v"),
         q_norm=read("self_attn.q_norm").float(),
         k_norm=read("self_attn.k_norm").float(),
-        out=read("self_attn.o_proj").to(dtype),
+        out=linear("self_attn.o"),
         mlp_norm=read("post_attention_layernorm").float(),
-        gate_up=read("mlp.gate_proj", "mlp.up_proj").to(dtype),
-        down=read("mlp.down_proj").to(dtype),
+        gate_up=linear("mlp.gate", "mlp.up"),
+        down=linear("mlp.down"),
     )
 
 

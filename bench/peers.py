@@ -5,8 +5,9 @@
 
 Each peer gets the same queries and documents as texts and does everything itself: prompt,
 tokenizer, model. Servers are asked over HTTP. Every round has a new query and new documents. CPU is
-of the whole process tree while the peer works; the others are idle. A peer that does not start or
-answer is named with its error. Without --model the weights are random, in the shape of
+of the whole process tree while the peer works; the others are idle, but stay in memory: with less
+than 32 GB, name a few --peers at a time, the same one first in each run. A peer that does not start
+or answer is named with its error. Without --model the weights are random, in the shape of
 Qwen3-Reranker-0.6B.
 """
 
@@ -242,9 +243,13 @@ def bench(setup: Setup, options: argparse.Namespace) -> None:
         for number in range(options.rounds):
             query = f"{text(8)} {number}?"
             documents = [text(options.words) for _ in range(options.documents)]
-            for name, peer in peers.items():
+            for name, peer in list(peers.items()):
                 print(f"round {number + 1}: {name} ...", file=sys.stderr, flush=True)
-                peer.measure(query, documents)
+                try:
+                    peer.measure(query, documents)
+                except (PeerError, httpx.HTTPError) as problem:
+                    del peers[name]
+                    problems[name] = f"in round {number + 1}: {problem}"
     _report(peers, problems, options)
 
 

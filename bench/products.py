@@ -4,11 +4,13 @@
         [--shapes 20x90 100x30 5x500 1x8000]
 
 A shape is documents x tokens of each, after a prefix of 67 tokens. "Layers" multiplies matrices of
-the shapes of the model's linear layers by as many rows as the engine does; "all products" adds
-those of attention, in blocks of queries that skip the masked half. Nothing else: no norms, softmax
-or copies. Both get the same number of threads, which sleep while they wait, and take turns. On a
-machine with other work, only the ratios mean something. Without --model the weights are random, in
-the shape of Qwen3-Reranker-0.6B (3 GB of memory, in float32 5 GB; 1.2 GB of disk).
+the shapes of the model's linear layers by as many rows as the engine does, by `torch.mm` and as the
+engine does (`rankd.engines.native.linear`); "attention" multiplies queries and keys, and weights
+and values, in blocks of queries that skip the masked half. Nothing else: no norms, softmax or
+copies. The ratios are of the engine to both kinds of layers, each with attention. All get the same
+number of threads, which sleep while they wait, and take turns. On a machine with other work, only
+the ratios mean something. Without --model the weights are random, in the shape of
+Qwen3-Reranker-0.6B (4 GB of memory, in float32 8 GB; 1.2 GB of disk).
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from engine import (
 from rankd.config.settings import Settings
 from rankd.engines.native import NativeEngine, open_engine
 from rankd.engines.native.architecture import Architecture, read_architecture
+from rankd.engines.native.linear import Linear
 from rankd.models.checkpoint import Checkpoint, locate
 from rankd.types import Prompt
 
@@ -50,13 +53,10 @@ _BLOCK = 128
 class Round:
     """CPU seconds of one round."""
 
+    layers_by_mm: float
     layers: float
     attention: float
     engine: float
-
-    @property
-    def products(self) -> float:
-        return self.layers + self.attention
 
 
 def main() -> None:
@@ -81,8 +81,11 @@ async def _bench(checkpoint: Checkpoint, options: argparse.Namespace) -> None:
         f"{options.dtype}, {options.threads} threads; medians of {options.rounds} rounds in turn,"
     )
     print("ratios paired by round.\n")
-    print("| documents | layers CPU s | all products CPU s | engine CPU s | to layers | to all |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "| documents | layers by torch.mm, CPU s | layers | attention | engine "
+        "| ratio to torch.mm | ratio |"
+    )
+    print("|---|---|---|---|---|---|---|")
     async with open_engine(checkpoint, ANSWERS, settings) as engine:
         vocabulary = checkpoint.config["vocab_size"]
         await engine.score(_within(make_prompts(2, 8), vocabulary))
@@ -99,25 +102,27 @@ async def _bench(checkpoint: Checkpoint, options: argparse.Namespace) -> None:
 
 async def _round(engine: NativeEngine, products: Products, prompts: Sequence[Prompt]) -> Round:
     lengths = [len(prompt.suffix) for prompt in prompts]
+    by_mm = _cpu(partial(products.layers_by_mm, lengths))
     layers = _cpu(partial(products.layers, lengths))
     attention = _cpu(partial(products.attention, lengths))
     run = await _measure_native(engine, prompts)
-    print(f"products {layers:.2f} + {attention:.2f}, engine {run.cpu:.2f}", file=sys.stderr)
-    return Round(layers, attention, run.cpu)
+    print(
+        f"layers {by_mm:.2f}, {layers:.2f}, attention {attention:.2f}, engine {run.cpu:.2f}",
+        file=sys.stderr,
+    )
+    return Round(by_mm, layers, attention, run.cpu)
 
 
 def _row(name: str, rounds: Sequence[Round]) -> str:
-    median = statistics.median
-    seconds = [
-        median(one.layers for one in rounds),
-        median(one.products for one in rounds),
-        median(one.engine for one in rounds),
+    columns = [
+        [one.layers_by_mm for one in rounds],
+        [one.layers for one in rounds],
+        [one.attention for one in rounds],
+        [one.engine for one in rounds],
+        [one.engine / (one.layers_by_mm + one.attention) for one in rounds],
+        [one.engine / (one.layers + one.attention) for one in rounds],
     ]
-    ratios = [
-        median(one.engine / one.layers for one in rounds),
-        median(one.engine / one.products for one in rounds),
-    ]
-    return " | ".join([f"| {name}", *(f"{one:.2f}" for one in [*seconds, *ratios])]) + " |"
+    return " | ".join([f"| {name}", *(f"{statistics.median(one):.2f}" for one in columns)]) + " |"
 
 
 def _cpu(function: Callable[[], None]) -> float:
@@ -143,25 +148,29 @@ class Products:
         )
         # Of every layer, because the engine reads all of them from memory too.
         self._matrices = [[self._filled(*shape) for shape in shapes] for _ in range(arch.layers)]
+        self._linears = [[Linear(matrix) for matrix in layer] for layer in self._matrices]
 
     def _filled(self, *shape: int) -> Tensor:
         return torch.randn(shape[-1]).to(self._dtype).expand(shape).clone()
 
     def layers(self, lengths: Sequence[int]) -> None:
-        """The linear layers; in the last one, only keys and values of all tokens."""
+        """The linear layers but the last."""
+        tokens = PREFIX_TOKENS + sum(lengths)
+        inputs = [self._filled(tokens, matrix.shape[1]) for matrix in self._matrices[0]]
+        for linears in self._linears[:-1]:
+            for rows, linear in zip(inputs, linears, strict=True):
+                linear(rows)
+
+    def layers_by_mm(self, lengths: Sequence[int]) -> None:
+        """The linear layers but the last, by `torch.mm`."""
         tokens = PREFIX_TOKENS + sum(lengths)
         inputs = [self._filled(tokens, matrix.shape[1]) for matrix in self._matrices[0]]
         outputs = [
             torch.empty(tokens, len(matrix), dtype=self._dtype) for matrix in self._matrices[0]
         ]
-        *whole, last = self._matrices
-        for matrices in whole:
+        for matrices in self._matrices[:-1]:
             for rows, matrix, output in zip(inputs, matrices, outputs, strict=True):
                 torch.mm(rows, matrix.t(), out=output)
-        keys_values, ends = last[0][self._query_size :], slice(len(lengths))
-        torch.mm(inputs[0], keys_values.t())
-        for rows, matrix in zip(inputs, [last[0][: self._query_size], *last[1:]], strict=True):
-            torch.mm(rows[ends], matrix.t())
 
     def attention(self, lengths: Sequence[int]) -> None:
         """Queries times keys, and weights times values, of the prefix and each document."""

@@ -9,6 +9,7 @@ import torch
 
 from rankd.engines.devices import bfloat16_instructions
 from rankd.engines.native.architecture import Architecture
+from rankd.engines.native.linear import Linear
 from rankd.engines.number_format import NumberFormat, on_cpu, set_by
 from rankd.models.tensor_files import StoredTensor
 
@@ -72,17 +73,15 @@ def _speedup(architecture: Architecture) -> float:
     CPU time, and the fastest of some rounds each, so that other work on the machine has little
     effect: by the clock, a machine with 30 waiting processes measured 11 instead of 2.
     """
-    shape = (architecture.mlp_size, architecture.hidden_size)
     seconds = []
     for dtype in (torch.float32, torch.bfloat16):
-        weight = torch.ones(shape, dtype=dtype)
+        linear = Linear(torch.ones((architecture.mlp_size, architecture.hidden_size), dtype=dtype))
         rows = torch.ones((_ROWS, architecture.hidden_size), dtype=dtype)
-        output = torch.empty((_ROWS, architecture.mlp_size), dtype=dtype)
-        seconds.append(min(_time(rows, weight, output) for _ in range(_ROUNDS)))
+        seconds.append(min(_time(linear, rows) for _ in range(_ROUNDS)))
     return seconds[0] / seconds[1]
 
 
-def _time(rows: torch.Tensor, weight: torch.Tensor, output: torch.Tensor) -> float:
+def _time(linear: Linear, rows: torch.Tensor) -> float:
     began = time.process_time()
-    torch.mm(rows, weight.t(), out=output)
+    linear(rows)
     return time.process_time() - began

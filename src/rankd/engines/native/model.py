@@ -8,8 +8,8 @@ Compared with the model in transformers:
 - the LM head is one row: the difference W[yes] - W[no], or W[yes];
 - the residual stream, norms, rotation and logits are float32, whatever the dtype of the products.
 
-Only public torch functions are used. Tested and measured on CPUs; CUDA and NPU have not been
-run. On CUDA, attention is one call for a batch (`packed_attention`) instead of one for a segment.
+Tested and measured on CPUs; CUDA and NPU have not been run. On CUDA, attention is one call for a
+batch (`packed_attention`) instead of one for a segment.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Qwen3Model:
         self._varlen = varlen
         self._architecture = architecture
         self._device = weights.answer_rows.device
-        self._dtype = weights.layers[0].qkv.dtype
+        self._dtype = weights.layers[0].out.dtype
         # Deterministic: copying a common beginning would leave a shorter pass for the rest.
         self._prefix_cache = PrefixCache(
             architecture,
@@ -167,23 +167,17 @@ class _ForwardPass:
         on_cpu = hidden.device.type == "cpu"
         self._by_products = dtype == torch.bfloat16 and on_cpu and packed is None
         self._hidden = hidden
-        # Buffers that all layers reuse: fresh memory of this size costs page faults.
-        qkv_size = self._query_size + 2 * architecture.kv_heads * architecture.head_dim
-        self._qkv = new((len(hidden), qkv_size))
-        self._gate_up = new((len(hidden), 2 * architecture.mlp_size))
         self._attended = new((len(hidden), self._query_size))
-        self._added = new(hidden.shape)
 
     def layer(self, layer_index: int, layer: LayerWeights) -> None:
         """Apply one layer to all tokens."""
         normed = self._norm(self._hidden, layer.norm)
-        torch.mm(normed, layer.qkv.t(), out=self._qkv)
         queries = self._norm_and_rotate(
-            self._qkv[:, : self._query_size], self._query_norm(layer), self._cos, self._sin
+            layer.queries(normed), self._query_norm(layer), self._cos, self._sin
         )
-        keys, values = self._keys_values(self._qkv[:, self._query_size :], layer)
+        keys, values = self._keys_values(normed, layer)
         attended = self._attend_all(layer_index, queries, keys, values)
-        self._add_product(self._hidden, attended, layer.out)
+        self._hidden.add_(layer.out(attended))
         self._mlp(self._hidden, layer)
 
     def last_layer(self, layer_index: int, layer: LayerWeights) -> Tensor:
@@ -194,13 +188,11 @@ class _ForwardPass:
         """
         last = self._last_tokens
         normed = self._norm(self._hidden, layer.norm)
-        projected = normed @ layer.qkv[self._query_size :].t()
-        keys, values = self._keys_values(projected, layer)
+        keys, values = self._keys_values(normed, layer)
         hidden, cos, sin = self._hidden[last], self._cos[last], self._sin[last]
-        projected = normed[last] @ layer.qkv[: self._query_size].t()
-        queries = self._norm_and_rotate(projected, layer.q_norm, cos, sin)
+        queries = self._norm_and_rotate(layer.queries(normed[last]), layer.q_norm, cos, sin)
         attended = self._attend_last(layer_index, queries, keys, values)
-        self._add_product(hidden, attended, layer.out)
+        hidden.add_(layer.out(attended))
         self._mlp(hidden, layer)
         return hidden
 
@@ -220,21 +212,12 @@ class _ForwardPass:
 
     def _mlp(self, hidden: Tensor, layer: LayerWeights) -> None:
         """Add the MLP's output to `hidden`, [tokens, hidden_size], in place."""
-        buffer = self._gate_up[: len(hidden)]
-        torch.mm(self._norm(hidden, layer.mlp_norm), layer.gate_up.t(), out=buffer)
-        gate, up = buffer.chunk(2, dim=1)
-        self._add_product(hidden, F.silu(gate).mul_(up), layer.down)
+        gate, up = layer.gate_up(self._norm(hidden, layer.mlp_norm)).chunk(2, dim=1)
+        hidden.add_(layer.down(F.silu(gate).mul_(up)))
 
-    def _add_product(self, hidden: Tensor, inputs: Tensor, matrix: Tensor) -> None:
-        """Add `inputs @ matrix.T` to the residual stream, in place."""
-        if hidden.dtype == matrix.dtype:
-            hidden.addmm_(inputs, matrix.t())
-        else:
-            hidden.add_(torch.mm(inputs, matrix.t(), out=self._added[: len(hidden)]))
-
-    def _keys_values(self, projected: Tensor, layer: LayerWeights) -> tuple[Tensor, Tensor]:
-        """Keys and values, [tokens, kv_heads, head_dim] each."""
-        keys, values = projected.chunk(2, dim=1)
+    def _keys_values(self, normed: Tensor, layer: LayerWeights) -> tuple[Tensor, Tensor]:
+        """Keys and values of all tokens, [tokens, kv_heads, head_dim] each."""
+        keys, values = layer.keys_values(normed).chunk(2, dim=1)
         rotated = self._norm_and_rotate(keys, layer.k_norm, self._cos, self._sin)
         return rotated, values.unflatten(1, (-1, self._architecture.head_dim))
 

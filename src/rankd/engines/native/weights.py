@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rankd.engines.native.architecture import Architecture
+from rankd.engines.native.linear import Linear
 from rankd.engines.native.tensors import TensorFiles
 from rankd.errors import BadModel
 from rankd.models.adapter import LoraAdapter
@@ -19,28 +20,28 @@ from rankd.types import AnswerTokenIds
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """Weights of one decoder layer; matrices are [out, in], as stored.
-
-    Matrices that read the same input are joined along `out`.
+    """Weights of one decoder layer; the matrices of linear layers are [out, in].
 
     Attributes:
         norm: RMSNorm before attention, [hidden_size], float32.
-        qkv: [(heads + 2 * kv_heads) * head_dim, hidden_size].
+        queries: [heads * head_dim, hidden_size].
+        keys_values: joined along `out`, [2 * kv_heads * head_dim, hidden_size].
         q_norm, k_norm: RMSNorm of each attention head, [head_dim], float32.
         out: [hidden_size, heads * head_dim].
         mlp_norm: RMSNorm before the MLP, [hidden_size], float32.
-        gate_up: [2 * mlp_size, hidden_size].
+        gate_up: joined along `out`, [2 * mlp_size, hidden_size].
         down: [hidden_size, mlp_size].
     """
 
     norm: Tensor
-    qkv: Tensor
+    queries: Linear
+    keys_values: Linear
     q_norm: Tensor
     k_norm: Tensor
-    out: Tensor
+    out: Linear
     mlp_norm: Tensor
-    gate_up: Tensor
-    down: Tensor
+    gate_up: Linear
+    down: Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,24 +111,27 @@ def _layer(files: TensorFiles, layer: str, arch: Architecture) -> LayerWeights:
     hidden_size, head_dim = arch.hidden_size, arch.head_dim
     query_size, key_size = arch.heads * head_dim, arch.kv_heads * head_dim
     attention, mlp = layer + "self_attn.", layer + "mlp."
+
+    def norm(name: str, size: int) -> Tensor:
+        return files.join([name], (size,)).float()
+
+    def linear(names: Sequence[str], *shapes: tuple[int, int]) -> Linear:
+        return Linear(files.join([f"{name}_proj.weight" for name in names], *shapes))
+
     return LayerWeights(
-        norm=files.join([layer + "input_layernorm.weight"], (hidden_size,)).float(),
-        qkv=files.join(
-            [attention + f"{name}_proj.weight" for name in "qkv"],
-            (query_size, hidden_size),
-            (key_size, hidden_size),
-            (key_size, hidden_size),
+        norm=norm(layer + "input_layernorm.weight", hidden_size),
+        queries=linear([attention + "q"], (query_size, hidden_size)),
+        keys_values=linear(
+            [attention + "k", attention + "v"], (key_size, hidden_size), (key_size, hidden_size)
         ),
-        q_norm=files.join([attention + "q_norm.weight"], (head_dim,)).float(),
-        k_norm=files.join([attention + "k_norm.weight"], (head_dim,)).float(),
-        out=files.join([attention + "o_proj.weight"], (hidden_size, query_size)),
-        mlp_norm=files.join([layer + "post_attention_layernorm.weight"], (hidden_size,)).float(),
-        gate_up=files.join(
-            [mlp + "gate_proj.weight", mlp + "up_proj.weight"],
-            (arch.mlp_size, hidden_size),
-            (arch.mlp_size, hidden_size),
+        q_norm=norm(attention + "q_norm.weight", head_dim),
+        k_norm=norm(attention + "k_norm.weight", head_dim),
+        out=linear([attention + "o"], (hidden_size, query_size)),
+        mlp_norm=norm(layer + "post_attention_layernorm.weight", hidden_size),
+        gate_up=linear(
+            [mlp + "gate", mlp + "up"], (arch.mlp_size, hidden_size), (arch.mlp_size, hidden_size)
         ),
-        down=files.join([mlp + "down_proj.weight"], (hidden_size, arch.mlp_size)),
+        down=linear([mlp + "down"], (hidden_size, arch.mlp_size)),
     )
 
 
