@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,29 @@ async def test_log_lines_of_replicas_carry_the_request_id(sleepers: RayCluster) 
         found = await until(lines, "a line in a replica's log")
 
     assert json.loads(found[0])["request_id"] == request_id
+
+
+# What docs/security.md lists as open on all addresses: ports of one process, by its name.
+OPEN_TO_ALL = {"gcs_server": 1, "raylet": 2, "ray::DashboardAgent": 2}
+
+
+async def test_ports_are_open_only_where_the_page_on_security_says(sleepers: RayCluster) -> None:
+    import psutil
+
+    with front(sleepers.address) as server:
+        await asyncio.to_thread(ask, server, {"query": "q", "documents": ["one"]})
+        listeners = [
+            (process.pid, process.name(), connection.laddr.ip)
+            for process in map(psutil.Process, sleepers.pids())
+            for connection in process.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+    names = {name for _, name, _ in listeners}
+    open_to_all = Counter((pid, name) for pid, name, ip in listeners if ip in ("0.0.0.0", "::"))
+
+    assert {*OPEN_TO_ALL, "ray::ServeReplica:rankd:ScoringReplica"} <= names
+    # Serve's own HTTP would take requests without keys and limits.
+    assert not any(name.startswith(("ray::ProxyActor", "ray::HTTPProxy")) for name in names)
+    for (_, name), ports in open_to_all.items():
+        workers = 1 if name.startswith("ray::") else 0
+        assert ports <= OPEN_TO_ALL.get(name, workers), (name, ports, listeners)

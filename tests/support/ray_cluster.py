@@ -97,6 +97,10 @@ class RayCluster:
 
         wait_for(are_there, f"{count} nodes")
 
+    def pids(self) -> list[int]:
+        """Of all processes of all nodes."""
+        return [pid for node in [*self._others, *self.nodes] for pid in family(node.process.pid)]
+
     def kill_head(self) -> None:
         self._others[0].kill()
 
