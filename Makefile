@@ -172,7 +172,7 @@ $(BIN)/python:
 
 $(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Setting up $(VENV); the first time this takes some minutes."
-	$(INSTALL) --editable '.[native,client]'
+	$(INSTALL) --editable '.[native]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
@@ -227,7 +227,7 @@ $(RAY_VENV)/.dev: pyproject.toml constraints.txt constraints-ray.txt
 	@echo "Setting up $(RAY_VENV) with Ray; the first time this takes some minutes."
 	$(PYTHON) -m venv $(RAY_VENV)
 	$(RAY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-		-c constraints-ray.txt --editable '.[native,client,ray]' 'ray[data]' \
+		-c constraints-ray.txt --editable '.[native,ray]' 'ray[data]' \
 		pytest pytest-timeout hypothesis transformers dashscope
 	@touch $@
 
