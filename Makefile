@@ -11,7 +11,8 @@ RAY_VENV ?= .venv-ray
 WHEEL_VENV ?= .venv-wheel
 AUDIT_VENV ?= .venv-audit
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Makes $(VENV) if needed and installs the extras that follow; says what it does.
+INSTALL := @PYTHON="$(PYTHON)" GOAL="$(firstword $(MAKECMDGOALS))" tools/setup.sh $(VENV)
 CLIENTS_VENV ?= .venv-clients
 CLIENTS_PYTHON ?= $(PYTHON)
 CLIENTS := $(patsubst tests/clients/env/%.txt,$(CLIENTS_VENV)/%/.installed,$(wildcard tests/clients/env/*.txt)) \
@@ -141,7 +142,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/hadolint docker/*.Dockerfile
-	$(BIN)/shellcheck docker/*.sh tests/images/*.sh .ci/run
+	$(BIN)/shellcheck docker/*.sh tests/images/*.sh tools/setup.sh .ci/run
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --offline --quiet --config .github/zizmor.yml .github/workflows
 
@@ -165,24 +166,17 @@ clean:
 	rm -rf $(VENV) $(VLLM_VENV) $(RAY_VENV) $(WHEEL_VENV) $(AUDIT_VENV) $(CLIENTS_VENV) build dist sbom site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "rankd needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-
-$(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Setting up $(VENV); the first time this takes some minutes."
-	$(INSTALL) --editable '.[native]'
+$(VENV)/.serve: pyproject.toml constraints.txt
+	$(INSTALL) native
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Setting up $(VENV) with the test tools; the first time this takes some minutes."
-	$(INSTALL) --editable '.[dev]'
+$(VENV)/.dev: pyproject.toml constraints.txt
+	$(INSTALL) dev
 	@touch $(VENV)/.serve $@
 
 # The schemas of operators' own kinds are npm's; without Node.js their test is skipped.
 $(VENV)/.deploy: $(VENV)/.dev tests/deploy/package.json
-	$(INSTALL) --editable '.[deploy]'
+	$(INSTALL) deploy
 	mkdir -p $(VENV)/deploy
 	cp tests/deploy/package.json $(VENV)/deploy
 	! command -v npm >/dev/null || npm install --prefix $(VENV)/deploy --no-package-lock --no-audit \
@@ -197,7 +191,7 @@ $(VENV)/.ui: $(VENV)/.dev tests/ui/package.json
 	@touch $@
 
 $(VENV)/.release: $(VENV)/.dev
-	$(INSTALL) --editable '.[release]'
+	$(INSTALL) release
 	@touch $@
 
 $(AUDIT_VENV)/.installed: constraints-audit.txt
@@ -207,7 +201,7 @@ $(AUDIT_VENV)/.installed: constraints-audit.txt
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.dev
-	$(INSTALL) --editable '.[docs]'
+	$(INSTALL) docs
 	@touch $@
 
 $(VLLM_VENV)/.dev: pyproject.toml constraints-vllm.txt
