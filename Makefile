@@ -6,6 +6,8 @@ VENV ?= .venv
 ARGS ?=
 # Processes of tests. Each starts servers and engines that compute, so not many more than cores.
 WORKERS ?= 2
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/rankd/__init__.py)
+COMMA := ,
 VLLM_VENV ?= .venv-vllm
 RAY_VENV ?= .venv-ray
 WHEEL_VENV ?= .venv-wheel
@@ -24,7 +26,7 @@ ELSEWHERE := vllm or clients or chaos or wheel or deploy or ui or docs or images
 IMAGES_BASE ?= build/images/base.tar
 INSTALL_VLLM := $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: setup setup-vllm setup-ray setup-clients setup-images serve test test-all test-vllm test-ray test-clients test-chaos test-deploy test-images test-ui docs dashboard configs wheel test-wheel audit release-check probe-ascend lint bench bench-vllm bench-peers clean
+.PHONY: setup setup-vllm setup-ray setup-clients setup-images serve test test-all test-vllm test-ray test-clients test-chaos test-deploy test-images test-ui docs dashboard configs wheel test-wheel audit release-check push-image push-chart github-release probe-ascend lint bench bench-vllm bench-peers clean
 
 setup: $(VENV)/.serve
 
@@ -119,6 +121,24 @@ test-wheel: wheel
 # Is this commit what the tag says? One version everywhere, and a changelog: make release-check TAG=v0.1.0
 release-check: $(VENV)/.dev
 	RELEASE_TAG=$(TAG) $(BIN)/python -m pytest tests/project/test_release.py $(ARGS)
+
+# One image of docker/ to a registry, with Docker's buildx, logged in:
+# make push-image DEVICE=cpu REGISTRY=ghcr.io/somebody. vLLM's image for CUDA is for x86-64.
+push-image:
+	docker buildx build --push --file docker/$(DEVICE).Dockerfile --build-arg REVISION="$$(git rev-parse HEAD)" \
+		--platform $(if $(filter cuda,$(DEVICE)),linux/amd64,linux/amd64$(COMMA)linux/arm64) \
+		--tag $(REGISTRY)/rankd:$(VERSION)-$(DEVICE) .
+
+# The Helm chart to a registry: helm install rankd oci://$(REGISTRY)/charts/rankd.
+push-chart:
+	mkdir -p build/chart
+	helm package deploy/helm/rankd --destination build/chart
+	helm push build/chart/rankd-$(VERSION).tgz oci://$(REGISTRY)/charts
+
+# A release on GitHub with what `make wheel` made; needs gh and a token.
+github-release:
+	gh release create "$(TAG)" --verify-tag --title "rankd $(VERSION)" --generate-notes dist/* sbom/*
+
 # The documentation site, in site/; look at it with `python -m http.server --directory site`.
 docs: $(VENV)/.docs
 	$(BIN)/python tools/pages.py
