@@ -24,7 +24,7 @@ from support.servers import Server, serving
 # Blocks marked `elsewhere` need containers or devices, or are `make serve`.
 PAGES = (
     *("quickstart", "prompt", "faq", "ascend", "index", "configuration"),
-    *("hardware", "reranking", "thresholds"),
+    *("hardware", "installing", "reranking", "thresholds"),
     *("zh/quickstart", "zh/prompt", "zh/faq", "zh/ascend"),
 )
 BLOCK = re.compile(r"```(bash|python)\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.DOTALL)
@@ -169,7 +169,8 @@ def test_the_token_ids_on_the_page_are_those_of_qwens_tokenizer(tmp_path: Path) 
 
 # Flags of commands that are not settings, and of vLLM's command.
 COMMAND_FLAGS = {
-    *("--against-instruction", "--config", "--precision", "--print-config", "--url"),
+    *("--against-instruction", "--config", "--modelscope", "--precision", "--print-config"),
+    "--url",
     *("--chat-template", "--hf-overrides", "--runner", "--tensor-parallel-size"),
 }
 FLAG = re.compile(r"`(--[a-z][a-z-]+)[ =`]")

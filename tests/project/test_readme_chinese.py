@@ -60,7 +60,7 @@ def test_mirrors_and_migration_come_before_the_table_of_clients() -> None:
     order = [
         "PIP_INDEX_URL=",
         "HF_ENDPOINT=",
-        "modelscope download",
+        "--modelscope",
         "## 昇腾 NPU",
         "## 从 vLLM / vllm-ascend 迁移：不要再自己拼提示词",
         "## 直接使用现有客户端",
