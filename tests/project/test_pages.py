@@ -164,7 +164,7 @@ def test_the_token_ids_on_the_page_are_those_of_qwens_tokenizer(tmp_path: Path) 
 
 
 # Flags of commands that are not settings.
-COMMAND_FLAGS = {"--against-instruction", "--config", "--print-config", "--url"}
+COMMAND_FLAGS = {"--against-instruction", "--config", "--modelscope", "--print-config", "--url"}
 FLAG = re.compile(r"`(--[a-z][a-z-]+)[ =`]")
 
 
