@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from rankd.cli.parser import build
+from rankd.evaluation.dataset import read_dataset
+from rankd.evaluation.options import EvalOptions
 from rankd.evaluation.progress import pair_progress
+from rankd.telemetry.startup import STEP_LISTENER
 from support.terminals import on_terminal
 
 
@@ -42,11 +46,26 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_terminal_shows_the_steps_of_an_evaluation_and_the_pairs(folder: Path) -> None:
+def test_reading_and_bm25_are_reported_as_steps(folder: Path) -> None:
+    given = ["eval", str(folder), "--bm25"]
+    steps: list[str] = []
+    token = STEP_LISTENER.set(lambda step: steps.append(step.step))
+    try:
+        read_dataset(EvalOptions.of(build().parse_args(given)))
+    finally:
+        STEP_LISTENER.reset(token)
+
+    assert steps == [
+        f"reading {folder / 'corpus.jsonl'}",
+        "finding candidates for 1 queries with BM25",
+    ]
+
+
+def test_a_terminal_shows_that_an_evaluation_starts_and_its_pairs(folder: Path) -> None:
     out = str(folder / "out")
     shown = on_terminal("eval", str(folder), "--bm25", "--engine", "fake", "--out", out)
 
     assert shown.status == 0
-    assert "reading" in shown.raw or "loading" in shown.raw
+    assert "starting" in shown.raw
     assert re.search(r"\d+/\d+ .*pair", shown.raw)
     assert "nDCG@10" in shown.text

@@ -217,8 +217,9 @@ def test_a_failed_update_keeps_the_environment(checkout: Checkout) -> None:
 
 
 def test_ctrl_c_leaves_no_environment(checkout: Checkout) -> None:
+    # pytest may run in the background of a shell, which ignores Ctrl-C there.
     process = subprocess.Popen(
-        checkout.command(),
+        ["env", "--default-signal=INT", *checkout.command()],
         env=checkout.environment | {"SLOW": "yes"},
         stderr=subprocess.PIPE,
         text=True,
