@@ -6,12 +6,15 @@ VENV ?= .venv
 ARGS ?=
 # Processes of tests. Each starts servers and engines that compute, so not many more than cores.
 WORKERS ?= 2
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/rankd/__init__.py)
+COMMA := ,
 VLLM_VENV ?= .venv-vllm
 RAY_VENV ?= .venv-ray
 WHEEL_VENV ?= .venv-wheel
 AUDIT_VENV ?= .venv-audit
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Makes $(VENV) if needed and installs the extras that follow; says what it does.
+INSTALL := @PYTHON="$(PYTHON)" GOAL="$(firstword $(MAKECMDGOALS))" tools/setup.sh $(VENV)
 CLIENTS_VENV ?= .venv-clients
 CLIENTS_PYTHON ?= $(PYTHON)
 CLIENTS := $(patsubst tests/clients/env/%.txt,$(CLIENTS_VENV)/%/.installed,$(wildcard tests/clients/env/*.txt)) \
@@ -23,7 +26,7 @@ ELSEWHERE := vllm or clients or chaos or wheel or deploy or ui or docs or images
 IMAGES_BASE ?= build/images/base.tar
 INSTALL_VLLM := $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: setup setup-vllm setup-ray setup-clients setup-images serve test test-all test-vllm test-ray test-clients test-chaos test-deploy test-images test-ui docs dashboard configs wheel test-wheel audit release-check probe-ascend lint bench bench-vllm bench-peers clean
+.PHONY: setup setup-vllm setup-ray setup-clients setup-images serve test test-all test-vllm test-ray test-clients test-chaos test-deploy test-images test-ui docs dashboard configs wheel test-wheel audit release-check push-image push-chart github-release probe-ascend lint bench bench-vllm bench-peers clean
 
 setup: $(VENV)/.serve
 
@@ -118,6 +121,24 @@ test-wheel: wheel
 # Is this commit what the tag says? One version everywhere, and a changelog: make release-check TAG=v0.1.0
 release-check: $(VENV)/.dev
 	RELEASE_TAG=$(TAG) $(BIN)/python -m pytest tests/project/test_release.py $(ARGS)
+
+# One image of docker/ to a registry, with Docker's buildx, logged in:
+# make push-image DEVICE=cpu REGISTRY=ghcr.io/somebody. vLLM's image for CUDA is for x86-64.
+push-image:
+	docker buildx build --push --file docker/$(DEVICE).Dockerfile --build-arg REVISION="$$(git rev-parse HEAD)" \
+		--platform $(if $(filter cuda,$(DEVICE)),linux/amd64,linux/amd64$(COMMA)linux/arm64) \
+		--tag $(REGISTRY)/rankd:$(VERSION)-$(DEVICE) .
+
+# The Helm chart to a registry: helm install rankd oci://$(REGISTRY)/charts/rankd.
+push-chart:
+	mkdir -p build/chart
+	helm package deploy/helm/rankd --destination build/chart
+	helm push build/chart/rankd-$(VERSION).tgz oci://$(REGISTRY)/charts
+
+# A release on GitHub with what `make wheel` made; needs gh and a token.
+github-release:
+	gh release create "$(TAG)" --verify-tag --title "rankd $(VERSION)" --generate-notes dist/* sbom/*
+
 # The documentation site, in site/; look at it with `python -m http.server --directory site`.
 docs: $(VENV)/.docs
 	$(BIN)/python tools/pages.py
@@ -141,7 +162,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/hadolint docker/*.Dockerfile
-	$(BIN)/shellcheck docker/*.sh tests/images/*.sh .ci/run
+	$(BIN)/shellcheck docker/*.sh tests/images/*.sh tools/setup.sh .ci/run
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --offline --quiet --config .github/zizmor.yml .github/workflows
 
@@ -165,24 +186,17 @@ clean:
 	rm -rf $(VENV) $(VLLM_VENV) $(RAY_VENV) $(WHEEL_VENV) $(AUDIT_VENV) $(CLIENTS_VENV) build dist sbom site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "rankd needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-
-$(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Setting up $(VENV); the first time this takes some minutes."
-	$(INSTALL) --editable '.[native,client]'
+$(VENV)/.serve: pyproject.toml constraints.txt
+	$(INSTALL) native
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Setting up $(VENV) with the test tools; the first time this takes some minutes."
-	$(INSTALL) --editable '.[dev]'
+$(VENV)/.dev: pyproject.toml constraints.txt
+	$(INSTALL) dev
 	@touch $(VENV)/.serve $@
 
 # The schemas of operators' own kinds are npm's; without Node.js their test is skipped.
 $(VENV)/.deploy: $(VENV)/.dev tests/deploy/package.json
-	$(INSTALL) --editable '.[deploy]'
+	$(INSTALL) deploy
 	mkdir -p $(VENV)/deploy
 	cp tests/deploy/package.json $(VENV)/deploy
 	! command -v npm >/dev/null || npm install --prefix $(VENV)/deploy --no-package-lock --no-audit \
@@ -197,7 +211,7 @@ $(VENV)/.ui: $(VENV)/.dev tests/ui/package.json
 	@touch $@
 
 $(VENV)/.release: $(VENV)/.dev
-	$(INSTALL) --editable '.[release]'
+	$(INSTALL) release
 	@touch $@
 
 $(AUDIT_VENV)/.installed: constraints-audit.txt
@@ -207,7 +221,7 @@ $(AUDIT_VENV)/.installed: constraints-audit.txt
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.dev
-	$(INSTALL) --editable '.[docs]'
+	$(INSTALL) docs
 	@touch $@
 
 $(VLLM_VENV)/.dev: pyproject.toml constraints-vllm.txt
@@ -227,7 +241,7 @@ $(RAY_VENV)/.dev: pyproject.toml constraints.txt constraints-ray.txt
 	@echo "Setting up $(RAY_VENV) with Ray; the first time this takes some minutes."
 	$(PYTHON) -m venv $(RAY_VENV)
 	$(RAY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-		-c constraints-ray.txt --editable '.[native,client,ray]' 'ray[data]' \
+		-c constraints-ray.txt --editable '.[native,ray]' 'ray[data]' \
 		pytest pytest-timeout hypothesis transformers dashscope
 	@touch $@
 

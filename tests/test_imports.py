@@ -26,7 +26,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("telemetry",),
     ("config",),
     ("client", "context"),
-    ("errors", "types"),
+    ("errors", "installing", "types"),
     ("__init__",),
 )
 ROW = {package: row for row, packages in enumerate(ROWS) for package in packages}

@@ -22,7 +22,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 # What the wheel is installed with; the other extras are for its development.
-EXTRAS = frozenset({"native", "client", "redis", "otel", "eval", "parquet", "ui"})
+EXTRAS = frozenset({"native", "redis", "otel", "eval", "parquet"})
 
 # Names with which a licence that permits use, change and distribution begins.
 _ALLOWED = re.compile(

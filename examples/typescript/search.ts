@@ -1,7 +1,13 @@
 // Many searches at once, each with its own result or error.
 import { Rankd, RankdError } from "rankd";
 
-const rankd = new Rankd({ baseUrl: "http://127.0.0.1:8000" });
+// Types of Node.js, without its package of types.
+declare const process: { env: Record<string, string | undefined> };
+
+const rankd = new Rankd({
+  baseUrl: process.env["RERANK_URL"] ?? "http://127.0.0.1:8000",
+  apiKey: process.env["RERANK_API_KEY"],
+});
 
 const documents = [
   "Charging the battery takes four hours from empty.",

@@ -379,6 +379,20 @@ def python(program: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.parametrize("command", [["serve"], ["--version"], ["eval", "--help"]], ids=str)
+def test_the_command_without_the_server_says_what_to_install(command: list[str]) -> None:
+    ended = python(
+        "import sys; sys.modules['pydantic'] = None\n"
+        f"from rankd.cli.main import main; sys.exit(main({command}))"
+    )
+
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(
+        "rankd: only the client, rankd.client, is installed (pydantic is missing); the server "
+    )
+    assert ended.stderr.endswith("[native]'\n")
+
+
 def test_the_client_imports_nothing_of_the_server() -> None:
     ended = python(
         "import sys, rankd.client\n"
@@ -390,9 +404,3 @@ def test_the_client_imports_nothing_of_the_server() -> None:
     assert "rankd.client" in ours.split()
     assert all(name.startswith("rankd.client") for name in ours.split())
     assert heavy == ""
-
-
-def test_the_error_without_httpx_says_what_to_install() -> None:
-    ended = python("import sys; sys.modules['httpx'] = None; import rankd.client")
-
-    assert "ImportError: rankd.client needs httpx: pip install 'rankd[client]'" in ended.stderr

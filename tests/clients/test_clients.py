@@ -1,6 +1,6 @@
 """Every client of docs/clients.md, as the published package, against a live server.
 
-`make test-clients` sets up the environments. Each driver and each block of the page runs as a
+`make test-clients` sets up the environments. Each driver and each block of the pages runs as a
 process in its client's environment. No client code is patched or subclassed; two clients without a
 URL argument get the URL by an attribute. The results are printed as a table at the end, and
 written to `.venv-clients/report.md`.
@@ -29,7 +29,10 @@ pytestmark = pytest.mark.clients
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 DRIVERS = HERE / "drivers"
-PAGE = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
+PAGES = [
+    (ROOT / "docs" / page).read_text(encoding="utf-8")
+    for page in ("clients.md", "recipes.md", "zh/clients.md")
+]
 ADDRESS = "http://127.0.0.1:8000"
 ENVIRONMENTS = ROOT / os.environ.get("CLIENTS_VENV", ".venv-clients")
 
@@ -119,7 +122,7 @@ class Driver:
 
 @dataclass(frozen=True)
 class Block:
-    """A code block of the page in one environment, with its setup and its tail."""
+    """A code block of a page in one environment, with its setup and its tail."""
 
     name: str
     env: str
@@ -169,22 +172,30 @@ def _interpreter(env: str, name: str, source: str | None) -> list[str]:
 
 
 def _blocks() -> list[Block]:
-    """The page's code blocks, by the words after the name of their language."""
-    fenced = [
-        (language, dict(word.partition("=")[::2] for word in words.split()), code)
-        for language, words, code in re.findall(
-            r"^```(\w+)(.*)\n((?:.*\n)*?)```$", PAGE, re.MULTILINE
-        )
-        if language in ("python", "js")
-    ]
-    setup = {language: code for language, words, code in fenced if "setup" in words}
-    tails = {words["tail"]: code for _, words, code in fenced if "tail" in words}
-    return [
-        Block(words["name"], env, setup[language] + code + tails.get(words.get("with", ""), ""))
-        for language, words, code in fenced
-        if not {"setup", "tail"} & words.keys()
-        for env in words["env"].split(",")
-    ]
+    """The pages' code blocks, by the words after the name of their language.
+
+    A page uses the setup and the tails of the pages before it, unless it has its own.
+    """
+    setup: dict[str, str] = {}
+    tails: dict[str, str] = {}
+    found = []
+    for page in PAGES:
+        fenced = [
+            (language, dict(word.partition("=")[::2] for word in words.split()), code)
+            for language, words, code in re.findall(
+                r"^```(\w+)(.*)\n((?:.*\n)*?)```$", page, re.MULTILINE
+            )
+            if language in ("python", "js")
+        ]
+        setup |= {language: code for language, words, code in fenced if "setup" in words}
+        tails |= {words["tail"]: code for _, words, code in fenced if "tail" in words}
+        found += [
+            Block(words["name"], env, setup[language] + code + tails.get(words.get("with", ""), ""))
+            for language, words, code in fenced
+            if "name" in words
+            for env in words["env"].split(",")
+        ]
+    return found
 
 
 DRIVEN = [Driver(name, env) for env, names in PLAN.items() for name in names]
@@ -291,11 +302,12 @@ def test_a_block_prints_what_its_comments_say(job: Block, runs: Runs) -> None:
 
 
 def test_every_block_has_a_known_environment_and_the_servers_address() -> None:
+    unmarked = re.findall(r"^```(?:python|js)$", PAGES[0], re.MULTILINE)
     without_address = [block.name for block in BLOCKS if ADDRESS not in block.code]
     unknown_environments = [block.env for block in BLOCKS if block.env not in PLAN]
 
-    assert (without_address, unknown_environments) == ([], [])
-    assert len({str(block) for block in BLOCKS}) == len(BLOCKS) > 40
+    assert (unmarked, without_address, unknown_environments) == ([], [], [])
+    assert len({str(block) for block in BLOCKS}) == len(BLOCKS) > 45
 
 
 def test_every_driver_runs_in_an_environment() -> None:

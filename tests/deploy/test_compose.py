@@ -180,16 +180,18 @@ def test_prometheus_can_read_its_file(tmp_path: Path) -> None:
     assert "SUCCESS" in ended.stdout
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/deployment.md"])
+@pytest.mark.parametrize(
+    "page", ["README.zh-CN.md", "docs/ascend.md", "docs/zh/ascend.md", "docs/deployment.md"]
+)
 def test_ascend_gets_the_devices_and_the_driver_that_docker_run_gives_it(page: str) -> None:
     [service] = read(DOCKER / "compose.ascend.yaml")["services"].values()
-    readme = (ROOT / page).read_text()
-    devices = re.findall(r"--device (/dev/\w+) ", readme)
-    driver = re.findall(r"-v (/(?:usr|etc)\S+)", readme)
+    text = (ROOT / page).read_text(encoding="utf-8")
+    devices = re.findall(r"--device (/dev/\w+) ", text)
+    driver = re.findall(r"-v (/(?:usr|etc)\S+)", text)
 
     assert devices
     assert service["devices"] == devices
     assert [volume for volume in service["volumes"] if volume.startswith("/")] == driver
-    assert f"--net={service['network_mode']}" in readme
-    assert "--shm-size=1g" in readme
+    assert f"--net={service['network_mode']}" in text
+    assert "--shm-size=1g" in text
     assert service["shm_size"] == "1gb"

@@ -316,7 +316,7 @@ def test_a_pod_has_no_rights_and_a_place_for_all_that_is_written(
 
 
 @pytest.mark.parametrize("name", ["overlay ascend", "chart ascend"])
-def test_the_image_for_ascend_runs_as_the_user_it_has_and_mounts_the_drivers_of_the_readme(
+def test_the_image_for_ascend_runs_as_the_user_it_has_and_mounts_the_drivers_of_the_page(
     made: Callable[[str], list[Object]], name: str
 ) -> None:
     objects = made(name)
@@ -326,8 +326,8 @@ def test_the_image_for_ascend_runs_as_the_user_it_has_and_mounts_the_drivers_of_
         for volume in pod(objects)["spec"]["volumes"]
         if "hostPath" in volume
     }
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    named = re.findall(r"-v (/\S+?)/?:\S+?/?:ro", readme)
+    page = (ROOT / "docs/ascend.md").read_text(encoding="utf-8")
+    named = re.findall(r"-v (/\S+?)/?:\S+?/?:ro", page)
 
     assert "\nUSER" not in dockerfile("ascend")
     assert pod(objects)["spec"]["securityContext"]["runAsUser"] == 0

@@ -287,8 +287,8 @@ def test_help_is_shown_without_loading_scikit_learn() -> None:
 @pytest.mark.parametrize(
     ("module", "complaint"),
     [
-        ("sklearn", "rankd calibrate needs scikit-learn: pip install 'rankd[eval]'"),
-        ("matplotlib", "--picture needs matplotlib: pip install 'rankd[eval]'"),
+        ("sklearn", "rankd calibrate needs scikit-learn: "),
+        ("matplotlib", "--picture needs matplotlib: "),
     ],
 )
 def test_a_missing_package_is_an_error_before_anything_is_read(
@@ -299,7 +299,8 @@ def test_a_missing_package_is_an_error_before_anything_is_read(
     ended = run("calibrate", "/no/such/pairs.jsonl", "--picture", str(tmp_path / "scores.svg"))
 
     assert ended.returncode == 2
-    assert ended.stderr == f"rankd: {complaint}\n"
+    assert ended.stderr.startswith(f"rankd: {complaint}")
+    assert ended.stderr.endswith("[eval]'\n")
 
 
 GOOD = '{"query": "q", "document": "d", "relevant": true}'

@@ -75,7 +75,12 @@ def test_the_command_download_fetches_what_a_server_without_network_needs(
     offline = environment("http://127.0.0.1:9", tmp_path) | {"HF_HUB_OFFLINE": "1"}
     again = run("download", MODEL, **offline)
 
-    assert (fetched.returncode, fetched.stderr) == (0, "")
+    assert fetched.returncode == 0
+    assert [line.split(" rankd: ")[1] for line in fetched.stderr.splitlines()] == [
+        f"looking for {MODEL} on the hub",
+        f"downloading {MODEL}",
+        f"checking {len(list(files.iterdir()))} files",
+    ]
     assert folder.is_relative_to(tmp_path / "cache")
     assert {"config.json", "tokenizer.json", "model.safetensors"} <= {
         file.name for file in folder.iterdir()
@@ -83,12 +88,104 @@ def test_the_command_download_fetches_what_a_server_without_network_needs(
     assert (again.returncode, again.stdout) == (0, fetched.stdout)
 
 
+def test_a_damaged_file_is_removed_and_alone_downloaded_again(files: Path, tmp_path: Path) -> None:
+    sent: list[str] = []
+    with hub(files, sent=sent) as url:
+        folder = Path(run("download", MODEL, **environment(url, tmp_path)).stdout.strip())
+        first = set(sent)
+        with (folder / "config.json").open("ab") as config:
+            config.write(b" ")
+        damaged = run("download", MODEL, **environment(url, tmp_path))
+        sent.clear()
+        repaired = run("download", MODEL, **environment(url, tmp_path))
+
+    assert first == {file.name for file in files.iterdir()}
+    assert damaged.returncode == 3
+    last = damaged.stderr.splitlines()[-1]
+    assert last.startswith("rankd: config.json is damaged: its digest is not ")
+    assert last.endswith("It was removed: run the same command again")
+    assert (repaired.returncode, sent) == (0, ["config.json"])
+
+
+def test_after_ctrl_c_the_command_download_keeps_whole_files(files: Path, tmp_path: Path) -> None:
+    sent: list[str] = []
+    with hub(files, seconds=100, sent=sent) as url:
+        stopped = on_terminal(
+            *("download", MODEL),
+            until="downloading",
+            environment=environment(url, tmp_path),
+            seconds=60,
+        )
+    whole = {file.name for file in (tmp_path / "cache").rglob("snapshots/*/*")}
+    again: list[str] = []
+    with hub(files, sent=again) as url:
+        ended = run("download", MODEL, **environment(url, tmp_path))
+
+    assert stopped.status == INTERRUPTED
+    assert ended.returncode == 0
+    assert PADDING in again
+    assert whole.isdisjoint(again)
+
+
+def test_a_terminal_says_how_to_serve_the_download_without_a_network(
+    files: Path, tmp_path: Path
+) -> None:
+    (files / PADDING).unlink()
+    with hub(files) as url:
+        shown = on_terminal("download", MODEL, environment=environment(url, tmp_path))
+
+    assert f"complete; without a network: HF_HUB_OFFLINE=1 rankd serve {MODEL}" in shown.text
+
+
+@pytest.fixture
+def modelscope(builtin: Path, tmp_path: Path) -> dict[str, str]:
+    """An environment with a stand-in for ModelScope's package."""
+    package = tmp_path / "packages" / "modelscope"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        "def snapshot_download(model_id, revision=None, allow_patterns=None):\n"
+        "    if model_id == 'someone/else':\n"
+        "        raise RuntimeError('no such model')\n"
+        "    print('Downloading Model from https://www.modelscope.cn')\n"
+        "    assert '*.safetensors' in allow_patterns and revision in (None, 'v1')\n"
+        f"    return {str(builtin)!r}\n"
+    )
+    path = os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")])
+    return {"PYTHONPATH": path}
+
+
+def test_the_command_download_uses_the_package_of_modelscope(
+    builtin: Path, modelscope: dict[str, str]
+) -> None:
+    ended = run("download", MODEL, "--modelscope", "--revision", "v1", **modelscope)
+    failed = run("download", "someone/else", "--modelscope", **modelscope)
+
+    assert (ended.returncode, ended.stdout) == (0, f"{builtin}\n")
+    assert failed.returncode == 3
+    assert failed.stderr.endswith(
+        "rankd: 'someone/else' could not be downloaded from ModelScope: no such model\n"
+    )
+
+
+def test_without_the_package_of_modelscope_it_is_named(tmp_path: Path) -> None:
+    blocked = tmp_path / "modelscope.py"
+    blocked.write_text("raise ImportError")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+
+    ended = run("download", MODEL, "--modelscope", PYTHONPATH=path)
+
+    assert ended.returncode == 2
+    assert "--modelscope needs ModelScope's package: " in ended.stderr
+    assert ended.stderr.endswith("pip install modelscope\n")
+
+
 def test_the_command_download_fails_like_a_server(files: Path, tmp_path: Path) -> None:
     with hub(files) as url:
         ended = run("download", "someone/else", **environment(url, tmp_path))
 
     assert (ended.returncode, ended.stdout) == (3, "")
-    assert ended.stderr.startswith("rankd: 'someone/else' is not a local folder and could not be ")
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith("rankd: 'someone/else' is not a local folder and could not be ")
 
 
 @pytest.mark.slow

@@ -289,7 +289,7 @@ def test_parquet_without_pyarrow_says_what_to_install(
     monkeypatch.setattr("rankd.offline.formats.find_spec", lambda _: None)
     (tmp_path / "rows.parquet").touch()
 
-    with pytest.raises(BadSettings, match=r"pip install 'rankd\[parquet\]'"):
+    with pytest.raises(BadSettings, match=r"install .*\[parquet\]'"):
         score_files(tmp_path / "rows.parquet", "--out", tmp_path / "out")
 
 

@@ -22,7 +22,11 @@ from support.checkpoints import qwen_tokenizer
 from support.servers import Server, serving
 
 # Blocks marked `elsewhere` need containers or devices, or are `make serve`.
-PAGES = ("quickstart", "prompt", "faq", "ascend", "index", "configuration")
+PAGES = (
+    *("quickstart", "prompt", "faq", "ascend", "index", "configuration"),
+    *("hardware", "installing", "reranking", "thresholds"),
+    *("zh/quickstart", "zh/prompt", "zh/faq", "zh/ascend"),
+)
 BLOCK = re.compile(r"```(bash|python)\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.DOTALL)
 
 
@@ -163,8 +167,12 @@ def test_the_token_ids_on_the_page_are_those_of_qwens_tokenizer(tmp_path: Path) 
     assert tokenizer.encode_template("?\n") == [5267]
 
 
-# Flags of commands that are not settings.
-COMMAND_FLAGS = {"--against-instruction", "--config", "--print-config", "--url"}
+# Flags of commands that are not settings, and of vLLM's command.
+COMMAND_FLAGS = {
+    *("--against-instruction", "--config", "--modelscope", "--precision", "--print-config"),
+    "--url",
+    *("--chat-template", "--hf-overrides", "--runner", "--tensor-parallel-size"),
+}
 FLAG = re.compile(r"`(--[a-z][a-z-]+)[ =`]")
 
 
@@ -172,7 +180,7 @@ FLAG = re.compile(r"`(--[a-z][a-z-]+)[ =`]")
 def test_every_flag_on_a_page_exists(page: str) -> None:
     text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
     # Rows about other servers contain their flags.
-    own = re.sub(r"^\| (vLLM|SGLang|card) .*$", "", text, flags=re.MULTILINE)
+    own = re.sub(r"^\| (vLLM|SGLang|card|型号) .*$", "", text, flags=re.MULTILINE)
     settings = set(FLAG.findall(configuration.page()))
 
     assert settings

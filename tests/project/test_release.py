@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -98,6 +99,18 @@ def test_workflows_run_only_make_and_ci_run_and_installs_of_uvicorn(name: str) -
             assert command == ".ci/run" or command.startswith(allowed), command
 
 
+# Jobs that may do more than read the repository.
+MORE_PERMISSIONS = {
+    "ci": {},
+    "release": {
+        "publish": {"id-token": "write"},
+        "images": {"contents": "read", "packages": "write"},
+        "chart": {"contents": "read", "packages": "write"},
+        "release": {"contents": "write"},
+    },
+}
+
+
 @pytest.mark.parametrize("name", ["ci", "release"])
 def test_workflows_have_minimal_permissions(name: str) -> None:
     parsed = yaml.safe_load(workflow(name))
@@ -105,8 +118,8 @@ def test_workflows_have_minimal_permissions(name: str) -> None:
 
     assert allowed
     assert parsed["permissions"] == {}
-    assert {job for job, what in allowed.items() if what != {"contents": "read"}} <= {"publish"}
-    assert allowed.get("publish", {"id-token": "write"}) == {"id-token": "write"}
+    more = {job: what for job, what in allowed.items() if what != {"contents": "read"}}
+    assert more == MORE_PERMISSIONS[name]
 
 
 def test_ci_tests_all_python_versions_of_pyproject() -> None:
@@ -119,7 +132,8 @@ def test_ci_tests_all_python_versions_of_pyproject() -> None:
 
 def test_the_oldest_and_the_newest_uvicorn_of_pyproject_are_tested() -> None:
     project = tomllib.loads(read("pyproject.toml"))["project"]
-    [allowed] = [one for one in project["dependencies"] if one.startswith("uvicorn")]
+    server = project["optional-dependencies"]["server"]
+    [allowed] = [one for one in server if one.startswith("uvicorn")]
     oldest, above = map(int, re.findall(r"0\.(\d+)", allowed))
     steps = yaml.safe_load(workflow("ci"))["jobs"]["test"]["steps"]
     tested = re.findall(r"uvicorn==0\.(\d+)\.\*", "\n".join(step.get("run", "") for step in steps))
@@ -137,6 +151,42 @@ def test_the_wheel_is_tested_before_it_is_published() -> None:
         > commands.index('make release-check TAG="$GITHUB_REF_NAME"')
         > 0
     )
+
+
+def test_a_release_has_an_image_for_each_dockerfile_after_the_tests() -> None:
+    jobs = yaml.safe_load(workflow("release"))["jobs"]
+    files = {file.name.removesuffix(".Dockerfile") for file in (ROOT / "docker").glob("*file")}
+
+    assert set(jobs["images"]["strategy"]["matrix"]["device"]) == files
+    assert jobs["images"]["needs"] == "build"
+    assert jobs["chart"]["needs"] == ["publish", "images"]
+    assert jobs["release"]["needs"] == "chart"
+
+
+@pytest.mark.parametrize(
+    ("device", "platforms"),
+    [("cpu", "linux/amd64,linux/arm64"), ("cuda", "linux/amd64")],
+)
+def test_an_image_is_pushed_under_version_and_device(device: str, platforms: str) -> None:
+    commands = dry_run("push-image", f"DEVICE={device}", "REGISTRY=registry.test/me")
+
+    assert f"--file docker/{device}.Dockerfile" in commands
+    assert f"--platform {platforms} " in commands
+    assert f"--tag registry.test/me/rankd:{rankd.__version__}-{device} ." in commands
+
+
+def test_the_chart_is_pushed_with_its_version() -> None:
+    commands = dry_run("push-chart", "REGISTRY=registry.test/me")
+
+    assert f"rankd-{rankd.__version__}.tgz oci://registry.test/me/charts" in commands
+
+
+def dry_run(*arguments: str) -> str:
+    """The commands that make would run, each on one line."""
+    ended = subprocess.run(
+        ["make", "--dry-run", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return re.sub(r"\s*\\\n\s*", " ", ended.stdout)
 
 
 def test_the_cpu_image_installs_the_extras_of_all_settings() -> None:

@@ -421,15 +421,21 @@ def test_the_second_server_to_listen_on_a_port_is_refused() -> None:
             _listen(second)
 
 
-def test_a_port_in_use_is_one_error_line() -> None:
+@pytest.mark.parametrize(
+    ("level", "way"), [(None, "--port"), ("1", 'make serve ARGS="--port 9000"')]
+)
+def test_a_port_in_use_is_one_error_line(
+    level: str | None, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MAKELEVEL", raising=False)
+    if level is not None:
+        monkeypatch.setenv("MAKELEVEL", level)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ended = run("serve", "--engine", "fake", "--port", str(port))
 
     assert ended.returncode == 4
-    assert (
-        ended.stderr == f"rankd: port {port} on 127.0.0.1 is in use; choose another with --port\n"
-    )
+    assert ended.stderr == f"rankd: port {port} on 127.0.0.1 is in use; choose another with {way}\n"
 
 
 @pytest.mark.parametrize(

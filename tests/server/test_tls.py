@@ -14,6 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from rankd.client import Client, ConnectionFailed
+from support.scripted_server import CallClient, call_async, call_sync, rerank
 from support.servers import Server, run, serving
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
@@ -57,6 +59,38 @@ def test_a_client_that_trusts_the_certificate_gets_a_response(folder: Path) -> N
     assert server.url.startswith("https://")
     assert reply.status_code == 200
     assert long.status_code == 431
+
+
+@pytest.mark.parametrize("client", [call_sync, call_async])
+def test_the_python_client_verifies_with_a_file_a_context_or_not_at_all(
+    folder: Path, client: CallClient
+) -> None:
+    file = folder / "server.pem"
+    context = ssl.create_default_context(cafile=file)
+    with serving(*_flags(folder)) as server:
+        ways = (file, str(file), context, False)
+        ranked = [client(server.url, rerank, verify=way) for way in ways]
+        with pytest.raises(ConnectionFailed, match="CERTIFICATE_VERIFY_FAILED"):
+            client(server.url, rerank, retries=0)
+
+    assert [len(answer.results) for answer in ranked] == [1, 1, 1, 1]
+
+
+def test_a_file_without_certificates_is_named(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"verify '.*server\.key'"):
+        Client("https://127.0.0.1:1", verify=folder / "server.key")
+    with pytest.raises(ValueError, match="verify '/no/such/file'"):
+        Client("https://127.0.0.1:1", verify="/no/such/file")
+
+
+def test_plain_http_at_the_https_port_is_logged_once(folder: Path) -> None:
+    with serving(*_flags(folder)) as server:
+        for _ in range(2):
+            with pytest.raises(httpx.TransportError):
+                httpx.get(server.url.replace("https:", "http:"))
+        _, errors = server.stop(signal.SIGTERM)
+
+    assert errors.count("a client sent plain HTTP to this HTTPS port") == 1
 
 
 def test_with_client_authorities_a_client_needs_a_certificate(folder: Path) -> None:

@@ -20,13 +20,16 @@ _COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextmanager
-def hub(folder: Path, seconds: float = 0.0, token: str = "") -> Iterator[str]:
+def hub(
+    folder: Path, seconds: float = 0.0, token: str = "", sent: list[str] | None = None
+) -> Iterator[str]:
     """Serve one model, `MODEL`; gives the URL of the hub.
 
     Args:
         folder: files of the model.
         seconds: duration of the download of `PADDING`.
         token: refuse requests without it.
+        sent: gets the name of each file whose content was requested.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -78,6 +81,8 @@ def hub(folder: Path, seconds: float = 0.0, token: str = "") -> Iterator[str]:
             self.end_headers()
             if not body:
                 return
+            if sent is not None:
+                sent.append(file.name)
             chunks = 20 if seconds and file.name == PADDING else 1
             size = -(-len(content) // chunks)
             try:

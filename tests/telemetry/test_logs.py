@@ -20,6 +20,7 @@ from unittest import mock
 
 import httpx
 import pytest
+from fastapi import Response
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,6 +32,7 @@ from rankd.dialects.base import Dialect
 from rankd.engines.vllm.start import _vllm_logs_in_our_format
 from rankd.errors import InternalError
 from rankd.server.app import open_app
+from rankd.server.middleware.access_log import AccessLogMiddleware
 from rankd.telemetry.logs import Format, dict_config, handler
 from support.dialects import example, home
 from support.servers import command, free_port, run, serving
@@ -166,6 +168,26 @@ def is_ready(port: int) -> bool:
         return httpx.get(f"http://127.0.0.1:{port}/readyz").is_success
     except httpx.TransportError:
         return False
+
+
+def test_health_checks_are_logged_from_debug_on_unless_they_fail(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def probe(scope: Any, _receive: Any, send: Any) -> None:
+        status = 503 if scope["path"] == "/readyz" else 200
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    app = AccessLogMiddleware(
+        probe, counts_as=lambda _: None, enabled=True, render=lambda *_: Response()
+    )
+    client = TestClient(app)
+    with caplog.at_level(logging.DEBUG, "rankd.access"):
+        for path in ("/livez", "/readyz", "/v1/models"):
+            client.get(path)
+
+    levels = [record.levelname for record in caplog.records if record.name == "rankd.access"]
+    assert levels == ["DEBUG", "INFO", "INFO"]
 
 
 def test_every_line_of_a_server_is_json_with_its_request_id() -> None:

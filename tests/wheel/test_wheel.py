@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,6 +117,31 @@ def test_it_says_that_the_set_up_is_right(command: str, elsewhere: dict[str, obj
     subprocess.run([command, "check"], check=True, **elsewhere)  # type: ignore[call-overload]
 
 
+def test_without_extras_it_is_the_client_alone(elsewhere: dict[str, object]) -> None:
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, capture_output=True, text=True, check=False, **elsewhere)  # type: ignore[call-overload,no-any-return]
+
+    folder = Path(str(elsewhere["cwd"])) / "client"
+    python = str(folder / "bin" / "python")
+    [wheel] = DIST.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    pip = (python, "-m", "pip", "--disable-pip-version-check")
+    installed = run(*pip, "install", "-c", str(ROOT / "constraints.txt"), str(wheel))
+    listed = run(*pip, "list", "--format=json", "--exclude", "pip", "--exclude", "setuptools")
+    asked = run(python, "-c", "import rankd.client; rankd.client.Client('http://127.0.0.1:9')")
+    served = run(str(folder / "bin" / "rankd"), "serve")
+
+    assert installed.returncode == 0, installed.stderr
+    assert {package["name"] for package in json.loads(listed.stdout)} <= {
+        *("rankd", "httpx", "httpcore", "h11", "anyio", "sniffio", "certifi", "idna"),
+        "typing_extensions",
+    }
+    assert asked.returncode == 0, asked.stderr
+    assert served.returncode == 2
+    assert "only the client, rankd.client, is installed" in served.stderr
+    assert f"install '{wheel}[native]'" in served.stderr
+
+
 def test_it_holds_the_package_and_nothing_else() -> None:
     [wheel] = DIST.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
@@ -135,6 +161,6 @@ def test_what_pypi_shows_names_the_licence_and_the_readme() -> None:
 
     assert "License-Expression: Apache-2.0" in metadata
     assert "Qwen3-Reranker" in metadata.partition("\n\n")[2]
-    assert {"native", "vllm", "client", "redis"} <= set(
+    assert {"native", "vllm", "server", "redis"} <= set(
         re.findall(r"^Provides-Extra: (\S+)", metadata, re.MULTILINE)
     )

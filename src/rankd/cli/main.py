@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import sys
@@ -9,8 +10,8 @@ from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from rankd.cli import parser
-from rankd.errors import INTERRUPTED, RankError, SetupError
+from rankd.errors import INTERRUPTED, BadSettings, RankError, SetupError
+from rankd.installing import install_command
 from rankd.models.download import is_downloading
 from rankd.telemetry import terminal
 
@@ -50,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_command(arguments: Sequence[str] | None) -> int:
-    options = parser.build().parse_args(arguments)
     try:
+        options = _parse(arguments)
         return _run(importlib.import_module(_MODULES[options.command]).run(options))
     except SetupError as problem:
         print(f"rankd: {problem}", file=sys.stderr)  # noqa: T201
@@ -61,6 +62,24 @@ def _run_command(arguments: Sequence[str] | None) -> int:
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The parsed options.
+
+    Raises:
+        BadSettings: rankd was installed without the server.
+    """
+    try:
+        from rankd.cli import parser
+    except ModuleNotFoundError as problem:
+        missing = (problem.name or "").partition(".")[0]
+        raise BadSettings(
+            f"only the client, rankd.client, is installed ({missing} is missing); the server for "
+            f"this machine: {install_command('native')}"
+        ) from None
+    options: argparse.Namespace = parser.build().parse_args(arguments)
+    return options
 
 
 def _flush() -> None:

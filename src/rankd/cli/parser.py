@@ -40,7 +40,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "calibrate": "find score thresholds from judged pairs",
     },
     "Operate": {
-        "download": "fetch a model into the hub's cache, and print its folder",
+        "download": "fetch a model, check its files and print its folder",
         "probe": "ask the server on this machine whether it is ready",
         "hash-key": "print the digest of an API key, read from stdin",
         "completion": "print a completion script for a shell",
@@ -151,7 +151,10 @@ def build(*, every_setting: bool = False) -> Parser:
     calibrate = add("calibrate", " FILE")
     options.add_calibrate(calibrate)
     add_settings(calibrate, {**_sections(*_OFFLINE), "Keys": ["api_keys"]})
-    add_settings(add("download", " [MODEL]"), {"Model": _DOWNLOADED}, positional=True)
+    download = add("download", " [MODEL]")
+    modelscope = "download from ModelScope, with its package `modelscope`, into its cache"
+    download.add_argument("--modelscope", action="store_true", default=False, help=modelscope)
+    add_settings(download, {"Model": _DOWNLOADED}, positional=True)
     add_settings(add("probe"), _sections("Address and HTTPS"))
     add("hash-key")
     completion = add("completion", f" {'|'.join(SHELLS)}")

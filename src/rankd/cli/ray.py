@@ -11,13 +11,14 @@ from rankd.cli.common import load_quiet_settings, write_line
 from rankd.config.settings import Settings
 from rankd.engines.registry import ENGINES
 from rankd.errors import BadSettings, SetupError
+from rankd.installing import install_command
 
 
 async def run(options: argparse.Namespace) -> int:
     """Returns 0 when all replicas are ready."""
     settings = load_quiet_settings(options)
     if not ENGINES["ray"].is_installed():
-        raise BadSettings("this needs ray, which is not installed: pip install 'rankd[ray]'")
+        raise BadSettings(f"this needs ray, which is not installed: {install_command('ray')}")
     await asyncio.to_thread(_deploy, settings, _deployment_options(options))
     front = f"rankd serve {settings.model} --engine ray"
     write_line(f"{settings.ray_app} is ready; start a front beside a node of the cluster: {front}")

@@ -13,11 +13,6 @@ This package imports nothing else of rankd but its version, so no program loads 
 
 from __future__ import annotations
 
-try:
-    import httpx as _  # noqa: F401
-except ModuleNotFoundError as problem:
-    raise ImportError("rankd.client needs httpx: pip install 'rankd[client]'") from problem
-
 from rankd.client.clients import AsyncClient, Client
 from rankd.client.errors import (
     BadAnswer,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Self, TypeVar, Unpack, cast
 
 import httpx
@@ -46,6 +48,7 @@ class _Shared:
         retries: int = 2,
         model: str | None = None,
         headers: Mapping[str, str] | None = None,
+        verify: str | Path | ssl.SSLContext | bool = True,
     ) -> None:
         """Create a client. It connects on the first call.
 
@@ -56,9 +59,12 @@ class _Shared:
             retries: maximum number of retries after a temporary failure.
             model: model name to send; None uses the served model.
             headers: sent with every request.
+            verify: for https, a file with the certificates of your own authority, or an
+                `SSLContext`. True: the usual authorities; False: accept any certificate.
 
         Raises:
-            ValueError: `base_url` is not an http or https URL.
+            ValueError: `base_url` is not an http or https URL, or `verify` is a file without
+                certificates.
         """
         self._base = _checked(base_url)
         self._timeout = timeout
@@ -66,9 +72,9 @@ class _Shared:
         self._model = model
         key = {"Authorization": f"Bearer {api_key.strip()}"} if api_key else {}
         agent = {"User-Agent": f"rankd-python/{__version__}"}
-        self._open({**agent, **key, **(headers or {})})
+        self._open({**agent, **key, **(headers or {})}, _verifier(verify))
 
-    def _open(self, headers: Mapping[str, str]) -> None:
+    def _open(self, headers: Mapping[str, str], verify: ssl.SSLContext | bool) -> None:
         raise NotImplementedError
 
     def _rerank(self, request: RerankRequest) -> Call[RerankResponse]:
@@ -119,8 +125,8 @@ class _Shared:
 class Client(_Shared):
     """Blocking client of a rankd server. Thread-safe; connections are reused."""
 
-    def _open(self, headers: Mapping[str, str]) -> None:
-        self._http = httpx.Client(headers=headers, limits=_LIMITS)
+    def _open(self, headers: Mapping[str, str], verify: ssl.SSLContext | bool) -> None:
+        self._http = httpx.Client(headers=headers, limits=_LIMITS, verify=verify)
 
     def __enter__(self) -> Self:
         return self
@@ -210,8 +216,8 @@ class Client(_Shared):
 class AsyncClient(_Shared):
     """Asyncio client of a rankd server. Connections are reused."""
 
-    def _open(self, headers: Mapping[str, str]) -> None:
-        self._http = httpx.AsyncClient(headers=headers, limits=_LIMITS)
+    def _open(self, headers: Mapping[str, str], verify: ssl.SSLContext | bool) -> None:
+        self._http = httpx.AsyncClient(headers=headers, limits=_LIMITS, verify=verify)
 
     async def __aenter__(self) -> Self:
         return self
@@ -299,6 +305,15 @@ def _checked(base_url: str) -> str:
     if url.scheme not in ("http", "https") or not url.host:
         raise ValueError(f"base_url must look like http://127.0.0.1:8000, not {base_url!r}")
     return base_url.rstrip("/").removesuffix("/v1")
+
+
+def _verifier(verify: str | Path | ssl.SSLContext | bool) -> ssl.SSLContext | bool:
+    if not isinstance(verify, str | Path):
+        return verify
+    try:
+        return ssl.create_default_context(cafile=verify)
+    except OSError as problem:  # An SSLError, too.
+        raise ValueError(f"verify {str(verify)!r}: {problem}") from None
 
 
 def _at_least_one(concurrency: int) -> int:

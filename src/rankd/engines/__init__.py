@@ -15,6 +15,7 @@ from rankd.engines.devices import accelerator, cores
 from rankd.engines.registry import ENGINES
 from rankd.engines.supervised import OpenEngine, open_supervised
 from rankd.errors import BadSettings
+from rankd.installing import install_command
 from rankd.models.checkpoint import Checkpoint
 from rankd.types import AnswerTokenIds
 
@@ -38,7 +39,7 @@ def choose(settings: Settings) -> str:
     if not engine.is_installed():
         raise BadSettings(
             f"the {name} engine needs {engine.requires}, which is not installed: "
-            f"pip install 'rankd[{engine.extra}]'"
+            + install_command(engine.extra or name)
         )
     return name
 

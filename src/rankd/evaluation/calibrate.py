@@ -8,8 +8,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from rankd.config.settings import Settings
 from rankd.errors import BadSettings
 from rankd.evaluation import calibration, calibration_report, cross_validation, thresholds
@@ -18,6 +16,7 @@ from rankd.evaluation.calibration_settings import to_table, to_toml
 from rankd.evaluation.extras import require
 from rankd.evaluation.judgments import JudgedGroup, read_pairs
 from rankd.evaluation.options import CalibrateOptions
+from rankd.evaluation.progress import pair_progress
 from rankd.evaluation.scorer import Scorer, ScorerOptions
 from rankd.evaluation.scorers import open_scorer
 from rankd.types import sigmoid
@@ -71,7 +70,7 @@ async def _score(
     waiting = iter(indices_by_query.items())
     total = sum(len(group.pairs) for group in groups)
     truncated_queries = 0
-    with tqdm(total=total, unit="pair", disable=not sys.stderr.isatty()) as bar:
+    with pair_progress(total) as on_scored:
 
         async def work() -> None:
             nonlocal truncated_queries
@@ -82,7 +81,7 @@ async def _score(
                 for index, logit in zip(indices, scored.logits, strict=True):
                     logits[number][index] = logit
                 truncated_queries += scored.warning is not None
-                bar.update(len(indices))
+                on_scored(len(indices))
 
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -12,6 +12,7 @@ from rankd.errors import BadSettings
 from rankd.evaluation import beir, first_stage
 from rankd.evaluation.first_stage import Candidates
 from rankd.evaluation.options import EvalOptions
+from rankd.telemetry.startup import StartupStep, report_step
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,10 @@ def read_dataset(options: EvalOptions) -> Dataset:
     if options.queries is not None:
         queries = dict(list(queries.items())[: options.queries])
         qrels = {query: qrels[query] for query in queries}
+    report_step(StartupStep(f"reading {folder / 'corpus.jsonl'}"))
     if options.run is None:
         corpus = beir.read_corpus(folder)
+        report_step(StartupStep(f"finding candidates for {len(queries):,} queries with BM25"))
         # One more, in case the query itself is among them.
         depth = options.depth + options.ignore_identical_ids
         candidates = _limited(queries, first_stage.bm25(queries, corpus, depth), options)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from tqdm import tqdm
 
 from rankd.config.settings import Settings
 from rankd.errors import BadSettings, SetupError
@@ -19,11 +16,13 @@ from rankd.evaluation.extras import require
 from rankd.evaluation.journal import Journal, open_journal
 from rankd.evaluation.measures import PerQuery
 from rankd.evaluation.options import EvalOptions
+from rankd.evaluation.progress import pair_progress
 from rankd.evaluation.report import EvalReport, System, to_json, to_markdown, to_text
 from rankd.evaluation.scorer import QueryScores, Scorer, ScorerOptions
 from rankd.evaluation.scorers import open_scorer
 from rankd.evaluation.shadow_lines import about, read_shadow_lines
 from rankd.evaluation.statistics import difference, kendall_tau
+from rankd.server.progress import await_with_progress
 
 if TYPE_CHECKING:
     from ir_measures import Measure
@@ -42,7 +41,7 @@ async def evaluate(settings: Settings, options: EvalOptions) -> int:
         require("--bm25", bm25s="bm25s")
     wanted = measures.parse(options.measures, options.depth)
     sides = _sides(settings, options)
-    dataset = await asyncio.to_thread(read_dataset, options)
+    dataset = await await_with_progress(asyncio.to_thread(read_dataset, options))
     out = _output_folder(options)
     systems, scores = [], []
     for letter, side in zip("AB", sides, strict=False):
@@ -158,14 +157,13 @@ async def _score(scorer: Scorer, dataset: Dataset, journal: Journal, concurrency
     waiting = iter(missing)
     total = sum(len(documents) for documents in dataset.candidates.values())
     left = sum(len(dataset.candidates[query]) for query in missing)
-    hidden = not sys.stderr.isatty()
-    with tqdm(total=total, initial=total - left, unit="pair", disable=hidden) as bar:
+    with pair_progress(total, total - left) as on_scored:
 
         async def work() -> None:
             for query in waiting:
                 documents = [dataset.documents[name] for name in dataset.candidates[query]]
                 journal.append(query, await scorer.score(dataset.queries[query], documents))
-                bar.update(len(documents))
+                on_scored(len(documents))
 
         try:
             async with asyncio.TaskGroup() as group:

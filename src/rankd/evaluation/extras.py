@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from rankd.errors import BadSettings
+from rankd.installing import install_command
 
 
 def require(purpose: str, **packages: str) -> None:
@@ -19,4 +20,4 @@ def require(purpose: str, **packages: str) -> None:
     """
     for module, package in packages.items():
         if find_spec(module) is None:
-            raise BadSettings(f"{purpose} needs {package}: pip install 'rankd[eval]'")
+            raise BadSettings(f"{purpose} needs {package}: {install_command('eval')}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from rankd.errors import BadSettings
 from rankd.evaluation.scorer import Scorer, ScorerOptions
+from rankd.server.progress import show_progress
 
 
 @asynccontextmanager
@@ -17,15 +17,13 @@ async def open_scorer(options: ScorerOptions) -> AsyncIterator[Scorer]:
         SetupError: the model or the server cannot be used; says why.
     """
     if options.url is None:
-        # Imported on use: only a local engine needs the server's packages, only a URL httpx.
+        # Imported on use: only a local engine needs the server's packages.
         from rankd.evaluation.local_scorer import open_local
 
-        async with open_local(options) as local:
+        async with show_progress(open_local(options)) as local:
             yield local
         return
-    try:
-        from rankd.evaluation.server_scorer import open_remote
-    except ImportError as problem:
-        raise BadSettings(f"--url: {problem}") from None
+    from rankd.evaluation.server_scorer import open_remote
+
     async with open_remote(options, options.url) as remote:
         yield remote

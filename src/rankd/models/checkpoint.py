@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,9 @@ from rankd.models.tensor_files import StoredTensor, read_headers, refuse_lfs_poi
 BUILTIN = "builtin"
 CAUSAL = "Qwen3ForCausalLM"
 CLASSIFIER = "Qwen3ForSequenceClassification"
+
+# From the hub id, the revision and the event that stops it.
+Download = Callable[[str, str | None, threading.Event], Path]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -157,7 +161,10 @@ def _sha256(file: Path) -> str:
 
 
 def locate(
-    model: str, revision: str | None = None, cancelled: threading.Event | None = None
+    model: str,
+    revision: str | None = None,
+    cancelled: threading.Event | None = None,
+    fetch: Download = download,
 ) -> Checkpoint:
     """Find a model by its name, and download it if necessary.
 
@@ -166,6 +173,7 @@ def locate(
             is downloaded into the hub's cache unless it is there.
         revision: branch, tag or commit of a hub id.
         cancelled: stops the download when it is set.
+        fetch: gives the folder of a hub id.
 
     Raises:
         BadModel: there is no such folder or hub id, files are missing, or it is not a
@@ -179,7 +187,7 @@ def locate(
     if folder.exists():
         raise BadModel(folder_errors.of_file(folder))
     if model.count("/") == 1 and not model.startswith((".", "/", "~")):
-        return _inspect(download(model, revision, cancelled or threading.Event()), model)
+        return _inspect(fetch(model, revision, cancelled or threading.Event()), model)
     raise BadModel(
         f"no model folder at {model!r}; MODEL is {BUILTIN!r}, a folder with a Qwen3-Reranker "
         "checkpoint, or a hub id such as Qwen/Qwen3-Reranker-0.6B"

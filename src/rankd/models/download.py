@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import io
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 from rankd.errors import BadModel
 from rankd.models import hub_errors
+from rankd.models.verification import DownloadStopped
 from rankd.telemetry.startup import StartupStep, report_step
 
 T = TypeVar("T")
@@ -20,11 +22,7 @@ T = TypeVar("T")
 _THREAD_NAME = "model-download"
 
 # They match in folders, too, such as `1_LogitScore/config.json`.
-_PATTERNS = ["*.json", "*.jinja", "*.safetensors", "merges.txt", "vocab.txt"]
-
-
-class _Cancelled(BaseException):
-    """Stops a download. Not an `Exception`, which the hub's client would retry."""
+PATTERNS = ["*.json", "*.jinja", "*.safetensors", "merges.txt", "vocab.txt"]
 
 
 def download(model: str, revision: str | None, cancelled: threading.Event) -> Path:
@@ -38,11 +36,13 @@ def download(model: str, revision: str | None, cancelled: threading.Event) -> Pa
     """
     from huggingface_hub import snapshot_download
 
+    # Its own handler would print each of its warnings a second time, and never as JSON.
+    logging.getLogger("huggingface_hub").handlers.clear()
     report_step(StartupStep(f"looking for {model} on the hub"))
     try:
         bars = _progress_bars(f"downloading {model}", cancelled)
         return Path(
-            snapshot_download(model, revision=revision, allow_patterns=_PATTERNS, tqdm_class=bars)
+            snapshot_download(model, revision=revision, allow_patterns=PATTERNS, tqdm_class=bars)
         )
     except Exception as problem:
         # Errors of the HTTP client, too, which is another one in each release of the hub's.
@@ -68,7 +68,7 @@ def _progress_bars(step: str, cancelled: threading.Event) -> Any:
 
         def update(self, n: float | None = 1) -> bool | None:
             if cancelled.is_set():
-                raise _Cancelled
+                raise DownloadStopped
             return super().update(n)
 
         def display(self, *_: Any, **__: Any) -> None:

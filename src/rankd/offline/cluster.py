@@ -23,6 +23,7 @@ import orjson
 from rankd.config.settings import Settings
 from rankd.engines.ray.cluster import connect
 from rankd.errors import BadSettings, RankError, SetupError
+from rankd.installing import install_command
 from rankd.offline.file_scorer import FileScorer, open_file_scorer
 from rankd.offline.options import ScoreOptions
 from rankd.offline.outputs import FileJob
@@ -66,7 +67,7 @@ def score_on_cluster(
     """
     for module in ("ray", "pandas", "pyarrow"):
         if find_spec(module) is None:
-            raise BadSettings(f"--ray needs {module}: pip install 'rankd[ray]'")
+            raise BadSettings(f"--ray needs {module}: {install_command('ray')}")
     with _connected(options.ray or "auto"), _interruptible():
         import ray.data
         from ray.exceptions import RayError

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from rankd.errors import BadSettings
+from rankd.installing import install_command
 from rankd.offline import jsonl_rows
 from rankd.offline.options import Columns
 from rankd.offline.rows import BadRow, RowBatch, RowResult
@@ -55,7 +56,7 @@ def open_rows(path: Path, columns: Columns) -> RowFile:
     if not path.name.endswith(_PARQUET):
         return jsonl_rows.JsonlRows(path, columns)
     if find_spec("pyarrow") is None:
-        raise BadSettings(f"{path}: Parquet needs pyarrow: pip install 'rankd[parquet]'")
+        raise BadSettings(f"{path}: Parquet needs pyarrow: {install_command('parquet')}")
     from rankd.offline.parquet_rows import ParquetRows
 
     return ParquetRows(path, columns)

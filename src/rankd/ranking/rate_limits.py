@@ -22,6 +22,7 @@ from limits.errors import ConfigurationError
 
 from rankd.config.settings import Settings
 from rankd.errors import BadSettings, TooLarge, TooManyRequests
+from rankd.installing import install_command
 from rankd.ranking.circuit_breaker import CircuitBreaker
 from rankd.telemetry import metrics
 
@@ -220,7 +221,7 @@ def _storage(url: str | None, stack: AsyncExitStack) -> Storage:
         )
     except (ImportError, ConfigurationError):
         raise BadSettings(
-            "limits_redis needs redis, which is not installed: pip install 'rankd[redis]'"
+            f"limits_redis needs redis, which is not installed: {install_command('redis')}"
         ) from None
     except (TypeError, ValueError):
         raise BadSettings("limits_redis must be a URL such as redis://HOST:6379/0") from None

@@ -15,6 +15,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from rankd.errors import BadSettings
+from rankd.installing import install_command
 from rankd.ranking.circuit_breaker import CircuitBreaker
 from rankd.telemetry import metrics
 
@@ -24,7 +25,7 @@ try:
     from redis.backoff import NoBackoff
 except ImportError:
     raise BadSettings(
-        "cache_redis needs redis, which is not installed: pip install 'rankd[redis]'"
+        f"cache_redis needs redis, which is not installed: {install_command('redis')}"
     ) from None
 
 # Seconds that one command may take.

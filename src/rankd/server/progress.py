@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TextIO, TypeVar
 
@@ -41,6 +41,17 @@ async def show_progress(opening: AbstractAsyncContextManager[T]) -> AsyncIterato
             progress.end()
             STEP_LISTENER.reset(token)
         yield opened
+
+
+async def await_with_progress(work: Awaitable[T]) -> T:
+    """The result of `work`; shows the steps that it reports."""
+
+    @asynccontextmanager
+    async def entered() -> AsyncIterator[T]:
+        yield await work
+
+    async with show_progress(entered()) as result:
+        return result
 
 
 def _can_redraw(stream: TextIO | None) -> bool:

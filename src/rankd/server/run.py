@@ -8,6 +8,7 @@ import errno
 import gc
 import logging
 import math
+import os
 import signal
 import socket
 import ssl
@@ -301,7 +302,9 @@ def _listen(listener: socket.socket) -> None:
 
 def _port_error(host: str, port: int, problem: OSError) -> PortTaken:
     if problem.errno == errno.EADDRINUSE:
-        return PortTaken(f"port {port} on {host} is in use; choose another with --port")
+        # make sets MAKELEVEL for what it runs, such as `make serve`.
+        way = 'make serve ARGS="--port 9000"' if "MAKELEVEL" in os.environ else "--port"
+        return PortTaken(f"port {port} on {host} is in use; choose another with {way}")
     return PortTaken(f"cannot listen on {host}:{port}: {problem.strerror}")
 
 

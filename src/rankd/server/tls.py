@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rankd.config.settings import Settings
 from rankd.errors import BadSettings
+
+_log = logging.getLogger("rankd")
 
 
 def tls_options(settings: Settings) -> dict[str, Any]:
@@ -112,6 +115,7 @@ class Handshakes:
         self._loop = asyncio.get_running_loop()
         self._running: dict[asyncio.Task[None], None] = {}  # Oldest first.
         self._retry: asyncio.TimerHandle | None = None
+        self._logged_plain_http = False
         listener.setblocking(False)
         self._listen()
 
@@ -155,12 +159,23 @@ class Handshakes:
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
 
+    @contextmanager
+    def _plain_http_logged(self) -> Iterator[None]:
+        """Log the first request in plain HTTP: its client sees an empty reply, without a reason."""
+        try:
+            yield
+        except ssl.SSLError as problem:
+            if problem.reason == "HTTP_REQUEST" and not self._logged_plain_http:
+                self._logged_plain_http = True
+                _log.warning("a client sent plain HTTP to this HTTPS port: its URL needs https://")
+            raise
+
     async def _shake_hands(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             # The client disconnected, sent plain HTTP or has no certificate.
-            with suppress(OSError):
+            with suppress(OSError), self._plain_http_logged():
                 await self._loop.connect_accepted_socket(
                     self._protocol,
                     connection,

@@ -19,6 +19,7 @@ from rankd.engines.devices import cores
 from rankd.engines.native import framing
 from rankd.engines.native.process import WorkerConfig
 from rankd.errors import BadSettings, SetupError
+from rankd.installing import install_command
 from rankd.models.adapter import read_adapter
 from rankd.models.tensor_files import read_headers
 from rankd.telemetry.logs import configure
@@ -116,7 +117,7 @@ def _load(config: WorkerConfig, replies: BinaryIO) -> tuple[Qwen3Model, dict[str
         from rankd.engines.native.weights import load
     except ImportError as problem:
         raise SetupError(
-            f"the native engine cannot start ({problem}): pip install 'rankd[native]'"
+            f"the native engine cannot start ({problem}): {install_command('native')}"
         ) from None
     from rankd.engines.native.architecture import read_architecture
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from rankd.errors import BadSettings
+from rankd.installing import install_command
 
 # Supported releases, both inclusive.
 OLDEST, NEWEST = (0, 18), (0, 33)
@@ -47,7 +48,7 @@ def installed() -> Release:
     versions = {name: version for name in _PACKAGES if (version := _version(name)) is not None}
     if not versions:
         raise BadSettings(
-            "the vllm engine needs vLLM, which is not installed: pip install 'rankd[vllm]'"
+            f"the vllm engine needs vLLM, which is not installed: {install_command('vllm')}"
         )
     # VLLM_VERSION is vLLM's own variable, for builds from source without a release number.
     text = os.environ.get("VLLM_VERSION") or next(iter(versions.values()))

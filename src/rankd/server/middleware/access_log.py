@@ -24,6 +24,9 @@ _SAFE_ID = re.compile(rb"[\w.:-]{1,128}", re.ASCII)
 # Maximum number of chained exceptions in a logged traceback.
 _MAX_CHAIN = 10
 
+# Paths of health checks, which come every few seconds.
+_PROBES = frozenset({"/livez", "/readyz", "/health", "/ping", "/metrics"})
+
 # Status in log and metrics when the client left before a response began.
 _CLIENT_LEFT = 499
 
@@ -110,9 +113,10 @@ class AccessLogMiddleware:
             metrics.RERANKS.labels(*labels, str(status)).inc()
             metrics.RERANK_SECONDS.labels(str(status)).observe(seconds)
         if self._enabled:
+            is_healthy = status == 200 and path in _PROBES
             escaped = _escaped(path)
             _log.log(
-                logging.DEBUG if PART_OF_PAGE in scope else logging.INFO,
+                logging.DEBUG if PART_OF_PAGE in scope or is_healthy else logging.INFO,
                 "%s %s %d %.1fms",
                 scope["method"],
                 escaped,

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from rankd import __version__
 from rankd.errors import SetupError
+from rankd.installing import install_command
 
 # Wraps an ASGI app in middleware.
 AppWrapper = Callable[[ASGIApp], ASGIApp]
@@ -37,7 +38,9 @@ async def open_tracing(*, enabled: bool, drain_seconds: float) -> AsyncIterator[
         from rankd.telemetry.tracing.export import close, open_provider
         from rankd.telemetry.tracing.spans import TracingMiddleware
     except ImportError as problem:
-        raise SetupError(f"--otel: traces need pip install 'rankd[otel]' ({problem})") from None
+        raise SetupError(
+            f"--otel: traces need OpenTelemetry ({problem}): {install_command('otel')}"
+        ) from None
     provider = open_provider()
     try:
         yield partial(TracingMiddleware, tracer=provider.get_tracer("rankd", __version__))

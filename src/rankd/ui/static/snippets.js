@@ -68,7 +68,7 @@ function rankd({ url, body, needsKey }) {
   const key = needsKey ? `, api_key=os.environ["${VARIABLE}"]` : "";
   const rest = options(body).map(([name, value]) => `\n        ${name}=${py(value)},`).join("");
   return (
-    `${needsKey ? "import os\n\n" : ""}from rankd.client import Client  # the extra rankd[client]\n\n` +
+    `${needsKey ? "import os\n\n" : ""}from rankd.client import Client\n\n` +
     `with Client(${py(url)}${key}) as client:\n    answer = client.rerank(\n` +
     `        ${py(body.query)},\n        ${listOf(body.documents, py, "        ")},${rest}\n    )\n` +
     "for result in answer.results:\n" +
