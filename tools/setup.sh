@@ -25,8 +25,8 @@ ended() {
   [ "$status" = 0 ] && exit
   [ "$status" = 130 ] && say "interrupted"
   if [ -n "$is_new" ] && [ -e "$venv" ]; then
+    say "removing the unfinished $venv; what was downloaded is in the cache, so run the same command again"
     rm -rf "$venv"
-    say "removed the unfinished $venv; what was downloaded is in the cache, so run the same command again"
   fi
   exit "$status"
 }
@@ -55,9 +55,9 @@ make_environment() {
   if is_supported; then
     if "$python" -m venv "$venv"; then return; fi
     rm -rf "$venv"
-    has_uv || exit 1
+    has_uv || { say "$python cannot make an environment; install what it lacks (above), then run the same command again"; exit 1; }
   elif ! has_uv; then
-    say "Python $supported is needed, and $python is $("$python" --version 2>&1 || true)." \
+    say "Python $supported is needed, and $python is $("$python" --version 2>/dev/null || echo "not there")." \
       "Name another one: make $goal PYTHON=python3.12"
     exit 1
   fi

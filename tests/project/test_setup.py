@@ -203,7 +203,7 @@ def test_a_failed_first_installation_leaves_no_environment(checkout: Checkout) -
     ended = checkout.run(INSTALL_STATUS="1")
 
     assert ended.returncode == 1
-    assert "removed the unfinished .venv" in ended.stderr
+    assert "removing the unfinished .venv" in ended.stderr
     assert not checkout.venv.exists()
 
 

@@ -417,13 +417,11 @@ def test_equal_documents_keep_the_order_of_the_request() -> None:
 def test_the_second_server_to_listen_on_a_port_is_refused() -> None:
     with _bind("127.0.0.1", 0) as first, _bind("127.0.0.1", first.getsockname()[1]) as second:
         _listen(first)
-        with pytest.raises(PortTaken, match="is in use; choose another"):
+        with pytest.raises(PortTaken, match="is in use: stop what listens"):
             _listen(second)
 
 
-@pytest.mark.parametrize(
-    ("level", "way"), [(None, "--port"), ("1", 'make serve ARGS="--port 9000"')]
-)
+@pytest.mark.parametrize(("level", "way"), [(None, "--port"), ("1", 'ARGS="… --port 9000"')])
 def test_a_port_in_use_is_one_error_line(
     level: str | None, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -435,7 +433,10 @@ def test_a_port_in_use_is_one_error_line(
         ended = run("serve", "--engine", "fake", "--port", str(port))
 
     assert ended.returncode == 4
-    assert ended.stderr == f"rankd: port {port} on 127.0.0.1 is in use; choose another with {way}\n"
+    assert ended.stderr == (
+        f"rankd: port {port} on 127.0.0.1 is in use: stop what listens there, such as another "
+        f"rankd, or choose another port with {way}\n"
+    )
 
 
 @pytest.mark.parametrize(

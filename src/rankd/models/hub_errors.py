@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 
 def explain(model: str, revision: str | None, problem: Exception) -> str:
@@ -40,14 +41,18 @@ def _next_step(model: str, revision: str | None, problem: Exception, reason: str
     if constants.HF_HUB_OFFLINE:
         return (
             f"HF_HUB_OFFLINE is set, and the cache in {constants.HF_HUB_CACHE} lacks it; unset "
-            f"HF_HUB_OFFLINE where the hub can be reached. {_elsewhere(model)}"
+            f"HF_HUB_OFFLINE where the hub can be reached. Or {_from_modelscope(model)}"
         )
     if _is_of_a_file(problem):
         return (
             f"its cache in {constants.HF_HUB_CACHE} cannot be written ({reason}); set HF_HOME to a "
             "folder that can be written and has room"
         )
-    return f"{constants.ENDPOINT} cannot be reached ({reason}). {_elsewhere(model)}"
+    mirror = "another mirror" if "HF_ENDPOINT" in os.environ else "https://hf-mirror.com"
+    return (
+        f"{constants.ENDPOINT} cannot be reached ({reason}). Set HF_ENDPOINT to {mirror}. "
+        f"Or {_from_modelscope(model)}"
+    )
 
 
 def _is_of_a_file(problem: Exception) -> bool:
@@ -56,10 +61,10 @@ def _is_of_a_file(problem: Exception) -> bool:
     return isinstance(problem, OSError) and bool(problem.filename or problem.errno in full)
 
 
-def _elsewhere(model: str) -> str:
+def _from_modelscope(model: str) -> str:
     folder = model.rpartition("/")[2]
     return (
-        "Set HF_ENDPOINT=https://hf-mirror.com. Or take it from ModelScope, on this or another "
+        "take it from ModelScope, on this or another "
         f"machine: pip install modelscope && modelscope download --model {model} --local_dir "
         f"{folder}; then serve the folder ./{folder}"
     )

@@ -303,8 +303,11 @@ def _listen(listener: socket.socket) -> None:
 def _port_error(host: str, port: int, problem: OSError) -> PortTaken:
     if problem.errno == errno.EADDRINUSE:
         # make sets MAKELEVEL for what it runs, such as `make serve`.
-        way = 'make serve ARGS="--port 9000"' if "MAKELEVEL" in os.environ else "--port"
-        return PortTaken(f"port {port} on {host} is in use; choose another with {way}")
+        way = 'ARGS="… --port 9000"' if "MAKELEVEL" in os.environ else "--port"
+        return PortTaken(
+            f"port {port} on {host} is in use: stop what listens there, such as another rankd, or "
+            f"choose another port with {way}"
+        )
     return PortTaken(f"cannot listen on {host}:{port}: {problem.strerror}")
 
 
