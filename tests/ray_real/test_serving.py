@@ -184,7 +184,7 @@ def name_of(process: Any) -> str:
     name = str(process.name())
     if not name.startswith("python"):
         return name
-    script = next(word for word in process.cmdline()[1:] if not word.startswith("-"))
+    script = next(str(word) for word in process.cmdline()[1:] if not word.startswith("-"))
     return script.rpartition("/")[2]
 
 
