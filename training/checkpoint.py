@@ -11,9 +11,7 @@ from model import Reranker, Shape
 from sources import DATA
 
 LEXICAL = DATA / "lexical.pt"  # trained from the construction
-WIDENED = DATA / "widened.pt"  # with meanings
-FURTHER = DATA / "further.pt"  # trained further
-FINAL = DATA / "checkpoint.pt"  # with a new readout
+FINAL = DATA / "checkpoint.pt"  # with meanings
 
 
 def save(shape: Shape, weights: dict[str, Tensor], out: Path) -> None:

@@ -1,8 +1,8 @@
 """Add what words mean to a trained lexical model: an exact cosine of two sums over `table.py`.
 
-Nothing here is learnt but the readout, and later training leaves it alone (`protect`). The hidden
-state grows by 72 lanes and each layer by two heads of queries and one of keys and values; the old
-lanes and heads compute what they did.
+Nothing is learnt but the readout. The hidden state grows by 72 lanes and each layer by two heads
+of queries and one of keys and values; the old lanes and heads compute what they did. The MLPs lose
+the units that wrote least.
 
     layer 0  every token learns whether it stands in the question or in the document;
     layer 1  `<document` sums up the question's meanings and `assistant` the document's, each token
@@ -18,10 +18,8 @@ in a key's length.
 
 from __future__ import annotations
 
-import argparse
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
@@ -31,7 +29,7 @@ import pairs as pairs_file
 import table as table_file
 import vocabulary
 from batches import Sampler
-from checkpoint import FINAL, LEXICAL, WIDENED, restore, save
+from checkpoint import FINAL, LEXICAL, restore, save
 from construct import SCORES, Heads
 from loss import loss_of
 from model import Batch, Reranker
@@ -49,6 +47,7 @@ ONE_SIZE, WEIGHT_SIZE, FLAG = 0.03, 0.01, 0.03  # of these lanes in the residual
 STRANGE = 3.0  # what a token of the other text loses; see `_pool`
 SHARE = 0.94  # of dimension A in the key of the rarest token
 STEADY, UNIT = 100.0, 2.0  # the constant of `<think>`; gain of the unit vectors it reads
+CAUTION = 0.4  # the weight of right documents in the readout: fewer wrong ones above one half
 USUAL = 0.3  # the cosine at which MATCH is zero
 
 
@@ -190,30 +189,36 @@ def _read(heads: Heads) -> None:
     heads.o(FIRST)[MATCH, 0] = 0.5
 
 
-def protect(model: Reranker) -> None:
-    """Let gradients change the old part alone. It may read the new lanes, but not write to them.
+@torch.no_grad()
+def prune(model: Reranker, batches: list[Batch], size: int = 192) -> Reranker:
+    """Keep the hidden units of each MLP that write most; those of the squares always."""
+    written = [torch.zeros(model.shape.intermediate_size) for _ in model.layers]
+    hooks = [
+        layer.mlp.down_proj.register_forward_hook(
+            lambda _module, inputs, _output, sums=sums: _add(sums, inputs[0].abs().mean(0))
+        )
+        for layer, sums in zip(model.layers, written, strict=True)
+    ]
+    for some in batches:
+        model(some)
+    for hook in hooks:
+        hook.remove()
+    smaller = Reranker(replace(model.shape, intermediate_size=size))
+    weights = model.state_dict()
+    for number, (layer, sums) in enumerate(zip(model.layers, written, strict=True)):
+        usefulness = sums * layer.mlp.down_proj.weight.norm(dim=0)
+        if number == 2:
+            usefulness[-SIZE - 1 :] = torch.inf
+        kept = usefulness.argsort(descending=True)[:size].sort().values
+        for name in ("gate_proj", "up_proj", "down_proj"):
+            key = f"layers.{number}.mlp.{name}.weight"
+            weights[key] = weights[key][:, kept] if name == "down_proj" else weights[key][kept]
+    smaller.load_state_dict(weights)
+    return smaller
 
-    Their numbers are small and exact: one step of Adam or Muon would be noise to them.
-    """
-    lanes, heads = model.shape.hidden_size, model.shape.head_dim
-    free = {
-        "embed_tokens": (model.shape.vocab_size, OLD),
-        "q_proj": (FIRST * heads, lanes),
-        "k_proj": (KEY * heads, lanes),
-        "v_proj": (KEY * heads, lanes),
-        "o_proj": (OLD, FIRST * heads),
-        "gate_proj": (-SIZE - 1, lanes),
-        "up_proj": (-SIZE - 1, lanes),
-        "down_proj": (OLD, -SIZE - 1),
-        "norm": (OLD,),
-        "q_norm": (0,),  # of all heads
-        "k_norm": (0,),
-    }
-    for name, weight in model.named_parameters():
-        ends = next(free[part] for part in reversed(free) if part in name)
-        mask = torch.zeros_like(weight)
-        mask[tuple(slice(end) for end in ends)] = 1
-        weight.register_hook(lambda gradient, mask=mask: gradient * mask)
+
+def _add(sums: Tensor, more: Tensor) -> None:
+    sums += more
 
 
 def features(model: Reranker, batches: list[Batch]) -> Tensor:
@@ -244,7 +249,7 @@ def fit_readout(model: Reranker, batches: list[Batch]) -> float:
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = loss_of(x @ (before * scale + change * free)) + 1e-3 * change.square().sum()
+        loss = loss_of(x @ (before * scale + change * free), CAUTION) + 1e-3 * change.square().sum()
         loss.backward()
         return loss
 
@@ -257,18 +262,13 @@ def fit_readout(model: Reranker, batches: list[Batch]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--refit", type=Path, help="only fit the readout of this widened model")
-    chosen = parser.parse_args()
     torch.set_num_threads(1)
     tokenizer = vocabulary.load()
-    if chosen.refit:
-        model = restore(chosen.refit)
-    else:
-        model = widen(restore(LEXICAL), table_file.load(), tokenizer)
     sampler = iter(Sampler(pairs_file.load(), tokenizer, seed=3, bare=0))
-    share = fit_readout(model, [next(sampler) for _ in range(100)])
-    save(model.shape, model.state_dict(), FINAL if chosen.refit else WIDENED)
+    batches = [next(sampler) for _ in range(100)]
+    model = prune(widen(restore(LEXICAL), table_file.load(), tokenizer), batches[:20])
+    share = fit_readout(model, batches)
+    save(model.shape, model.state_dict(), FINAL)
     print(f"right first in {share:.3f} of the fitting sample")
 
 

@@ -55,7 +55,7 @@ STEPS = {
     "further": Step(
         "train.py --widened data/widened.pt --rate 0.4 --steps 700 --seed 21", "further.pt"
     ),
-    "readout": Step("meaning.py --refit data/further.pt", "checkpoint.pt"),
+    "finish": Step("meaning.py --finish data/further.pt", "checkpoint.pt"),
     "export": Step("export.py", "export"),
 }
 

