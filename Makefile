@@ -26,7 +26,7 @@ ELSEWHERE := vllm or clients or chaos or wheel or deploy or ui or docs or images
 IMAGES_BASE ?= build/images/base.tar
 INSTALL_VLLM := $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: setup setup-vllm setup-ray setup-clients setup-images serve test test-all test-vllm test-ray test-clients test-chaos test-deploy test-images test-ui docs dashboard configs wheel test-wheel audit release-check push-image push-chart github-release probe-ascend lint bench bench-vllm bench-peers clean
+.PHONY: setup setup-vllm setup-ray setup-clients setup-images serve test test-all test-vllm test-ray test-clients test-chaos test-deploy test-images test-ui docs dashboard configs wheel test-wheel audit release-check push-image push-chart github-release probe-ascend lint bench bench-vllm bench-peers clean train
 
 setup: $(VENV)/.serve
 
@@ -156,6 +156,15 @@ bench-vllm: $(VLLM_VENV)/.dev
 # transformers, sentence-transformers, vLLM and rankd in turn: 24 GB of memory, half an hour.
 bench-peers: $(VENV)/.dev $(VLLM_VENV)/.dev
 	$(BIN)/python bench/peers.py --vllm-python $(VLLM_VENV)/bin/python $(ARGS)
+
+# The built-in model from public text and its teacher: about two hours on two cores, 3 GB (training/README.md).
+train: training/.venv/.train
+	training/.venv/bin/python training/run.py $(ARGS)
+
+training/.venv/.train: training/requirements.txt
+	$(PYTHON) -m venv training/.venv
+	training/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

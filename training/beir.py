@@ -1,6 +1,6 @@
 """The held-out sets whole, in BEIR's layout, for `rankd eval`: every passage is a candidate.
 
-python beir.py FOLDER [--set fresh]
+python beir.py FOLDER [--set card]
 
 The questions are those of the known-item sets (held_out.py), which judge among twenty passages.
 The texts are under other licences (GFDL, PSF, each package's own): made here, shipped nowhere.
@@ -37,10 +37,11 @@ def lines(file: Path, rows: Iterable[tuple[str, str]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--set", choices=held_out.SEEDS, default="fresh")
+    parser.add_argument("--set", choices=held_out.KINDS, default="card")
     chosen = parser.parse_args()
-    for name in held_out.SETS:
-        write(chosen.folder / name, name, held_out.SEEDS[chosen.set])
+    names, seed = held_out.KINDS[chosen.set]
+    for name in names:
+        write(chosen.folder / name, name, seed)
 
 
 if __name__ == "__main__":

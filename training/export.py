@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import vocabulary
+from checkpoint import FINAL, restore
 from model import Reranker
 from sources import DATA
-from train import CHECKPOINT, restore
 
 BUILTIN = Path(__file__).parents[1] / "src/rankd/models/builtin"
 LONGEST = 32_768
@@ -74,7 +74,7 @@ def export(model: Reranker, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--checkpoint", type=Path, default=FINAL)
     parser.add_argument(
         "--out", type=Path, default=DATA / "export", help=f"the shipped one is {BUILTIN}"
     )

