@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -158,9 +157,10 @@ class ReplicaSet:
         return [replica for replica in self.by_name.values() if replica.takes_batches]
 
     def least_loaded(self, besides: Collection[Replica] = ()) -> Replica | None:
-        """The replica with the fewest outstanding tokens; None if there is none.
-
-        One of several at random: fronts that all begin with the first one would load that most.
-        """
+        """The replica with the fewest outstanding tokens; None if there is none."""
         able = [replica for replica in self.ready if replica not in besides]
-        return min(able, key=lambda one: (one.outstanding, random.random()), default=None)
+        return min(able, key=_outstanding, default=None)
+
+
+def _outstanding(replica: Replica) -> int:
+    return replica.outstanding
