@@ -99,7 +99,7 @@ def test_a_reader_that_comes_back_gets_the_lines_without_another_request() -> No
         os.close(writing)
         with httpx.Client(timeout=20) as client:
             for number in range(600):
-                client.get(f"{url}/livez", headers={"x-request-id": f"request-{number}"})
+                client.get(f"{url}/version", headers={"x-request-id": f"request-{number}"})
         text, began = b"", time.monotonic()
         while b"request-599" not in text and time.monotonic() - began < 30:
             text += os.read(reading, 65536)
@@ -113,7 +113,7 @@ def test_a_stopped_terminal_does_not_stop_the_server() -> None:
     with unread_server(terminal, "--log-format", "json") as (_, url):
         os.close(terminal)
         with httpx.Client(timeout=20) as client:
-            statuses = {client.get(f"{url}/livez").status_code for _ in range(600)}
+            statuses = {client.get(f"{url}/version").status_code for _ in range(600)}
     os.close(master)
 
     assert statuses == {200}
@@ -124,7 +124,7 @@ def test_a_closed_reader_is_no_error() -> None:
     with unread_server(writing) as (process, url):
         os.close(writing)
         os.close(reading)
-        statuses = {get(f"{url}/livez").status_code for _ in range(20)}
+        statuses = {get(f"{url}/version").status_code for _ in range(20)}
         process.send_signal(signal.SIGTERM)
         status = process.wait(30)
 
