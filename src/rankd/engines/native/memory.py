@@ -10,8 +10,11 @@ from rankd.engines.native.framing import TokenBatch
 _log = logging.getLogger("rankd")
 
 # Parts of torch's RuntimeError messages: CPU ("can't allocate memory", "not enough memory"),
-# CUDA and NPU ("out of memory"), oneDNN ("could not create a memory").
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "create a memory")
+# CUDA and NPU ("out of memory"), oneDNN (the last three).
+_OUT_OF_MEMORY = (
+    *("out of memory", "can't allocate memory", "not enough memory"),
+    *("could not create a memory", "could not create a primitive", "could not execute a primitive"),
+)
 
 
 class BatchModel(Protocol):
