@@ -45,6 +45,8 @@ def test_rows_may_be_a_view() -> None:
     torch.testing.assert_close(Linear(weight)(view), F.linear(view, weight))
 
 
-def test_the_matrix_is_packed_where_torch_can() -> None:
+def test_matrices_are_packed_in_bfloat16_only() -> None:
     """On the processors that the tests run on; a torch that cannot is slower, not wrong."""
-    assert linear._can_pack(torch.float32) == torch.backends.mkldnn.is_available()
+    assert linear._can_pack(torch.bfloat16) == torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert not linear._can_pack(torch.float32)
+    assert not linear._can_pack(torch.float16)

@@ -222,9 +222,6 @@ async def test_a_worker_that_computes_for_long_is_not_restarted(
         assert _workers() == before
 
 
-@pytest.mark.xfail(
-    reason="with packed matrices, oneDNN gets no pages for new shapes at such a limit", strict=False
-)
 async def test_a_batch_that_does_not_fit_in_memory_is_split(folder: Path) -> None:
     [many] = _requests(1, documents=60)
     long = [Prompt((1,), (7,) * 16_000)]

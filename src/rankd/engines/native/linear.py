@@ -1,8 +1,10 @@
 """The linear layers of the forward pass: rows times a matrix, without a bias.
 
-On a CPU the matrix is kept in the blocks that oneDNN multiplies. `torch.mm` makes these blocks anew
-in every call, which costs 5 % of a product of 1,000 rows and half of one of 20 (bfloat16), and in
-float32 it calls MKL, which takes 1.2 to 2 times as long. `bench/products.py` has the figures.
+In bfloat16 on a CPU the matrix is kept in the blocks that oneDNN multiplies. `torch.mm` makes these
+blocks anew in every call, which costs 5 % of a product of 1,000 rows and half of one of 20.
+
+In float32 it is not: there `torch.mm` calls MKL, while oneDNN generates code for each number of
+rows, 2 MB for the five products of a layer, which made small models slower and workers larger.
 """
 
 from __future__ import annotations
@@ -46,10 +48,12 @@ def _multiply(rows: Tensor, packed: Tensor) -> Tensor:
 
 @lru_cache
 def _can_pack(dtype: torch.dtype) -> bool:
-    """Whether this build of torch has the operators, for this dtype and processor.
+    """Whether packing gains anything, and this build of torch has the operators.
 
     Asked by a small product with an exact result.
     """
+    if dtype != torch.bfloat16:
+        return False
     rows, weight = torch.eye(16, dtype=dtype)[:3], torch.arange(128.0).view(8, 16).to(dtype)
     try:
         return torch.equal(_multiply(rows, _pack(weight)), rows @ weight.t())
