@@ -21,11 +21,12 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine import ANSWERS, _cpu_of, make_prompts, make_random
+from engine import ANSWERS, make_prompts, make_random
 from rankd.config.settings import Settings
 from rankd.engines.native import NativeEngine, open_engine
 from rankd.models.checkpoint import Checkpoint, locate
 from rankd.types import Prompt
+from server import cpu_seconds
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,11 @@ def _within(prompts: Sequence[Prompt], vocabulary: int) -> list[Prompt]:
 
 
 async def _measure(engine: NativeEngine, calls: Sequence[Sequence[Prompt]]) -> Run:
-    cpu, wall = _cpu_of(engine.pid), time.perf_counter()
+    cpu, wall = cpu_seconds(engine.pid), time.perf_counter()
     answers = await asyncio.gather(*map(engine.score, calls))
     wall = time.perf_counter() - wall
     logits = [logit for answer in answers for logit in answer]
-    return Run(wall, _cpu_of(engine.pid) - cpu, logits)
+    return Run(wall, cpu_seconds(engine.pid) - cpu, logits)
 
 
 async def _refuse_other_bits(engine: NativeEngine, prompts: Sequence[Prompt], run: Run) -> None:

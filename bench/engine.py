@@ -30,6 +30,7 @@ from rankd.config.settings import Settings
 from rankd.engines.native import NativeEngine, open_engine
 from rankd.models.checkpoint import Checkpoint, locate
 from rankd.types import AnswerTokenIds, Prompt
+from server import cpu_seconds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -165,16 +166,10 @@ def _measure(score: Callable[[], list[float]]) -> Run:
 
 
 async def _measure_native(engine: NativeEngine, prompts: Sequence[Prompt]) -> Run:
-    cpu, wall = time.process_time() + _cpu_of(engine.pid), time.perf_counter()
+    cpu, wall = time.process_time() + cpu_seconds(engine.pid), time.perf_counter()
     logits = await engine.score(prompts)
     wall = time.perf_counter() - wall
-    return Run(wall, time.process_time() + _cpu_of(engine.pid) - cpu, logits)
-
-
-def _cpu_of(pid: int) -> float:
-    """CPU seconds of a process and its threads so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return Run(wall, time.process_time() + cpu_seconds(engine.pid) - cpu, logits)
 
 
 def _compare(tutorial: Run, native: Run, *, exact: bool) -> None:

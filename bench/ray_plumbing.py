@@ -28,9 +28,10 @@ from rankd.config.settings import Settings
 from rankd.ranking.ranker import Ranker
 from rankd.server.app import open_ranker
 from rankd.types import Prompt
+from server import cpu_seconds
 from support.ray_cluster import RayCluster, deployed, shared_cluster, until
 from support.ray_load import body, front, value_of
-from support.servers import Server, family, serving
+from support.servers import Server, serving
 
 # Tokens per second of a sleeping replica, so slow that the sleep is nearly all of the time.
 RATE = 10_000
@@ -89,15 +90,6 @@ async def plumbing(seconds: float) -> None:
         print(f"{requests[1] / requests[count]:.2f} times faster")
 
 
-def cpu_seconds(server: Server) -> float:
-    """Of the server and its processes."""
-    used = 0
-    for pid in family(server.process.pid):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-        used += int(fields[11]) + int(fields[12])
-    return used / 100
-
-
 def cpu_of_requests(server: Server, requests: int) -> float:
     """Milliseconds of CPU per request, 8 at a time."""
 
@@ -110,9 +102,9 @@ def cpu_of_requests(server: Server, requests: int) -> float:
     async def all_of_them() -> None:
         await asyncio.gather(*(ask() for _ in range(8)))
 
-    before = cpu_seconds(server)
+    before = cpu_seconds(server.process.pid)
     asyncio.run(all_of_them())
-    return 1000 * (cpu_seconds(server) - before) / requests
+    return 1000 * (cpu_seconds(server.process.pid) - before) / requests
 
 
 def cpu(cluster: RayCluster, requests: int, rounds: int) -> None:

@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from engine import ANSWERS, _cpu_of
-from server import DOCUMENTS, ROOT, Load, measure
+from engine import ANSWERS
+from server import DOCUMENTS, ROOT, Load, cpu_seconds, measure
 
 sys.path.insert(0, str(ROOT / "tests"))
 
@@ -117,7 +117,7 @@ def peak_memory(pid: int) -> float:
 
 async def timed(engine: NativeEngine, batch: Sequence[Prompt]) -> tuple[float, float]:
     """CPU seconds of the worker, and wall seconds; in batches of the engine's size."""
-    cpu, wall = _cpu_of(engine.pid), time.perf_counter()
+    cpu, wall = cpu_seconds(engine.pid), time.perf_counter()
     rest = list(batch)
     while rest:
         count, tokens = 0, 0
@@ -126,7 +126,7 @@ async def timed(engine: NativeEngine, batch: Sequence[Prompt]) -> tuple[float, f
             count += 1
         await engine.score(rest[:count])
         rest = rest[count:]
-    return _cpu_of(engine.pid) - cpu, time.perf_counter() - wall
+    return cpu_seconds(engine.pid) - cpu, time.perf_counter() - wall
 
 
 async def measure_engine(model: str, rounds: int) -> dict[str, list[Point]]:
