@@ -256,3 +256,20 @@ async def test_a_worker_that_dies_during_the_start_is_a_setup_error(
         "the native engine's process was killed by SIGKILL (out of memory?) "
         "before the model was loaded"
     )
+
+
+def _variables(pid: int) -> list[bytes]:
+    return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+
+
+@pytest.mark.anyio
+async def test_the_worker_limits_onednns_caches_unless_they_are_set(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "77")
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    async with open_engine(locate(str(folder)), ANSWERS, SETTINGS) as engine:
+        variables = _variables(engine.pid)
+
+    assert b"LRU_CACHE_CAPACITY=77" in variables
+    assert b"ONEDNN_PRIMITIVE_CACHE_CAPACITY=128" in variables

@@ -18,6 +18,11 @@ from rankd.telemetry.logs import Format
 
 _SETUP_ERRORS = {error.__name__: error for error in (BadModel, BadSettings, SetupError)}
 
+# Entries of torch's and of oneDNN's cache of generated code, 1,024 each by default. The code of a
+# product is for one number of rows: 300 batch sizes grew a process by 600 to 800 MiB, and with
+# these limits by 100 to 330, at the same CPU time (`bench/row_counts.py`).
+ONEDNN_CACHES = {"LRU_CACHE_CAPACITY": "128", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128"}
+
 # glibc keeps freed memory instead of returning it to the system. Otherwise page faults of
 # fresh outputs (25 to 50 MB each) cost a fifth of the time of the arithmetic.
 _MALLOC_TUNABLES = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592"
@@ -180,6 +185,7 @@ def _environment(config: WorkerConfig) -> dict[str, str]:
     # OpenMP threads sleep while they wait. By default they spin: beside two busy processes,
     # the same batch cost 6.3 CPU seconds spinning and 1.9 sleeping.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    environment = ONEDNN_CACHES | environment
     if config.threads:
         environment["OMP_NUM_THREADS"] = str(config.threads)
     if config.deterministic:
