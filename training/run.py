@@ -51,11 +51,7 @@ STEPS = {
     "train": Step("train.py --rate 0.6 --steps 2600", "lexical.pt"),
     "teacher": Step("teacher.py", "teacher.npz"),
     "table": Step("table.py", "table.pt"),
-    "meaning": Step("meaning.py", "widened.pt"),
-    "further": Step(
-        "train.py --widened data/widened.pt --rate 0.4 --steps 700 --seed 21", "further.pt"
-    ),
-    "finish": Step("meaning.py --finish data/further.pt", "checkpoint.pt"),
+    "meaning": Step("meaning.py", "checkpoint.pt"),
     "export": Step("export.py", "export"),
 }
 
