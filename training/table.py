@@ -1,4 +1,4 @@
-"""The table of meanings: 63 numbers for each token, whose rarity-weighted sums compare texts.
+"""The table of meanings: 126 numbers for each token, whose rarity-weighted sums compare texts.
 
 It begins as the principal components of the teacher's vectors of single tokens. Then the cosines of
 questions and passages, as sums over the table, are drawn to the teacher's own cosines. The teacher
@@ -25,7 +25,7 @@ from sources import DATA
 
 log = logging.getLogger("table")
 TABLE = DATA / "table.pt"
-SIZE = 63
+SIZE = 126
 STEPS, BATCH, CHINESE = 3_000, 384, 64  # questions in a step, and how many of them are Chinese
 SHARP = 20.0  # the temperature of cosines: a difference of .05 is one logit
 RIGHT_ZH, WRONG_ZH = 0.7, 0.1  # what the teacher would say of Chinese pairs, if it could read them
