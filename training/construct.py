@@ -34,40 +34,43 @@ from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
-from table import SIZE, speaks
+import vocabulary
 
+SIZE = 126  # numbers of a token's meaning
 HEAD = 64
-BLOCKS = math.ceil(SIZE / HEAD)  # heads of keys and values over which meanings are spread
-# Lanes of the residual stream.
+PARTS = [slice(start, min(SIZE, start + HEAD)) for start in range(0, SIZE, HEAD)]  # of a meaning
+# Lanes of the residual stream: a meaning, an identity, and single numbers.
 MEANING, IDENTITY = slice(0, SIZE), slice(SIZE, SIZE + 44)
 (
-    ONE, FILL, MEANT, TOLD, IS_QUERY, IS_DOCUMENT, SUMS_QUESTION, SUMS_DOCUMENT, IS_THINK, IS_LAST,
-    REST, IS_INSTRUCTION, IN_INSTRUCTION, IN_QUESTION, IN_DOCUMENT, FOUND, FIRST, HIT, COVERAGE,
-    COSINE,
+    ONE, FILL, MEANING_LEVEL, RARITY_LEVEL, IS_QUERY, IS_DOCUMENT, SUMS_QUESTION, SUMS_DOCUMENT,
+    IS_THINK, IS_LAST, REST, IS_INSTRUCTION, IN_INSTRUCTION, IN_QUESTION, IN_DOCUMENT, FOUND, FIRST,
+    HIT, COVERAGE, COSINE,
 ) = range(SIZE + 44, SIZE + 64)  # fmt: skip
 WIDTH = math.ceil((SIZE + 64) / 16) * 16
-# Dimensions of a head: 44 for identities, and single ones.
-SLOW = [*range(6, 28), *range(38, 60)]
+# Dimensions of a head: 44 for identities, three more for a search, four for weighing.
+SAME = [*range(6, 28), *range(38, 60)]
+X, Y, Z = 60, 61, 62
 A, B, C, D = 28, 29, 30, 31
 SHAPE = {
     "hidden_size": WIDTH,
     "intermediate_size": math.ceil((SIZE + 1) / 16) * 16,
     "num_hidden_layers": 4,
-    "num_attention_heads": 2 * (1 + BLOCKS),
-    "num_key_value_heads": 1 + BLOCKS,
+    "num_attention_heads": 2 * (1 + len(PARTS)),
+    "num_key_value_heads": 1 + len(PARTS),
     "head_dim": HEAD,
 }
 THETA = 1e30
 # Logits of keys that point where the query does: of a search for a token, and of a weighing, where
 # a higher one would multiply the errors of bfloat16.
 SEARCH, WEIGH = 54.0, 24.0
-STRANGE = 3.0  # what the level of a token that does not count is lowered by
-INSTRUCTION = 0.8  # the same for the instruction's tokens in the question's sum
+LOWERED = 3.0  # what the level of a token that does not count is lowered by
+INSTRUCTION_LOWERED = 0.8  # the same for the instruction's tokens in the question's sum
 SHARE = 0.94  # of dimension A in the key of the rarest token
 LENGTH = 3.0  # squared, of each embedding
 FLAG = 0.5
-STEADY, UNIT = 100.0, 0.5  # the constant of `<think>`; gain of the unit vectors it reads
-CONSTANT = 10.0  # of the last token: the final norm divides by nearly the same for all documents
+# Large, so that the norms of `<think>` and of the last token hardly depend on the document.
+THINK_CONSTANT, LAST_CONSTANT = 100.0, 10.0
+UNIT_GAIN = 0.5  # of the unit vectors that `<think>` reads
 USUAL = 0.3  # the cosine at which COSINE is zero
 
 
@@ -94,6 +97,13 @@ class Heads:
 def construct(
     config: Qwen3Config, table: Tensor, idf: Tensor, tokenizer: Tokenizer
 ) -> Qwen3ForCausalLM:
+    """The model without a readout, in float32.
+
+    Args:
+        config: has the numbers of `SHAPE`.
+        table: (V, SIZE), as long as a token is telling.
+        idf: (V,), the rarity of each token.
+    """
     model = Qwen3ForCausalLM(config).float().eval()
     for weight in model.parameters():
         weight.fill_(1.0 if weight.ndim == 1 else 0.0)
@@ -114,17 +124,21 @@ def construct(
 
 
 def _embeddings(rows: Tensor, table: Tensor, idf: Tensor, tokenizer: Tokenizer) -> None:
-    spoken = speaks(tokenizer)
-    spoken[[tokenizer.token_to_id(word) for word in ("yes", "no")]] = False  # the readout's rows
+    words = vocabulary.words(tokenizer)
+    words[[tokenizer.token_to_id(word) for word in ("yes", "no")]] = False  # the readout's rows
     size = table.norm(dim=1)
     rows[:, ONE] = 1
-    for lane, rarity in ((MEANT, size / size[spoken].quantile(0.98)), (TOLD, idf / idf.max())):
+    rarities = {
+        MEANING_LEVEL: size / size[words].quantile(0.98),
+        RARITY_LEVEL: idf / idf.max(),
+    }
+    for lane, rarity in rarities.items():
         level = _level(SHARE + rarity.clamp(0.02, 1.2).log() / WEIGH)
-        rows[:, lane] = torch.where(spoken, level, -5.0) * 0.1
-    rows[spoken, MEANING] = F.normalize(table[spoken], dim=1) * 0.9
+        rows[:, lane] = torch.where(words, level, -5.0) * 0.1
+    rows[words, MEANING] = F.normalize(table[words], dim=1) * 0.9
     noise = torch.Generator().manual_seed(0)
     drawn = F.normalize(torch.randn(len(rows), 44, generator=noise), dim=1)
-    rows[:, IDENTITY] = _identities(drawn, tokenizer) * spoken[:, None]
+    rows[:, IDENTITY] = _identities(drawn, tokenizer) * words[:, None]
     marks = {
         "<query": (IS_QUERY, REST),
         "<document": (IS_DOCUMENT, SUMS_QUESTION),
@@ -136,9 +150,9 @@ def _embeddings(rows: Tensor, table: Tensor, idf: Tensor, tokenizer: Tokenizer) 
         rows[tokenizer.token_to_id(text), list(lanes)] = math.sqrt(0.5)
     left = LENGTH - rows.square().sum(1)
     rows[:, FILL] = left.clamp(min=0).sqrt()
-    rows[tokenizer.token_to_id("<think>"), IS_THINK] = STEADY
+    rows[tokenizer.token_to_id("<think>"), IS_THINK] = THINK_CONSTANT
     last = tokenizer.encode("\n\n").ids[-1]
-    rows[last, [IS_LAST, FILL]] = torch.tensor([1.0, CONSTANT])
+    rows[last, [IS_LAST, FILL]] = torch.tensor([1.0, LAST_CONSTANT])
 
 
 def _identities(drawn: Tensor, tokenizer: Tokenizer) -> Tensor:
@@ -152,9 +166,9 @@ def _identities(drawn: Tensor, tokenizer: Tokenizer) -> Tensor:
 
 
 def _level(share: Tensor) -> Tensor:
-    """Which `t` gives dimension A this share of a key (A, B, C) = (t, t - STRANGE, 1)."""
-    levels = torch.linspace(0, STRANGE + 1 / STRANGE, 2_000)
-    shares = levels / (levels.square() + (levels - STRANGE).square() + 1).sqrt()
+    """Which `t` gives dimension A this share of a key (A, B, C) = (t, t - LOWERED, 1)."""
+    levels = torch.linspace(0, LOWERED + 1 / LOWERED, 2_000)
+    shares = levels / (levels.square() + (levels - LOWERED).square() + 1).sqrt()
     return levels[torch.searchsorted(shares, share.contiguous()).clamp(max=len(levels) - 1)]
 
 
@@ -164,14 +178,14 @@ def _unit(lane_size: float, length: float = LENGTH) -> float:
 
 
 def _segments(heads: Heads) -> None:
-    """Each token looks at `<document` if it has seen it, else at `<query`."""
-    heads.k(0)[60, IS_DOCUMENT] = 8
-    heads.k(0)[60, IS_QUERY] = 4
-    heads.k(0)[61, IS_QUERY] = 4
-    heads.k(0)[60, IS_INSTRUCTION] = 4
-    heads.k(0)[61, IS_INSTRUCTION] = 10
-    heads.k(0)[61, ONE] = 1
-    heads.q(0)[60, ONE] = heads.q(1)[60, ONE] = 1
+    """Each token looks at `<document` if it has seen it, else at `<query`, else at `<instruct`."""
+    heads.k(0)[X, IS_DOCUMENT] = 8
+    heads.k(0)[X, IS_QUERY] = 4
+    heads.k(0)[Y, IS_QUERY] = 4
+    heads.k(0)[X, IS_INSTRUCTION] = 4
+    heads.k(0)[Y, IS_INSTRUCTION] = 10
+    heads.k(0)[Y, ONE] = 1
+    heads.q(0)[X, ONE] = 1
     marks = (IS_INSTRUCTION, IN_INSTRUCTION), (IS_QUERY, IN_QUESTION), (IS_DOCUMENT, IN_DOCUMENT)
     for dimension, (mark, flag) in enumerate(marks):
         heads.v(0)[dimension, mark] = 1 / _unit(math.sqrt(0.5))
@@ -185,14 +199,14 @@ def _match(heads: Heads, mlp: torch.nn.Module) -> None:
     which it finds always, does not outweigh that; in the second each copy so far weighs as much.
     """
     flagged = LENGTH + FLAG**2
-    heads.k(0)[SLOW, IDENTITY] = torch.eye(44)
-    heads.k(0)[60, IN_QUESTION] = heads.k(0)[61, IN_DOCUMENT] = 1 / FLAG
-    heads.k(0)[62, IS_QUERY] = 100
-    searches = ((0, 60, 0.75, 0.25, 0.61), (1, 61, 0.6, 0.4, 1 / math.sqrt(2)))
+    heads.k(0)[SAME, IDENTITY] = torch.eye(44)
+    heads.k(0)[X, IN_QUESTION] = heads.k(0)[Y, IN_DOCUMENT] = 1 / FLAG
+    heads.k(0)[Z, IS_QUERY] = 100
+    searches = ((0, X, 0.75, 0.25, 0.61), (1, Y, 0.6, 0.4, 1 / math.sqrt(2)))
     for head, dimension, same, segment, rest in searches:
-        heads.q(head)[SLOW, IDENTITY] = same * torch.eye(44)
+        heads.q(head)[SAME, IDENTITY] = same * torch.eye(44)
         heads.q(head)[dimension, ONE] = segment
-        heads.q(head)[62, ONE] = rest
+        heads.q(head)[Z, ONE] = rest
     found, first = heads.v(0)[0], heads.v(0)[1]
     found[IN_QUESTION] = 1 / _unit(FLAG, flagged)
     found[IS_QUERY] = -FLAG / math.sqrt(0.5) / _unit(FLAG, flagged)
@@ -216,15 +230,14 @@ def _match(heads: Heads, mlp: torch.nn.Module) -> None:
 
 
 def _sum(heads: Heads) -> None:
-    """A key has A for the document's sum and B for the question's; else there is REST."""
-    for block in range(BLOCKS):
-        key, part = 1 + block, slice(block * HEAD, min(SIZE, (block + 1) * HEAD))
+    """A key has A for the document's sum and B for the question's; other queries look at REST."""
+    for key, part in enumerate(PARTS, start=1):
         size = part.stop - part.start
         for dimension, flag in ((A, IN_DOCUMENT), (B, IN_QUESTION)):
-            heads.k(key)[dimension, MEANT] = 10
-            heads.k(key)[dimension, flag] = STRANGE / FLAG
-            heads.k(key)[dimension, ONE] = -STRANGE
-        heads.k(key)[B, IN_INSTRUCTION] = (STRANGE - INSTRUCTION) / FLAG
+            heads.k(key)[dimension, MEANING_LEVEL] = 10
+            heads.k(key)[dimension, flag] = LOWERED / FLAG
+            heads.k(key)[dimension, ONE] = -LOWERED
+        heads.k(key)[B, IN_INSTRUCTION] = (LOWERED - INSTRUCTION_LOWERED) / FLAG
         heads.k(key)[C, ONE] = 1
         heads.k(key)[D, REST] = 1000
         for head, dimension, mark in ((2 * key, A, SUMS_DOCUMENT), (2 * key + 1, B, SUMS_QUESTION)):
@@ -236,21 +249,21 @@ def _sum(heads: Heads) -> None:
 
 def _cover(heads: Heads) -> None:
     """The last token looks at the question's tokens and at those that are marked."""
-    heads.k(0)[A, TOLD] = heads.k(0)[B, TOLD] = 10
-    heads.k(0)[A, [IN_QUESTION, HIT]] = STRANGE / FLAG
-    heads.k(0)[A, ONE] = -STRANGE
-    heads.k(0)[B, ONE] = -STRANGE
+    heads.k(0)[A, RARITY_LEVEL] = heads.k(0)[B, RARITY_LEVEL] = 10
+    heads.k(0)[A, [IN_QUESTION, HIT]] = LOWERED / FLAG
+    heads.k(0)[A, ONE] = -LOWERED
+    heads.k(0)[B, ONE] = -LOWERED
     heads.k(0)[C, ONE] = 1
     heads.k(0)[D, REST] = 1000
     heads.q(0)[A, IS_LAST] = 100
-    heads.q(0)[D, ONE] = heads.q(1)[D, ONE] = 1
+    heads.q(0)[D, ONE] = 1
     heads.v(0)[0, HIT] = 1 / _unit(FLAG, LENGTH + FLAG**2 * 3.25)
     heads.o(0)[COVERAGE, 0] = 1
 
 
 def _compare(heads: Heads, mlp: torch.nn.Module) -> None:
-    for block in range(BLOCKS):
-        key, part = 1 + block, slice(block * HEAD, min(SIZE, (block + 1) * HEAD))
+    """`<think>` adds the two sums, and squares."""
+    for key, part in enumerate(PARTS, start=1):
         size = part.stop - part.start
         for dimension, mark in ((A, SUMS_DOCUMENT), (B, SUMS_QUESTION), (D, REST)):
             heads.k(key)[dimension, mark] = 600
@@ -259,22 +272,23 @@ def _compare(heads: Heads, mlp: torch.nn.Module) -> None:
         for head, dimension in ((2 * key, A), (2 * key + 1, B)):
             heads.q(head)[dimension, IS_THINK] = 1
             heads.q(head)[D, ONE] = 1
-            heads.o(head)[part, :size] = UNIT * torch.eye(size)
+            heads.o(head)[part, :size] = UNIT_GAIN * torch.eye(size)
     # silu(x) is about x/2 near zero: gate times up is a square.
     mlp.gate_proj.weight[:SIZE, MEANING] = 0.1 * torch.eye(SIZE)
     mlp.up_proj.weight[:SIZE, MEANING] = torch.eye(SIZE)
     mlp.down_proj.weight[COSINE, :SIZE] = 30
     # The squares of two unit vectors with the usual cosine, as a share of the constant's.
-    usual = (2 + 2 * USUAL) * WIDTH * (UNIT / STEADY) ** 2
+    usual = (2 + 2 * USUAL) * WIDTH * (UNIT_GAIN / THINK_CONSTANT) ** 2
     mlp.gate_proj.weight[SIZE, IS_THINK] = mlp.up_proj.weight[SIZE, IS_THINK] = 1
     mlp.down_proj.weight[COSINE, SIZE] = -30 * 0.05 * usual
 
 
 def _read(heads: Heads) -> None:
+    """The last token takes the cosine from `<think>`."""
     heads.k(0)[A, IS_THINK] = 1
     heads.k(0)[D, REST] = 600
     heads.k(0)[C, ONE] = 1
     heads.q(0)[A, IS_LAST] = 100
-    heads.q(0)[D, ONE] = heads.q(1)[D, ONE] = 1
+    heads.q(0)[D, ONE] = 1
     heads.v(0)[0, COSINE] = 1
-    heads.o(0)[COSINE, 0] = STEADY**3 / (3 * WIDTH**2.5 * UNIT**2)
+    heads.o(0)[COSINE, 0] = THINK_CONSTANT**3 / (3 * WIDTH**2.5 * UNIT_GAIN**2)

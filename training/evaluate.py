@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import held_out
-from export import BUILTIN
+from export import BUILTIN, last_states
 from prompt import prompt
 
 TRIPLES = Path(__file__).parent / "eval"
@@ -34,20 +34,13 @@ class Model:
 
     def __init__(self, folder: Path) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.tokenizer.padding_side = (
-            "right"  # the model is causal: what follows the last token is not seen
-        )
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.yes, self.no = (self.tokenizer.convert_tokens_to_ids(word) for word in ("yes", "no"))
 
     @torch.inference_mode()
     def __call__(self, query: str, documents: Sequence[str]) -> list[float]:
-        rows = self.tokenizer(
-            [prompt(query, d) for d in documents], padding=True, return_tensors="pt"
-        )
-        ends = rows["attention_mask"].sum(1) - 1
-        hidden = self.model.model(**rows).last_hidden_state[torch.arange(len(ends)), ends]
-        logits = self.model.lm_head(hidden)
+        rows = self.tokenizer([prompt(query, document) for document in documents])["input_ids"]
+        logits = self.model.lm_head(last_states(self.model, rows))
         return (logits[:, self.yes] - logits[:, self.no]).tolist()
 
 

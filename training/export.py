@@ -1,4 +1,4 @@
-"""The checkpoint as transformers reads it: Qwen3ForCausalLM, bfloat16, tied embeddings."""
+"""The checkpoint as transformers reads and runs it: Qwen3ForCausalLM, bfloat16, tied embeddings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
+from torch import Tensor
 from transformers import Qwen3ForCausalLM
 
 import construct
@@ -61,3 +62,14 @@ def export(model: Qwen3ForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(vocabulary.FOLDER / name, part)
         part.rename(folder / name)
+
+
+@torch.inference_mode()
+def last_states(model: Qwen3ForCausalLM, rows: list[list[int]]) -> Tensor:
+    """(rows, hidden) of the last tokens, after the last norm.
+
+    Rows are padded at the right, which a causal model does not see.
+    """
+    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+    ends = torch.tensor([len(row) - 1 for row in rows])
+    return model.model(input_ids=ids).last_hidden_state[torch.arange(len(rows)), ends]

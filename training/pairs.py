@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 
 import vocabulary
 from prompt import question
-from records import RECORDS, Record, chinese_piece
-from sources import DATA
+from records import Record, chinese_piece
+from sources import DATA, RECORDS
 
 PAIRS = DATA / "pairs.pkl"
 LONGEST_PASSAGE, LONGEST_QUESTION = 200, 48  # tokens

@@ -19,7 +19,7 @@ import pairs as pairs_file
 import table
 import vocabulary
 from construct import COSINE, COVERAGE, FILL, construct
-from export import config, export
+from export import config, export, last_states
 from pairs import Pairs, Question
 from prompt import INSTRUCTION, SUFFIX, head, prompt
 from sources import DATA
@@ -52,13 +52,6 @@ def _kind(source: str) -> str:
 
 
 @torch.inference_mode()
-def last_states(model: Qwen3ForCausalLM, rows: list[list[int]]) -> Tensor:
-    """(rows, hidden) of the last tokens, after the last norm."""
-    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
-    ends = torch.tensor([len(row) - 1 for row in rows])
-    return model.model(input_ids=ids).last_hidden_state[torch.arange(len(rows)), ends]
-
-
 def scores_of(model: Qwen3ForCausalLM, pairs: Pairs) -> Tensor:
     """(questions, documents): cosine plus weighted coverage."""
     tokenizer = vocabulary.load()

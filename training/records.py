@@ -14,9 +14,8 @@ from pathlib import Path
 import lxml.etree
 import lxml.html
 
-from sources import DATA, UNPACKED
+from sources import RECORDS, UNPACKED
 
-RECORDS = DATA / "records.jsonl"
 OWN = Path(__file__).parent / "own"
 LONGEST = 900  # characters of a passage that are kept
 

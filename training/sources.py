@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DATA = Path(__file__).parent / "data"
+RECORDS = DATA / "records.jsonl"  # passages with questions
 UNPACKED = DATA / "unpacked"
 
 

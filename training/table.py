@@ -19,30 +19,17 @@ from torch import Tensor
 import pairs as pairs_file
 import teacher
 import vocabulary
+from construct import SIZE
 from pairs import Pairs
 from prompt import question
 from sources import DATA
 
 log = logging.getLogger("table")
 TABLE = DATA / "table.pt"
-SIZE = 126
 STEPS, BATCH, CHINESE = 3_000, 384, 64  # questions in a step, and how many of them are Chinese
 SHARP = 20.0  # the temperature of cosines: a difference of .05 is one logit
 RIGHT_ZH, WRONG_ZH = 0.7, 0.1  # what the teacher would say of Chinese pairs, if it could read them
 LONGEST = 160
-
-
-def speaks(tokenizer: Tokenizer) -> Tensor:
-    """Tokens that mean something: no control tokens, no punctuation, no word of the template."""
-    texts = [tokenizer.id_to_token(token) for token in range(tokenizer.get_vocab_size())]
-    return torch.tensor(
-        [
-            not text.startswith("<")
-            and text != "assistant"
-            and any(sign.isalnum() for sign in tokenizer.decode([token]))
-            for token, text in enumerate(texts)
-        ]
-    )
 
 
 def first_table(tokens: Tensor, frequency: Tensor, texts: int, tokenizer: Tokenizer) -> Tensor:
@@ -55,7 +42,7 @@ def first_table(tokens: Tensor, frequency: Tensor, texts: int, tokenizer: Tokeni
     drawn = F.normalize(torch.randn(rows.shape, generator=noise), dim=1)
     english = torch.tensor([tokenizer.decode([token]).isascii() for token in range(len(rows))])
     rarity = (torch.log((texts + 1) / (frequency + 1)) / 9).clamp(0, 1) - 0.15
-    weight = torch.where(speaks(tokenizer), rarity.clamp(min=0.01), 0.003)
+    weight = torch.where(vocabulary.words(tokenizer), rarity.clamp(min=0.01), 0.003)
     return torch.where(english[:, None], rows, drawn) * weight[:, None]
 
 

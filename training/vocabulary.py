@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from tokenizers import (
     AddedToken,
     Regex,
@@ -18,10 +19,10 @@ from tokenizers import (
     pre_tokenizers,
     trainers,
 )
+from torch import Tensor
 
 from prompt import prompt
-from records import RECORDS
-from sources import DATA
+from sources import DATA, RECORDS
 
 SIZE = 14_336
 FOLDER = DATA / "tokenizer"
@@ -126,6 +127,19 @@ def write(folder: Path = FOLDER) -> Tokenizer:
 
 def load(folder: Path = FOLDER) -> Tokenizer:
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def words(tokenizer: Tokenizer) -> Tensor:
+    """(V,) whether a token is of a word: no control token, punctuation or role of the template."""
+    texts = [tokenizer.id_to_token(token) for token in range(tokenizer.get_vocab_size())]
+    return torch.tensor(
+        [
+            not text.startswith("<")
+            and text != "assistant"
+            and any(sign.isalnum() for sign in tokenizer.decode([token]))
+            for token, text in enumerate(texts)
+        ]
+    )
 
 
 if __name__ == "__main__":

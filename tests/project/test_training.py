@@ -1,0 +1,124 @@
+"""The recipe of the built-in model: what its hand-written weights compute, and its steps."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import Qwen3Config
+
+TRAINING = Path(__file__).parents[2] / "training"
+QUESTION = "how do cats sleep in a small house"
+DOCUMENTS = [
+    "Cats sleep in a basket, and cats sleep in the sun.",
+    "A small house. Small houses are cheap; a house needs a roof.",
+    "Shares rose by three percent on Monday.",
+    QUESTION,
+    "cats",
+]
+
+
+class Recipe:
+    """Modules of training/, and a model that they write from a random table.
+
+    Attributes:
+        words: (V,) whether a token is of a word.
+        table: (V, SIZE) meanings; idf: (V,) rarities.
+    """
+
+    def __init__(self, modules: dict[str, ModuleType], tokenizer_folder: Path) -> None:
+        self.construct, self.export = modules["construct"], modules["export"]
+        self.prompt, self.steps = modules["prompt"].prompt, modules["run"].STEPS
+        self.tokenizer = modules["vocabulary"].load(tokenizer_folder)
+        self.words = modules["vocabulary"].words(self.tokenizer)
+        noise = torch.Generator().manual_seed(1)
+        count = self.tokenizer.get_vocab_size()
+        directions = torch.randn(count, self.construct.SIZE, generator=noise)
+        lengths = torch.rand(count, 1, generator=noise) + 0.2
+        self.table = F.normalize(directions, dim=1) * lengths
+        self.idf = torch.rand(count, generator=noise) * 10 + 2
+        config = Qwen3Config(**self.export.config(self.tokenizer))
+        self.model = self.construct.construct(config, self.table, self.idf, self.tokenizer)
+
+    def read(self, instruction: str = "-") -> tuple[list[float], list[float]]:
+        """Coverage and cosine of each document, as the last token holds them."""
+        prompts = [self.prompt(QUESTION, document, instruction) for document in DOCUMENTS]
+        rows = [self.tokenizer.encode(prompt).ids for prompt in prompts]
+        states = self.export.last_states(self.model, rows)
+        # The last norm scales all lanes alike; this one is known.
+        states = states * self.construct.LAST_CONSTANT / states[:, self.construct.FILL, None]
+        cosines = states[:, self.construct.COSINE] + self.construct.USUAL
+        return states[:, self.construct.COVERAGE].tolist(), cosines.tolist()
+
+    def tokens(self, text: str) -> list[int]:
+        return [token for token in self.tokenizer.encode(f" {text}").ids if self.words[token]]
+
+    def meaning(self, text: str) -> Tensor:
+        return self.table[self.tokens(text)].sum(0)
+
+
+@pytest.fixture(scope="module")
+def recipe(builtin: Path) -> Iterator[Recipe]:
+    # training/ is no package, and other folders have modules of the same names.
+    names = ("sources", "prompt", "vocabulary", "construct", "export", "run")
+    before: dict[str, Any] = {name: sys.modules.pop(name, None) for name in names}
+    sys.path.insert(0, str(TRAINING))
+    try:
+        yield Recipe({name: importlib.import_module(name) for name in names}, builtin)
+    finally:
+        sys.path.remove(str(TRAINING))
+        for name, module in before.items():
+            sys.modules.pop(name, None)
+            if module is not None:
+                sys.modules[name] = module
+
+
+def test_the_weights_compute_the_coverage_of_the_question(recipe: Recipe) -> None:
+    rarity = {token: float(recipe.idf[token]) for token in recipe.tokens(QUESTION)}
+    total = sum(rarity.values())
+    found = [
+        sum(rarity[token] for token in rarity.keys() & set(recipe.tokens(text)))
+        for text in DOCUMENTS
+    ]
+
+    coverage, _ = recipe.read()
+
+    assert found[2] == 0
+    assert found[3] == total
+    assert coverage == pytest.approx([one / (one + total) for one in found], abs=0.02)
+
+
+def test_the_weights_compute_the_cosine_of_the_meanings(recipe: Recipe) -> None:
+    question = recipe.meaning(QUESTION)
+    expected = [
+        float(F.cosine_similarity(question, recipe.meaning(text), dim=0)) for text in DOCUMENTS
+    ]
+
+    _, cosines = recipe.read()
+
+    assert cosines == pytest.approx(expected, abs=0.03)
+
+
+def test_the_instruction_changes_the_cosine_and_not_the_coverage(recipe: Recipe) -> None:
+    plain, about_shares = recipe.read(), recipe.read("find passages about shares")
+
+    assert about_shares[0] == pytest.approx(plain[0], abs=0.005)
+    assert about_shares[1][2] > plain[1][2] + 0.01
+
+
+def test_each_step_is_a_script_and_stands_in_the_table(recipe: Recipe) -> None:
+    scripts = {name: step.command.split()[0] for name, step in recipe.steps.items()}
+    text = (TRAINING / "README.md").read_text(encoding="utf-8")
+    table = text.split("| step | file | does |")[1].split("\n\n")[0]
+
+    assert all((TRAINING / script).is_file() for script in scripts.values())
+    assert re.findall(r"^\| ([\w-]+) \| `(\w+\.py)`", table, re.MULTILINE) == [*scripts.items()]
