@@ -157,7 +157,7 @@ bench-vllm: $(VLLM_VENV)/.dev
 bench-peers: $(VENV)/.dev $(VLLM_VENV)/.dev
 	$(BIN)/python bench/peers.py --vllm-python $(VLLM_VENV)/bin/python $(ARGS)
 
-# The built-in model from public text and its teacher: about half an hour on two cores, 3 GB (training/README.md).
+# The built-in model from public text and its teacher: about a quarter of an hour, 3 GB (training/README.md).
 train: training/.venv/.train
 	training/.venv/bin/python training/run.py $(ARGS)
 
