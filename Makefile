@@ -153,7 +153,7 @@ probe-ascend: $(VLLM_VENV)/.dev $(VLLM_VENV)/.ascend
 bench-vllm: $(VLLM_VENV)/.dev
 	$(VLLM_VENV)/bin/python bench/against_vllm.py --vllm-client $(ARGS)
 
-# transformers, sentence-transformers, vLLM and rankd in turn: 24 GB of memory, half an hour.
+# transformers, sentence-transformers, vLLM and rankd in turn: 32 GB of memory, half an hour.
 bench-peers: $(VENV)/.dev $(VLLM_VENV)/.dev
 	$(BIN)/python bench/peers.py --vllm-python $(VLLM_VENV)/bin/python $(ARGS)
 
