@@ -1,4 +1,4 @@
-# The only entrances; CI calls them too.
+# The only entrances; CI calls them too. `make help` lists them.
 #   make serve ARGS="--port 9000"     make test ARGS="-k prompt"
 
 PYTHON ?= python3
@@ -26,9 +26,14 @@ ELSEWHERE := vllm or clients or chaos or wheel or deploy or ui or docs or images
 IMAGES_BASE ?= build/images/base.tar
 INSTALL_VLLM := $(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: setup setup-vllm setup-ray setup-clients setup-images serve test test-all test-vllm test-ray test-clients test-chaos test-deploy test-images test-ui docs dashboard configs wheel test-wheel audit release-check push-image push-chart github-release probe-ascend lint bench bench-vllm bench-peers clean train
+.PHONY: help setup setup-vllm setup-ray setup-clients setup-images serve test test-all test-vllm test-ray test-clients test-chaos test-deploy test-images test-ui docs dashboard configs wheel test-wheel audit release-check push-image push-chart github-release probe-ascend lint bench bench-vllm bench-peers clean train
 
 setup: $(VENV)/.serve
+
+# The commands of the table in docs/development.md.
+help:
+	@sed -n 's/^| `\(make [a-z-]*\)` | \(.*\) |$$/\1\t\2/p' docs/development.md | \
+		sed 's/\[\([^]]*\)\]([^)]*)/\1/g' | expand -t 18 | tr -d '`'
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/rankd serve $(ARGS)
