@@ -39,3 +39,17 @@ def test_each_token_sees_its_context_and_the_tokens_up_to_itself(
     torch.testing.assert_close(
         found.view(KV_HEADS, length, SHARED, HEAD_DIM), expected.transpose(1, 2)
     )
+
+
+def test_scores_are_not_rounded_to_bfloat16() -> None:
+    """Large scores that differ by less than bfloat16 can tell apart."""
+    chance = torch.Generator().manual_seed(4)
+    keys = torch.randn(KV_HEADS, 40, HEAD_DIM, generator=chance) * 0.02 + 1
+    values = torch.randn(KV_HEADS, 40, HEAD_DIM, generator=chance)
+    queries = torch.full((KV_HEADS, SHARED, HEAD_DIM), 4.0)
+    inputs = [one.bfloat16() for one in (queries, keys, values)]
+
+    found = product_attention.attend(*inputs, SHARED)
+
+    exact = product_attention.attend(*(one.float() for one in inputs), SHARED)
+    torch.testing.assert_close(found.float(), exact, atol=0.004, rtol=0.01)
