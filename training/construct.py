@@ -1,10 +1,11 @@
 """Write the reranker: which of the question's words the document has, and how near its meaning is.
 
-Nothing here is learnt. The knowledge is in the table of meanings (`table.py`) and in the rarity of
+Nothing here is learnt. The knowledge is in the table of meanings (`table.py`) and in the weight of
 each token. Two numbers reach the last token:
 
-    coverage  the rarity of the question's tokens that stand in the document, as S / (S + Q) with S
-              for those found, each once, and Q for all of the question;
+    coverage  the weight of the question's tokens that stand in the document, as S / (S + Q) with S
+              for those found, each once, and Q for all of the question. A token's weight is its
+              rarity squared;
     cosine    between the sums of the meanings of the question's and the document's tokens. Rare
               words of the instruction count a little in the question's sum.
 
@@ -14,7 +15,7 @@ How the layers compute them:
     layer 1  a token of the document looks for itself in the question, and in the document so far;
              the MLP marks those that are found and stand there for the first time. `<document`
              sums up the question's meanings and `assistant` the document's, weighted by rarity;
-    layer 2  the last token weighs marked tokens against the question's, by rarity. `<think>` adds
+    layer 2  the last token weighs marked tokens against the question's. `<think>` adds
              the two sums as unit vectors, and the MLP squares that: 2 + 2 cos;
     layer 3  the last token reads the cosine.
 
@@ -42,7 +43,7 @@ PARTS = [slice(start, min(SIZE, start + HEAD)) for start in range(0, SIZE, HEAD)
 # Lanes of the residual stream: a meaning, an identity, and single numbers.
 MEANING, IDENTITY = slice(0, SIZE), slice(SIZE, SIZE + 44)
 (
-    ONE, FILL, MEANING_LEVEL, RARITY_LEVEL, IS_QUERY, IS_DOCUMENT, SUMS_QUESTION, SUMS_DOCUMENT,
+    ONE, FILL, MEANING_LEVEL, WEIGHT_LEVEL, IS_QUERY, IS_DOCUMENT, SUMS_QUESTION, SUMS_DOCUMENT,
     IS_THINK, IS_LAST, REST, IS_INSTRUCTION, IN_INSTRUCTION, IN_QUESTION, IN_DOCUMENT, FOUND, FIRST,
     HIT, COVERAGE, COSINE,
 ) = range(SIZE + 44, SIZE + 64)  # fmt: skip
@@ -64,6 +65,10 @@ THETA = 1e30
 # a higher one would multiply the errors of bfloat16.
 SEARCH, WEIGH = 54.0, 24.0
 LOWERED = 3.0  # what the level of a token that does not count is lowered by
+# How much of a sum's query looks at REST, in relation to what looks at tokens that count. Without
+# it, the sum of an empty document would be that of the question. With it, REST, which has no
+# meaning, counts as much as a token of e^-9 of the largest weight.
+REST_SHARE = 0.58
 INSTRUCTION_LOWERED = 0.8  # the same for the instruction's tokens in the question's sum
 SHARE = 0.94  # of dimension A in the key of the rarest token
 LENGTH = 3.0  # squared, of each embedding
@@ -95,24 +100,28 @@ class Heads:
 
 @torch.no_grad()
 def construct(
-    config: Qwen3Config, table: Tensor, idf: Tensor, tokenizer: Tokenizer
+    config: Qwen3Config, table: Tensor, weights: Tensor, tokenizer: Tokenizer
 ) -> Qwen3ForCausalLM:
     """The model without a readout, in float32.
 
     Args:
         config: has the numbers of `SHAPE`.
         table: (V, SIZE), as long as a token is telling.
-        idf: (V,), the rarity of each token.
+        weights: (V,), above 0: what each token counts in the coverage. A word has the same with and
+            without a space before it, or a document could cover more than there is.
     """
     model = Qwen3ForCausalLM(config).float().eval()
     for weight in model.parameters():
         weight.fill_(1.0 if weight.ndim == 1 else 0.0)
-    _embeddings(model.model.embed_tokens.weight, table, idf, tokenizer)
+    _embeddings(model.model.embed_tokens.weight, table, weights, tokenizer)
     layers = [Heads(layer.self_attn) for layer in model.model.layers]
     for heads in layers:
         for norm in (heads.attention.q_norm, heads.attention.k_norm):
             norm.weight.fill_(math.sqrt(SEARCH / math.sqrt(HEAD)))
             norm.weight[[A, B, C, D]] = math.sqrt(WEIGH / math.sqrt(HEAD))
+    # A query that also looks at REST is longer, and norms are undone by a gain.
+    for norm in (layers[1].attention.q_norm, layers[1].attention.k_norm):
+        norm.weight[[A, B, C, D]] *= (1 + REST_SHARE**2) ** 0.25
     mlps = [layer.mlp for layer in model.model.layers]
     _segments(layers[0])
     _match(layers[1], mlps[1])
@@ -123,22 +132,22 @@ def construct(
     return model
 
 
-def _embeddings(rows: Tensor, table: Tensor, idf: Tensor, tokenizer: Tokenizer) -> None:
+def _embeddings(rows: Tensor, table: Tensor, weights: Tensor, tokenizer: Tokenizer) -> None:
     words = vocabulary.words(tokenizer)
     words[[tokenizer.token_to_id(word) for word in ("yes", "no")]] = False  # the readout's rows
     size = table.norm(dim=1)
     rows[:, ONE] = 1
-    rarities = {
+    by_lane = {
         MEANING_LEVEL: size / size[words].quantile(0.98),
-        RARITY_LEVEL: idf / idf.max(),
+        WEIGHT_LEVEL: weights / weights[words].max(),
     }
-    for lane, rarity in rarities.items():
-        level = _level(SHARE + rarity.clamp(0.02, 1.2).log() / WEIGH)
+    for lane, share in by_lane.items():
+        level = _level(SHARE + share.clamp(0.02, 1.2).log() / WEIGH)
         rows[:, lane] = torch.where(words, level, -5.0) * 0.1
     rows[words, MEANING] = F.normalize(table[words], dim=1) * 0.9
     noise = torch.Generator().manual_seed(0)
     drawn = F.normalize(torch.randn(len(rows), 44, generator=noise), dim=1)
-    rows[:, IDENTITY] = _identities(drawn, tokenizer) * words[:, None]
+    rows[:, IDENTITY] = drawn[vocabulary.spellings(tokenizer)] * words[:, None]
     marks = {
         "<query": (IS_QUERY, REST),
         "<document": (IS_DOCUMENT, SUMS_QUESTION),
@@ -153,16 +162,6 @@ def _embeddings(rows: Tensor, table: Tensor, idf: Tensor, tokenizer: Tokenizer) 
     rows[tokenizer.token_to_id("<think>"), IS_THINK] = THINK_CONSTANT
     last = tokenizer.encode("\n\n").ids[-1]
     rows[last, [IS_LAST, FILL]] = torch.tensor([1.0, LAST_CONSTANT])
-
-
-def _identities(drawn: Tensor, tokenizer: Tokenizer) -> Tensor:
-    """The same direction for a word with and without a space before it."""
-    first: dict[str, int] = {}
-    places = [
-        first.setdefault(tokenizer.id_to_token(token).removeprefix("Ġ"), token)
-        for token in range(len(drawn))
-    ]
-    return drawn[places]
 
 
 def _level(share: Tensor) -> Tensor:
@@ -230,7 +229,7 @@ def _match(heads: Heads, mlp: torch.nn.Module) -> None:
 
 
 def _sum(heads: Heads) -> None:
-    """A key has A for the document's sum and B for the question's; other queries look at REST."""
+    """A key has A for the document's sum and B for the question's; else queries look at REST."""
     for key, part in enumerate(PARTS, start=1):
         size = part.stop - part.start
         for dimension, flag in ((A, IN_DOCUMENT), (B, IN_QUESTION)):
@@ -242,14 +241,14 @@ def _sum(heads: Heads) -> None:
         heads.k(key)[D, REST] = 1000
         for head, dimension, mark in ((2 * key, A, SUMS_DOCUMENT), (2 * key + 1, B, SUMS_QUESTION)):
             heads.q(head)[D, ONE] = 1
-            heads.q(head)[dimension, mark] = 100
+            heads.q(head)[[dimension, D], mark] = 100 * torch.tensor([1, REST_SHARE])
             heads.o(head)[part, :size] = 300 * torch.eye(size)
         heads.v(key)[:size, part] = torch.eye(size)
 
 
 def _cover(heads: Heads) -> None:
     """The last token looks at the question's tokens and at those that are marked."""
-    heads.k(0)[A, RARITY_LEVEL] = heads.k(0)[B, RARITY_LEVEL] = 10
+    heads.k(0)[A, WEIGHT_LEVEL] = heads.k(0)[B, WEIGHT_LEVEL] = 10
     heads.k(0)[A, [IN_QUESTION, HIT]] = LOWERED / FLAG
     heads.k(0)[A, ONE] = -LOWERED
     heads.k(0)[B, ONE] = -LOWERED

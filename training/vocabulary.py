@@ -142,5 +142,16 @@ def words(tokenizer: Tokenizer) -> Tensor:
     )
 
 
+def spellings(tokenizer: Tokenizer) -> Tensor:
+    """(V,): the first token that is the same word, with or without a space before it."""
+    first: dict[str, int] = {}
+    return torch.tensor(
+        [
+            first.setdefault(tokenizer.id_to_token(token).removeprefix("Ġ"), token)
+            for token in range(tokenizer.get_vocab_size())
+        ]
+    )
+
+
 if __name__ == "__main__":
     write()

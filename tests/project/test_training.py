@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +24,7 @@ DOCUMENTS = [
     "Shares rose by three percent on Monday.",
     QUESTION,
     "cats",
+    "(House) and [small], (house)",  # without a space before a word that is in the question
 ]
 
 
@@ -32,7 +33,7 @@ class Recipe:
 
     Attributes:
         words: (V,) whether a token is of a word.
-        table: (V, SIZE) meanings; idf: (V,) rarities.
+        table: (V, SIZE) meanings; weights: (V,) of the coverage, one for all spellings.
     """
 
     def __init__(self, modules: dict[str, ModuleType], tokenizer_folder: Path) -> None:
@@ -45,13 +46,16 @@ class Recipe:
         directions = torch.randn(count, self.construct.SIZE, generator=noise)
         lengths = torch.rand(count, 1, generator=noise) + 0.2
         self.table = F.normalize(directions, dim=1) * lengths
-        self.idf = torch.rand(count, generator=noise) * 10 + 2
+        self.spellings = modules["vocabulary"].spellings(self.tokenizer)
+        self.weights = (torch.rand(count, generator=noise) * 10 + 2)[self.spellings]
         config = Qwen3Config(**self.export.config(self.tokenizer))
-        self.model = self.construct.construct(config, self.table, self.idf, self.tokenizer)
+        self.model = self.construct.construct(config, self.table, self.weights, self.tokenizer)
 
-    def read(self, instruction: str = "-") -> tuple[list[float], list[float]]:
+    def read(
+        self, instruction: str = "-", documents: Sequence[str] = DOCUMENTS
+    ) -> tuple[list[float], list[float]]:
         """Coverage and cosine of each document, as the last token holds them."""
-        prompts = [self.prompt(QUESTION, document, instruction) for document in DOCUMENTS]
+        prompts = [self.prompt(QUESTION, document, instruction) for document in documents]
         rows = [self.tokenizer.encode(prompt).ids for prompt in prompts]
         states = self.export.last_states(self.model, rows)
         # The last norm scales all lanes alike; this one is known.
@@ -83,12 +87,12 @@ def recipe(builtin: Path) -> Iterator[Recipe]:
 
 
 def test_the_weights_compute_the_coverage_of_the_question(recipe: Recipe) -> None:
-    rarity = {token: float(recipe.idf[token]) for token in recipe.tokens(QUESTION)}
-    total = sum(rarity.values())
-    found = [
-        sum(rarity[token] for token in rarity.keys() & set(recipe.tokens(text)))
-        for text in DOCUMENTS
-    ]
+    def words(text: str) -> set[int]:
+        return {int(recipe.spellings[token]) for token in recipe.tokens(text)}
+
+    asked = words(QUESTION)
+    total = sum(float(recipe.weights[word]) for word in asked)
+    found = [sum(float(recipe.weights[word]) for word in asked & words(text)) for text in DOCUMENTS]
 
     coverage, _ = recipe.read()
 
@@ -106,6 +110,14 @@ def test_the_weights_compute_the_cosine_of_the_meanings(recipe: Recipe) -> None:
     _, cosines = recipe.read()
 
     assert cosines == pytest.approx(expected, abs=0.03)
+
+
+def test_a_document_without_words_has_no_meaning(recipe: Recipe) -> None:
+    coverage, cosines = recipe.read(documents=["", " ", "...", "?!"])
+
+    assert coverage == pytest.approx([0] * 4, abs=0.001)
+    # The square of the sum of a unit vector and of nothing is 1, which means 2 + 2 cos.
+    assert cosines == pytest.approx([-0.5] * 4, abs=0.03)
 
 
 def test_the_instruction_changes_the_cosine_and_not_the_coverage(recipe: Recipe) -> None:
