@@ -73,7 +73,7 @@ def test_a_file_that_is_not_utf8_is_an_error_of_one_line() -> None:
 
 
 def test_spans_are_printed_with_the_documents() -> None:
-    text = "Lions hunt. The capital of China is Beijing. Bread is baked. China has a capital."
+    text = "Lions hunt. The capital of China is Beijing. Bread is baked. China grows rice."
 
     ended = run("rerank", "--query", QUERY, "-", "--spans", "1", stdin=text)
 

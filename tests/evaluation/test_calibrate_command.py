@@ -65,7 +65,7 @@ def result(tmp_path_factory: pytest.TempPathFactory, pairs: list[Row]) -> Row:
 def test_the_built_in_model_gets_a_threshold_with_a_good_f1(result: Row) -> None:
     [one] = result["figures"]["instructions"]
     assert (one["name"], one["pairs"], one["relevant"]) == ("default", 150, 50)
-    assert one["threshold"]["f1"] > 0.8
+    assert one["threshold"]["f1"] > 0.75
     assert one["held_out"]["f1"] <= one["threshold"]["f1"]
     assert len(one["reliability"]["bins"]) == 10
     assert sum(row["pairs"] for row in one["reliability"]["bins"]) == 150

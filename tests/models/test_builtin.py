@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import math
 import random
@@ -124,6 +125,15 @@ async def test_a_made_up_word_finds_its_only_passage() -> None:
     assert [row.index(max(row)) for row in scores] == [0] * 60
 
 
+@pytest.mark.anyio
+async def test_a_document_without_words_is_irrelevant() -> None:
+    documents = ("", " ", "\n\n", "...", "?!", "。")
+    async with open_ranker(Settings(self_check="off")) as (_, ranker):
+        scores = await logits(ranker, [RankRequest(row["query"], documents) for row in TRIPLES])
+
+    assert max(max(row) for row in scores) < -4
+
+
 def test_the_model_is_smaller_than_12_megabytes(builtin: Path) -> None:
     assert sum(file.stat().st_size for file in builtin.iterdir() if file.is_file()) < 12_000_000
 
@@ -151,6 +161,12 @@ async def logits_and_prompts(requests: list[RankRequest]) -> tuple[list[float], 
             for prompt in ranker.encoder.encode_blocking(request).prompts
         ]
         return [logit for [logit] in await logits(ranker, requests)], encoded
+
+
+def test_the_model_card_has_the_checksum_of_the_weights(builtin: Path) -> None:
+    digest = hashlib.sha256((builtin / "model.safetensors").read_bytes()).hexdigest()
+
+    assert digest in (builtin / "README.md").read_text(encoding="utf-8").replace("` `", "")
 
 
 def test_the_model_card_names_the_licence_and_the_baselines(builtin: Path) -> None:

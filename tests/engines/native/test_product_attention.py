@@ -47,9 +47,9 @@ def test_scores_are_not_rounded_to_bfloat16() -> None:
     keys = torch.randn(KV_HEADS, 40, HEAD_DIM, generator=chance) * 0.02 + 1
     values = torch.randn(KV_HEADS, 40, HEAD_DIM, generator=chance)
     queries = torch.full((KV_HEADS, SHARED, HEAD_DIM), 4.0)
-    inputs = [one.bfloat16() for one in (queries, keys, values)]
+    q, k, v = queries.bfloat16(), keys.bfloat16(), values.bfloat16()
 
-    found = product_attention.attend(*inputs, SHARED)
+    found = product_attention.attend(q, k, v, SHARED)
 
-    exact = product_attention.attend(*(one.float() for one in inputs), SHARED)
+    exact = product_attention.attend(q.float(), k.float(), v.float(), SHARED)
     torch.testing.assert_close(found.float(), exact, atol=0.004, rtol=0.01)

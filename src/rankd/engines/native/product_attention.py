@@ -5,8 +5,8 @@ with AVX-512 BF16) and no faster than in float32; two batched products with a so
 are faster.
 
 Scores stay in float32, as in torch's: rounded to bfloat16, a score of 30 is wrong by up to .06, and
-the weight of its token by 6 %. Torch's batched product has no float32 result for bfloat16 on CPUs, so
-the first product is one of float32. It costs 15 to 30 % of the attention's time.
+the weight of its token by 6 %. Torch's batched product has no float32 result for bfloat16 on CPUs,
+so the first product is one of float32. It costs 15 to 30 % of the attention's time.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from torch import Tensor
 # Queries per block. A smaller block skips more of a long document's masked upper triangle.
 _BLOCK = 128
 
-# Scores of one product: 1 MB, which stay in a core's cache. With 8 MB short documents take 1.6 times
-# as long.
-_MAX_SCORES = 2**18
+# Scores of one product: 2 MB. With 8 MB the attention of short documents takes 1.6 times as long.
+_MAX_SCORES = 2**19
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, shared: int) -> Tensor:
