@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 import vocabulary
 from prompt import question
-from records import Record, chinese_piece
+from record import Record, chinese_piece
 from sources import DATA, RECORDS
 
 PAIRS = DATA / "pairs.pkl"

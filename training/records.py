@@ -7,13 +7,14 @@ import json
 import random
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from gettext import GNUTranslations
 from pathlib import Path
 
 import lxml.etree
 import lxml.html
 
+from record import Record, chinese_piece
 from sources import RECORDS, UNPACKED
 
 OWN = Path(__file__).parent / "own"
@@ -76,23 +77,6 @@ DULL_HEADINGS = {
     "exports",
     "types",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A passage and the questions it answers.
-
-    Attributes:
-        source: package it comes from, or `own`.
-        language: `en` or `zh`, of the passage.
-        queries: any of them may be asked.
-        passage: plain text.
-    """
-
-    source: str
-    language: str
-    queries: list[str]
-    passage: str
 
 
 def tidy(text: str) -> str:
@@ -383,12 +367,6 @@ def messages(rng: random.Random) -> Iterator[Record | None]:
                 chinese,
                 "zh",
             )
-
-
-def chinese_piece(text: str, rng: random.Random) -> str:
-    length = rng.randint(3, 7)
-    start = rng.randint(0, max(0, len(text) - length))
-    return re.sub(r"[，。；：、“”（）\s]", "", text[start : start + length]) or text[:length]
 
 
 def characters(rng: random.Random) -> Iterator[Record | None]:

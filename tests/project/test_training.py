@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import re
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -39,6 +41,7 @@ class Recipe:
     def __init__(self, modules: dict[str, ModuleType], tokenizer_folder: Path) -> None:
         self.construct, self.export = modules["construct"], modules["export"]
         self.prompt, self.steps = modules["prompt"].prompt, modules["run"].STEPS
+        self.pairs, self.readout = modules["pairs"], modules["readout"]
         self.tokenizer = modules["vocabulary"].load(tokenizer_folder)
         self.words = modules["vocabulary"].words(self.tokenizer)
         noise = torch.Generator().manual_seed(1)
@@ -73,11 +76,12 @@ class Recipe:
 @pytest.fixture(scope="module")
 def recipe(builtin: Path) -> Iterator[Recipe]:
     # training/ is no package, and other folders have modules of the same names.
-    names = ("sources", "prompt", "vocabulary", "construct", "export", "run")
+    names = [file.stem for file in TRAINING.glob("*.py")]
     before: dict[str, Any] = {name: sys.modules.pop(name, None) for name in names}
     sys.path.insert(0, str(TRAINING))
     try:
-        yield Recipe({name: importlib.import_module(name) for name in names}, builtin)
+        needed = ("prompt", "vocabulary", "construct", "export", "pairs", "readout", "run")
+        yield Recipe({name: importlib.import_module(name) for name in needed}, builtin)
     finally:
         sys.path.remove(str(TRAINING))
         for name, module in before.items():
@@ -125,6 +129,43 @@ def test_the_instruction_changes_the_cosine_and_not_the_coverage(recipe: Recipe)
 
     assert about_shares[0] == pytest.approx(plain[0], abs=0.005)
     assert about_shares[1][2] > plain[1][2] + 0.01
+
+
+def test_the_readout_makes_logits_of_both_numbers(recipe: Recipe) -> None:
+    def ids(text: str) -> Any:
+        return recipe.tokenizer.encode(f" {text}").ids
+
+    passages = [*DOCUMENTS, "Bread is baked.", "Rain falls."]
+    asked = recipe.pairs.Question(ids(QUESTION), right=3, hard=[0, 1])
+    pairs = recipe.pairs.Pairs(
+        passages=[ids(text) for text in passages],
+        sources=["own en"] * len(passages),
+        questions=[asked] * 4,
+        frequency=np.ones(len(recipe.table)),
+    )
+
+    scores = recipe.readout.scores_of(recipe.model, recipe.tokenizer, pairs)
+    scale, shift = recipe.readout.fit(scores).tolist()
+    model = copy.deepcopy(recipe.model)
+    constant = recipe.readout._constant(model, recipe.tokenizer)
+    recipe.readout.read(model, recipe.tokenizer, scale, shift / constant)
+
+    assert scores.shape == (4, 8)
+    assert scale > 0
+    # The right passage is the question itself, and may also be among the random ones.
+    assert (scores[:, 0] >= scores.amax(1) - 0.001).all()
+    rows = [recipe.tokenizer.encode(recipe.prompt(QUESTION, text, "-")).ids for text in DOCUMENTS]
+    with torch.inference_mode():
+        states = recipe.export.last_states(recipe.model, rows)
+        logits = model.lm_head(recipe.export.last_states(model, rows))
+    yes, no = (recipe.tokenizer.token_to_id(word) for word in ("yes", "no"))
+    weighted = (
+        states[:, recipe.construct.COSINE]
+        + recipe.readout.LEXICAL * states[:, recipe.construct.COVERAGE]
+    )
+    torch.testing.assert_close(
+        logits[:, yes] - logits[:, no], scale * weighted + shift, atol=0.02 * scale, rtol=0
+    )
 
 
 def test_each_step_is_a_script_and_stands_in_the_table(recipe: Recipe) -> None:
