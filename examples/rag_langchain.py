@@ -83,4 +83,4 @@ def main(question: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:] or ["How long until the battery is full?"])
+    main(*sys.argv[1:] or ["Can I give the bike back if I do not like it?"])

@@ -118,15 +118,15 @@ def test_langchain_ranks_the_passage_that_answers_first(paste: Paste) -> None:
 
     assert printed.startswith(PRINTED[0])
     passages = re.findall(r"^\[([a-z-]+)\] \w", printed, re.MULTILINE)
-    assert passages == ["battery-charge", "battery-storage", "battery-cold"]
-    assert "Question: How long until the battery is full?" in printed
+    assert passages == ["return", "battery-cold", "battery-flight"]
+    assert "Question: Can I give the bike back if I do not like it?" in printed
 
 
 @pytest.mark.clients
 def test_llama_index_ranks_a_chinese_passage_first_for_a_chinese_question(paste: Paste) -> None:
     printed = paste(COMMANDS["rag_llamaindex"])
 
-    assert "rankd\n  0.965 zh-brake\n" in printed
+    assert "rankd\n  0.517 zh-brake\n" in printed
     assert "[zh-brake] 刹车有异响" in printed
     assert "Query: 刹车响怎么办?" in printed
 
@@ -165,7 +165,7 @@ def test_a_stream_prints_every_passage_and_then_the_best(paste: Paste) -> None:
 
     assert len(scored) == len(rows(EXAMPLES / "data" / "corpus.jsonl"))
     assert last.startswith("best: zh-brake, ")
-    assert "0.965 zh-brake" in scored
+    assert "0.517 zh-brake" in scored
 
 
 @pytest.mark.clients
@@ -230,7 +230,7 @@ def test_the_gradio_page_ranks_and_shows_the_servers_errors(url: str) -> None:
         browser.driver.get(address)
         browser.press("Rerank")
         first = browser.wait_for("[role=row]", "Beijing")
-        assert first.text.split()[:2] == ["1", "0.9878"]
+        assert first.text.split()[:2] == ["1", "0.9612"]
 
         browser.wait("[data-testid=textbox]").send_keys(Keys.CONTROL + "a", Keys.BACKSPACE)
         browser.press("Rerank")
