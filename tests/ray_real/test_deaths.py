@@ -17,9 +17,9 @@ from rankd.config.settings import Settings
 from rankd.errors import PoisonRequest
 from rankd.server.app import open_ranker
 from rankd.types import Prompt
-from support.ray_cluster import Node, RayCluster, replica_pids, until
+from support.ray_cluster import Node, RayCluster, deployed, replica_pids, until
 from support.ray_load import Load, front, value_of
-from support.ray_replicas import POISON
+from support.ray_replicas import POISON, sleeping
 from support.servers import Server, family
 
 pytestmark = [pytest.mark.ray, pytest.mark.anyio, pytest.mark.timeout(1800)]
@@ -136,18 +136,19 @@ async def test_a_poisonous_request_kills_two_replicas_at_most_and_the_others_are
 
 
 async def test_a_client_that_leaves_ends_the_work_at_the_replica(
-    sleepers: RayCluster, tmp_path: Path
+    cluster: RayCluster, tmp_path: Path
 ) -> None:
-    async with open_ranker(Settings(engine="ray", cache_mb=0)) as (_, ranker):
-        # A minute of work for one replica.
-        document = tuple(range(100, 100 + 1000))
-        long = [Prompt((1, 2, 3), (*document, index)) for index in range(3_000)]
-        call = asyncio.create_task(ranker.scheduler.score(long))
-        await until(lambda: value("rankd_ray_outstanding_tokens") > 0, "the work")
-        call.cancel()
+    # Ten seconds for each document, so that no batch ends before it is cancelled.
+    with deployed(sleeping(tmp_path, rate=100, num_replicas=1)):
+        async with open_ranker(Settings(engine="ray", cache_mb=0)) as (_, ranker):
+            document = tuple(range(100, 100 + 1000))
+            long = [Prompt((1, 2, 3), (*document, index)) for index in range(3_000)]
+            call = asyncio.create_task(ranker.scheduler.score(long))
+            await until(lambda: [*tmp_path.glob("began-*")], "the work")
+            call.cancel()
 
-        await until(lambda: [*tmp_path.glob("abandoned-*")], "the replica to hear of it")
-        await until(lambda: not value("rankd_ray_outstanding_tokens"), "the end of it")
+            await until(lambda: [*tmp_path.glob("abandoned-*")], "the replica to hear of it")
+            await until(lambda: not value("rankd_ray_outstanding_tokens"), "the end of it")
 
 
 def value(metric: str) -> float:

@@ -22,7 +22,7 @@ class SleepingReplica(ScoringReplica):
     Args:
         values: settings; `log_format` is not one that it uses.
         rate: tokens per second.
-        folder: each abandoned batch leaves a file in it.
+        folder: each batch leaves a file in it when it begins, and one when it is abandoned.
     """
 
     async def __init__(  # type: ignore[misc]
@@ -35,6 +35,7 @@ class SleepingReplica(ScoringReplica):
     async def _answer(self, prompts: Sequence[Prompt]) -> bytes:
         if any(POISON in prompt.suffix for prompt in prompts):
             os.kill(os.getpid(), signal.SIGKILL)
+        (self._folder / f"began-{os.getpid()}-{id(prompts)}").touch()
         try:
             await asyncio.sleep(sum(map(len, prompts)) / self._rate)
         except asyncio.CancelledError:
