@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import Qwen3Config
 
 TRAINING = Path(__file__).parents[2] / "training"
+NEEDED = ("prompt", "vocabulary", "construct", "export", "pairs", "readout", "run", "teacher")
 QUESTION = "how do cats sleep in a small house"
 DOCUMENTS = [
     "Cats sleep in a basket, and cats sleep in the sun.",
@@ -42,6 +43,7 @@ class Recipe:
         self.construct, self.export = modules["construct"], modules["export"]
         self.prompt, self.steps = modules["prompt"].prompt, modules["run"].STEPS
         self.pairs, self.readout = modules["pairs"], modules["readout"]
+        self.teacher = modules["teacher"]
         self.tokenizer = modules["vocabulary"].load(tokenizer_folder)
         self.words = modules["vocabulary"].words(self.tokenizer)
         noise = torch.Generator().manual_seed(1)
@@ -80,8 +82,7 @@ def recipe(builtin: Path) -> Iterator[Recipe]:
     before: dict[str, Any] = {name: sys.modules.pop(name, None) for name in names}
     sys.path.insert(0, str(TRAINING))
     try:
-        needed = ("prompt", "vocabulary", "construct", "export", "pairs", "readout", "run")
-        yield Recipe({name: importlib.import_module(name) for name in needed}, builtin)
+        yield Recipe({name: importlib.import_module(name) for name in NEEDED}, builtin)
     finally:
         sys.path.remove(str(TRAINING))
         for name, module in before.items():
@@ -166,6 +167,18 @@ def test_the_readout_makes_logits_of_both_numbers(recipe: Recipe) -> None:
     torch.testing.assert_close(
         logits[:, yes] - logits[:, no], scale * weighted + shift, atol=0.02 * scale, rtol=0
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("avx2 avx512_bf16 fma", torch.bfloat16), ("avx2 avx512f fma", torch.float32)],
+)
+def test_the_teacher_computes_in_bfloat16_where_the_processor_has_it(
+    recipe: Recipe, tmp_path: Path, flags: str, expected: torch.dtype
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
+
+    assert recipe.teacher.dtype_of(tmp_path / "cpuinfo") == expected
 
 
 def test_each_step_is_a_script_and_stands_in_the_table(recipe: Recipe) -> None:
