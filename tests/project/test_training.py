@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import Qwen3Config
 
+from rankd.engines import devices
+
 TRAINING = Path(__file__).parents[2] / "training"
 NEEDED = ("prompt", "vocabulary", "construct", "export", "pairs", "readout", "run", "teacher")
 QUESTION = "how do cats sleep in a small house"
@@ -171,7 +173,10 @@ def test_the_readout_makes_logits_of_both_numbers(recipe: Recipe) -> None:
 
 @pytest.mark.parametrize(
     ("flags", "expected"),
-    [("avx2 avx512_bf16 fma", torch.bfloat16), ("avx2 avx512f fma", torch.float32)],
+    [
+        *((f"avx2 {flag} fma", torch.bfloat16) for flag in devices._BFLOAT16_FLAGS),
+        ("avx2 avx512f fma", torch.float32),
+    ],
 )
 def test_the_teacher_computes_in_bfloat16_where_the_processor_has_it(
     recipe: Recipe, tmp_path: Path, flags: str, expected: torch.dtype
