@@ -17,7 +17,7 @@ from support.servers import Server, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-LINES = 1000
+LINES = 400
 DOCUMENTS = ["Gravity attracts two bodies.", "Beijing is the capital.", "Bread is made of flour."]
 
 

@@ -88,7 +88,8 @@ def within(levels: int, inmost: Any = "x") -> Any:
     return inmost
 
 
-DEEP = 100_000
+# Five times the levels that a parser takes; more of them is a test of its own.
+DEEP = 5_000
 # The deepest nesting that orjson parses.
 DEEPEST = '{"in":' * 1020 + "1" + "}" * 1020
 FORM = "application/x-www-form-urlencoded"
@@ -273,6 +274,16 @@ def test_every_path_answers_an_attack_with_an_allowed_status(
 
         assert status in allowed, f"{spec.path}: {status} {answer}"
         conforms(spec, status, answer)
+
+
+@pytest.mark.parametrize("level", ["[", '{"a":'])
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v1/score"])
+def test_400_000_levels_are_refused(path: str, level: str, line: HTTPConnection) -> None:
+    body = b'{"query": "q", "documents": ["d"], "more": %s' % (level.encode() * 400_000)
+    status, answer = sent(line, "POST", path, body)
+
+    assert status == 400
+    assert "depth" in str(answer)
 
 
 @pytest.mark.slow
