@@ -251,6 +251,27 @@ def test_a_newline_behind_a_path_is_part_of_the_path(server: Server, path: bytes
     assert status == 404
 
 
+def test_head_and_body_are_sent_together(server: Server) -> None:
+    # A proxy cannot send a request to another server once it has passed on the head.
+    with _connect(server) as connection:
+        for _ in range(300):
+            connection.sendall(POST + BODY)
+            head, _, body = connection.recv(65_536).partition(b"\r\n\r\n")
+
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert b"content-length: %d\r" % len(body) in head.lower() + b"\r"
+
+
+def test_the_answer_to_head_has_no_body(server: Server) -> None:
+    with _connect(server) as connection:
+        connection.sendall(b"HEAD /livez HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n" * 2)
+        connection.sendall(b"HEAD /livez HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
+        answers = connection.makefile("rb").read()
+
+    heads = answers.split(b"\r\n\r\n")
+    assert [head[:13] for head in heads] == [b"HTTP/1.1 200 "] * 3 + [b""]
+
+
 def test_disconnects_during_a_request_log_no_errors() -> None:
     with serving("--engine", "fake") as server:
         for sent in (POST[:200], POST, POST + BODY[:20], CHUNKED + CHUNKED_BODY[:20], EXPECT):

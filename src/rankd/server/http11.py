@@ -39,6 +39,7 @@ from rankd.ranking.service import Drain
 from rankd.server.idle_connections import IdleConnections
 from rankd.server.middleware.body_limits import ByteBudget
 from rankd.server.request_target import check_host
+from rankd.server.response_transport import ResponseTransport
 from rankd.server.write_clock import WriteClock
 from rankd.telemetry import metrics
 
@@ -129,7 +130,9 @@ class Http11(HttpToolsProtocol):
         # Writing resumes when everything was taken: WriteClock relies on it.
         transport.set_write_buffer_limits(high=HIGH_WATER_LIMIT, low=0)
         self._write_clock = WriteClock(transport, self._limits.budget)
-        self._response_transport = _ResponseTransport(transport, self._close_after_response)
+        self._response_transport = ResponseTransport(
+            transport, self.loop, self._close_after_response
+        )
         if self._is_full():
             self._limits.idle.close_oldest()
         self._over_limit = self._is_full()
@@ -368,6 +371,7 @@ class Http11(HttpToolsProtocol):
         self._timer = self.loop.call_later(_PROBE_SECONDS, self._probe_client)
 
     def on_response_complete(self) -> None:
+        self._response_transport.end()
         if self._lingering:
             return
         super().on_response_complete()
@@ -430,6 +434,7 @@ class Http11(HttpToolsProtocol):
         headers = [*self.server_state.default_headers, *response.raw_headers]
         lines = [b"%s: %s\r\n" % header for header in headers]
         head = [STATUS_LINE[response.status_code], *lines, b"connection: close\r\n\r\n"]
+        self._response_transport.flush()
         self.transport.write(b"".join([*head, response.body]))
 
     async def _refuse_connection(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -439,15 +444,6 @@ class Http11(HttpToolsProtocol):
             "open fewer, or try again later"
         )
         await self._limits.render(problem, scope)(scope, receive, send)
-
-
-class _ResponseTransport:
-    """The transport of responses: its `close` first lets the rest of the request arrive."""
-
-    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self.write = transport.write
-        self.is_closing = transport.is_closing
-        self.close = close
 
 
 def _refuse_long_head(size: int) -> None:
