@@ -65,6 +65,7 @@ class Browser:
         self.driver.get(url)
         if self.run(
             "const stored = sessionStorage.length + localStorage.length;"
+            "if (stored) Storage.prototype.setItem = () => {};"  # The page stores what it restored.
             "sessionStorage.clear(); localStorage.clear(); return stored"
         ):
             self.driver.get(url)
