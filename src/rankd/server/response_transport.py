@@ -37,12 +37,11 @@ class ResponseTransport:
         if self._head_next:
             self._head_next, self._head = False, data
             self._loop.call_soon(self.flush)
-        elif self._head and len(data) <= _MAX_JOINED_BYTES:
-            head, self._head = self._head, b""
-            self._transport.write(head + data)
-        else:
+            return
+        if len(data) > _MAX_JOINED_BYTES:
             self.flush()
-            self._transport.write(data)
+        head, self._head = self._head, b""
+        self._transport.write(head + data)
 
     def flush(self) -> None:
         """Send a head that waits for a body."""
